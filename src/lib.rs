@@ -1,1 +1,20 @@
-//! Skeleton.
+//! The Pillion sidecar.
+//!
+//! | layer | module |
+//! |---|---|
+//! | 5 | `main`, `app`, `admin` |
+//! | 4 | `proxy`: the walk of a request |
+//! | 3 | `discovery`, `snapshot`, `upstream` |
+//! | 2 | `identity`, `tls`, `net`, `http`, `route`, `balance` |
+//! | 1 | `config`, `telemetry`, `error`, `drain`, `slot`, `bootstrap` |
+//!
+//! Imports go down only; `tests/layering.rs` holds that.
+
+pub mod balance;
+pub mod config;
+pub mod identity;
+pub mod route;
+pub mod slot;
+pub mod snapshot;
+pub mod telemetry;
+pub mod upstream;

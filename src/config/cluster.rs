@@ -1,0 +1,89 @@
+//! Clusters and their endpoints (CDS and EDS).
+
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use pillion_wire::mesh::MeshEndpoint;
+
+/// A set of interchangeable hosts and how to talk to them (`envoy.config.cluster.v3.Cluster`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cluster {
+    /// Name, `<service>.<namespace>:<port>`.
+    pub name: String,
+    /// Name of the endpoints resource: `eds_cluster_config.service_name`, or the cluster's own name.
+    pub endpoints: String,
+    /// Longest wait for TCP and TLS set-up of one connection. Envoy's default is 5 s.
+    pub connect_timeout: Duration,
+    /// How a host is picked.
+    pub lb: LbPolicy,
+    /// The HTTP version that hosts outside the mesh are spoken to with.
+    pub protocol: UpstreamProtocol,
+}
+
+/// Load-balancing policies by their xDS name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum LbPolicy {
+    /// `ROUND_ROBIN`: each healthy host in turn.
+    #[default]
+    RoundRobin,
+}
+
+/// `HttpProtocolOptions.upstream_protocol_options`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum UpstreamProtocol {
+    /// `explicit_http_config.http_protocol_options`.
+    Http1,
+    /// `explicit_http_config.http2_protocol_options`: HTTP/2 with prior knowledge.
+    Http2,
+    /// `use_downstream_protocol_config`: what the client spoke.
+    #[default]
+    Downstream,
+}
+
+/// The hosts of a cluster (`ClusterLoadAssignment`).
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Endpoints {
+    /// Name of the resource.
+    pub name: String,
+    /// Hosts by locality, in the order sent.
+    pub localities: Vec<Locality>,
+}
+
+/// Hosts of one locality (`LocalityLbEndpoints`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Locality {
+    /// Zone name; empty when unknown.
+    pub zone: String,
+    /// 0 is used first.
+    pub priority: u32,
+    /// Share of the traffic among localities of the same priority.
+    pub weight: NonZeroU32,
+    /// The hosts.
+    pub endpoints: Vec<Endpoint>,
+}
+
+/// One host (`LbEndpoint`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Address and port that callers outside the mesh dial.
+    pub address: SocketAddr,
+    /// Share of the traffic among hosts of the same locality.
+    pub weight: NonZeroU32,
+    /// What the control plane knows of its health.
+    pub health: Health,
+    /// Present when a sidecar stands before it: its mesh port and identity.
+    pub mesh: Option<MeshEndpoint>,
+}
+
+/// `envoy.config.core.v3.HealthStatus`, as far as it changes what we do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Health {
+    /// `UNKNOWN` or `HEALTHY`: may be picked.
+    #[default]
+    Healthy,
+    /// `DRAINING`: keeps what it has, gets nothing new.
+    Draining,
+    /// `UNHEALTHY`, `TIMEOUT`, `DEGRADED`: not picked.
+    Unhealthy,
+}

@@ -1,0 +1,16 @@
+//! What the control plane told us: plain, comparable, already validated.
+//!
+//! Protobuf stops at `discovery/xds/translate`; nothing below it re-checks these
+//! values. They hold no live state: `snapshot` compiles them for use and
+//! `upstream` measures.
+
+mod cluster;
+mod listener;
+mod route;
+
+pub use cluster::{Cluster, Endpoint, Endpoints, Health, LbPolicy, Locality, UpstreamProtocol};
+pub use listener::{Access, AppProtocol, InboundListener, InboundPort, OutboundListener, RouteSource};
+pub use route::{
+    Action, HeaderMatch, HeaderName, PathMatch, Pattern, QueryMatch, Route, RouteConfig, RouteMatch, Split,
+    StringMatch, ValueMatch, VirtualHost, WeightedCluster,
+};

@@ -1,0 +1,23 @@
+//! Who we are: the certificate, its key and the roots we trust, replaced whole at each renewal.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use pillion_wire::spiffe::SpiffeId;
+use rustls::RootCertStore;
+use rustls::sign::CertifiedKey;
+
+/// An issued identity. Published in a `Slot<Option<Identity>>`; `None` until the first certificate is there.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// The name that the certificate carries.
+    pub id: SpiffeId,
+    /// Certificate chain and private key.
+    pub key: Arc<CertifiedKey>,
+    /// The mesh's roots; several while they rotate.
+    pub roots: Arc<RootCertStore>,
+    /// Start of validity.
+    pub not_before: SystemTime,
+    /// End of validity.
+    pub not_after: SystemTime,
+}
