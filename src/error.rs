@@ -1,0 +1,200 @@
+//! Why the proxy answered in the application's stead.
+//!
+//! One enum; each variant names whose fault it was. [`ProxyError`] alone knows the
+//! status, Envoy's response flag, the stable reason code, and what gRPC clients are
+//! told. The text is for our logs; a client gets [`ProxyError::public_message`].
+
+use std::io;
+use std::net::SocketAddr;
+
+use http::StatusCode;
+use pillion_wire::name::Destination;
+use pillion_wire::spiffe::SpiffeId;
+
+/// A failure that ends a request or a connection.
+#[derive(Debug, thiserror::Error)]
+pub enum ProxyError {
+    // The client.
+    /// No `Host`, several of them, or one that is not an authority.
+    #[error("the request does not say which host it is for: {0}")]
+    BadAuthority(&'static str),
+    /// The request cannot be forwarded as it stands.
+    #[error("the request is malformed: {0}")]
+    BadRequest(&'static str),
+    /// A caller outside the mesh spoke plaintext to a strict port.
+    #[error("plaintext from outside the mesh on strict port {0}; call through a sidecar, or make the port permissive")]
+    PlaintextRefused(u16),
+    /// A peer asked for a port that the workload does not have.
+    #[error("this workload has no port {0}")]
+    UnknownPort(String),
+    /// The client went away.
+    #[error("the client went away before the answer was there")]
+    ClientGone,
+
+    // Configuration.
+    /// The control plane does not know the destination.
+    #[error("{0} is not known to the control plane; check the name, or define a Service for it")]
+    UnknownDestination(Destination),
+    /// It knows it, but not for this kind of traffic.
+    #[error("{0} does not take {1}; see the appProtocol of its Service port")]
+    WrongProtocol(Destination, &'static str),
+    /// No route of the destination matches.
+    #[error("no route of {0} matches the request")]
+    NoRoute(Destination),
+    /// The chosen backend does not exist.
+    #[error("route {0} points at a backend that does not exist or may not be used")]
+    InvalidBackend(String),
+    /// The control plane did not answer in time.
+    #[error("the control plane did not say in time where {0} is")]
+    DiscoveryTimeout(Destination),
+    /// Too many new destinations at once.
+    #[error("too many new destinations at once; {0} was not looked up")]
+    DiscoveryOverloaded(Destination),
+
+    // Upstream.
+    /// No endpoint.
+    #[error("cluster {0} has no endpoint that could be used")]
+    NoHealthyUpstream(String),
+    /// TCP connection failed.
+    #[error("cannot connect to {address}: {source}")]
+    Connect {
+        /// Address dialled.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// TCP or TLS set-up took too long.
+    #[error("connecting to {0} took too long")]
+    ConnectTimeout(SocketAddr),
+    /// TLS handshake failed.
+    #[error("TLS with {address}, expected to be {expected}, failed: {source}")]
+    UpstreamTls {
+        /// Address dialled.
+        address: SocketAddr,
+        /// Who should have answered.
+        expected: SpiffeId,
+        /// Why.
+        source: io::Error,
+    },
+    /// The connection was cut before the answer began.
+    #[error("{address} cut the connection before it answered: {detail}")]
+    UpstreamReset {
+        /// Which host.
+        address: SocketAddr,
+        /// What the HTTP library saw.
+        detail: String,
+    },
+    /// A kept connection was closed by the host just as it was used again, and the request is not safe to repeat.
+    #[error("{0} closed an idle connection as it was used again; the request is not safe to repeat")]
+    IdleRace(SocketAddr),
+    /// The answer was not valid HTTP.
+    #[error("{address} did not answer in valid HTTP: {detail}")]
+    UpstreamProtocol {
+        /// Which host.
+        address: SocketAddr,
+        /// What the HTTP library saw.
+        detail: String,
+    },
+    /// The peer's sidecar refused a tunnel.
+    #[error("the sidecar at {address} refused the tunnel with status {status}")]
+    TunnelRefused {
+        /// Which host.
+        address: SocketAddr,
+        /// What it answered.
+        status: StatusCode,
+    },
+
+    // Us.
+    /// No certificate yet.
+    #[error("this sidecar has no certificate yet")]
+    NoIdentity,
+    /// Stopping, and new work is not taken.
+    #[error("this sidecar is stopping")]
+    Draining,
+    /// Copying bytes of a tunnel failed.
+    #[error("copying failed: {0}")]
+    Io(#[from] io::Error),
+}
+
+/// The outside of a [`ProxyError`]: what dashboards, runbooks and clients rely on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reason {
+    /// Stable code, in the header `x-pillion-reason`, the access log and metrics.
+    pub code: &'static str,
+    /// Envoy's response flag.
+    pub flag: &'static str,
+    /// HTTP status.
+    pub status: StatusCode,
+    /// `grpc-status` (gRPC's own mapping would say the same of most, see `doc/statuscodes.md`).
+    pub grpc: u8,
+}
+
+const INVALID_ARGUMENT: u8 = 3;
+const DEADLINE_EXCEEDED: u8 = 4;
+const PERMISSION_DENIED: u8 = 7;
+const UNIMPLEMENTED: u8 = 12;
+const INTERNAL: u8 = 13;
+const UNAVAILABLE: u8 = 14;
+const CANCELLED: u8 = 1;
+
+impl ProxyError {
+    /// Status, flag and code.
+    pub fn reason(&self) -> Reason {
+        let (code, flag, status, grpc) = match self {
+            Self::BadAuthority(_) => ("bad_authority", "DPE", StatusCode::BAD_REQUEST, INVALID_ARGUMENT),
+            Self::BadRequest(_) => ("bad_request", "DPE", StatusCode::BAD_REQUEST, INVALID_ARGUMENT),
+            Self::PlaintextRefused(_) => {
+                ("plaintext_refused", "UAEX", StatusCode::FORBIDDEN, PERMISSION_DENIED)
+            }
+            Self::UnknownPort(_) => ("unknown_port", "NR", StatusCode::NOT_FOUND, UNIMPLEMENTED),
+            Self::ClientGone => ("client_gone", "DC", client_closed_request(), CANCELLED),
+            Self::UnknownDestination(_) => ("unknown_destination", "NC", StatusCode::BAD_GATEWAY, UNAVAILABLE),
+            Self::WrongProtocol(..) => ("wrong_protocol", "NR", StatusCode::BAD_GATEWAY, UNIMPLEMENTED),
+            Self::NoRoute(_) => ("no_route", "NR", StatusCode::NOT_FOUND, UNIMPLEMENTED),
+            Self::InvalidBackend(_) => ("invalid_backend", "NC", StatusCode::INTERNAL_SERVER_ERROR, UNAVAILABLE),
+            Self::DiscoveryTimeout(_) => {
+                ("discovery_timeout", "NC", StatusCode::GATEWAY_TIMEOUT, DEADLINE_EXCEEDED)
+            }
+            Self::DiscoveryOverloaded(_) => {
+                ("discovery_overloaded", "NC", StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE)
+            }
+            Self::NoHealthyUpstream(_) => ("no_healthy_upstream", "UH", StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE),
+            Self::Connect { .. } => ("connect_failure", "UF", StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE),
+            Self::ConnectTimeout(_) => ("connect_timeout", "UF", StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE),
+            Self::UpstreamTls { .. } => ("tls_failure", "UF", StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE),
+            Self::UpstreamReset { .. } => ("upstream_reset", "UC", StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE),
+            Self::IdleRace(_) => ("idle_race", "UC", StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE),
+            Self::UpstreamProtocol { .. } => ("upstream_protocol", "UPE", StatusCode::BAD_GATEWAY, INTERNAL),
+            Self::TunnelRefused { .. } => ("tunnel_refused", "UF", StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE),
+            Self::NoIdentity => ("no_identity", "UF", StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE),
+            Self::Draining => ("draining", "LH", StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE),
+            Self::Io(_) => ("io_error", "UC", StatusCode::BAD_GATEWAY, UNAVAILABLE),
+        };
+        Reason { code, flag, status, grpc }
+    }
+
+    /// True when nothing of the request has reached an application, so that another host may be tried.
+    pub fn never_sent(&self) -> bool {
+        matches!(self, Self::Connect { .. } | Self::ConnectTimeout(_) | Self::UpstreamTls { .. })
+    }
+
+    /// What the client is told: which kind of failure, not which addresses.
+    pub fn public_message(&self) -> String {
+        match self {
+            Self::Connect { .. } => "cannot connect to the upstream host".to_owned(),
+            Self::ConnectTimeout(_) => "connecting to the upstream host took too long".to_owned(),
+            Self::UpstreamTls { .. } => "TLS with the upstream host failed".to_owned(),
+            Self::UpstreamReset { .. } => "the upstream host cut the connection before it answered".to_owned(),
+            Self::IdleRace(_) => "the upstream host closed an idle connection as it was used again".to_owned(),
+            Self::UpstreamProtocol { .. } => "the upstream host did not answer in valid HTTP".to_owned(),
+            Self::TunnelRefused { .. } => "the upstream sidecar refused the tunnel".to_owned(),
+            Self::Io(_) => "copying failed".to_owned(),
+            other => other.to_string(),
+        }
+    }
+}
+
+/// nginx's 499, which Envoy's logs show as 0: never sent to anybody, only logged.
+fn client_closed_request() -> StatusCode {
+    StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST)
+}

@@ -1,0 +1,120 @@
+//! A deadline on request heads, and another on idle connections: what hyper's HTTP/1 server lacks.
+//!
+//! hyper's `header_read_timeout` runs while a kept connection waits for its next
+//! request, so it cannot be short (slow loris) and long (idle clients) at once.
+//! Here the first byte of a head starts the short one. The service tells by
+//! [`Phase`] when a request is being served, during which neither runs.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep};
+
+/// Shared between the stream and the service: is a request being served?
+#[derive(Clone, Debug, Default)]
+pub struct Phase(Arc<AtomicBool>);
+
+impl Phase {
+    /// A whole head has arrived (`true`), or the answer to it has been given (`false`).
+    pub fn serving(&self, serving: bool) {
+        self.0.store(serving, Ordering::Release);
+    }
+
+    fn is_serving(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+/// A stream that fails with `TimedOut` when a head takes longer than `head`, or none begins within `idle`.
+#[derive(Debug)]
+pub struct HeadTimeout<S> {
+    inner: S,
+    phase: Phase,
+    head: Duration,
+    idle: Duration,
+    wait: Wait,
+    sleep: Pin<Box<Sleep>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wait {
+    Serving,
+    Idle,
+    Head,
+}
+
+impl<S> HeadTimeout<S> {
+    /// `head` runs from the start: the first bytes of a connection were what made it known as HTTP.
+    pub fn new(inner: S, phase: Phase, head: Duration, idle: Duration) -> Self {
+        Self { inner, phase, head, idle, wait: Wait::Head, sleep: Box::pin(tokio::time::sleep(head)) }
+    }
+
+    /// The stream behind.
+    pub fn into_inner(self) -> S {
+        self.inner
+    }
+
+    fn wait_for(&mut self, wait: Wait) {
+        self.wait = wait;
+        match wait {
+            Wait::Serving => {}
+            Wait::Idle => self.sleep.as_mut().reset(Instant::now() + self.idle),
+            Wait::Head => self.sleep.as_mut().reset(Instant::now() + self.head),
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for HeadTimeout<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        match (this.phase.is_serving(), this.wait) {
+            (true, Wait::Idle | Wait::Head) => this.wait_for(Wait::Serving),
+            (false, Wait::Serving) => this.wait_for(Wait::Idle),
+            _ => {}
+        }
+        let before = buf.filled().len();
+        if let Poll::Ready(result) = Pin::new(&mut this.inner).poll_read(cx, buf) {
+            if this.wait == Wait::Idle && buf.filled().len() > before {
+                this.wait_for(Wait::Head);
+            }
+            return Poll::Ready(result);
+        }
+        if this.wait != Wait::Serving {
+            ready!(this.sleep.as_mut().poll(cx));
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        Poll::Pending
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for HeadTimeout<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+}

@@ -1,0 +1,15 @@
+//! Sockets and bytes: binding, dialling, looking at the first bytes, copying.
+
+mod copy;
+mod detect;
+mod head_timeout;
+mod replay;
+mod socket;
+mod transport;
+
+pub use copy::{Copied, copy};
+pub use detect::{PREFACE, Protocol, Verdict, detect};
+pub use head_timeout::{HeadTimeout, Phase};
+pub use replay::Replay;
+pub use socket::{dial, listen, reset_on_close};
+pub use transport::Transport;
