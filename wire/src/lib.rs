@@ -1,1 +1,27 @@
-//! Skeleton.
+//! What Pillion's programs say to each other, and to others.
+//!
+//! The proxy and the control plane never depend on one another: they meet in
+//! this crate, which holds the language between them and no behaviour. It does
+//! no I/O, keeps no state, and depends on no other crate of the workspace.
+//!
+//! | module | holds | source |
+//! |---|---|---|
+//! | [`spiffe`] | trust domains and workload identities | SPIFFE-ID specification |
+//! | [`name`] | names of xDS resources | gRFC A27 and A36, xDS protocol |
+//! | [`mesh`] | headers, endpoint and node metadata between sidecars | ours, carried in Envoy's fields |
+//! | [`ca`] | certificate signing, messages and gRPC stubs | `istio.v1.auth` |
+//! | [`xds`] | xDS v3 messages under short names, type URLs | Envoy's data-plane API |
+//! | [`label`] | the syntax of Kubernetes names | RFC 1035, RFC 1123 |
+//!
+//! Whatever arrives from a peer is parsed here into types that cannot be
+//! wrong, and printed back to the same text: each parser has its printer, and
+//! a property test holds the two together.
+
+pub mod ca;
+pub mod label;
+pub mod mesh;
+pub mod name;
+pub mod spiffe;
+pub mod xds;
+
+mod text;

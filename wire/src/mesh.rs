@@ -1,0 +1,319 @@
+//! What sidecars and the control plane tell each other in the fields that xDS
+//! and HTTP leave free: headers between sidecars, metadata on endpoints, filter
+//! chains and nodes.
+//!
+//! Everything is under our own keys, so that gRPC clients and Envoy, which read
+//! the same resources, pass over it. Metadata of another key is never looked
+//! at; metadata under our key that does not parse is an error, since dialling
+//! an endpoint in plaintext because its identity was misspelt would be worse
+//! than not dialling it.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+
+use crate::label::{is_label, is_subdomain};
+use crate::spiffe::{SpiffeId, SpiffeIdError};
+use crate::text::excerpt;
+use crate::xds::core::{Metadata, Node, node::UserAgentVersionType};
+use crate::xds::{Struct, Value, value::Kind};
+
+/// Header naming the application port that a request is for.
+///
+/// Only sidecars set it, only between sidecars: it is removed from what the
+/// application sends and receives.
+pub const PORT_HEADER: &str = "x-pillion-port";
+
+/// Header telling in which HTTP version the calling application spoke: `1.0`,
+/// `1.1` or `2`. Like [`PORT_HEADER`], only between sidecars.
+pub const HTTP_VERSION_HEADER: &str = "x-pillion-http-version";
+
+/// Header carrying a stable reason code, on every response that a proxy made
+/// itself and on no other.
+pub const REASON_HEADER: &str = "x-pillion-reason";
+
+/// Key in `LbEndpoint.metadata.filter_metadata` (Envoy `core.v3.Metadata`) of
+/// endpoints that have a sidecar. See [`MeshEndpoint`].
+pub const ENDPOINT_METADATA: &str = "pillion.dev/mesh";
+
+/// Key in `FilterChain.metadata.filter_metadata` (Envoy `listener.v3`) for the
+/// address of the application behind an inbound port.
+pub const FILTER_CHAIN_METADATA: &str = "pillion.dev/application";
+
+/// How an endpoint is reached through its sidecar.
+///
+/// In EDS as `{"port": 15008, "identity": "spiffe://…"}`. An endpoint without
+/// it is outside the mesh, and dialled directly.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct MeshEndpoint {
+    /// Mesh port of the sidecar, on the endpoint's address; never 0. Workloads
+    /// that share an address differ in it.
+    pub port: u16,
+    /// The only identity that the sidecar may present.
+    pub identity: SpiffeId,
+}
+
+impl MeshEndpoint {
+    /// The metadata of an endpoint that has a sidecar.
+    #[must_use]
+    pub fn to_metadata(&self) -> Metadata {
+        metadata(
+            ENDPOINT_METADATA,
+            [
+                ("port", Kind::NumberValue(f64::from(self.port))),
+                ("identity", Kind::StringValue(self.identity.to_string())),
+            ],
+        )
+    }
+
+    /// Reads an endpoint's metadata; `None` when it is outside the mesh.
+    ///
+    /// # Errors
+    /// When there is metadata under [`ENDPOINT_METADATA`], but port or identity
+    /// is missing or malformed.
+    pub fn from_metadata(metadata: &Metadata) -> Result<Option<Self>, MeshError> {
+        let Some(fields) = ours(metadata, ENDPOINT_METADATA)? else {
+            return Ok(None);
+        };
+        let identity = fields.string("identity")?;
+        let identity = identity.parse().map_err(MeshError::Identity)?;
+        let port = fields.port("port")?;
+        Ok(Some(Self { port, identity }))
+    }
+}
+
+/// The metadata of a filter chain whose application listens on `address`, as
+/// `{"address": "127.0.0.1:8080"}`.
+#[must_use]
+pub fn application_to_metadata(address: SocketAddr) -> Metadata {
+    metadata(
+        FILTER_CHAIN_METADATA,
+        [("address", Kind::StringValue(address.to_string()))],
+    )
+}
+
+/// Reads where the application of a filter chain listens; `None` when the
+/// chain does not say.
+///
+/// # Errors
+/// When there is metadata under [`FILTER_CHAIN_METADATA`] without an
+/// `IP:PORT` in it.
+pub fn application_from_metadata(metadata: &Metadata) -> Result<Option<SocketAddr>, MeshError> {
+    let Some(fields) = ours(metadata, FILTER_CHAIN_METADATA)? else {
+        return Ok(None);
+    };
+    let address = fields.string("address")?;
+    match address.parse::<SocketAddr>() {
+        Ok(parsed) if parsed.port() != 0 => Ok(Some(parsed)),
+        _ => Err(MeshError::Address(excerpt(address))),
+    }
+}
+
+/// Who a sidecar says it is when it opens an xDS stream (Envoy `core.v3.Node`).
+///
+/// The node's id is `<namespace>/<workload>`, its user agent is
+/// [`USER_AGENT`], and its metadata holds `namespace`, `workload` and
+/// `serviceAccount`. All of it is a claim: the control plane believes the
+/// stream's authenticated identity, and refuses a node that contradicts it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct NodeInfo {
+    /// Name of the Workload (or Pod), a DNS subdomain.
+    pub workload: String,
+    /// Its namespace, a DNS label.
+    pub namespace: String,
+    /// Its service account, a DNS subdomain.
+    pub service_account: String,
+    /// Version of the program, for people who read the control plane's pages.
+    pub version: String,
+}
+
+/// `Node.user_agent_name` of sidecars.
+pub const USER_AGENT: &str = "pillion";
+
+impl NodeInfo {
+    /// The node that opens a stream.
+    #[must_use]
+    pub fn to_node(&self) -> Node {
+        let text = |text: &str| Kind::StringValue(text.to_owned());
+        Node {
+            id: format!("{}/{}", self.namespace, self.workload),
+            metadata: Some(fields([
+                ("namespace", text(&self.namespace)),
+                ("workload", text(&self.workload)),
+                ("serviceAccount", text(&self.service_account)),
+            ])),
+            user_agent_name: USER_AGENT.to_owned(),
+            user_agent_version_type: Some(UserAgentVersionType::UserAgentVersion(
+                self.version.clone(),
+            )),
+            ..Node::default()
+        }
+    }
+
+    /// Reads the node of a sidecar. The version is taken as it is, empty when
+    /// the node gives none.
+    ///
+    /// # Errors
+    /// When one of the three metadata fields is missing or not a Kubernetes
+    /// name, or when the node's id is not `<namespace>/<workload>`.
+    pub fn from_node(node: &Node) -> Result<Self, MeshError> {
+        let empty = Struct::default();
+        let fields = Fields {
+            within: "node",
+            fields: node.metadata.as_ref().unwrap_or(&empty),
+        };
+        let namespace = fields.name("namespace", is_label)?;
+        let workload = fields.name("workload", is_subdomain)?;
+        let service_account = fields.name("serviceAccount", is_subdomain)?;
+        if node.id.split_once('/') != Some((&namespace, &workload)) {
+            return Err(MeshError::NodeId {
+                id: excerpt(&node.id),
+                wanted: format!("{namespace}/{workload}"),
+            });
+        }
+        let version = match &node.user_agent_version_type {
+            Some(UserAgentVersionType::UserAgentVersion(version)) => version.clone(),
+            _ => String::new(),
+        };
+        Ok(Self {
+            workload,
+            namespace,
+            service_account,
+            version,
+        })
+    }
+}
+
+/// Why metadata under one of our keys cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum MeshError {
+    /// A field is absent or of another JSON type.
+    #[error("metadata {within}: {field} is missing or is not a {wanted}")]
+    Field {
+        /// The metadata's key, or `node`.
+        within: &'static str,
+        /// The field in it.
+        field: &'static str,
+        /// The JSON type that it should have.
+        wanted: &'static str,
+    },
+    /// A number that is no port.
+    #[error("metadata {within}: {field} {number} is not a port from 1 to 65535")]
+    Port {
+        /// The metadata's key.
+        within: &'static str,
+        /// The field in it.
+        field: &'static str,
+        /// What it holds, as text: JSON numbers have no `Eq`.
+        number: String,
+    },
+    /// An endpoint's identity that is no SPIFFE id of a service account.
+    #[error("metadata {ENDPOINT_METADATA}: identity: {0}")]
+    Identity(#[source] SpiffeIdError),
+    /// An application address that is no `IP:PORT`.
+    #[error("metadata {FILTER_CHAIN_METADATA}: address {0:?} is not IP:PORT")]
+    Address(String),
+    /// A node's field that is no Kubernetes name.
+    #[error("node: {field} {value:?} is not a Kubernetes name")]
+    Name {
+        /// The metadata field.
+        field: &'static str,
+        /// What it holds.
+        value: String,
+    },
+    /// A node whose id and metadata differ.
+    #[error("node id {id:?} contradicts its metadata, which says {wanted:?}")]
+    NodeId {
+        /// The node's id.
+        id: String,
+        /// The id that its metadata gives.
+        wanted: String,
+    },
+    /// Our key appears as `typed_filter_metadata`, which receivers must prefer
+    /// and which we never send.
+    #[error("metadata {0} is typed: want plain fields in filter_metadata")]
+    Typed(&'static str),
+}
+
+fn metadata<const N: usize>(key: &str, content: [(&str, Kind); N]) -> Metadata {
+    Metadata {
+        filter_metadata: HashMap::from([(key.to_owned(), fields(content))]),
+        ..Metadata::default()
+    }
+}
+
+fn fields<const N: usize>(content: [(&str, Kind); N]) -> Struct {
+    let value = |kind| Value { kind: Some(kind) };
+    Struct {
+        fields: content
+            .into_iter()
+            .map(|(key, kind)| (key.to_owned(), value(kind)))
+            .collect(),
+    }
+}
+
+/// The fields under `key`; typed metadata of the same key would take
+/// precedence in Envoy, so it is refused rather than overlooked.
+fn ours<'a>(metadata: &'a Metadata, key: &'static str) -> Result<Option<Fields<'a>>, MeshError> {
+    if metadata.typed_filter_metadata.contains_key(key) {
+        return Err(MeshError::Typed(key));
+    }
+    let fields = metadata.filter_metadata.get(key);
+    Ok(fields.map(|fields| Fields {
+        within: key,
+        fields,
+    }))
+}
+
+/// A JSON object and where it stands, for errors that name the place.
+struct Fields<'a> {
+    within: &'static str,
+    fields: &'a Struct,
+}
+
+impl<'a> Fields<'a> {
+    fn string(&self, field: &'static str) -> Result<&'a str, MeshError> {
+        match self.kind(field) {
+            Some(Kind::StringValue(text)) => Ok(text),
+            _ => Err(self.missing(field, "string")),
+        }
+    }
+
+    fn name(&self, field: &'static str, is_name: fn(&str) -> bool) -> Result<String, MeshError> {
+        let value = self.string(field)?;
+        if !is_name(value) {
+            let value = excerpt(value);
+            return Err(MeshError::Name { field, value });
+        }
+        Ok(value.to_owned())
+    }
+
+    fn port(&self, field: &'static str) -> Result<u16, MeshError> {
+        let Some(Kind::NumberValue(number)) = self.kind(field) else {
+            return Err(self.missing(field, "number"));
+        };
+        let port = *number as u16;
+        // A cast saturates and truncates, and makes 0 of NaN: what does not
+        // come back unchanged was no port.
+        if port == 0 || f64::from(port).to_bits() != number.to_bits() {
+            return Err(MeshError::Port {
+                within: self.within,
+                field,
+                number: number.to_string(),
+            });
+        }
+        Ok(port)
+    }
+
+    fn kind(&self, field: &str) -> Option<&'a Kind> {
+        self.fields.fields.get(field)?.kind.as_ref()
+    }
+
+    fn missing(&self, field: &'static str, wanted: &'static str) -> MeshError {
+        MeshError::Field {
+            within: self.within,
+            field,
+            wanted,
+        }
+    }
+}

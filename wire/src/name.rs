@@ -1,0 +1,272 @@
+//! Names of xDS resources, and the destinations that they stand for.
+//!
+//! A resource is asked for by name, and the name is all that both sides know
+//! at first (gRFC A27). Three kinds of name exist:
+//!
+//! - outbound listeners: the destination as the application wrote it,
+//!   `orders.shop:80` or `10.0.0.1:80`, see [`Destination`];
+//! - inbound listeners: a prefix and the listening address, in the form of
+//!   gRFC A36's `server_listener_resource_name_template`, see [`ListenerName`];
+//! - clusters, endpoints and routes: the port of a Service, see [`ServicePort`].
+//!
+//! Each has one spelling: parsing what was printed gives the same value, and
+//! printing what was parsed gives the same text (for a host name: in lower
+//! case, without the dot at its end).
+
+use std::fmt;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::str::FromStr;
+
+use crate::label::is_label;
+use crate::text::{excerpt, serde_as_text};
+
+/// Where an application wants to go: the key of an on-demand subscription.
+///
+/// Text form `host:port`, with brackets around an IPv6 address. Make one with
+/// [`Destination::new`] or by parsing: the fields are public to be read.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Destination {
+    /// A host name in lower case without a dot at its end, or an IP address in
+    /// its canonical form, without brackets.
+    pub host: String,
+    /// The port, never 0.
+    pub port: u16,
+}
+
+impl Destination {
+    /// A destination from a host name or IP address, with or without brackets
+    /// around IPv6, and a port.
+    ///
+    /// Upper case is folded, one dot at the end is dropped, and an IPv4 address
+    /// written as IPv6 (`::ffff:10.0.0.1`, as sockets of both families report
+    /// it) becomes IPv4: these are spellings of one destination.
+    ///
+    /// # Errors
+    /// When the host is neither a DNS name (RFC 1123, underscores allowed) nor
+    /// an IP address, when it ends in a number without being an address (which
+    /// resolvers read as IPv4 in octal, hexadecimal or short forms), or when
+    /// the port is 0.
+    pub fn new(host: &str, port: u16) -> Result<Self, NameError> {
+        if port == 0 {
+            return Err(NameError::Port(excerpt(host)));
+        }
+        let host = canonical_host(host).ok_or_else(|| NameError::Host(excerpt(host)))?;
+        Ok(Self { host, port })
+    }
+
+    /// The address, when the host is one rather than a name.
+    #[must_use]
+    pub fn ip(&self) -> Option<IpAddr> {
+        self.host.parse().ok()
+    }
+}
+
+impl From<SocketAddr> for Destination {
+    /// The destination of an intercepted connection. A port of 0, which no
+    /// connection has, is kept and will not parse back.
+    fn from(address: SocketAddr) -> Self {
+        Self {
+            host: address.ip().to_canonical().to_string(),
+            port: address.port(),
+        }
+    }
+}
+
+impl FromStr for Destination {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (host, port) = split_port(text)?;
+        if host.contains(':') && !host.starts_with('[') {
+            return Err(NameError::Host(excerpt(host)));
+        }
+        Self::new(host, port)
+    }
+}
+
+impl fmt::Display for Destination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
+/// One port of a Service: the name of its cluster, of its endpoints and of its
+/// routes. Text form `<service>.<namespace>:<port>`, as `payment.shop:80`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ServicePort {
+    /// Name of the Service, a DNS label.
+    pub service: String,
+    /// Its namespace, a DNS label.
+    pub namespace: String,
+    /// The Service's own port (not the workload's), never 0.
+    pub port: u16,
+}
+
+impl ServicePort {
+    /// A port of `service` in `namespace`.
+    ///
+    /// # Errors
+    /// When one of the names is not a DNS label, or the port is 0.
+    pub fn new(service: &str, namespace: &str, port: u16) -> Result<Self, NameError> {
+        if !is_label(service) || !is_label(namespace) {
+            return Err(NameError::Service(excerpt(&format!(
+                "{service}.{namespace}"
+            ))));
+        }
+        if port == 0 {
+            return Err(NameError::Port(format!("{service}.{namespace}")));
+        }
+        Ok(Self {
+            service: service.to_owned(),
+            namespace: namespace.to_owned(),
+            port,
+        })
+    }
+}
+
+impl FromStr for ServicePort {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (host, port) = split_port(text)?;
+        let (service, namespace) = host
+            .split_once('.')
+            .ok_or_else(|| NameError::Service(excerpt(host)))?;
+        Self::new(service, namespace, port)
+    }
+}
+
+impl fmt::Display for ServicePort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}:{}", self.service, self.namespace, self.port)
+    }
+}
+
+/// The name of a `Listener` resource.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum ListenerName {
+    /// What a workload calls; also the name that gRPC's `xds:///` targets use.
+    Outbound(Destination),
+    /// What a sidecar receives: named by its mesh address, see
+    /// [`INBOUND_TEMPLATE`].
+    Inbound(SocketAddr),
+    /// What a proxyless gRPC server receives (gRFC A36): named by the address
+    /// that it listens on, see [`GRPC_SERVER_TEMPLATE`].
+    GrpcServer(SocketAddr),
+}
+
+impl FromStr for ListenerName {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if let Some(address) = text.strip_prefix(INBOUND_PREFIX) {
+            return listening_address(address).map(Self::Inbound);
+        }
+        if let Some(address) = text.strip_prefix(GRPC_SERVER_PREFIX) {
+            return listening_address(address).map(Self::GrpcServer);
+        }
+        text.parse().map(Self::Outbound)
+    }
+}
+
+impl fmt::Display for ListenerName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Outbound(destination) => destination.fmt(f),
+            Self::Inbound(address) => write!(f, "{INBOUND_PREFIX}{}", Bare(*address)),
+            Self::GrpcServer(address) => write!(f, "{GRPC_SERVER_PREFIX}{}", Bare(*address)),
+        }
+    }
+}
+
+serde_as_text!(Destination, ServicePort, ListenerName);
+
+/// Template of the names of inbound listeners, `%s` being the mesh address: the
+/// form of gRFC A36's `server_listener_resource_name_template`.
+pub const INBOUND_TEMPLATE: &str = "pillion/inbound?xds.resource.listening_address=%s";
+
+/// Template of the names of proxyless gRPC servers' listeners, for the
+/// `server_listener_resource_name_template` of a gRPC bootstrap file (gRFC A36).
+pub const GRPC_SERVER_TEMPLATE: &str = "grpc/server?xds.resource.listening_address=%s";
+
+const INBOUND_PREFIX: &str = "pillion/inbound?xds.resource.listening_address=";
+const GRPC_SERVER_PREFIX: &str = "grpc/server?xds.resource.listening_address=";
+
+/// Why a text is not the name of a resource.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum NameError {
+    /// No port after the last colon, or not one from 1 to 65535 in plain digits.
+    #[error("{0:?} needs a port from 1 to 65535, as in \"orders.shop:80\"")]
+    Port(String),
+    /// Neither a DNS name nor an IP address.
+    #[error("{0:?} is neither a DNS name nor an IP address (IPv6 needs brackets)")]
+    Host(String),
+    /// Not `<service>.<namespace>`.
+    #[error("{0:?} is not of the form <service>.<namespace>")]
+    Service(String),
+    /// Not the address of a listener.
+    #[error("{0:?} is not a listening address of the form IP:PORT")]
+    Address(String),
+}
+
+/// A socket address without flow label and scope, which have no place in a
+/// name.
+struct Bare(SocketAddr);
+
+impl fmt::Display for Bare {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        SocketAddr::new(self.0.ip(), self.0.port()).fmt(f)
+    }
+}
+
+/// An address in its only spelling: names are compared as text on the way.
+fn listening_address(text: &str) -> Result<SocketAddr, NameError> {
+    match text.parse::<SocketAddr>() {
+        Ok(address) if address.port() != 0 && Bare(address).to_string() == text => Ok(address),
+        _ => Err(NameError::Address(excerpt(text))),
+    }
+}
+
+fn split_port(text: &str) -> Result<(&str, u16), NameError> {
+    text.rsplit_once(':')
+        .and_then(|(host, digits)| Some((host, plain_port(digits)?)))
+        .ok_or_else(|| NameError::Port(excerpt(text)))
+}
+
+/// Digits alone: `u16::from_str` would also take `+80` and `0080`.
+fn plain_port(digits: &str) -> Option<u16> {
+    let plain = digits.bytes().all(|b| b.is_ascii_digit()) && !digits.starts_with('0');
+    plain.then(|| digits.parse().ok()).flatten()
+}
+
+fn canonical_host(host: &str) -> Option<String> {
+    if let Some(inner) = host.strip_prefix('[') {
+        let address: Ipv6Addr = inner.strip_suffix(']')?.parse().ok()?;
+        return Some(address.to_canonical().to_string());
+    }
+    if let Ok(address) = host.parse::<IpAddr>() {
+        return Some(address.to_canonical().to_string());
+    }
+    let name = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
+    is_host_name(&name).then_some(name)
+}
+
+/// RFC 1123 section 2.1 with underscores, which container names have; not
+/// what a resolver would take for an IPv4 address (WHATWG URL, "ends in a
+/// number").
+fn is_host_name(name: &str) -> bool {
+    let labels_are_good = name
+        .split('.')
+        .all(|label| is_label(&label.replace('_', "x")));
+    let last = name.rsplit('.').next().unwrap_or(name);
+    let is_decimal = last.bytes().all(|b| b.is_ascii_digit());
+    let is_hexadecimal = last
+        .strip_prefix("0x")
+        .is_some_and(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit()));
+    name.len() <= 253 && labels_are_good && !is_decimal && !is_hexadecimal
+}

@@ -1,0 +1,188 @@
+//! SPIFFE ids: who a workload is, in the URI SAN of its certificate.
+//!
+//! The only ids of this mesh are those of Kubernetes service accounts,
+//! `spiffe://<trust-domain>/ns/<namespace>/sa/<service-account>`. The syntax is
+//! that of the [SPIFFE-ID specification], section 2, narrowed to lower case in
+//! scheme and trust domain (which the specification asks implementations to
+//! print) and to Kubernetes names in the path. So an id has one spelling, and
+//! comparing two of them is comparing text. Nothing here looks at certificates.
+//!
+//! [SPIFFE-ID specification]: https://github.com/spiffe/spiffe/blob/main/standards/SPIFFE-ID.md
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use crate::label::{is_label, is_subdomain};
+use crate::text::{excerpt, serde_as_text};
+
+/// The realm of one root of trust, such as `cluster.local`.
+///
+/// 1 to 255 of `[a-z0-9._-]` (SPIFFE-ID specification, section 2.1). Cheap to
+/// clone.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TrustDomain(Arc<str>);
+
+impl TrustDomain {
+    /// The name, without scheme.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for TrustDomain {
+    type Err = SpiffeIdError;
+
+    /// Reads the name alone: `cluster.local`, not `spiffe://cluster.local`.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let allowed =
+            |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'-' | b'_');
+        if (1..=255).contains(&text.len()) && text.bytes().all(allowed) {
+            Ok(Self(text.into()))
+        } else {
+            Err(SpiffeIdError::TrustDomain(excerpt(text)))
+        }
+    }
+}
+
+impl fmt::Display for TrustDomain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for TrustDomain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "TrustDomain({self})")
+    }
+}
+
+/// The identity of a workload:
+/// `spiffe://<trust-domain>/ns/<namespace>/sa/<service-account>`.
+///
+/// Cheap to clone; ordered by trust domain, namespace, service account.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SpiffeId {
+    trust_domain: TrustDomain,
+    namespace: Arc<str>,
+    service_account: Arc<str>,
+}
+
+impl SpiffeId {
+    /// The identity of `service_account` in `namespace`.
+    ///
+    /// # Errors
+    /// When the namespace is not a DNS label, or the service account is not a
+    /// DNS subdomain.
+    pub fn new(
+        trust_domain: &TrustDomain,
+        namespace: &str,
+        service_account: &str,
+    ) -> Result<Self, SpiffeIdError> {
+        if !is_label(namespace) {
+            return Err(SpiffeIdError::Namespace(excerpt(namespace)));
+        }
+        if !is_subdomain(service_account) {
+            return Err(SpiffeIdError::ServiceAccount(excerpt(service_account)));
+        }
+        Ok(Self {
+            trust_domain: trust_domain.clone(),
+            namespace: namespace.into(),
+            service_account: service_account.into(),
+        })
+    }
+
+    /// The trust domain whose roots vouch for this id.
+    #[must_use]
+    pub fn trust_domain(&self) -> &TrustDomain {
+        &self.trust_domain
+    }
+
+    /// The Kubernetes namespace, or its stand-in outside Kubernetes.
+    #[must_use]
+    pub fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
+    /// The Kubernetes service account, or its stand-in outside Kubernetes.
+    #[must_use]
+    pub fn service_account(&self) -> &str {
+        &self.service_account
+    }
+}
+
+impl FromStr for SpiffeId {
+    type Err = SpiffeIdError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let rest = text
+            .strip_prefix("spiffe://")
+            .ok_or_else(|| SpiffeIdError::Scheme(excerpt(text)))?;
+        let mut parts = rest.split('/');
+        let (Some(trust_domain), Some("ns"), Some(namespace), Some("sa"), Some(account), None) = (
+            parts.next(),
+            parts.next(),
+            parts.next(),
+            parts.next(),
+            parts.next(),
+            parts.next(),
+        ) else {
+            return Err(SpiffeIdError::Path(excerpt(text)));
+        };
+        Self::new(&trust_domain.parse()?, namespace, account)
+    }
+}
+
+impl fmt::Display for SpiffeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "spiffe://{}/ns/{}/sa/{}",
+            self.trust_domain, self.namespace, self.service_account
+        )
+    }
+}
+
+impl fmt::Debug for SpiffeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SpiffeId({self})")
+    }
+}
+
+serde_as_text!(TrustDomain, SpiffeId);
+
+/// The identity of the control plane in `trust_domain`: service account
+/// `pillion-control-plane` of namespace `pillion-system`.
+///
+/// Sidecars accept no other peer on the xDS and CA port, so no workload may
+/// ever be given this service account.
+#[must_use]
+pub fn control_plane_id(trust_domain: &TrustDomain) -> SpiffeId {
+    SpiffeId {
+        trust_domain: trust_domain.clone(),
+        namespace: "pillion-system".into(),
+        service_account: "pillion-control-plane".into(),
+    }
+}
+
+/// Why a text is not an identity of this mesh.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SpiffeIdError {
+    /// Something else than a lower-case `spiffe://` URI.
+    #[error("{0:?} does not begin with \"spiffe://\"")]
+    Scheme(String),
+    /// Not the name of a trust domain.
+    #[error("{0:?} is not a trust domain: want 1 to 255 of a-z, 0-9, '.', '-', '_'")]
+    TrustDomain(String),
+    /// A path other than a service account's.
+    #[error("{0:?} is not of the form spiffe://<trust-domain>/ns/<namespace>/sa/<service-account>")]
+    Path(String),
+    /// Not a Kubernetes namespace.
+    #[error("{0:?} is not a namespace: want 1 to 63 of a-z, 0-9, '-', no '-' at either end")]
+    Namespace(String),
+    /// Not a Kubernetes service account.
+    #[error("{0:?} is not a service account: want a lower-case DNS name of 253 bytes at most")]
+    ServiceAccount(String),
+}

@@ -1,0 +1,188 @@
+//! xDS v3 under short names: one line here for each message package that some
+//! part of the mesh reads or writes.
+//!
+//! The messages are those of Envoy's data-plane API, compiled by the
+//! `envoy-types` crate, whose paths are as deep as the proto packages. Only
+//! this module names that crate. It also keeps the type URLs, by which
+//! resources and extensions are told apart (xDS protocol, "Resource Types"),
+//! and packs and unpacks [`Any`].
+
+use prost::{DecodeError, Message};
+
+pub use envoy_types::pb::envoy::admin::v3 as admin;
+pub use envoy_types::pb::envoy::config::accesslog::v3 as accesslog;
+pub use envoy_types::pb::envoy::config::cluster::v3 as cluster;
+pub use envoy_types::pb::envoy::config::core::v3 as core;
+pub use envoy_types::pb::envoy::config::endpoint::v3 as endpoint;
+pub use envoy_types::pb::envoy::config::listener::v3 as listener;
+pub use envoy_types::pb::envoy::config::rbac::v3 as rbac;
+pub use envoy_types::pb::envoy::config::route::v3 as route;
+pub use envoy_types::pb::envoy::extensions::filters::http::rbac::v3 as http_rbac;
+pub use envoy_types::pb::envoy::extensions::filters::http::router::v3 as router;
+pub use envoy_types::pb::envoy::extensions::filters::listener::http_inspector::v3 as http_inspector;
+pub use envoy_types::pb::envoy::extensions::filters::listener::original_dst::v3 as original_dst;
+pub use envoy_types::pb::envoy::extensions::filters::listener::tls_inspector::v3 as tls_inspector;
+pub use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3 as hcm;
+pub use envoy_types::pb::envoy::extensions::filters::network::tcp_proxy::v3 as tcp_proxy;
+pub use envoy_types::pb::envoy::extensions::load_balancing_policies::least_request::v3 as least_request;
+pub use envoy_types::pb::envoy::extensions::load_balancing_policies::ring_hash::v3 as ring_hash;
+pub use envoy_types::pb::envoy::extensions::load_balancing_policies::round_robin::v3 as round_robin;
+pub use envoy_types::pb::envoy::extensions::load_balancing_policies::wrr_locality::v3 as wrr_locality;
+pub use envoy_types::pb::envoy::extensions::transport_sockets::raw_buffer::v3 as raw_buffer;
+pub use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3 as tls;
+pub use envoy_types::pb::envoy::extensions::upstreams::http::v3 as upstream_http;
+pub use envoy_types::pb::envoy::r#type::matcher::v3 as matcher;
+pub use envoy_types::pb::envoy::r#type::v3 as envoy_type;
+pub use envoy_types::pb::google::protobuf as wkt;
+pub use envoy_types::pb::google::protobuf::{
+    Any, BoolValue, BytesValue, DoubleValue, Duration, Empty, FloatValue, Int32Value, Int64Value,
+    ListValue, NullValue, StringValue, Struct, Timestamp, UInt32Value, UInt64Value, Value, value,
+};
+pub use envoy_types::pb::google::rpc;
+
+/// The aggregated discovery service (xDS protocol, "Aggregated Discovery
+/// Service"): delta and state-of-the-world streams that carry all resource
+/// types.
+pub mod discovery {
+    pub use envoy_types::pb::envoy::service::discovery::v3::{
+        DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
+        DynamicParameterConstraints, Resource, ResourceError, ResourceLocator, ResourceName,
+        aggregated_discovery_service_client, aggregated_discovery_service_server, resource,
+    };
+
+    pub use self::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
+    pub use self::aggregated_discovery_service_server::{
+        AggregatedDiscoveryService, AggregatedDiscoveryServiceServer,
+    };
+}
+
+/// The client status discovery service (CSDS, gRFC A40): what configuration a
+/// client holds, and in which state.
+pub mod status {
+    pub use envoy_types::pb::envoy::service::status::v3::{
+        ClientConfig, ClientConfigStatus, ClientStatusRequest, ClientStatusResponse, ConfigStatus,
+        PerXdsConfig, client_config, client_status_discovery_service_client,
+        client_status_discovery_service_server, per_xds_config,
+    };
+
+    pub use self::client_status_discovery_service_client::ClientStatusDiscoveryServiceClient;
+    pub use self::client_status_discovery_service_server::{
+        ClientStatusDiscoveryService, ClientStatusDiscoveryServiceServer,
+    };
+}
+
+/// Type URLs of resources and of extensions.
+///
+/// `type.googleapis.com/` and the full name of the message, which is the only
+/// form that xDS uses (xDS protocol, "Resource Types").
+pub mod type_url {
+    /// Resource: `envoy.config.listener.v3.Listener` (LDS).
+    pub const LISTENER: &str = "type.googleapis.com/envoy.config.listener.v3.Listener";
+    /// Resource: `envoy.config.route.v3.RouteConfiguration` (RDS).
+    pub const ROUTE: &str = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration";
+    /// Resource: `envoy.config.cluster.v3.Cluster` (CDS).
+    pub const CLUSTER: &str = "type.googleapis.com/envoy.config.cluster.v3.Cluster";
+    /// Resource: `envoy.config.endpoint.v3.ClusterLoadAssignment` (EDS).
+    pub const ENDPOINTS: &str =
+        "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment";
+    /// Resource: `envoy.extensions.transport_sockets.tls.v3.Secret` (SDS).
+    pub const SECRET: &str = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret";
+
+    /// Network filter: the HTTP connection manager.
+    pub const HCM: &str = "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
+    /// Network filter: the TCP proxy.
+    pub const TCP_PROXY: &str =
+        "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy";
+    /// HTTP filter: the router, which must be the last one (gRFC A39).
+    pub const ROUTER: &str = "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router";
+    /// HTTP filter: role-based access control (gRFC A41).
+    pub const HTTP_RBAC: &str = "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC";
+
+    /// Transport socket of a cluster: TLS (gRFC A29).
+    pub const UPSTREAM_TLS: &str =
+        "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext";
+    /// Transport socket of a filter chain: TLS (gRFC A29).
+    pub const DOWNSTREAM_TLS: &str =
+        "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext";
+    /// Transport socket: plaintext.
+    pub const RAW_BUFFER: &str =
+        "type.googleapis.com/envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer";
+
+    /// Key and type of a cluster's HTTP versions, in
+    /// `Cluster.typed_extension_protocol_options` (where the key has no
+    /// `type.googleapis.com/`, see [`HTTP_PROTOCOL_OPTIONS_KEY`]).
+    pub const HTTP_PROTOCOL_OPTIONS: &str =
+        "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
+    /// Key of [`HTTP_PROTOCOL_OPTIONS`] in the map that holds it.
+    pub const HTTP_PROTOCOL_OPTIONS_KEY: &str =
+        "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
+
+    /// Listener filter of Envoy: detects HTTP.
+    pub const HTTP_INSPECTOR: &str =
+        "type.googleapis.com/envoy.extensions.filters.listener.http_inspector.v3.HttpInspector";
+    /// Listener filter of Envoy: finds where an intercepted connection went.
+    pub const ORIGINAL_DST: &str =
+        "type.googleapis.com/envoy.extensions.filters.listener.original_dst.v3.OriginalDst";
+    /// Listener filter of Envoy: detects TLS.
+    pub const TLS_INSPECTOR: &str =
+        "type.googleapis.com/envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector";
+
+    /// Load-balancing policy: least request (gRFC A48).
+    pub const LEAST_REQUEST: &str = "type.googleapis.com/envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest";
+    /// Load-balancing policy: ring hash (gRFC A42).
+    pub const RING_HASH: &str =
+        "type.googleapis.com/envoy.extensions.load_balancing_policies.ring_hash.v3.RingHash";
+    /// Load-balancing policy: round robin (gRFC A52).
+    pub const ROUND_ROBIN: &str =
+        "type.googleapis.com/envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin";
+    /// Load-balancing policy: weighted round robin of localities (gRFC A52).
+    pub const WRR_LOCALITY: &str =
+        "type.googleapis.com/envoy.extensions.load_balancing_policies.wrr_locality.v3.WrrLocality";
+}
+
+/// Packs a message under the type URL that names it, one of [`type_url`].
+pub fn pack<M: Message>(url: &str, message: &M) -> Any {
+    Any {
+        type_url: url.to_owned(),
+        value: message.encode_to_vec(),
+    }
+}
+
+/// Unpacks a message that must be of the type named by `url`.
+///
+/// # Errors
+/// When `any` is of another type, or its bytes are not such a message.
+pub fn unpack<M: Message + Default>(url: &str, any: &Any) -> Result<M, UnpackError> {
+    if any.type_url != url {
+        return Err(UnpackError::Type {
+            wanted: url.to_owned(),
+            found: crate::text::excerpt(&any.type_url),
+        });
+    }
+    M::decode(any.value.as_slice()).map_err(|source| UnpackError::Decode {
+        url: url.to_owned(),
+        source,
+    })
+}
+
+/// Why an [`Any`] does not hold what was wanted.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum UnpackError {
+    /// It holds something else.
+    #[error("found {found:?} where {wanted} was wanted")]
+    Type {
+        /// The type URL that was wanted.
+        wanted: String,
+        /// The type URL that was found.
+        found: String,
+    },
+    /// Its bytes are not of the type that it claims.
+    #[error("bytes under {url} do not decode: {source}")]
+    Decode {
+        /// The type URL of the message.
+        url: String,
+        /// What the decoder says.
+        source: DecodeError,
+    },
+}
