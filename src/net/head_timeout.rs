@@ -2,32 +2,55 @@
 //!
 //! hyper's `header_read_timeout` runs while a kept connection waits for its next
 //! request, so it cannot be short (slow loris) and long (idle clients) at once.
-//! Here the first byte of a head starts the short one. The service tells by
-//! [`Phase`] when a request is being served, during which neither runs.
+//! Here the first byte of a head starts the short one. [`Phase`] tells when a
+//! request is being served, during which neither runs.
 
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
-/// Shared between the stream and the service: is a request being served?
+/// Shared between a connection and the requests on it: is one being served?
 #[derive(Clone, Debug, Default)]
-pub struct Phase(Arc<AtomicBool>);
+pub struct Phase(Arc<Counts>);
+
+#[derive(Debug, Default)]
+struct Counts {
+    active: AtomicUsize,
+    begun: AtomicUsize,
+}
+
+/// A request is being served until this is dropped.
+#[derive(Debug)]
+pub struct Serving(Phase);
 
 impl Phase {
-    /// A whole head has arrived (`true`), or the answer to it has been given (`false`).
-    pub fn serving(&self, serving: bool) {
-        self.0.store(serving, Ordering::Release);
+    /// A whole head has arrived.
+    pub fn begin(&self) -> Serving {
+        self.0.begun.fetch_add(1, Ordering::Relaxed);
+        self.0.active.fetch_add(1, Ordering::Release);
+        Serving(self.clone())
+    }
+
+    /// While nothing is being served: how many requests have been. The same number twice means silence between.
+    pub fn quiet_at(&self) -> Option<usize> {
+        (!self.is_serving()).then(|| self.0.begun.load(Ordering::Relaxed))
     }
 
     fn is_serving(&self) -> bool {
-        self.0.load(Ordering::Acquire)
+        self.0.active.load(Ordering::Acquire) > 0
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        self.0.0.active.fetch_sub(1, Ordering::Release);
     }
 }
 
@@ -53,11 +76,6 @@ impl<S> HeadTimeout<S> {
     /// `head` runs from the start: the first bytes of a connection were what made it known as HTTP.
     pub fn new(inner: S, phase: Phase, head: Duration, idle: Duration) -> Self {
         Self { inner, phase, head, idle, wait: Wait::Head, sleep: Box::pin(tokio::time::sleep(head)) }
-    }
-
-    /// The stream behind.
-    pub fn into_inner(self) -> S {
-        self.inner
     }
 
     fn wait_for(&mut self, wait: Wait) {

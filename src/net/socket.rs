@@ -71,7 +71,7 @@ pub async fn dial(address: SocketAddr) -> io::Result<TcpStream> {
 ///
 /// # Errors
 /// As `setsockopt(2)`.
-pub(super) fn tune(stream: &TcpStream) -> io::Result<()> {
+pub fn tune(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
     SockRef::from(stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE))
 }

@@ -1,24 +1,92 @@
 //! Every metric of the sidecar, in one table. Prometheus names with unit suffix, labels bounded.
 
-use std::time::SystemTime;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 /// All metrics. Shared by every part of the sidecar; each event is counted in one place.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Mutex<Registry>,
+    requests: Family<RequestLabels, Counter>,
+    durations: Family<EdgeLabels, Histogram, fn() -> Histogram>,
+    tcp_connections: Family<TcpLabels, Counter>,
+    tcp_bytes: Family<TcpBytesLabels, Counter>,
+    connections: Family<ListenerLabels, Gauge>,
+    connections_refused: Family<RefusedLabels, Counter>,
+    upstream_retries: Family<RefusedLabels, Counter>,
+    drain_cut: Counter,
+    access_log_dropped: Counter,
     xds_responses: Family<XdsLabels, Counter>,
     xds_connected: Gauge,
     xds_connects: Family<ResultLabels, Counter>,
     certificates: Family<ResultLabels, Counter>,
     certificate_expiry: Gauge,
 }
+
+/// What a request is counted under. Values come from configuration and our own tables, never from a client.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct RequestLabels {
+    /// `outbound` or `inbound`.
+    pub direction: &'static str,
+    /// Destination as the control plane knows it; empty when it does not.
+    pub destination: Arc<str>,
+    /// Cluster that it was sent to; empty when it was not sent.
+    pub cluster: Arc<str>,
+    /// SPIFFE id of the other end; empty without mutual TLS.
+    pub peer: Arc<str>,
+    /// `mutual` or `none`.
+    pub tls: &'static str,
+    /// HTTP status; 0 when the client left first.
+    pub status: u16,
+    /// Reason code; empty when the application answered.
+    pub reason: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct EdgeLabels {
+    direction: &'static str,
+    destination: Arc<str>,
+    cluster: Arc<str>,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct TcpLabels {
+    direction: &'static str,
+    destination: Arc<str>,
+    cluster: Arc<str>,
+    peer: Arc<str>,
+    tls: &'static str,
+    result: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct TcpBytesLabels {
+    direction: &'static str,
+    destination: Arc<str>,
+    flow: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ListenerLabels {
+    listener: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct RefusedLabels {
+    reason: &'static str,
+}
+
+/// Upper bounds of the duration buckets, in seconds.
+const BUCKETS: [f64; 16] =
+    [0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct XdsLabels {
@@ -36,6 +104,15 @@ impl Metrics {
     pub fn new() -> Self {
         let mut registry = Registry::with_prefix("pillion");
         let metrics = Self {
+            requests: Family::default(),
+            durations: Family::new_with_constructor(|| Histogram::new(BUCKETS)),
+            tcp_connections: Family::default(),
+            tcp_bytes: Family::default(),
+            connections: Family::default(),
+            connections_refused: Family::default(),
+            upstream_retries: Family::default(),
+            drain_cut: Counter::default(),
+            access_log_dropped: Counter::default(),
             xds_responses: Family::default(),
             xds_connected: Gauge::default(),
             xds_connects: Family::default(),
@@ -52,8 +129,91 @@ impl Metrics {
             "When the current certificate ends, as a Unix time",
             metrics.certificate_expiry.clone(),
         );
+        metrics.register_traffic(&mut registry);
         *metrics.registry.lock() = registry;
         metrics
+    }
+
+    fn register_traffic(&self, registry: &mut Registry) {
+        registry.register("requests", "HTTP requests that ended", self.requests.clone());
+        registry.register(
+            "request_duration_seconds",
+            "From the request head to the last byte of the response",
+            self.durations.clone(),
+        );
+        registry.register("tcp_connections", "TCP connections and tunnels that ended", self.tcp_connections.clone());
+        registry.register("tcp_bytes", "Bytes of TCP connections and tunnels", self.tcp_bytes.clone());
+        registry.register("connections_open", "Accepted connections that are open", self.connections.clone());
+        registry.register(
+            "connections_refused",
+            "Accepted connections that were ended before a request, by reason",
+            self.connections_refused.clone(),
+        );
+        registry.register(
+            "upstream_retries",
+            "Requests sent again because nothing of them had reached an application, by reason",
+            self.upstream_retries.clone(),
+        );
+        registry.register("drain_cut", "Connections cut because they outlived the drain deadline", self.drain_cut.clone());
+        registry.register(
+            "access_log_dropped",
+            "Lines of the access log that were dropped because its reader is slow",
+            self.access_log_dropped.clone(),
+        );
+    }
+
+    /// An HTTP request ended.
+    pub fn request(&self, labels: &RequestLabels, duration: Duration) {
+        self.requests.get_or_create(labels).inc();
+        let edge = EdgeLabels {
+            direction: labels.direction,
+            destination: Arc::clone(&labels.destination),
+            cluster: Arc::clone(&labels.cluster),
+        };
+        self.durations.get_or_create(&edge).observe(duration.as_secs_f64());
+    }
+
+    /// A TCP connection or tunnel ended; bytes as seen from the client.
+    pub fn tcp_connection(&self, labels: &RequestLabels, received: u64, sent: u64) {
+        let connection = TcpLabels {
+            direction: labels.direction,
+            destination: Arc::clone(&labels.destination),
+            cluster: Arc::clone(&labels.cluster),
+            peer: Arc::clone(&labels.peer),
+            tls: labels.tls,
+            result: if labels.reason.is_empty() { "ok" } else { labels.reason },
+        };
+        self.tcp_connections.get_or_create(&connection).inc();
+        for (flow, bytes) in [("received", received), ("sent", sent)] {
+            let labels =
+                TcpBytesLabels { direction: labels.direction, destination: Arc::clone(&labels.destination), flow };
+            self.tcp_bytes.get_or_create(&labels).inc_by(bytes);
+        }
+    }
+
+    /// Open connections of a kind of listener: `outbound_http`, `outbound_tcp`, `mesh` or `front`.
+    pub fn connections_open(&self, listener: &'static str) -> Gauge {
+        self.connections.get_or_create(&ListenerLabels { listener }).clone()
+    }
+
+    /// A connection was ended before it carried a request, for this reason.
+    pub fn connection_refused(&self, reason: &'static str) {
+        self.connections_refused.get_or_create(&RefusedLabels { reason }).inc();
+    }
+
+    /// A request is sent again, for this reason.
+    pub fn upstream_retry(&self, reason: &'static str) {
+        self.upstream_retries.get_or_create(&RefusedLabels { reason }).inc();
+    }
+
+    /// This many connections were cut at the end of draining.
+    pub fn drain_cut(&self, count: usize) {
+        self.drain_cut.inc_by(count as u64);
+    }
+
+    /// The counter of access-log lines that were dropped.
+    pub fn access_log_dropped(&self) -> Counter {
+        self.access_log_dropped.clone()
     }
 
     /// An xDS resource was taken over (`accepted`) or refused. `kind` is `listener`, `route`, `cluster` or `endpoints`.

@@ -4,9 +4,12 @@
 //! kept by name while anything refers to it, and a [`Host`] is kept while its
 //! address, mesh port and identity stay the same.
 
+mod connect;
 mod host;
+mod pool;
 
 pub use host::{Host, HostKey, InFlight};
+pub use pool::{Lease1, Lease2, Pool};
 
 use std::sync::Arc;
 

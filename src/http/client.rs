@@ -1,0 +1,87 @@
+//! The dialling end of an HTTP connection.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+
+use super::Body;
+use crate::net::Transport;
+
+/// Sends requests on an HTTP/1.1 connection, one after the other.
+pub type Http1 = http1::SendRequest<Body>;
+
+/// Sends requests on an HTTP/2 connection, many at once.
+#[derive(Clone, Debug)]
+pub struct Http2 {
+    /// hyper's sender.
+    pub sender: http2::SendRequest<Body>,
+    max_streams: Arc<AtomicUsize>,
+}
+
+const STREAM_WINDOW: u32 = 256 << 10;
+const CONNECTION_WINDOW: u32 = 16 << 20;
+const SEND_BUFFER: usize = 256 << 10;
+const PING_EVERY: Duration = Duration::from_secs(30);
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
+/// Largest response head, in bytes.
+const MAX_HEADER_BYTES: u32 = 64 << 10;
+/// More requests than this on one connection queue behind one another; ztunnel's figure.
+const MAX_STREAMS: usize = 100;
+
+impl Http2 {
+    /// Requests that fit on this connection: the peer's limit, or ours.
+    pub fn max_streams(&self) -> usize {
+        self.max_streams.load(Ordering::Relaxed).min(MAX_STREAMS)
+    }
+}
+
+/// Starts HTTP/1.1 on a connection. Its driver ends with it.
+///
+/// # Errors
+/// When the connection is gone.
+pub async fn http1(transport: Transport) -> hyper::Result<Http1> {
+    let (sender, connection) = http1::Builder::new().handshake(TokioIo::new(transport)).await?;
+    tokio::spawn(async move {
+        if let Err(error) = connection.with_upgrades().await {
+            tracing::debug!(%error, "upstream HTTP/1.1 connection ended");
+        }
+    });
+    Ok(sender)
+}
+
+/// Starts HTTP/2 on a connection. Its driver ends with it.
+///
+/// # Errors
+/// When the connection is gone.
+pub async fn http2(transport: Transport) -> hyper::Result<Http2> {
+    let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buf_size(SEND_BUFFER)
+        .max_header_list_size(MAX_HEADER_BYTES)
+        .keep_alive_interval(PING_EVERY)
+        .keep_alive_timeout(PING_TIMEOUT)
+        .handshake(TokioIo::new(transport))
+        .await?;
+    let max_streams = Arc::new(AtomicUsize::new(connection.current_max_send_streams()));
+    let shared = Arc::clone(&max_streams);
+    tokio::spawn(async move {
+        let mut connection = std::pin::pin!(connection);
+        let result = std::future::poll_fn(|cx| {
+            let polled = connection.as_mut().poll(cx);
+            // The peer's SETTINGS may have come, or changed.
+            shared.store(connection.current_max_send_streams(), Ordering::Relaxed);
+            polled
+        })
+        .await;
+        if let Err(error) = result {
+            tracing::debug!(%error, "upstream HTTP/2 connection ended");
+        }
+    });
+    Ok(Http2 { sender, max_streams })
+}

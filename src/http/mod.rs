@@ -1,0 +1,15 @@
+//! HTTP as hyper speaks it: bodies, header rules of a proxy, both ends of a connection, upgrades.
+
+mod body;
+mod client;
+mod forwarded;
+mod headers;
+mod server;
+mod stream;
+
+pub use body::{Body, BoxError};
+pub use client::{Http1, Http2, http1, http2};
+pub use forwarded::{append_forwarded, client_cert};
+pub use headers::{strip_hop_by_hop, strip_mesh, upgrade_token};
+pub use server::{ServerSettings, serve};
+pub use stream::{Duplex, duplex};

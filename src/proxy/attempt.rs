@@ -1,0 +1,254 @@
+//! Sending a request: pick a host, take a connection, send, report. Again only when nothing can have been lost.
+//!
+//! No retry is configured here (that is a policy). What is repeated is a request
+//! of which certainly nothing reached an application: the connection could not be
+//! made, it was closed before the request was written, or the host's own sidecar
+//! says that its application could not be reached. Beyond that, an idempotent
+//! request without a body is sent once more when a *kept* connection turned out to
+//! have been closed (RFC 9110, section 9.2.2).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Method, Response, StatusCode};
+use hyper::body::Incoming;
+use pillion_wire::mesh::REASON_HEADER;
+use tokio::time::Instant;
+
+use super::Worker;
+use super::message::{Head, Version};
+use crate::config::{AppProtocol, UpstreamProtocol};
+use crate::error::ProxyError;
+use crate::http::Body;
+use crate::snapshot::{Cluster, InboundPort};
+use crate::telemetry::Record;
+use crate::upstream::{Host, HostKey, InFlight, Lease1, Lease2};
+
+/// Hosts tried for one request, at most.
+const MAX_HOSTS: usize = 3;
+
+/// Where a request may go.
+#[derive(Clone, Debug)]
+pub(super) enum Upstreams {
+    /// Any host of a cluster.
+    Cluster(Arc<Cluster>),
+    /// Our own application.
+    Application(InboundPort),
+}
+
+/// The connection that a response comes on.
+#[derive(Debug)]
+pub(super) enum Lease {
+    /// To be given back at the end.
+    Http1(Lease1),
+    /// Given back by dropping.
+    Http2(#[expect(dead_code, reason = "held for its drop, which gives the place back")] Lease2),
+}
+
+/// A response that has begun.
+#[derive(Debug)]
+pub(super) struct Sent {
+    /// Head, and a body that is still coming.
+    pub(super) response: Response<Incoming>,
+    /// Who answered.
+    pub(super) host: Arc<Host>,
+    /// The connection it comes on.
+    pub(super) lease: Lease,
+    /// Counts the request until its response ends.
+    pub(super) in_flight: InFlight,
+}
+
+/// A failed try, with the body when nothing of the request was written.
+struct Failed {
+    error: ProxyError,
+    unsent: Option<Body>,
+}
+
+/// Sends a request to a host of `upstreams` and waits for the head of its response.
+///
+/// # Cancel safety
+/// Dropping it cancels the request: the stream is reset, or the connection closed.
+pub(super) async fn send(
+    worker: &Worker,
+    upstreams: &Upstreams,
+    head: &Head,
+    body: Body,
+    record: &mut Record,
+) -> Result<Sent, ProxyError> {
+    let repeatable = body.is_empty();
+    let mut body = Some(body);
+    let mut tried: Vec<HostKey> = Vec::new();
+    let no_host = || ProxyError::NoHealthyUpstream(upstreams.name().to_owned());
+    let mut next = upstreams.pick(&tried).ok_or_else(no_host)?;
+    loop {
+        let host = next;
+        note(record, &host);
+        tried.push(host.key().clone());
+        let another = |tried: &[HostKey]| (tried.len() < MAX_HOSTS).then(|| upstreams.pick(tried)).flatten();
+        match once(worker, upstreams, &host, head, body.take().unwrap_or_default()).await {
+            Ok(sent) => {
+                if !application_unreachable(&sent) {
+                    host.mark_reachable();
+                    return Ok(sent);
+                }
+                host.mark_unreachable(Instant::now());
+                match another(&tried).filter(|_| repeatable) {
+                    Some(host) => next = host,
+                    None => return Ok(sent), // Its sidecar has already said why.
+                }
+                worker.shared.telemetry.metrics.upstream_retry("application_unreachable");
+            }
+            Err(Failed { error, unsent }) => {
+                if error.never_sent() {
+                    host.mark_unreachable(Instant::now());
+                }
+                let Some(host) = another(&tried).filter(|_| unsent.is_some()) else { return Err(error) };
+                tracing::debug!(%error, "trying another host");
+                worker.shared.telemetry.metrics.upstream_retry(error.reason().code);
+                next = host;
+                body = unsent;
+            }
+        }
+    }
+}
+
+/// One try with one host. A kept connection that turns out to be closed is replaced, once.
+async fn once(
+    worker: &Worker,
+    upstreams: &Upstreams,
+    host: &Arc<Host>,
+    head: &Head,
+    mut body: Body,
+) -> Result<Sent, Failed> {
+    let deadline = upstreams.connect_timeout(worker);
+    let repeatable = body.is_empty();
+    let in_flight = host.begin();
+    let mut fresh = false;
+    loop {
+        let taken = match upstreams.version(host, head) {
+            Version::Http1 => worker.pool.http1(host, fresh, deadline).await.map(Lease::Http1),
+            Version::Http2 => worker.pool.http2(host, deadline).await.map(Lease::Http2),
+        };
+        let mut lease = match taken {
+            Ok(lease) => lease,
+            Err(error) => return Err(Failed { error, unsent: Some(body) }),
+        };
+        let (sent, reused) = match &mut lease {
+            Lease::Http1(lease) => (lease.sender.try_send_request(head.to_http1(body)).await, lease.reused),
+            Lease::Http2(lease) => (lease.sender().try_send_request(head.to_http2(host, body)).await, lease.reused),
+        };
+        let mut failed = match sent {
+            Ok(response) => return Ok(Sent { response, host: Arc::clone(host), lease, in_flight }),
+            Err(failed) => failed,
+        };
+        let unsent = failed.take_message().map(http::Request::into_body);
+        let error = failed.into_error();
+        let again = reused && !fresh;
+        body = match unsent {
+            Some(unsent) if again => unsent,
+            None if again && repeatable && may_repeat(&error, &head.method) => Body::default(),
+            unsent => return Err(Failed { error: verdict(&error, host, reused), unsent }),
+        };
+        worker.shared.telemetry.metrics.upstream_retry("idle_race");
+        fresh = true;
+    }
+}
+
+/// Did the host's sidecar answer in its stead, because it could not reach it?
+fn application_unreachable(sent: &Sent) -> bool {
+    sent.host.key().mesh.is_some()
+        && sent.response.status() == StatusCode::SERVICE_UNAVAILABLE
+        && sent
+            .response
+            .headers()
+            .get(REASON_HEADER)
+            .is_some_and(|reason| matches!(reason.as_bytes(), b"connect_failure" | b"connect_timeout"))
+}
+
+/// May a request without a body that was perhaps written be sent once more?
+///
+/// The peer says that it did not look at it (RFC 9113, section 8.7), or the request is
+/// idempotent and no answer began (RFC 9110, section 9.2.2).
+fn may_repeat(error: &hyper::Error, method: &Method) -> bool {
+    h2_reason(error) == Some(h2::Reason::REFUSED_STREAM)
+        || (method.is_idempotent() && !error.is_parse() && !error.is_user())
+}
+
+fn verdict(error: &hyper::Error, host: &Host, reused: bool) -> ProxyError {
+    let address = host.key().dial();
+    let detail = {
+        use std::error::Error as _;
+        error.source().map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"))
+    };
+    if error.is_user() {
+        return ProxyError::ClientGone; // Only the body that we pass on can fail so.
+    }
+    let broken = [h2::Reason::PROTOCOL_ERROR, h2::Reason::FRAME_SIZE_ERROR, h2::Reason::COMPRESSION_ERROR];
+    if error.is_parse() || h2_reason(error).is_some_and(|reason| broken.contains(&reason)) {
+        return ProxyError::UpstreamProtocol { address, detail };
+    }
+    if reused && h2_reason(error).is_none() && !error.is_body_write_aborted() {
+        return ProxyError::IdleRace(address);
+    }
+    ProxyError::UpstreamReset { address, detail }
+}
+
+fn h2_reason(error: &hyper::Error) -> Option<h2::Reason> {
+    use std::error::Error as _;
+    error.source()?.downcast_ref::<h2::Error>()?.reason()
+}
+
+fn note(record: &mut Record, host: &Host) {
+    record.attempts += 1;
+    record.upstream = Some(host.key().address);
+    if record.direction == "outbound" {
+        let mesh = host.key().mesh.as_ref();
+        record.tls = if mesh.is_some() { "mutual" } else { "none" };
+        record.peer = mesh.map_or_else(Arc::default, |mesh| Arc::from(mesh.identity.to_string()));
+    }
+}
+
+impl Upstreams {
+    /// A host that has not been tried.
+    pub(super) fn pick(&self, tried: &[HostKey]) -> Option<Arc<Host>> {
+        match self {
+            Self::Cluster(cluster) => cluster.upstream.pick(tried, Instant::now()),
+            Self::Application(port) => tried.is_empty().then(|| Arc::clone(&port.host)),
+        }
+    }
+
+    /// For messages.
+    pub(super) fn name(&self) -> &str {
+        match self {
+            Self::Cluster(cluster) => &cluster.config.name,
+            Self::Application(_) => "application",
+        }
+    }
+
+    /// Longest wait for a connection, TLS included.
+    pub(super) fn connect_timeout(&self, worker: &Worker) -> Duration {
+        match self {
+            Self::Cluster(cluster) => cluster.config.connect_timeout,
+            Self::Application(_) => worker.shared.settings.timeouts.connect,
+        }
+    }
+
+    /// The version to speak with `host`: HTTP/2 between sidecars, else what is configured, else what the client spoke.
+    pub(super) fn version(&self, host: &Host, head: &Head) -> Version {
+        if host.key().mesh.is_some() {
+            return Version::Http2;
+        }
+        match self {
+            Self::Cluster(cluster) => match cluster.config.protocol {
+                UpstreamProtocol::Http1 => Version::Http1,
+                UpstreamProtocol::Http2 => Version::Http2,
+                UpstreamProtocol::Downstream => head.client_version,
+            },
+            Self::Application(port) => match port.config.protocol {
+                AppProtocol::Http1 | AppProtocol::Tcp => Version::Http1,
+                AppProtocol::Http2 => Version::Http2,
+                AppProtocol::Auto => head.client_version,
+            },
+        }
+    }
+}

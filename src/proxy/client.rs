@@ -1,0 +1,60 @@
+//! Who is calling: everything known about an accepted connection that its requests need.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use pillion_wire::name::Destination;
+use pillion_wire::spiffe::SpiffeId;
+
+use super::Worker;
+use crate::net::Phase;
+
+/// An accepted connection, shared by the requests on it.
+#[derive(Debug)]
+pub(super) struct Client {
+    /// The worker that serves it.
+    pub(super) worker: Arc<Worker>,
+    /// Where it comes from.
+    pub(super) address: SocketAddr,
+    /// Which way its requests go.
+    pub(super) way: Way,
+    /// Is a request being served?
+    pub(super) phase: Phase,
+}
+
+/// Which way requests of a connection go, and by what they find their destination.
+#[derive(Clone, Debug)]
+pub(super) enum Way {
+    /// From our application: the destination is in each request.
+    Outbound,
+    /// From our application, on a port that is bound to one destination.
+    Bound(Destination),
+    /// From another sidecar: each request names the application port.
+    Mesh(SpiffeId),
+    /// From outside the mesh, on the front port of an application port.
+    Front {
+        /// The application's port.
+        port: u16,
+        /// A mesh identity shown in mutual TLS; `None` in plaintext.
+        peer: Option<SpiffeId>,
+    },
+}
+
+impl Way {
+    /// For metrics and logs.
+    pub(super) fn direction(&self) -> &'static str {
+        match self {
+            Self::Outbound | Self::Bound(_) => "outbound",
+            Self::Mesh(_) | Self::Front { .. } => "inbound",
+        }
+    }
+
+    /// The proven identity of an inbound caller.
+    pub(super) fn peer(&self) -> Option<&SpiffeId> {
+        match self {
+            Self::Mesh(peer) => Some(peer),
+            Self::Front { peer, .. } => peer.as_ref(),
+            Self::Outbound | Self::Bound(_) => None,
+        }
+    }
+}

@@ -1,0 +1,276 @@
+//! One accepted connection: find out what it speaks and who speaks it, then serve it.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use pillion_wire::name::Destination;
+use pillion_wire::spiffe::SpiffeId;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use super::client::{Client, Way};
+use super::tunnel::End;
+use super::{Worker, http, tcp};
+use crate::config::{Access, AppProtocol};
+use crate::http::{ServerSettings, serve as serve_http};
+use crate::net::{Phase, Protocol, Replay, Transport, reset_on_close};
+use crate::snapshot::{InboundPort, Target};
+use crate::tls::verify::spiffe_id_of;
+
+/// By which door a connection came in.
+#[derive(Clone, Debug)]
+pub enum Entry {
+    /// The outbound HTTP port: any destination.
+    OutboundHttp,
+    /// A local port bound to one destination.
+    OutboundTcp(Destination),
+    /// The mesh port.
+    Mesh,
+    /// The front of an application port, for callers outside the mesh.
+    Front(u16),
+}
+
+/// Why a connection ended before it carried anything. Names the counter.
+#[derive(Debug, thiserror::Error)]
+enum Refused {
+    #[error("nothing was said in time")]
+    Silent,
+    #[error("the connection broke: {0}")]
+    Broken(#[from] io::Error),
+    #[error("this port speaks HTTP; something else came")]
+    NotHttp,
+    #[error("the TLS handshake failed: {0}")]
+    Tls(io::Error),
+    #[error("the TLS handshake took too long")]
+    TlsTimeout,
+    #[error("this sidecar has no certificate yet")]
+    NoIdentity,
+    #[error("plaintext on the strict port {0}; call through a sidecar, or make the port permissive")]
+    Plaintext(u16),
+    #[error("port {0} is no longer served")]
+    UnknownPort(u16),
+    #[error("{0}")]
+    Destination(#[from] crate::error::ProxyError),
+}
+
+/// Serves one connection to its end.
+pub(super) async fn serve(worker: Arc<Worker>, stream: TcpStream, address: SocketAddr, entry: Entry) {
+    let open = worker.shared.telemetry.metrics.connections_open(entry.name());
+    open.inc();
+    let served = match entry {
+        Entry::OutboundHttp => outbound_http(&worker, stream, address).await,
+        Entry::OutboundTcp(destination) => Box::pin(outbound_tcp(&worker, stream, address, destination)).await,
+        Entry::Mesh => mesh(&worker, stream, address).await,
+        Entry::Front(port) => Box::pin(front(&worker, stream, address, port)).await,
+    };
+    open.dec();
+    if let Err(refused) = served {
+        worker.shared.telemetry.metrics.connection_refused(refused.code());
+        tracing::debug!(client = %address, reason = refused.code(), %refused, "connection refused");
+    }
+}
+
+async fn outbound_http(worker: &Arc<Worker>, stream: TcpStream, address: SocketAddr) -> Result<(), Refused> {
+    let mut stream = Replay::new(stream);
+    let Some(protocol) = detect(worker, &mut stream).await? else { return Ok(()) };
+    http(worker, Transport::Accepted(stream), protocol, address, Way::Outbound).await
+}
+
+async fn outbound_tcp(
+    worker: &Arc<Worker>,
+    stream: TcpStream,
+    address: SocketAddr,
+    destination: Destination,
+) -> Result<(), Refused> {
+    let target: Arc<Target> = super::outbound::target(worker, &destination).await?;
+    if let Some(split) = &target.tcp {
+        tcp::outbound(worker, stream, address, &target, split).await;
+        return Ok(());
+    }
+    let mut stream = Replay::new(stream);
+    let Some(protocol) = detect(worker, &mut stream).await? else { return Ok(()) };
+    http(worker, Transport::Accepted(stream), protocol, address, Way::Bound(destination)).await
+}
+
+async fn mesh(worker: &Arc<Worker>, stream: TcpStream, address: SocketAddr) -> Result<(), Refused> {
+    let config = worker.shared.tls.mesh().ok_or(Refused::NoIdentity)?;
+    let (stream, peer) = accept_tls(worker, config, Replay::new(stream)).await?;
+    let mut stream = Replay::new(stream);
+    let deadline = worker.shared.settings.timeouts.head;
+    match timeout(deadline, stream.detect()).await.map_err(|_late| Refused::Silent)?? {
+        None => Ok(()),
+        Some(Protocol::Http2) => {
+            let transport = Transport::Terminated(Box::new(stream));
+            http(worker, transport, Protocol::Http2, address, Way::Mesh(peer)).await
+        }
+        Some(_) => Err(Refused::NotHttp),
+    }
+}
+
+/// A caller outside the mesh: mutual TLS with a mesh identity always, plaintext where it is permitted.
+async fn front(worker: &Arc<Worker>, stream: TcpStream, address: SocketAddr, port: u16) -> Result<(), Refused> {
+    let inbound = worker.shared.inbound.load_full();
+    let known = inbound.as_ref().as_ref().and_then(|inbound| inbound.ports.get(&port));
+    let served = known.ok_or(Refused::UnknownPort(port))?;
+    let is_tcp = served.config.protocol == AppProtocol::Tcp;
+    let permissive = served.config.access == Access::Permissive;
+    if is_tcp && permissive {
+        return tcp_front(worker, stream, address, served).await;
+    }
+    let mut stream = Replay::new(stream);
+    let Some(protocol) = detect(worker, &mut stream).await? else { return Ok(()) };
+    if protocol == Protocol::Tls {
+        let config = worker.shared.tls.front().ok_or(Refused::NoIdentity)?;
+        let (tls, peer) = accept_tls(worker, config, stream).await?;
+        let mut tls = Replay::new(tls);
+        let way = Way::Front { port, peer: Some(peer.clone()) };
+        if is_tcp {
+            tcp::inbound(worker, End::Stream(Transport::Terminated(Box::new(tls))), address, served, Some(&peer)).await;
+            return Ok(());
+        }
+        let deadline = worker.shared.settings.timeouts.head;
+        let Some(protocol) = timeout(deadline, tls.detect()).await.map_err(|_late| Refused::Silent)?? else {
+            return Ok(());
+        };
+        return http(worker, Transport::Terminated(Box::new(tls)), protocol, address, way).await;
+    }
+    if is_tcp || (!permissive && protocol == Protocol::Opaque) {
+        reset_on_close(stream.get_ref());
+        return Err(Refused::Plaintext(port));
+    }
+    // HTTP in plaintext on a strict port gets an answer that says why: `inbound` refuses it.
+    http(worker, Transport::Accepted(stream), protocol, address, Way::Front { port, peer: None }).await
+}
+
+/// Opaque TCP with or without TLS. A TLS client speaks first; when the application does, the client speaks none.
+async fn tcp_front(
+    worker: &Arc<Worker>,
+    stream: TcpStream,
+    address: SocketAddr,
+    served: &InboundPort,
+) -> Result<(), Refused> {
+    let Some((mut record, opened)) = tcp::open_application(worker, address, served).await else {
+        reset_on_close(&stream);
+        return Ok(());
+    };
+    let mut stream = Replay::new(stream);
+    let protocol = tokio::select! {
+        protocol = stream.detect() => protocol?,
+        () = opened.speaks() => None,
+    };
+    let client = if protocol == Some(Protocol::Tls) {
+        let config = worker.shared.tls.front().ok_or(Refused::NoIdentity)?;
+        let (tls, peer) = accept_tls(worker, config, stream).await?;
+        record.peer = Arc::from(peer.to_string());
+        record.tls = "mutual";
+        Transport::Terminated(Box::new(Replay::new(tls)))
+    } else {
+        Transport::Accepted(stream)
+    };
+    opened.join(End::Stream(client)).run(record, Phase::default().begin()).await;
+    Ok(())
+}
+
+/// The first bytes, within the head deadline. `None`: the client closed without a word.
+async fn detect(worker: &Worker, stream: &mut Replay<TcpStream>) -> Result<Option<Protocol>, Refused> {
+    let deadline = worker.shared.settings.timeouts.head;
+    Ok(timeout(deadline, stream.detect()).await.map_err(|_late| Refused::Silent)??)
+}
+
+async fn accept_tls(
+    worker: &Worker,
+    config: Arc<rustls::ServerConfig>,
+    stream: Replay<TcpStream>,
+) -> Result<(TlsStream<Replay<TcpStream>>, SpiffeId), Refused> {
+    let accept = TlsAcceptor::from(config).accept(stream);
+    let deadline = worker.shared.settings.timeouts.tls;
+    let stream = timeout(deadline, accept).await.map_err(|_late| Refused::TlsTimeout)?.map_err(Refused::Tls)?;
+    let leaf = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+    // The verifier has seen it already; without one there is no session.
+    let peer = leaf.and_then(|leaf| spiffe_id_of(leaf).ok()).ok_or(Refused::NoIdentity)?;
+    Ok((stream, peer))
+}
+
+async fn http(
+    worker: &Arc<Worker>,
+    transport: Transport,
+    protocol: Protocol,
+    address: SocketAddr,
+    way: Way,
+) -> Result<(), Refused> {
+    let is_http2 = match protocol {
+        Protocol::Http1 => false,
+        Protocol::Http2 => true,
+        Protocol::Tls | Protocol::Opaque => return Err(Refused::NotHttp),
+    };
+    let settings = &worker.shared.settings;
+    let limits = ServerSettings {
+        head_timeout: settings.timeouts.head,
+        idle_timeout: settings.timeouts.idle,
+        max_streams: settings.limits.h2_max_concurrent_streams,
+        max_header_bytes: settings.limits.max_header_bytes,
+        max_headers: settings.limits.max_headers.get(),
+    };
+    let phase = Phase::default();
+    let client = Arc::new(Client { worker: Arc::clone(worker), address, way, phase: phase.clone() });
+    let serve = serve_http(transport, is_http2, &limits, &phase, &worker.shared.drain, |request| {
+        http::serve(Arc::clone(&client), request)
+    });
+    if let Err(error) = Box::pin(serve).await {
+        tracing::debug!(client = %address, %error, "connection ended");
+        if error.is_parse() || error.is_timeout() {
+            let reason = if error.is_timeout() { "head_timeout" } else { "bad_http" };
+            worker.shared.telemetry.metrics.connection_refused(reason);
+        }
+    }
+    Ok(())
+}
+
+impl Entry {
+    /// For metrics and logs.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::OutboundHttp => "outbound_http",
+            Self::OutboundTcp(_) => "outbound_tcp",
+            Self::Mesh => "mesh",
+            Self::Front(_) => "front",
+        }
+    }
+}
+
+impl Refused {
+    fn code(&self) -> &'static str {
+        match self {
+            Self::Silent => "silent",
+            Self::Broken(_) => "broken",
+            Self::NotHttp => "not_http",
+            Self::Tls(error) => tls_code(error),
+            Self::TlsTimeout => "tls_timeout",
+            Self::NoIdentity => "no_identity",
+            Self::Plaintext(_) => "plaintext_refused",
+            Self::UnknownPort(_) => "unknown_port",
+            Self::Destination(error) => error.reason().code,
+        }
+    }
+}
+
+/// Failed handshakes by what an operator has to look at.
+fn tls_code(error: &io::Error) -> &'static str {
+    use rustls::{CertificateError, Error};
+    let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<Error>());
+    match cause {
+        Some(Error::NoCertificatesPresented) => "tls_no_certificate",
+        Some(Error::InvalidCertificate(CertificateError::Expired | CertificateError::ExpiredContext { .. })) => {
+            "tls_expired"
+        }
+        Some(Error::InvalidCertificate(CertificateError::UnknownIssuer)) => "tls_unknown_issuer",
+        Some(Error::InvalidCertificate(CertificateError::Other(_))) => "tls_wrong_identity",
+        Some(Error::InvalidCertificate(_)) => "tls_bad_certificate",
+        Some(Error::AlertReceived(_)) => "tls_refused_by_peer",
+        Some(Error::InvalidMessage(_)) => "tls_not_tls",
+        _ => "tls_failed",
+    }
+}

@@ -1,0 +1,156 @@
+//! One request, in the order in which things happen.
+
+use std::sync::Arc;
+
+use http::header::SERVER;
+use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode, Version, request};
+use hyper::body::Incoming;
+use pillion_wire::mesh::REASON_HEADER;
+
+use super::attempt::{self, Sent, Upstreams};
+use super::client::{Client, Way};
+use super::message::Head;
+use super::reply::{self, ReplyBody};
+use super::tunnel::{self, Tunnel};
+use super::{inbound, outbound};
+use crate::error::ProxyError;
+use crate::http::{Body, append_forwarded, client_cert, strip_hop_by_hop, strip_mesh};
+use crate::telemetry::Record;
+
+/// What was decided for a request.
+pub(super) enum Plan {
+    /// Send it there.
+    Forward(Upstreams),
+    /// Answer at once, as the route says.
+    Answer {
+        /// Status to answer with.
+        status: StatusCode,
+        /// Body, often empty.
+        body: String,
+    },
+}
+
+/// What became of a request.
+pub(super) enum Outcome {
+    /// A response; the request is over with its body.
+    Reply(Response<ReplyBody>),
+    /// A response after which the connection or stream carries bytes of another protocol.
+    Switched(Response<ReplyBody>, Tunnel),
+}
+
+/// Serves one request. Never fails: a failure is a response that says why.
+///
+/// # Cancel safety
+/// Dropped when the client goes away: the request to the upstream host is cancelled, and the record says so.
+pub(super) async fn serve(client: Arc<Client>, request: Request<Incoming>) -> Response<ReplyBody> {
+    let serving = client.phase.begin();
+    let mut record = Box::new(begin(&client, &request));
+    let is_grpc = reply::is_grpc(request.headers());
+    let outcome = if request.method() == Method::CONNECT {
+        Box::pin(tunnel::connect(&client, request, &mut record)).await
+    } else {
+        forward(&client, request, &mut record).await
+    };
+    let mut response = match outcome {
+        Ok(Outcome::Reply(response)) => response,
+        Ok(Outcome::Switched(response, tunnel)) => {
+            record.status = response.status().as_u16();
+            client.worker.shared.drain.spawn(tunnel.run(record, serving));
+            return response;
+        }
+        Err(error) => reply::failure(&error, is_grpc, &mut record),
+    };
+    record.status = response.status().as_u16();
+    *response.version_mut() = Version::HTTP_11; // Which version goes out is a matter of the connection.
+    response.map(|body| body.finish_with(record, serving))
+}
+
+async fn forward(client: &Client, request: Request<Incoming>, record: &mut Record) -> Result<Outcome, ProxyError> {
+    let mut request = request;
+    let on_upgrade = hyper::upgrade::on(&mut request);
+    let (parts, body) = request.into_parts();
+    let worker = &client.worker;
+    let plan = match &client.way {
+        Way::Outbound | Way::Bound(_) => outbound::plan(worker, &client.way, &parts, record).await?,
+        Way::Mesh(_) | Way::Front { .. } => inbound::plan(worker, &client.way, &parts, record)?,
+    };
+    let upstreams = match plan {
+        Plan::Forward(upstreams) => upstreams,
+        Plan::Answer { status, body } => return Ok(Outcome::Reply(answer(status, body))),
+    };
+    let head = head(client, parts)?;
+    if head.upgrade.is_some() {
+        let upgrade = tunnel::upgrade(client, &upstreams, &head, body, on_upgrade, record);
+        return Box::pin(upgrade).await;
+    }
+    let sent = attempt::send(worker, &upstreams, &head, Body::from(body), record).await?;
+    Ok(Outcome::Reply(reply(sent, record)))
+}
+
+/// The request as it goes on: cleaned, and for our application with the word of who called.
+fn head(client: &Client, parts: request::Parts) -> Result<Head, ProxyError> {
+    let authority = outbound::authority(&parts)?.into_owned();
+    let mut head = Head::new(parts, authority, matches!(client.way, Way::Mesh(_)));
+    match &client.way {
+        // Only a sidecar of the mesh can be believed about who called.
+        Way::Outbound | Way::Bound(_) => client_cert(&mut head.headers, None, None),
+        Way::Mesh(_) | Way::Front { .. } => {
+            let peer = client.way.peer();
+            let scheme = if matches!(client.way, Way::Front { peer: Some(_), .. }) { "https" } else { "http" };
+            append_forwarded(&mut head.headers, client.address.ip(), scheme, &head.authority);
+            let identity = client.worker.shared.identity.load();
+            client_cert(&mut head.headers, identity.as_ref().as_ref().map(|identity| &identity.id), peer);
+        }
+    }
+    Ok(head)
+}
+
+/// An upstream response on its way back.
+pub(super) fn reply(sent: Sent, record: &mut Record) -> Response<ReplyBody> {
+    let Sent { response, host, lease, in_flight } = sent;
+    let (mut parts, body) = response.into_parts();
+    clean(&mut parts.headers, host.key().mesh.is_some(), record);
+    Response::from_parts(parts, ReplyBody::upstream(body.into(), lease, in_flight))
+}
+
+/// Removes what concerned the upstream connection. What a sidecar says of its own failure stays.
+pub(super) fn clean(headers: &mut HeaderMap, from_mesh: bool, record: &mut Record) {
+    let reason = headers.get(REASON_HEADER).filter(|_| from_mesh).cloned();
+    strip_hop_by_hop(headers);
+    strip_mesh(headers);
+    if let Some(reason) = reason {
+        record.fail("peer_sidecar", "UC", format!("the peer's sidecar answered: {}", String::from_utf8_lossy(reason.as_bytes())));
+        headers.insert(HeaderName::from_static(REASON_HEADER), reason);
+    }
+}
+
+/// A response that the route itself asks for.
+fn answer(status: StatusCode, body: String) -> Response<ReplyBody> {
+    let mut response = Response::new(ReplyBody::local(Body::full(body)));
+    *response.status_mut() = status;
+    response.headers_mut().insert(SERVER, http::HeaderValue::from_static("pillion"));
+    response
+}
+
+fn begin(client: &Client, request: &Request<Incoming>) -> Record {
+    let mut record = Record::begin(&client.worker.shared.telemetry, client.way.direction(), client.address);
+    request.method().as_str().clone_into(&mut record.method);
+    request.uri().path().clone_into(&mut record.path);
+    record.authority = match request.uri().authority() {
+        Some(authority) => authority.to_string(),
+        None => request
+            .headers()
+            .get(http::header::HOST)
+            .map_or_else(String::new, |host| String::from_utf8_lossy(host.as_bytes()).into_owned()),
+    };
+    record.protocol = match request.version() {
+        Version::HTTP_2 => "HTTP/2",
+        Version::HTTP_10 => "HTTP/1.0",
+        _ => "HTTP/1.1",
+    };
+    if let Some(peer) = client.way.peer() {
+        record.peer = Arc::from(peer.to_string());
+        record.tls = "mutual";
+    }
+    record
+}

@@ -1,0 +1,105 @@
+//! A request on its way: what is sent to whichever host is picked, in whichever version of HTTP it speaks.
+
+use http::header::{CONNECTION, HOST, HeaderName, TE, UPGRADE};
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{HeaderMap, HeaderValue, Method, Request, Uri, request};
+use pillion_wire::mesh::{HTTP_VERSION_HEADER, PORT_HEADER};
+
+use crate::http::{Body, strip_hop_by_hop, strip_mesh, upgrade_token};
+use crate::upstream::Host;
+
+/// Between sidecars: the protocol that the client asks to upgrade to, and in the response that it was.
+pub(super) const UPGRADE_HEADER: HeaderName = HeaderName::from_static("x-pillion-upgrade");
+
+/// The HTTP version spoken on one connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Version {
+    Http1,
+    Http2,
+}
+
+/// The head of a request, cleaned of all that concerned the connection it came on.
+#[derive(Debug)]
+pub(super) struct Head {
+    pub(super) method: Method,
+    pub(super) authority: String,
+    path: PathAndQuery,
+    pub(super) headers: HeaderMap,
+    /// What the application's client spoke.
+    pub(super) client_version: Version,
+    /// The protocol that it asks to upgrade to.
+    pub(super) upgrade: Option<HeaderValue>,
+}
+
+impl Head {
+    /// Takes over a request that came from an application, or from a sidecar (`from_mesh`), whose
+    /// own fields are believed then and removed in any case.
+    pub(super) fn new(parts: request::Parts, authority: String, from_mesh: bool) -> Self {
+        let mut headers = parts.headers;
+        let upgrade = if from_mesh { headers.get(&UPGRADE_HEADER).cloned() } else { upgrade_token(&headers) };
+        let client_version = match headers.get(HTTP_VERSION_HEADER).filter(|_| from_mesh) {
+            Some(version) if version != "2" => Version::Http1,
+            None if parts.version < http::Version::HTTP_2 => Version::Http1,
+            _ => Version::Http2,
+        };
+        strip_hop_by_hop(&mut headers);
+        strip_mesh(&mut headers);
+        headers.remove(HOST);
+        let path = parts.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+        Self { method: parts.method, authority, path, headers, client_version, upgrade }
+    }
+
+    /// As HTTP/1.1: origin form, `Host`, and an upgrade as its two fields.
+    pub(super) fn to_http1(&self, body: Body) -> Request<Body> {
+        // After an upgrade the bytes follow on the connection itself, not in a body.
+        let mut request = Request::new(if self.upgrade.is_some() { Body::default() } else { body });
+        *request.method_mut() = self.method.clone();
+        *request.uri_mut() = Uri::from(self.path.clone());
+        let mut headers = HeaderMap::with_capacity(self.headers.len() + 3);
+        if let Ok(host) = HeaderValue::try_from(self.authority.as_str()) {
+            headers.insert(HOST, host);
+        }
+        headers.extend(self.headers.clone());
+        if let Some(token) = &self.upgrade {
+            headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+            headers.insert(UPGRADE, token.clone());
+        } else if headers.contains_key(TE) {
+            headers.insert(CONNECTION, HeaderValue::from_static("te"));
+        }
+        *request.headers_mut() = headers;
+        request
+    }
+
+    /// As HTTP/2; towards a sidecar with the fields that only sidecars may set.
+    pub(super) fn to_http2(&self, host: &Host, body: Body) -> Request<Body> {
+        // Outside the mesh HTTP/2 has no upgrade: the host sees a plain request, and thereby declines.
+        let declined = self.upgrade.is_some() && host.key().mesh.is_none();
+        let mut request = Request::new(if declined { Body::default() } else { body });
+        *request.version_mut() = http::Version::HTTP_2;
+        *request.method_mut() = self.method.clone();
+        *request.uri_mut() = self.absolute();
+        let mut headers = self.headers.clone();
+        if host.key().mesh.is_some() {
+            let version = match self.client_version {
+                Version::Http1 => "1.1",
+                Version::Http2 => "2",
+            };
+            headers.insert(HTTP_VERSION_HEADER, HeaderValue::from_static(version));
+            headers.insert(PORT_HEADER, HeaderValue::from(host.key().address.port()));
+            if let Some(token) = &self.upgrade {
+                headers.insert(UPGRADE_HEADER, token.clone());
+            }
+        }
+        *request.headers_mut() = headers;
+        request
+    }
+
+    fn absolute(&self) -> Uri {
+        let mut parts = http::uri::Parts::default();
+        parts.scheme = Some(Scheme::HTTP);
+        parts.authority = self.authority.parse::<Authority>().ok();
+        parts.path_and_query = Some(self.path.clone());
+        // Without an authority only the path remains, which h2 sends as it is.
+        Uri::from_parts(parts).unwrap_or_else(|_no_authority| Uri::from(self.path.clone()))
+    }
+}

@@ -1,0 +1,71 @@
+//! The data plane: the walk of a request, one step per file.
+//!
+//! ```text
+//! listener    permit -> accept -> spawn(connection)
+//! connection  detect / terminate TLS -> Client          -> http::serve | tcp::serve
+//! http        plan (outbound | inbound) -> headers -> attempt::send -> reply
+//! attempt     pick a host -> take a connection -> send -> report
+//! tunnel      CONNECT and upgrades: two byte streams joined
+//! tcp         the same order without routes and headers
+//! reply       the only place that turns a ProxyError into a response
+//! ```
+
+mod attempt;
+mod client;
+mod connection;
+mod http;
+mod inbound;
+pub mod listener;
+mod message;
+mod outbound;
+mod reply;
+mod tcp;
+mod tunnel;
+
+pub use connection::Entry;
+
+use std::sync::Arc;
+
+use crate::bootstrap::Bootstrap;
+use crate::drain::Drain;
+use crate::identity::Identity;
+use crate::slot::Slot;
+use crate::snapshot::{Directory, Inbound};
+use crate::telemetry::Telemetry;
+use crate::tls::{TlsClient, TlsServer};
+use crate::upstream::Pool;
+
+/// What all workers share.
+#[derive(Debug)]
+pub struct Shared {
+    /// Settings.
+    pub settings: Arc<Bootstrap>,
+    /// Outbound configuration.
+    pub directory: Directory,
+    /// Inbound configuration; `None` until the first has come.
+    pub inbound: Arc<Slot<Option<Inbound>>>,
+    /// Our certificate; `None` until the first has come.
+    pub identity: Arc<Slot<Option<Identity>>>,
+    /// TLS that we terminate.
+    pub tls: TlsServer,
+    /// Metrics and access log.
+    pub telemetry: Telemetry,
+    /// Tells everything to finish.
+    pub drain: Drain,
+}
+
+/// One data-plane thread: what it shares with the others, and connections of its own.
+#[derive(Debug)]
+pub struct Worker {
+    /// What all workers share.
+    pub shared: Arc<Shared>,
+    /// This worker's upstream connections.
+    pub pool: Pool,
+}
+
+impl Worker {
+    /// A worker without connections.
+    pub fn new(shared: Arc<Shared>, tls: Arc<TlsClient>) -> Self {
+        Self { shared, pool: Pool::new(tls) }
+    }
+}

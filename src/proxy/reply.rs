@@ -1,0 +1,144 @@
+//! The only place that turns a [`ProxyError`] into a response, a flag and a counter; and the body of every response.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, HeaderMap};
+use http::{HeaderName, HeaderValue, Response, StatusCode};
+use http_body::{Body as _, Frame, SizeHint};
+use pillion_wire::mesh::REASON_HEADER;
+
+use super::attempt::Lease;
+use crate::error::ProxyError;
+use crate::http::{Body, BoxError};
+use crate::net::Serving;
+use crate::telemetry::Record;
+use crate::upstream::InFlight;
+
+/// The body of a response, with all that has to last as long as it does.
+#[derive(Debug)]
+pub(super) struct ReplyBody {
+    body: Body,
+    ended: bool,
+    lease: Option<Lease>,
+    record: Option<Box<Record>>,
+    _in_flight: Option<InFlight>,
+    _serving: Option<Serving>,
+}
+
+impl ReplyBody {
+    /// A body that we made.
+    pub(super) fn local(body: Body) -> Self {
+        Self { body, ended: false, lease: None, record: None, _in_flight: None, _serving: None }
+    }
+
+    /// A body that comes from upstream; its connection is given back when it ends.
+    pub(super) fn upstream(body: Body, lease: Lease, in_flight: InFlight) -> Self {
+        Self { lease: Some(lease), _in_flight: Some(in_flight), ..Self::local(body) }
+    }
+
+    /// Ties the request's story and its turn on the connection to this body.
+    pub(super) fn finish_with(mut self, record: Box<Record>, serving: Serving) -> Self {
+        self.record = Some(record);
+        self._serving = Some(serving);
+        self
+    }
+}
+
+impl http_body::Body for ReplyBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = &mut *self;
+        let frame = ready!(Pin::new(&mut this.body).poll_frame(cx));
+        match &frame {
+            Some(Ok(frame)) => {
+                if let (Some(data), Some(record)) = (frame.data_ref(), this.record.as_mut()) {
+                    record.bytes_sent += data.len() as u64;
+                }
+            }
+            Some(Err(error)) => {
+                this.lease = None;
+                if let Some(record) = this.record.as_mut() {
+                    record.fail("upstream_reset", "UR", error.to_string());
+                }
+                this.ended = true;
+            }
+            None => this.ended = true,
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for ReplyBody {
+    fn drop(&mut self) {
+        let ended = self.ended || self.body.is_end_stream();
+        match self.lease.take() {
+            Some(Lease::Http1(lease)) if ended => lease.give_back(),
+            _ => {} // A connection in the middle of a response is of no more use; a stream is reset.
+        }
+        if !ended && let Some(record) = self.record.as_mut() {
+            record.fail("client_gone", "DR", "the client went away before the end of the response".to_owned());
+        }
+    }
+}
+
+/// The response for a failure, noted in the request's story.
+pub(super) fn failure(error: &ProxyError, is_grpc: bool, record: &mut Record) -> Response<ReplyBody> {
+    let reason = error.reason();
+    record.fail(reason.code, reason.flag, error.to_string());
+    let message = error.public_message();
+    let mut response = if is_grpc {
+        grpc(reason.grpc, &message)
+    } else {
+        let mut response =
+            Response::new(ReplyBody::local(Body::full(format!("pillion: {message} ({})\n", reason.code))));
+        *response.status_mut() = reason.status;
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+        response
+    };
+    response.headers_mut().insert(HeaderName::from_static(REASON_HEADER), HeaderValue::from_static(reason.code));
+    response
+}
+
+/// A "trailers-only" gRPC response (gRPC over HTTP/2, Responses).
+fn grpc(status: u8, message: &str) -> Response<ReplyBody> {
+    let mut response = Response::new(ReplyBody::local(Body::default()));
+    *response.status_mut() = StatusCode::OK;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    headers.insert("grpc-status", HeaderValue::from(status));
+    if let Ok(message) = HeaderValue::try_from(percent_encoded(message)) {
+        headers.insert("grpc-message", message);
+    }
+    response
+}
+
+/// gRPC's Percent-Encoded: everything outside printable ASCII, and `%`.
+fn percent_encoded(text: &str) -> String {
+    use std::fmt::Write as _;
+    text.bytes().fold(String::with_capacity(text.len()), |mut encoded, byte| {
+        if (0x20..0x7f).contains(&byte) && byte != b'%' {
+            encoded.push(char::from(byte));
+        } else {
+            // Writing to a String cannot fail.
+            let _infallible = write!(encoded, "%{byte:02X}");
+        }
+        encoded
+    })
+}
+
+/// Is this a gRPC request?
+pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
+    headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
+}

@@ -1,0 +1,195 @@
+//! Opaque TCP: the same order as a request, without routes and headers.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use http::{Method, Request, StatusCode, Uri};
+use pillion_wire::mesh::REASON_HEADER;
+use pillion_wire::spiffe::SpiffeId;
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+use super::Worker;
+use super::attempt::{Lease, Upstreams};
+use super::tunnel::{End, Tunnel};
+use crate::error::ProxyError;
+use crate::http::Body;
+use crate::net::{Phase, Replay, Transport, reset_on_close};
+use crate::snapshot::{InboundPort, Split, Target};
+use crate::telemetry::Record;
+use crate::upstream::{Host, HostKey, InFlight};
+
+/// Hosts tried for one connection, at most.
+const MAX_HOSTS: usize = 3;
+
+/// A connection to a host, or a tunnel to one behind its sidecar.
+#[derive(Debug)]
+pub(super) struct Opened {
+    end: End,
+    in_flight: InFlight,
+    lease: Option<Lease>,
+}
+
+impl Opened {
+    /// Both ends together.
+    pub(super) fn join(self, downstream: End) -> Tunnel {
+        Tunnel { downstream, upstream: self.end, in_flight: self.in_flight, lease: self.lease }
+    }
+
+    /// Waits until the host has said something. Never for a tunnel.
+    ///
+    /// # Cancel safety
+    /// Nothing is read.
+    pub(super) async fn speaks(&self) {
+        let End::Stream(transport) = &self.end else { return std::future::pending().await };
+        // An error shows when copying begins.
+        let _seen = transport.tcp().readable().await;
+    }
+}
+
+/// From our application, on a port bound to `target`.
+pub(super) async fn outbound(
+    worker: &Arc<Worker>,
+    stream: TcpStream,
+    address: SocketAddr,
+    target: &Target,
+    split: &Split,
+) {
+    let mut record = begin(worker, "outbound", address);
+    record.destination = Arc::from(target.destination.to_string());
+    let upstreams = choose(split, &mut record);
+    match open(worker, &upstreams, &mut record).await {
+        Ok(opened) => {
+            let downstream = End::Stream(Transport::Accepted(Replay::new(stream)));
+            opened.join(downstream).run(record, Phase::default().begin()).await;
+        }
+        Err(error) => {
+            refuse(&error, &mut record);
+            reset_on_close(&stream);
+        }
+    }
+}
+
+/// To our application, from a caller that has been let in.
+pub(super) async fn inbound(
+    worker: &Arc<Worker>,
+    downstream: End,
+    address: SocketAddr,
+    served: &InboundPort,
+    peer: Option<&SpiffeId>,
+) {
+    let Some((mut record, opened)) = open_application(worker, address, served).await else { return };
+    if let Some(peer) = peer {
+        record.peer = Arc::from(peer.to_string());
+        record.tls = "mutual";
+    }
+    opened.join(downstream).run(record, Phase::default().begin()).await;
+}
+
+/// A connection to our application, and the story of what it is for. `None`: it could not be made, and that is told.
+pub(super) async fn open_application(
+    worker: &Arc<Worker>,
+    address: SocketAddr,
+    served: &InboundPort,
+) -> Option<(Box<Record>, Opened)> {
+    let mut record = begin(worker, "inbound", address);
+    record.destination = Arc::from(format!("inbound:{}", served.config.port));
+    record.cluster = Arc::clone(&record.destination);
+    match open(worker, &Upstreams::Application(served.clone()), &mut record).await {
+        Ok(opened) => Some((record, opened)),
+        Err(error) => {
+            refuse(&error, &mut record);
+            None
+        }
+    }
+}
+
+/// The cluster that the next connection goes to.
+pub(super) fn choose(split: &Split, record: &mut Record) -> Upstreams {
+    let cluster = split.pick(rand::random());
+    record.cluster = Arc::from(cluster.config.name.as_str());
+    Upstreams::Cluster(Arc::clone(cluster))
+}
+
+/// Connects to a host of `upstreams`; to the next one when that fails, since nothing has been sent yet.
+///
+/// # Cancel safety
+/// What was being opened is closed.
+pub(super) async fn open(
+    worker: &Worker,
+    upstreams: &Upstreams,
+    record: &mut Record,
+) -> Result<Opened, ProxyError> {
+    let mut tried: Vec<HostKey> = Vec::new();
+    let mut last = ProxyError::NoHealthyUpstream(upstreams.name().to_owned());
+    while tried.len() < MAX_HOSTS {
+        let Some(host) = upstreams.pick(&tried) else { break };
+        tried.push(host.key().clone());
+        record.attempts += 1;
+        record.upstream = Some(host.key().address);
+        if record.direction == "outbound" {
+            let mesh = host.key().mesh.as_ref();
+            record.tls = if mesh.is_some() { "mutual" } else { "none" };
+            record.peer = mesh.map_or_else(Arc::default, |mesh| Arc::from(mesh.identity.to_string()));
+        }
+        match once(worker, upstreams, &host).await {
+            Ok(opened) => {
+                host.mark_reachable();
+                return Ok(opened);
+            }
+            Err(error) => {
+                if error.never_sent() {
+                    host.mark_unreachable(Instant::now());
+                }
+                last = error;
+            }
+        }
+    }
+    Err(last)
+}
+
+async fn once(worker: &Worker, upstreams: &Upstreams, host: &Arc<Host>) -> Result<Opened, ProxyError> {
+    let in_flight = host.begin();
+    let deadline = upstreams.connect_timeout(worker);
+    if host.key().mesh.is_none() {
+        let transport = worker.pool.dial(host, deadline).await?;
+        return Ok(Opened { end: End::Stream(transport), in_flight, lease: None });
+    }
+    let address = host.key().dial();
+    let lease = worker.pool.http2(host, deadline).await?;
+    let answer = lease.sender().try_send_request(connect_request(host)).await;
+    let mut response = answer.map_err(|failed| ProxyError::UpstreamReset { address, detail: failed.error().to_string() })?;
+    if response.status() != StatusCode::OK {
+        let reason = response.headers().get(REASON_HEADER).map(http::HeaderValue::as_bytes);
+        return Err(match reason {
+            Some(b"connect_failure" | b"connect_timeout") => ProxyError::Connect {
+                address: host.key().address,
+                source: std::io::Error::new(std::io::ErrorKind::ConnectionRefused, "its sidecar cannot reach it"),
+            },
+            _ => ProxyError::TunnelRefused { address, status: response.status() },
+        });
+    }
+    let end = End::Upgrade(hyper::upgrade::on(&mut response));
+    Ok(Opened { end, in_flight, lease: Some(Lease::Http2(lease)) })
+}
+
+/// `CONNECT ip:port` with the application's own address, as HBONE has it.
+fn connect_request(host: &Host) -> Request<Body> {
+    let mut request = Request::new(Body::default());
+    *request.method_mut() = Method::CONNECT;
+    // An IP address and a port are always an authority.
+    *request.uri_mut() = host.key().address.to_string().parse::<Uri>().unwrap_or_default();
+    *request.version_mut() = http::Version::HTTP_2;
+    request
+}
+
+fn begin(worker: &Worker, direction: &'static str, address: SocketAddr) -> Box<Record> {
+    let mut record = Box::new(Record::begin(&worker.shared.telemetry, direction, address));
+    "TCP".clone_into(&mut record.method);
+    record
+}
+
+fn refuse(error: &ProxyError, record: &mut Record) {
+    let reason = error.reason();
+    record.fail(reason.code, reason.flag, error.to_string());
+}

@@ -1,0 +1,194 @@
+//! Two byte streams joined: `CONNECT`, upgraded connections, opaque TCP.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use http::header::{CONNECTION, UPGRADE};
+use http::{HeaderValue, Request, Response, StatusCode};
+use hyper::body::Incoming;
+use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::attempt::{self, Lease, Upstreams};
+use super::client::{Client, Way};
+use super::http::{self as walk, Outcome};
+use super::message::{Head, UPGRADE_HEADER};
+use super::reply::ReplyBody;
+use super::{inbound, outbound, tcp};
+use crate::error::ProxyError;
+use crate::http::{Body, Duplex, duplex};
+use crate::net::{Serving, Transport, copy, reset_on_close};
+use crate::telemetry::Record;
+use crate::upstream::InFlight;
+
+/// One end of a tunnel, perhaps not open yet.
+#[derive(Debug)]
+pub(super) enum End {
+    /// A connection.
+    Stream(Transport),
+    /// What becomes of an HTTP connection or stream once its response is out.
+    Upgrade(OnUpgrade),
+    /// A pair of bodies.
+    Bodies(Box<Duplex>),
+}
+
+/// Both ends, and what has to last as long as they do.
+#[derive(Debug)]
+pub(super) struct Tunnel {
+    /// The client's end.
+    pub(super) downstream: End,
+    /// The host's end.
+    pub(super) upstream: End,
+    /// Counts the tunnel as in flight.
+    pub(super) in_flight: InFlight,
+    /// The place on the upstream connection.
+    pub(super) lease: Option<Lease>,
+}
+
+impl Tunnel {
+    /// Copies both ways until both ends are done. A failure of one end is a reset of the other.
+    pub(super) async fn run(self, mut record: Box<Record>, serving: Serving) {
+        let (downstream, upstream) = match (self.downstream.open().await, self.upstream.open().await) {
+            (Ok(downstream), Ok(upstream)) => (downstream, upstream),
+            (Err(error), _) => return record.fail("client_gone", "DC", error.to_string()),
+            (_, Err(error)) => return record.fail("upstream_reset", "UC", error.to_string()),
+        };
+        let mut downstream = downstream;
+        let mut upstream = upstream;
+        let (copied, result) = copy(&mut downstream, &mut upstream).await;
+        record.bytes_received = copied.forward;
+        record.bytes_sent = copied.backward;
+        if let Err(error) = result {
+            record.fail("stream_reset", "UC", error.to_string());
+            downstream.reset();
+            upstream.reset();
+        }
+        drop((self.in_flight, self.lease, serving)); // Not before the last byte.
+    }
+}
+
+/// `CONNECT`: from our application to a destination, or from a sidecar to our application.
+pub(super) async fn connect(
+    client: &Client,
+    request: Request<Incoming>,
+    record: &mut Record,
+) -> Result<Outcome, ProxyError> {
+    let mut request = request;
+    let on_upgrade = hyper::upgrade::on(&mut request);
+    let (parts, _body) = request.into_parts();
+    let worker = &client.worker;
+    "TCP".clone_into(&mut record.method);
+    let upstreams = match &client.way {
+        Way::Outbound => {
+            let destination = outbound::destination(&parts)?;
+            let target = outbound::target(worker, &destination).await?;
+            record.destination = std::sync::Arc::from(target.destination.to_string());
+            let split = target.tcp.as_ref().ok_or(ProxyError::WrongProtocol(destination, "CONNECT (opaque TCP)"))?;
+            tcp::choose(split, record)
+        }
+        Way::Mesh(_) => Upstreams::Application(inbound::tunnel_port(worker, &parts, record)?),
+        Way::Bound(_) | Way::Front { .. } => return Err(ProxyError::BadRequest("CONNECT is not served on this port")),
+    };
+    let opened = tcp::open(worker, &upstreams, record).await?;
+    Ok(Outcome::Switched(Response::new(ReplyBody::local(Body::default())), opened.join(End::Upgrade(on_upgrade))))
+}
+
+/// A request that asks to change the protocol. When the upstream declines, its answer is passed on as any other.
+pub(super) async fn upgrade(
+    client: &Client,
+    upstreams: &Upstreams,
+    head: &Head,
+    body: Incoming,
+    on_upgrade: OnUpgrade,
+    record: &mut Record,
+) -> Result<Outcome, ProxyError> {
+    let (to_upstream, upstream_duplex) = duplex();
+    let sent = attempt::send(&client.worker, upstreams, head, to_upstream, record).await?;
+    let from_sidecar = sent.host.key().mesh.is_some();
+    let agreed = sent.response.status() == StatusCode::SWITCHING_PROTOCOLS
+        || (from_sidecar && sent.response.headers().contains_key(&UPGRADE_HEADER));
+    let Some(token) = head.upgrade.clone().filter(|_| agreed) else {
+        return Ok(Outcome::Reply(walk::reply(sent, record)));
+    };
+    let mut response = sent.response;
+    let switched = hyper::upgrade::on(&mut response);
+    let (mut parts, incoming) = response.into_parts();
+    walk::clean(&mut parts.headers, from_sidecar, record);
+    let upstream =
+        if from_sidecar { End::Bodies(Box::new(upstream_duplex(incoming))) } else { End::Upgrade(switched) };
+    let (downstream, to_client) = if matches!(client.way, Way::Mesh(_)) {
+        parts.status = StatusCode::OK;
+        parts.headers.insert(UPGRADE_HEADER, token);
+        let (to_client, downstream_duplex) = duplex();
+        (End::Bodies(Box::new(downstream_duplex(body))), to_client)
+    } else {
+        parts.status = StatusCode::SWITCHING_PROTOCOLS;
+        parts.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        parts.headers.insert(UPGRADE, token);
+        (End::Upgrade(on_upgrade), Body::default())
+    };
+    parts.version = http::Version::HTTP_11;
+    let tunnel = Tunnel { downstream, upstream, in_flight: sent.in_flight, lease: Some(sent.lease) };
+    Ok(Outcome::Switched(Response::from_parts(parts, ReplyBody::local(to_client)), tunnel))
+}
+
+impl End {
+    async fn open(self) -> io::Result<Stream> {
+        Ok(match self {
+            Self::Stream(transport) => Stream::Transport(transport),
+            Self::Upgrade(upgrade) => Stream::Upgraded(TokioIo::new(upgrade.await.map_err(io::Error::other)?)),
+            Self::Bodies(bodies) => Stream::Bodies(bodies),
+        })
+    }
+}
+
+/// An end that is open.
+#[derive(Debug)]
+enum Stream {
+    Transport(Transport),
+    Upgraded(TokioIo<Upgraded>),
+    Bodies(Box<Duplex>),
+}
+
+impl Stream {
+    /// Makes dropping it a reset. A stream of HTTP/2 that has not ended is reset by being dropped.
+    fn reset(&mut self) {
+        match self {
+            Self::Transport(transport) => reset_on_close(transport.tcp()),
+            Self::Upgraded(_) => {}
+            Self::Bodies(bodies) => bodies.abort(),
+        }
+    }
+}
+
+macro_rules! each {
+    ($self:expr, $stream:ident => $do:expr) => {
+        match $self.get_mut() {
+            Self::Transport($stream) => $do,
+            Self::Upgraded($stream) => $do,
+            Self::Bodies($stream) => $do,
+        }
+    };
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        each!(self, stream => Pin::new(stream).poll_read(cx, buf))
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        each!(self, stream => Pin::new(stream).poll_write(cx, buf))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        each!(self, stream => Pin::new(stream).poll_flush(cx))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        each!(self, stream => Pin::new(stream).poll_shutdown(cx))
+    }
+}

@@ -1,0 +1,177 @@
+//! The story of one request or connection, written to metrics and the access log when it ends.
+//!
+//! It ends when it is dropped: with the last byte of the response, or whenever the
+//! client goes away. Until somebody gave a status, the client went first.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use serde::Serialize;
+use tokio::time::Instant;
+
+use super::{RequestLabels, Telemetry};
+
+/// Filled in as the request walks; see the module.
+#[derive(Debug)]
+pub struct Record {
+    telemetry: Telemetry,
+    started: Instant,
+    /// `outbound` or `inbound`.
+    pub direction: &'static str,
+    /// HTTP method, or `TCP`.
+    pub method: String,
+    /// `:authority` or `Host`, as the client sent it.
+    pub authority: String,
+    /// Path without the query: queries may hold secrets.
+    pub path: String,
+    /// `HTTP/1.1`, `HTTP/2`, …, or `TCP`.
+    pub protocol: &'static str,
+    /// Destination as the control plane knows it; empty while unknown, so that clients cannot invent labels.
+    pub destination: Arc<str>,
+    /// Name of the route.
+    pub route: Arc<str>,
+    /// Name of the cluster.
+    pub cluster: Arc<str>,
+    /// The host that answered.
+    pub upstream: Option<SocketAddr>,
+    /// The client's address.
+    pub downstream: SocketAddr,
+    /// SPIFFE id of the other end: who answered (outbound), who called (inbound).
+    pub peer: Arc<str>,
+    /// `mutual` or `none`, towards that other end.
+    pub tls: &'static str,
+    /// HTTP status; 0 until there is one.
+    pub status: u16,
+    /// Reason code of a response that the proxy made, or of how the stream broke; empty when all went well.
+    pub reason: &'static str,
+    /// Envoy's response flag; empty when all went well.
+    pub flag: &'static str,
+    /// Text behind the reason, for the log only.
+    pub detail: String,
+    /// Hosts tried.
+    pub attempts: u32,
+    /// Bytes of response body sent to the client.
+    pub bytes_sent: u64,
+    /// Bytes of tunnelled data received from the client.
+    pub bytes_received: u64,
+}
+
+#[derive(Serialize)]
+struct Line<'a> {
+    event: &'static str,
+    time_ms: u128,
+    direction: &'a str,
+    method: &'a str,
+    authority: &'a str,
+    path: &'a str,
+    protocol: &'a str,
+    response_code: u16,
+    response_flags: &'a str,
+    reason: &'a str,
+    detail: &'a str,
+    destination: &'a str,
+    route_name: &'a str,
+    upstream_cluster: &'a str,
+    upstream_host: Option<SocketAddr>,
+    downstream_remote_address: SocketAddr,
+    peer: &'a str,
+    tls: &'a str,
+    attempts: u32,
+    bytes_sent: u64,
+    bytes_received: u64,
+    duration_ms: f64,
+}
+
+impl Record {
+    /// Begins now.
+    pub fn begin(telemetry: &Telemetry, direction: &'static str, downstream: SocketAddr) -> Self {
+        let empty: Arc<str> = Arc::default();
+        Self {
+            telemetry: telemetry.clone(),
+            started: Instant::now(),
+            direction,
+            method: String::new(),
+            authority: String::new(),
+            path: String::new(),
+            protocol: "TCP",
+            destination: Arc::clone(&empty),
+            route: Arc::clone(&empty),
+            cluster: Arc::clone(&empty),
+            upstream: None,
+            downstream,
+            peer: empty,
+            tls: "none",
+            status: 0,
+            reason: "",
+            flag: "",
+            detail: String::new(),
+            attempts: 0,
+            bytes_sent: 0,
+            bytes_received: 0,
+        }
+    }
+
+    /// Notes why it failed, unless an earlier failure is noted already.
+    pub fn fail(&mut self, reason: &'static str, flag: &'static str, detail: String) {
+        if self.reason.is_empty() {
+            self.reason = reason;
+            self.flag = flag;
+            self.detail = detail;
+        }
+    }
+
+    fn line(&self) -> Line<'_> {
+        Line {
+            event: "access",
+            time_ms: SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_millis()),
+            direction: self.direction,
+            method: &self.method,
+            authority: &self.authority,
+            path: &self.path,
+            protocol: self.protocol,
+            response_code: self.status,
+            response_flags: if self.flag.is_empty() { "-" } else { self.flag },
+            reason: self.reason,
+            detail: &self.detail,
+            destination: &self.destination,
+            route_name: &self.route,
+            upstream_cluster: &self.cluster,
+            upstream_host: self.upstream,
+            downstream_remote_address: self.downstream,
+            peer: &self.peer,
+            tls: self.tls,
+            attempts: self.attempts,
+            bytes_sent: self.bytes_sent,
+            bytes_received: self.bytes_received,
+            duration_ms: self.started.elapsed().as_secs_f64() * 1000.0,
+        }
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        if self.status == 0 && self.reason.is_empty() && self.method != "TCP" {
+            self.fail("client_gone", "DC", "the client went away before the answer was there".to_owned());
+        }
+        let labels = RequestLabels {
+            direction: self.direction,
+            destination: Arc::clone(&self.destination),
+            cluster: Arc::clone(&self.cluster),
+            peer: Arc::clone(&self.peer),
+            tls: self.tls,
+            status: self.status,
+            reason: self.reason,
+        };
+        if self.method == "TCP" {
+            self.telemetry.metrics.tcp_connection(&labels, self.bytes_received, self.bytes_sent);
+        } else {
+            self.telemetry.metrics.request(&labels, self.started.elapsed());
+        }
+        if self.telemetry.access_log.wants(!self.reason.is_empty() || self.status >= 500)
+            && let Ok(line) = serde_json::to_string(&self.line())
+        {
+            self.telemetry.access_log.write(line);
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! Making one connection to one host: TCP, then mutual TLS when a sidecar stands before it.
+
+use std::io;
+use std::time::Duration;
+
+use rustls_pki_types::ServerName;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+
+use super::HostKey;
+use crate::error::ProxyError;
+use crate::net::{self, Transport};
+use crate::tls::TlsClient;
+
+/// Connects to `host` within `deadline`, TLS included.
+///
+/// # Errors
+/// Nothing has been sent to the application when this fails.
+pub(super) async fn connect(tls: &TlsClient, host: &HostKey, deadline: Duration) -> Result<Transport, ProxyError> {
+    let address = host.dial();
+    let attempt = async {
+        let tcp = net::dial(address).await.map_err(|source| ProxyError::Connect { address, source })?;
+        let Some(mesh) = &host.mesh else { return Ok(Transport::Dialled(tcp)) };
+        let config = tls.to(&mesh.identity).ok_or(ProxyError::NoIdentity)?;
+        // An address as server name sends no SNI; the verifier asks for the SPIFFE id instead.
+        let name = ServerName::from(address.ip());
+        let stream = TlsConnector::from(config)
+            .connect(name, tcp)
+            .await
+            .map_err(|source| ProxyError::UpstreamTls { address, expected: mesh.identity.clone(), source })?;
+        Ok(Transport::Originated(Box::new(stream)))
+    };
+    timeout(deadline, attempt).await.unwrap_or(Err(ProxyError::ConnectTimeout(address)))
+}
+
+/// The same failure once more, for those who waited for the same connection.
+pub(super) fn repeat(error: &ProxyError) -> ProxyError {
+    let copy = |source: &io::Error| io::Error::new(source.kind(), source.to_string());
+    match error {
+        ProxyError::Connect { address, source } => ProxyError::Connect { address: *address, source: copy(source) },
+        ProxyError::UpstreamTls { address, expected, source } => {
+            ProxyError::UpstreamTls { address: *address, expected: expected.clone(), source: copy(source) }
+        }
+        ProxyError::ConnectTimeout(address) => ProxyError::ConnectTimeout(*address),
+        ProxyError::UpstreamProtocol { address, detail } => {
+            ProxyError::UpstreamProtocol { address: *address, detail: detail.clone() }
+        }
+        _ => ProxyError::NoIdentity,
+    }
+}
