@@ -6,6 +6,11 @@
 //! this module names that crate. It also keeps the type URLs, by which
 //! resources and extensions are told apart (xDS protocol, "Resource Types"),
 //! and packs and unpacks [`Any`].
+//!
+//! Maps in these messages are hash maps, whose entries are encoded in an order
+//! that differs from one value to the next: equal messages may have different
+//! bytes. Compare messages, never their encodings; a version must be computed
+//! from something else when a map may hold more than one entry.
 
 use prost::{DecodeError, Message};
 
@@ -185,4 +190,96 @@ pub enum UnpackError {
         /// What the decoder says.
         source: DecodeError,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use prost::Name;
+
+    use super::*;
+
+    /// The constants are typed by hand; the generated code knows them too.
+    #[test]
+    fn type_urls_are_those_of_the_messages() {
+        for (constant, generated) in [
+            (type_url::LISTENER, listener::Listener::type_url()),
+            (type_url::ROUTE, route::RouteConfiguration::type_url()),
+            (type_url::CLUSTER, cluster::Cluster::type_url()),
+            (
+                type_url::ENDPOINTS,
+                endpoint::ClusterLoadAssignment::type_url(),
+            ),
+            (type_url::SECRET, tls::Secret::type_url()),
+            (type_url::HCM, hcm::HttpConnectionManager::type_url()),
+            (type_url::TCP_PROXY, tcp_proxy::TcpProxy::type_url()),
+            (type_url::ROUTER, router::Router::type_url()),
+            (type_url::HTTP_RBAC, http_rbac::Rbac::type_url()),
+            (type_url::UPSTREAM_TLS, tls::UpstreamTlsContext::type_url()),
+            (
+                type_url::DOWNSTREAM_TLS,
+                tls::DownstreamTlsContext::type_url(),
+            ),
+            (type_url::RAW_BUFFER, raw_buffer::RawBuffer::type_url()),
+            (
+                type_url::HTTP_PROTOCOL_OPTIONS,
+                upstream_http::HttpProtocolOptions::type_url(),
+            ),
+            (
+                type_url::HTTP_INSPECTOR,
+                http_inspector::HttpInspector::type_url(),
+            ),
+            (
+                type_url::ORIGINAL_DST,
+                original_dst::OriginalDst::type_url(),
+            ),
+            (
+                type_url::TLS_INSPECTOR,
+                tls_inspector::TlsInspector::type_url(),
+            ),
+            (
+                type_url::LEAST_REQUEST,
+                least_request::LeastRequest::type_url(),
+            ),
+            (type_url::RING_HASH, ring_hash::RingHash::type_url()),
+            (type_url::ROUND_ROBIN, round_robin::RoundRobin::type_url()),
+            (
+                type_url::WRR_LOCALITY,
+                wrr_locality::WrrLocality::type_url(),
+            ),
+        ] {
+            assert_eq!(constant, generated);
+        }
+        assert_eq!(
+            type_url::HTTP_PROTOCOL_OPTIONS_KEY,
+            upstream_http::HttpProtocolOptions::full_name()
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn messages_survive_packing(name in ".{0,20}", seconds in any::<i64>(), ignore in any::<bool>()) {
+            let cluster = cluster::Cluster {
+                name,
+                connect_timeout: Some(Duration { seconds, nanos: 0 }),
+                ignore_health_on_host_removal: ignore,
+                ..cluster::Cluster::default()
+            };
+            let any = pack(type_url::CLUSTER, &cluster);
+            prop_assert_eq!(unpack(type_url::CLUSTER, &any), Ok(cluster));
+            let other = unpack::<listener::Listener>(type_url::LISTENER, &any);
+            let is_type_error = matches!(other, Err(UnpackError::Type { .. }));
+            prop_assert!(is_type_error);
+        }
+
+        #[test]
+        fn arbitrary_bytes_are_unpacked_or_refused(value in prop::collection::vec(any::<u8>(), 0..200)) {
+            let type_url = type_url::LISTENER.to_owned();
+            let any = Any { type_url, value };
+            if let Err(error) = unpack::<listener::Listener>(type_url::LISTENER, &any) {
+                let is_decode_error = matches!(error, UnpackError::Decode { .. });
+                prop_assert!(is_decode_error);
+            }
+        }
+    }
 }
