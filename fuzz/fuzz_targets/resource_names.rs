@@ -18,10 +18,7 @@ fuzz_target!(|bytes: &[u8]| {
     }
     if let Ok(name) = text.parse::<ServicePort>() {
         assert_eq!(name.to_string(), text);
-        assert_eq!(
-            ServicePort::new(&name.service, &name.namespace, name.port),
-            Ok(name)
-        );
+        assert_eq!(ServicePort::new(&name.service, &name.namespace, name.port), Ok(name));
     }
 });
 

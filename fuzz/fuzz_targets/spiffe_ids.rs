@@ -16,9 +16,6 @@ fuzz_target!(|bytes: &[u8]| {
     if let Ok(id) = text.parse::<SpiffeId>() {
         assert_eq!(id.to_string(), text);
         assert!(text.len() <= 2048);
-        assert_eq!(
-            SpiffeId::new(id.trust_domain(), id.namespace(), id.service_account()).as_ref(),
-            Ok(&id)
-        );
+        assert_eq!(SpiffeId::new(id.trust_domain(), id.namespace(), id.service_account()).as_ref(), Ok(&id));
     }
 });

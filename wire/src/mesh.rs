@@ -88,10 +88,7 @@ impl MeshEndpoint {
 /// `{"address": "127.0.0.1:8080"}`.
 #[must_use]
 pub fn application_to_metadata(address: SocketAddr) -> Metadata {
-    metadata(
-        FILTER_CHAIN_METADATA,
-        [("address", Kind::StringValue(address.to_string()))],
-    )
+    metadata(FILTER_CHAIN_METADATA, [("address", Kind::StringValue(address.to_string()))])
 }
 
 /// Reads where the application of a filter chain listens; `None` when the
@@ -145,9 +142,7 @@ impl NodeInfo {
                 ("serviceAccount", text(&self.service_account)),
             ])),
             user_agent_name: USER_AGENT.to_owned(),
-            user_agent_version_type: Some(UserAgentVersionType::UserAgentVersion(
-                self.version.clone(),
-            )),
+            user_agent_version_type: Some(UserAgentVersionType::UserAgentVersion(self.version.clone())),
             ..Node::default()
         }
     }
@@ -160,29 +155,18 @@ impl NodeInfo {
     /// name, or when the node's id is not `<namespace>/<workload>`.
     pub fn from_node(node: &Node) -> Result<Self, MeshError> {
         let empty = Struct::default();
-        let fields = Fields {
-            within: "node",
-            fields: node.metadata.as_ref().unwrap_or(&empty),
-        };
+        let fields = Fields { within: "node", fields: node.metadata.as_ref().unwrap_or(&empty) };
         let namespace = fields.name("namespace", is_label)?;
         let workload = fields.name("workload", is_subdomain)?;
         let service_account = fields.name("serviceAccount", is_subdomain)?;
         if node.id.split_once('/') != Some((&namespace, &workload)) {
-            return Err(MeshError::NodeId {
-                id: excerpt(&node.id),
-                wanted: format!("{namespace}/{workload}"),
-            });
+            return Err(MeshError::NodeId { id: excerpt(&node.id), wanted: format!("{namespace}/{workload}") });
         }
         let version = match &node.user_agent_version_type {
             Some(UserAgentVersionType::UserAgentVersion(version)) => version.clone(),
             _ => String::new(),
         };
-        Ok(Self {
-            workload,
-            namespace,
-            service_account,
-            version,
-        })
+        Ok(Self { workload, namespace, service_account, version })
     }
 }
 
@@ -239,20 +223,12 @@ pub enum MeshError {
 }
 
 fn metadata<const N: usize>(key: &str, content: [(&str, Kind); N]) -> Metadata {
-    Metadata {
-        filter_metadata: HashMap::from([(key.to_owned(), fields(content))]),
-        ..Metadata::default()
-    }
+    Metadata { filter_metadata: HashMap::from([(key.to_owned(), fields(content))]), ..Metadata::default() }
 }
 
 fn fields<const N: usize>(content: [(&str, Kind); N]) -> Struct {
     let value = |kind| Value { kind: Some(kind) };
-    Struct {
-        fields: content
-            .into_iter()
-            .map(|(key, kind)| (key.to_owned(), value(kind)))
-            .collect(),
-    }
+    Struct { fields: content.into_iter().map(|(key, kind)| (key.to_owned(), value(kind))).collect() }
 }
 
 /// The fields under `key`; typed metadata of the same key would take
@@ -262,10 +238,7 @@ fn ours<'a>(metadata: &'a Metadata, key: &'static str) -> Result<Option<Fields<'
         return Err(MeshError::Typed(key));
     }
     let fields = metadata.filter_metadata.get(key);
-    Ok(fields.map(|fields| Fields {
-        within: key,
-        fields,
-    }))
+    Ok(fields.map(|fields| Fields { within: key, fields }))
 }
 
 /// A JSON object and where it stands, for errors that name the place.
@@ -299,11 +272,7 @@ impl<'a> Fields<'a> {
         // A cast saturates and truncates, and makes 0 of NaN: what does not
         // come back unchanged was no port.
         if port == 0 || f64::from(port).to_bits() != number.to_bits() {
-            return Err(MeshError::Port {
-                within: self.within,
-                field,
-                number: number.to_string(),
-            });
+            return Err(MeshError::Port { within: self.within, field, number: number.to_string() });
         }
         Ok(port)
     }
@@ -313,11 +282,7 @@ impl<'a> Fields<'a> {
     }
 
     fn missing(&self, field: &'static str, wanted: &'static str) -> MeshError {
-        MeshError::Field {
-            within: self.within,
-            field,
-            wanted,
-        }
+        MeshError::Field { within: self.within, field, wanted }
     }
 }
 
@@ -333,11 +298,7 @@ mod tests {
     }
 
     fn endpoint(fields: &[(&str, Kind)]) -> Metadata {
-        let fields = fields
-            .iter()
-            .cloned()
-            .map(|(key, kind)| (key.to_owned(), Value { kind: Some(kind) }))
-            .collect();
+        let fields = fields.iter().cloned().map(|(key, kind)| (key.to_owned(), Value { kind: Some(kind) })).collect();
         Metadata {
             filter_metadata: HashMap::from([(ENDPOINT_METADATA.to_owned(), Struct { fields })]),
             ..Metadata::default()
@@ -423,20 +384,11 @@ mod tests {
         let port = || ("port", Kind::NumberValue(15008.0));
         let named = || ("identity", Kind::StringValue(identity().to_string()));
         for fields in [vec![], vec![port()], vec![named()]] {
-            assert!(matches!(
-                MeshEndpoint::from_metadata(&endpoint(&fields)),
-                Err(MeshError::Field { .. })
-            ));
+            assert!(matches!(MeshEndpoint::from_metadata(&endpoint(&fields)), Err(MeshError::Field { .. })));
         }
         for number in [0.0, -0.0, -1.0, 0.5, 80.5, 65536.0, f64::NAN, f64::INFINITY] {
             let metadata = endpoint(&[("port", Kind::NumberValue(number)), named()]);
-            assert!(
-                matches!(
-                    MeshEndpoint::from_metadata(&metadata),
-                    Err(MeshError::Port { .. })
-                ),
-                "{number}"
-            );
+            assert!(matches!(MeshEndpoint::from_metadata(&metadata), Err(MeshError::Port { .. })), "{number}");
         }
     }
 
@@ -445,10 +397,7 @@ mod tests {
         let mut metadata = Metadata::default();
         let key = ENDPOINT_METADATA.to_owned();
         metadata.typed_filter_metadata.insert(key, Any::default());
-        assert_eq!(
-            MeshEndpoint::from_metadata(&metadata),
-            Err(MeshError::Typed(ENDPOINT_METADATA))
-        );
+        assert_eq!(MeshEndpoint::from_metadata(&metadata), Err(MeshError::Typed(ENDPOINT_METADATA)));
     }
 
     #[test]
@@ -462,9 +411,6 @@ mod tests {
         let mut node = info.to_node();
         assert_eq!(node.id, "shop/orders-1");
         node.id = "shop/payment-1".to_owned();
-        assert!(matches!(
-            NodeInfo::from_node(&node),
-            Err(MeshError::NodeId { .. })
-        ));
+        assert!(matches!(NodeInfo::from_node(&node), Err(MeshError::NodeId { .. })));
     }
 }

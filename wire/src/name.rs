@@ -65,10 +65,7 @@ impl From<SocketAddr> for Destination {
     /// The destination of an intercepted connection. A port of 0, which no
     /// connection has, is kept and will not parse back.
     fn from(address: SocketAddr) -> Self {
-        Self {
-            host: address.ip().to_canonical().to_string(),
-            port: address.port(),
-        }
+        Self { host: address.ip().to_canonical().to_string(), port: address.port() }
     }
 }
 
@@ -113,18 +110,12 @@ impl ServicePort {
     /// When one of the names is not a DNS label, or the port is 0.
     pub fn new(service: &str, namespace: &str, port: u16) -> Result<Self, NameError> {
         if !is_label(service) || !is_label(namespace) {
-            return Err(NameError::Service(excerpt(&format!(
-                "{service}.{namespace}"
-            ))));
+            return Err(NameError::Service(excerpt(&format!("{service}.{namespace}"))));
         }
         if port == 0 {
             return Err(NameError::Port(format!("{service}.{namespace}")));
         }
-        Ok(Self {
-            service: service.to_owned(),
-            namespace: namespace.to_owned(),
-            port,
-        })
+        Ok(Self { service: service.to_owned(), namespace: namespace.to_owned(), port })
     }
 }
 
@@ -133,9 +124,7 @@ impl FromStr for ServicePort {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let (host, port) = split_port(text)?;
-        let (service, namespace) = host
-            .split_once('.')
-            .ok_or_else(|| NameError::Service(excerpt(host)))?;
+        let (service, namespace) = host.split_once('.').ok_or_else(|| NameError::Service(excerpt(host)))?;
         Self::new(service, namespace, port)
     }
 }
@@ -260,14 +249,10 @@ fn canonical_host(host: &str) -> Option<String> {
 /// what a resolver would take for an IPv4 address (WHATWG URL, "ends in a
 /// number").
 fn is_host_name(name: &str) -> bool {
-    let labels_are_good = name
-        .split('.')
-        .all(|label| is_label(&label.replace('_', "x")));
+    let labels_are_good = name.split('.').all(|label| is_label(&label.replace('_', "x")));
     let last = name.rsplit('.').next().unwrap_or(name);
     let is_decimal = last.bytes().all(|b| b.is_ascii_digit());
-    let is_hexadecimal = last
-        .strip_prefix("0x")
-        .is_some_and(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit()));
+    let is_hexadecimal = last.strip_prefix("0x").is_some_and(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit()));
     name.len() <= 253 && labels_are_good && !is_decimal && !is_hexadecimal
 }
 
@@ -278,8 +263,7 @@ mod tests {
     use super::*;
 
     const LABEL: &str = "[a-z]([a-z0-9-]{0,61}[a-z0-9])?";
-    const HOST: &str =
-        r"([a-z0-9_]([a-z0-9_-]{0,20}[a-z0-9_])?\.){0,4}[a-w]([a-z0-9-]{0,20}[a-z])?";
+    const HOST: &str = r"([a-z0-9_]([a-z0-9_-]{0,20}[a-z0-9_])?\.){0,4}[a-w]([a-z0-9-]{0,20}[a-z])?";
 
     /// Ports, with the ends of the range often.
     fn port() -> impl Strategy<Value = u16> {
@@ -454,13 +438,7 @@ mod tests {
     fn templates_make_the_names_that_listeners_have() {
         let address: SocketAddr = "[::1]:15008".parse().unwrap();
         let fill = |template: &str| template.replace("%s", &address.to_string());
-        assert_eq!(
-            fill(INBOUND_TEMPLATE),
-            ListenerName::Inbound(address).to_string()
-        );
-        assert_eq!(
-            fill(GRPC_SERVER_TEMPLATE),
-            ListenerName::GrpcServer(address).to_string()
-        );
+        assert_eq!(fill(INBOUND_TEMPLATE), ListenerName::Inbound(address).to_string());
+        assert_eq!(fill(GRPC_SERVER_TEMPLATE), ListenerName::GrpcServer(address).to_string());
     }
 }

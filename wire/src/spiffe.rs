@@ -36,8 +36,7 @@ impl FromStr for TrustDomain {
 
     /// Reads the name alone: `cluster.local`, not `spiffe://cluster.local`.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let allowed =
-            |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'-' | b'_');
+        let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'-' | b'_');
         if (1..=255).contains(&text.len()) && text.bytes().all(allowed) {
             Ok(Self(text.into()))
         } else {
@@ -75,11 +74,7 @@ impl SpiffeId {
     /// # Errors
     /// When the namespace is not a DNS label, or the service account is not a
     /// DNS subdomain.
-    pub fn new(
-        trust_domain: &TrustDomain,
-        namespace: &str,
-        service_account: &str,
-    ) -> Result<Self, SpiffeIdError> {
+    pub fn new(trust_domain: &TrustDomain, namespace: &str, service_account: &str) -> Result<Self, SpiffeIdError> {
         if !is_label(namespace) {
             return Err(SpiffeIdError::Namespace(excerpt(namespace)));
         }
@@ -116,18 +111,11 @@ impl FromStr for SpiffeId {
     type Err = SpiffeIdError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let rest = text
-            .strip_prefix("spiffe://")
-            .ok_or_else(|| SpiffeIdError::Scheme(excerpt(text)))?;
+        let rest = text.strip_prefix("spiffe://").ok_or_else(|| SpiffeIdError::Scheme(excerpt(text)))?;
         let mut parts = rest.split('/');
-        let (Some(trust_domain), Some("ns"), Some(namespace), Some("sa"), Some(account), None) = (
-            parts.next(),
-            parts.next(),
-            parts.next(),
-            parts.next(),
-            parts.next(),
-            parts.next(),
-        ) else {
+        let (Some(trust_domain), Some("ns"), Some(namespace), Some("sa"), Some(account), None) =
+            (parts.next(), parts.next(), parts.next(), parts.next(), parts.next(), parts.next())
+        else {
             return Err(SpiffeIdError::Path(excerpt(text)));
         };
         Self::new(&trust_domain.parse()?, namespace, account)
@@ -136,11 +124,7 @@ impl FromStr for SpiffeId {
 
 impl fmt::Display for SpiffeId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "spiffe://{}/ns/{}/sa/{}",
-            self.trust_domain, self.namespace, self.service_account
-        )
+        write!(f, "spiffe://{}/ns/{}/sa/{}", self.trust_domain, self.namespace, self.service_account)
     }
 }
 
@@ -194,8 +178,7 @@ mod tests {
     use super::*;
 
     const LABEL: &str = "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?";
-    const SUBDOMAIN: &str =
-        r"[a-z0-9]([a-z0-9-]{0,20}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,20}[a-z0-9])?){0,4}";
+    const SUBDOMAIN: &str = r"[a-z0-9]([a-z0-9-]{0,20}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,20}[a-z0-9])?){0,4}";
 
     proptest! {
         #[test]
@@ -279,10 +262,7 @@ mod tests {
     #[test]
     fn the_control_planes_id_is_an_ordinary_one() {
         let id = control_plane_id(&"cluster.local".parse().unwrap());
-        assert_eq!(
-            id.to_string(),
-            "spiffe://cluster.local/ns/pillion-system/sa/pillion-control-plane"
-        );
+        assert_eq!(id.to_string(), "spiffe://cluster.local/ns/pillion-system/sa/pillion-control-plane");
         assert_eq!(id.to_string().parse(), Ok(id));
     }
 }

@@ -21,8 +21,7 @@ use crate::xds::Struct;
 pub const SERVICE_NAME: &str = "istio.v1.auth.IstioCertificateService";
 
 /// Path of its only method.
-pub const CREATE_CERTIFICATE_PATH: &str =
-    "/istio.v1.auth.IstioCertificateService/CreateCertificate";
+pub const CREATE_CERTIFICATE_PATH: &str = "/istio.v1.auth.IstioCertificateService/CreateCertificate";
 
 /// Longest CSR that the CA looks at, in bytes of PEM. A CSR for RSA 4096 has
 /// under 2 KiB; the rest is room for longer algorithms.
@@ -113,18 +112,10 @@ mod tests {
             validity_duration: 86_400,
             metadata: Some(Struct::default()),
         };
-        assert_eq!(
-            request.encode_to_vec(),
-            b"\x0a\x02ab\x18\x80\xa3\x05\x22\x00"
-        );
-        let response = CreateCertificateResponse {
-            cert_chain: vec!["a".to_owned(), "b".to_owned()],
-        };
+        assert_eq!(request.encode_to_vec(), b"\x0a\x02ab\x18\x80\xa3\x05\x22\x00");
+        let response = CreateCertificateResponse { cert_chain: vec!["a".to_owned(), "b".to_owned()] };
         assert_eq!(response.encode_to_vec(), b"\x0a\x01a\x0a\x01b");
-        assert_eq!(
-            CreateCertificateRequest::full_name(),
-            "istio.v1.auth.IstioCertificateRequest"
-        );
+        assert_eq!(CreateCertificateRequest::full_name(), "istio.v1.auth.IstioCertificateRequest");
     }
 
     /// A CA that echoes the CSR, or refuses an empty one.
@@ -148,10 +139,7 @@ mod tests {
     async fn ask(csr: String, limit: usize) -> Result<Vec<String>, Code> {
         let server = IstioCertificateServiceServer::new(Echo).max_decoding_message_size(limit);
         let mut client = IstioCertificateServiceClient::new(server);
-        let request = CreateCertificateRequest {
-            csr,
-            ..CreateCertificateRequest::default()
-        };
+        let request = CreateCertificateRequest { csr, ..CreateCertificateRequest::default() };
         match client.create_certificate(request).await {
             Ok(response) => Ok(response.into_inner().cert_chain),
             Err(status) => Err(status.code()),
@@ -178,9 +166,7 @@ mod tests {
         let request = http::Request::post("/istio.v1.auth.IstioCertificateService/Other")
             .body(tonic::body::Body::empty())
             .unwrap();
-        let response = tonic::codegen::Service::call(&mut server, request)
-            .await
-            .unwrap();
+        let response = tonic::codegen::Service::call(&mut server, request).await.unwrap();
         let status = Status::from_header_map(response.headers()).unwrap();
         assert_eq!(status.code(), Code::Unimplemented);
     }
