@@ -13,9 +13,7 @@ pub fn is_label(text: &str) -> bool {
         && !text.starts_with('-')
         && !text.ends_with('-')
         && !text.is_empty()
-        && text
-            .bytes()
-            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
 }
 
 /// Whether `text` is a DNS subdomain: labels joined by dots, 253 bytes at most
@@ -34,17 +32,7 @@ mod tests {
         for good in ["a", "0", "orders", "orders-1", "1-a", &"a".repeat(63)] {
             assert!(is_label(good), "{good:?}");
         }
-        for bad in [
-            "",
-            "-a",
-            "a-",
-            "A",
-            "a.b",
-            "a_b",
-            "é",
-            "a b",
-            &"a".repeat(64),
-        ] {
+        for bad in ["", "-a", "a-", "A", "a.b", "a_b", "é", "a b", &"a".repeat(64)] {
             assert!(!is_label(bad), "{bad:?}");
         }
     }

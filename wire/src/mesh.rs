@@ -54,6 +54,9 @@ pub struct MeshEndpoint {
 
 impl MeshEndpoint {
     /// The metadata of an endpoint that has a sidecar.
+    ///
+    /// It has two fields in a map, which are encoded in no particular order:
+    /// see [`crate::xds`] before hashing it.
     #[must_use]
     pub fn to_metadata(&self) -> Metadata {
         metadata(
@@ -85,10 +88,7 @@ impl MeshEndpoint {
 /// `{"address": "127.0.0.1:8080"}`.
 #[must_use]
 pub fn application_to_metadata(address: SocketAddr) -> Metadata {
-    metadata(
-        FILTER_CHAIN_METADATA,
-        [("address", Kind::StringValue(address.to_string()))],
-    )
+    metadata(FILTER_CHAIN_METADATA, [("address", Kind::StringValue(address.to_string()))])
 }
 
 /// Reads where the application of a filter chain listens; `None` when the
@@ -142,9 +142,7 @@ impl NodeInfo {
                 ("serviceAccount", text(&self.service_account)),
             ])),
             user_agent_name: USER_AGENT.to_owned(),
-            user_agent_version_type: Some(UserAgentVersionType::UserAgentVersion(
-                self.version.clone(),
-            )),
+            user_agent_version_type: Some(UserAgentVersionType::UserAgentVersion(self.version.clone())),
             ..Node::default()
         }
     }
@@ -157,29 +155,18 @@ impl NodeInfo {
     /// name, or when the node's id is not `<namespace>/<workload>`.
     pub fn from_node(node: &Node) -> Result<Self, MeshError> {
         let empty = Struct::default();
-        let fields = Fields {
-            within: "node",
-            fields: node.metadata.as_ref().unwrap_or(&empty),
-        };
+        let fields = Fields { within: "node", fields: node.metadata.as_ref().unwrap_or(&empty) };
         let namespace = fields.name("namespace", is_label)?;
         let workload = fields.name("workload", is_subdomain)?;
         let service_account = fields.name("serviceAccount", is_subdomain)?;
         if node.id.split_once('/') != Some((&namespace, &workload)) {
-            return Err(MeshError::NodeId {
-                id: excerpt(&node.id),
-                wanted: format!("{namespace}/{workload}"),
-            });
+            return Err(MeshError::NodeId { id: excerpt(&node.id), wanted: format!("{namespace}/{workload}") });
         }
         let version = match &node.user_agent_version_type {
             Some(UserAgentVersionType::UserAgentVersion(version)) => version.clone(),
             _ => String::new(),
         };
-        Ok(Self {
-            workload,
-            namespace,
-            service_account,
-            version,
-        })
+        Ok(Self { workload, namespace, service_account, version })
     }
 }
 
@@ -236,20 +223,12 @@ pub enum MeshError {
 }
 
 fn metadata<const N: usize>(key: &str, content: [(&str, Kind); N]) -> Metadata {
-    Metadata {
-        filter_metadata: HashMap::from([(key.to_owned(), fields(content))]),
-        ..Metadata::default()
-    }
+    Metadata { filter_metadata: HashMap::from([(key.to_owned(), fields(content))]), ..Metadata::default() }
 }
 
 fn fields<const N: usize>(content: [(&str, Kind); N]) -> Struct {
     let value = |kind| Value { kind: Some(kind) };
-    Struct {
-        fields: content
-            .into_iter()
-            .map(|(key, kind)| (key.to_owned(), value(kind)))
-            .collect(),
-    }
+    Struct { fields: content.into_iter().map(|(key, kind)| (key.to_owned(), value(kind))).collect() }
 }
 
 /// The fields under `key`; typed metadata of the same key would take
@@ -259,10 +238,7 @@ fn ours<'a>(metadata: &'a Metadata, key: &'static str) -> Result<Option<Fields<'
         return Err(MeshError::Typed(key));
     }
     let fields = metadata.filter_metadata.get(key);
-    Ok(fields.map(|fields| Fields {
-        within: key,
-        fields,
-    }))
+    Ok(fields.map(|fields| Fields { within: key, fields }))
 }
 
 /// A JSON object and where it stands, for errors that name the place.
@@ -296,11 +272,7 @@ impl<'a> Fields<'a> {
         // A cast saturates and truncates, and makes 0 of NaN: what does not
         // come back unchanged was no port.
         if port == 0 || f64::from(port).to_bits() != number.to_bits() {
-            return Err(MeshError::Port {
-                within: self.within,
-                field,
-                number: number.to_string(),
-            });
+            return Err(MeshError::Port { within: self.within, field, number: number.to_string() });
         }
         Ok(port)
     }
@@ -310,10 +282,135 @@ impl<'a> Fields<'a> {
     }
 
     fn missing(&self, field: &'static str, wanted: &'static str) -> MeshError {
-        MeshError::Field {
-            within: self.within,
-            field,
-            wanted,
+        MeshError::Field { within: self.within, field, wanted }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::xds::{Any, ListValue};
+
+    fn identity() -> SpiffeId {
+        "spiffe://cluster.local/ns/shop/sa/orders".parse().unwrap()
+    }
+
+    fn endpoint(fields: &[(&str, Kind)]) -> Metadata {
+        let fields = fields.iter().cloned().map(|(key, kind)| (key.to_owned(), Value { kind: Some(kind) })).collect();
+        Metadata {
+            filter_metadata: HashMap::from([(ENDPOINT_METADATA.to_owned(), Struct { fields })]),
+            ..Metadata::default()
         }
+    }
+
+    /// JSON values of every kind, some of them plausible.
+    fn kind() -> impl Strategy<Value = Kind> {
+        prop_oneof![
+            any::<f64>().prop_map(Kind::NumberValue),
+            (0u16..).prop_map(|port| Kind::NumberValue(port.into())),
+            ".{0,20}".prop_map(Kind::StringValue),
+            Just(Kind::StringValue(identity().to_string())),
+            any::<bool>().prop_map(Kind::BoolValue),
+            any::<i32>().prop_map(Kind::NullValue),
+            Just(Kind::StructValue(Struct::default())),
+            Just(Kind::ListValue(ListValue::default())),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn endpoints_round_trip(port in 1u16.., namespace in "[a-z]{1,9}", account in "[a-z]{1,9}") {
+            let trust_domain = "cluster.local".parse().unwrap();
+            let identity = SpiffeId::new(&trust_domain, &namespace, &account).unwrap();
+            let endpoint = MeshEndpoint { port, identity };
+            prop_assert_eq!(
+                MeshEndpoint::from_metadata(&endpoint.to_metadata()),
+                Ok(Some(endpoint))
+            );
+        }
+
+        #[test]
+        fn malformed_endpoints_are_refused_and_good_ones_keep_their_values(
+            port in kind(), identity in kind()
+        ) {
+            let metadata = endpoint(&[("port", port), ("identity", identity)]);
+            if let Ok(parsed) = MeshEndpoint::from_metadata(&metadata) {
+                prop_assert_eq!(parsed.map(|endpoint| endpoint.to_metadata()), Some(metadata));
+            }
+        }
+
+        #[test]
+        fn application_addresses_round_trip(ip in any::<std::net::IpAddr>(), port in 1u16..) {
+            let address = SocketAddr::new(ip, port);
+            let metadata = application_to_metadata(address);
+            prop_assert_eq!(application_from_metadata(&metadata), Ok(Some(address)));
+        }
+
+        #[test]
+        fn nodes_round_trip(
+            workload in "[a-z]{1,9}(-[0-9]{1,3})?",
+            namespace in "[a-z]{1,9}",
+            service_account in r"[a-z]{1,9}(\.[a-z]{1,9})?",
+            version in ".{0,9}",
+        ) {
+            let node = NodeInfo { workload, namespace, service_account, version };
+            prop_assert_eq!(NodeInfo::from_node(&node.to_node()), Ok(node));
+        }
+
+        #[test]
+        fn any_node_is_read_or_refused(id in ".{0,20}", values in prop::array::uniform3(kind())) {
+            let names = ["namespace", "workload", "serviceAccount"];
+            let fields = names.into_iter().zip(values);
+            let fields = fields.map(|(name, kind)| (name.to_owned(), Value { kind: Some(kind) }));
+            let metadata = Some(Struct { fields: fields.collect() });
+            let node = Node { id, metadata, ..Node::default() };
+            if let Ok(info) = NodeInfo::from_node(&node) {
+                prop_assert_eq!(info.to_node().id, node.id);
+            }
+        }
+    }
+
+    #[test]
+    fn metadata_of_others_is_passed_over() {
+        let others = metadata("envoy.lb", [("canary", Kind::BoolValue(true))]);
+        assert_eq!(MeshEndpoint::from_metadata(&others), Ok(None));
+        assert_eq!(application_from_metadata(&others), Ok(None));
+    }
+
+    #[test]
+    fn endpoints_without_port_or_identity_are_refused() {
+        let port = || ("port", Kind::NumberValue(15008.0));
+        let named = || ("identity", Kind::StringValue(identity().to_string()));
+        for fields in [vec![], vec![port()], vec![named()]] {
+            assert!(matches!(MeshEndpoint::from_metadata(&endpoint(&fields)), Err(MeshError::Field { .. })));
+        }
+        for number in [0.0, -0.0, -1.0, 0.5, 80.5, 65536.0, f64::NAN, f64::INFINITY] {
+            let metadata = endpoint(&[("port", Kind::NumberValue(number)), named()]);
+            assert!(matches!(MeshEndpoint::from_metadata(&metadata), Err(MeshError::Port { .. })), "{number}");
+        }
+    }
+
+    #[test]
+    fn typed_metadata_under_our_key_is_refused_rather_than_overlooked() {
+        let mut metadata = Metadata::default();
+        let key = ENDPOINT_METADATA.to_owned();
+        metadata.typed_filter_metadata.insert(key, Any::default());
+        assert_eq!(MeshEndpoint::from_metadata(&metadata), Err(MeshError::Typed(ENDPOINT_METADATA)));
+    }
+
+    #[test]
+    fn a_node_whose_id_names_another_workload_is_refused() {
+        let info = NodeInfo {
+            workload: "orders-1".to_owned(),
+            namespace: "shop".to_owned(),
+            service_account: "orders".to_owned(),
+            version: String::new(),
+        };
+        let mut node = info.to_node();
+        assert_eq!(node.id, "shop/orders-1");
+        node.id = "shop/payment-1".to_owned();
+        assert!(matches!(NodeInfo::from_node(&node), Err(MeshError::NodeId { .. })));
     }
 }

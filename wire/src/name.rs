@@ -65,10 +65,7 @@ impl From<SocketAddr> for Destination {
     /// The destination of an intercepted connection. A port of 0, which no
     /// connection has, is kept and will not parse back.
     fn from(address: SocketAddr) -> Self {
-        Self {
-            host: address.ip().to_canonical().to_string(),
-            port: address.port(),
-        }
+        Self { host: address.ip().to_canonical().to_string(), port: address.port() }
     }
 }
 
@@ -113,18 +110,12 @@ impl ServicePort {
     /// When one of the names is not a DNS label, or the port is 0.
     pub fn new(service: &str, namespace: &str, port: u16) -> Result<Self, NameError> {
         if !is_label(service) || !is_label(namespace) {
-            return Err(NameError::Service(excerpt(&format!(
-                "{service}.{namespace}"
-            ))));
+            return Err(NameError::Service(excerpt(&format!("{service}.{namespace}"))));
         }
         if port == 0 {
             return Err(NameError::Port(format!("{service}.{namespace}")));
         }
-        Ok(Self {
-            service: service.to_owned(),
-            namespace: namespace.to_owned(),
-            port,
-        })
+        Ok(Self { service: service.to_owned(), namespace: namespace.to_owned(), port })
     }
 }
 
@@ -133,9 +124,7 @@ impl FromStr for ServicePort {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let (host, port) = split_port(text)?;
-        let (service, namespace) = host
-            .split_once('.')
-            .ok_or_else(|| NameError::Service(excerpt(host)))?;
+        let (service, namespace) = host.split_once('.').ok_or_else(|| NameError::Service(excerpt(host)))?;
         Self::new(service, namespace, port)
     }
 }
@@ -260,13 +249,196 @@ fn canonical_host(host: &str) -> Option<String> {
 /// what a resolver would take for an IPv4 address (WHATWG URL, "ends in a
 /// number").
 fn is_host_name(name: &str) -> bool {
-    let labels_are_good = name
-        .split('.')
-        .all(|label| is_label(&label.replace('_', "x")));
+    let labels_are_good = name.split('.').all(|label| is_label(&label.replace('_', "x")));
     let last = name.rsplit('.').next().unwrap_or(name);
     let is_decimal = last.bytes().all(|b| b.is_ascii_digit());
-    let is_hexadecimal = last
-        .strip_prefix("0x")
-        .is_some_and(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit()));
+    let is_hexadecimal = last.strip_prefix("0x").is_some_and(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit()));
     name.len() <= 253 && labels_are_good && !is_decimal && !is_hexadecimal
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const LABEL: &str = "[a-z]([a-z0-9-]{0,61}[a-z0-9])?";
+    const HOST: &str = r"([a-z0-9_]([a-z0-9_-]{0,20}[a-z0-9_])?\.){0,4}[a-w]([a-z0-9-]{0,20}[a-z])?";
+
+    /// Ports, with the ends of the range often.
+    fn port() -> impl Strategy<Value = u16> {
+        prop_oneof![Just(1), Just(80), Just(u16::MAX), 1..=u16::MAX]
+    }
+
+    fn address() -> impl Strategy<Value = SocketAddr> {
+        (any::<IpAddr>(), port()).prop_map(|(ip, port)| SocketAddr::new(ip, port))
+    }
+
+    proptest! {
+        #[test]
+        fn host_destinations_round_trip(host in HOST, port in port()) {
+            let destination = Destination::new(&host, port).unwrap();
+            prop_assert_eq!(&destination.host, &host);
+            prop_assert_eq!(destination.to_string(), format!("{host}:{port}"));
+            prop_assert_eq!(destination.to_string().parse(), Ok(destination.clone()));
+            prop_assert_eq!(destination.ip(), None);
+            let shouted = format!("{}.:{port}", host.to_ascii_uppercase());
+            prop_assert_eq!(shouted.parse(), Ok(destination));
+        }
+
+        #[test]
+        fn address_destinations_round_trip(address in address()) {
+            let destination = Destination::from(address);
+            prop_assert_eq!(destination.to_string().parse(), Ok(destination.clone()));
+            prop_assert_eq!(address.to_string().parse(), Ok(destination.clone()));
+            prop_assert_eq!(destination.ip(), Some(address.ip().to_canonical()));
+        }
+
+        #[test]
+        fn service_ports_round_trip(service in LABEL, namespace in LABEL, port in port()) {
+            let name = ServicePort::new(&service, &namespace, port).unwrap();
+            prop_assert_eq!(name.to_string(), format!("{service}.{namespace}:{port}"));
+            prop_assert_eq!(name.to_string().parse(), Ok(name));
+        }
+
+        #[test]
+        fn listener_names_round_trip(address in address(), host in HOST) {
+            for name in [
+                ListenerName::Inbound(address),
+                ListenerName::GrpcServer(address),
+                ListenerName::Outbound(Destination::new(&host, address.port()).unwrap()),
+                ListenerName::Outbound(address.into()),
+            ] {
+                prop_assert_eq!(name.to_string().parse(), Ok(name.clone()));
+                let json = serde_json::to_string(&name).unwrap();
+                prop_assert_eq!(serde_json::from_str::<ListenerName>(&json).unwrap(), name);
+            }
+        }
+
+        #[test]
+        fn whatever_parses_is_canonical_once_printed(
+            text in prop_oneof![
+                ".{0,60}",
+                r"[\[\]a-zA-Z0-9._:%-]{0,24}:[0-9+]{0,6}",
+                r"(pillion/inbound|grpc/server)\?xds.resource.listening_address=[\[\]0-9a-fA-F.:%]{0,20}(:[0-9]{1,5})?",
+            ]
+        ) {
+            if let Ok(name) = text.parse::<ListenerName>() {
+                prop_assert_eq!(name.to_string().parse(), Ok(name));
+            }
+            if let Ok(name) = text.parse::<ServicePort>() {
+                prop_assert_eq!(name.to_string(), text);
+            }
+        }
+    }
+
+    #[test]
+    fn spellings_of_one_destination_are_equal() {
+        for (text, canonical) in [
+            ("Orders.Shop:80", "orders.shop:80"),
+            ("orders.shop.:80", "orders.shop:80"),
+            ("[0:0::1]:80", "[::1]:80"),
+            ("[::ffff:10.0.0.1]:80", "10.0.0.1:80"),
+            ("my_db:5432", "my_db:5432"),
+        ] {
+            let destination: Destination = text.parse().unwrap();
+            assert_eq!(destination.to_string(), canonical);
+        }
+        assert_eq!(Destination::new("::1", 80), Destination::new("[::1]", 80));
+    }
+
+    #[test]
+    fn garbage_is_no_destination() {
+        for text in [
+            "",
+            ":",
+            ":80",
+            "orders",
+            "orders:",
+            "orders:0",
+            "orders:+80",
+            "orders:080",
+            "orders:65536",
+            "orders:80 ",
+            " orders:80",
+            "or ders:80",
+            "orders..shop:80",
+            ".orders:80",
+            ".:80",
+            "-orders:80",
+            "orders-:80",
+            "orders/shop:80",
+            "::1:80",
+            "[::1]",
+            "[::1:80",
+            "::1]:80",
+            "[]:80",
+            "[10.0.0.1]:80",
+            "[fe80::1%eth0]:80",
+            "[::1].:80",
+            "user@orders:80",
+            "http://orders:80",
+            "10.0.0:80",
+            "010.0.0.1:80",
+            "0x7f.1:80",
+            "1.2.3.0x:80",
+            "2130706433:80",
+            "10.0.0.1.:80",
+            "örders:80",
+            "orders:８０",
+            "*:80",
+            "or\0ders:80",
+            "orders:80\n",
+        ] {
+            assert!(text.parse::<Destination>().is_err(), "{text:?}");
+        }
+        assert!(Destination::new(&"a".repeat(64), 80).is_err());
+        assert!(Destination::new(&["a"; 128].join("."), 80).is_err());
+        assert!(Destination::new("orders", 0).is_err());
+    }
+
+    #[test]
+    fn garbage_is_no_service_port() {
+        for text in [
+            "payment:80",
+            "payment.:80",
+            ".shop:80",
+            "payment.shop",
+            "payment.shop:0",
+            "Payment.shop:80",
+            "payment.shop.svc:80",
+            "payment.sh_op:80",
+            "[::1]:80",
+        ] {
+            assert!(text.parse::<ServicePort>().is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn addresses_of_listeners_have_one_spelling() {
+        for address in [
+            "",
+            "127.0.0.1",
+            "127.0.0.1:0",
+            "localhost:80",
+            "127.0.0.1:080",
+            "[0:0::1]:80",
+            "[::1%3]:80",
+            "[::1]:80/",
+            "%s",
+        ] {
+            for template in [INBOUND_TEMPLATE, GRPC_SERVER_TEMPLATE] {
+                let text = template.replace("%s", address);
+                assert!(text.parse::<ListenerName>().is_err(), "{text:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn templates_make_the_names_that_listeners_have() {
+        let address: SocketAddr = "[::1]:15008".parse().unwrap();
+        let fill = |template: &str| template.replace("%s", &address.to_string());
+        assert_eq!(fill(INBOUND_TEMPLATE), ListenerName::Inbound(address).to_string());
+        assert_eq!(fill(GRPC_SERVER_TEMPLATE), ListenerName::GrpcServer(address).to_string());
+    }
 }

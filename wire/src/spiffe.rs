@@ -36,8 +36,7 @@ impl FromStr for TrustDomain {
 
     /// Reads the name alone: `cluster.local`, not `spiffe://cluster.local`.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let allowed =
-            |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'-' | b'_');
+        let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'-' | b'_');
         if (1..=255).contains(&text.len()) && text.bytes().all(allowed) {
             Ok(Self(text.into()))
         } else {
@@ -75,11 +74,7 @@ impl SpiffeId {
     /// # Errors
     /// When the namespace is not a DNS label, or the service account is not a
     /// DNS subdomain.
-    pub fn new(
-        trust_domain: &TrustDomain,
-        namespace: &str,
-        service_account: &str,
-    ) -> Result<Self, SpiffeIdError> {
+    pub fn new(trust_domain: &TrustDomain, namespace: &str, service_account: &str) -> Result<Self, SpiffeIdError> {
         if !is_label(namespace) {
             return Err(SpiffeIdError::Namespace(excerpt(namespace)));
         }
@@ -116,18 +111,11 @@ impl FromStr for SpiffeId {
     type Err = SpiffeIdError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let rest = text
-            .strip_prefix("spiffe://")
-            .ok_or_else(|| SpiffeIdError::Scheme(excerpt(text)))?;
+        let rest = text.strip_prefix("spiffe://").ok_or_else(|| SpiffeIdError::Scheme(excerpt(text)))?;
         let mut parts = rest.split('/');
-        let (Some(trust_domain), Some("ns"), Some(namespace), Some("sa"), Some(account), None) = (
-            parts.next(),
-            parts.next(),
-            parts.next(),
-            parts.next(),
-            parts.next(),
-            parts.next(),
-        ) else {
+        let (Some(trust_domain), Some("ns"), Some(namespace), Some("sa"), Some(account), None) =
+            (parts.next(), parts.next(), parts.next(), parts.next(), parts.next(), parts.next())
+        else {
             return Err(SpiffeIdError::Path(excerpt(text)));
         };
         Self::new(&trust_domain.parse()?, namespace, account)
@@ -136,11 +124,7 @@ impl FromStr for SpiffeId {
 
 impl fmt::Display for SpiffeId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "spiffe://{}/ns/{}/sa/{}",
-            self.trust_domain, self.namespace, self.service_account
-        )
+        write!(f, "spiffe://{}/ns/{}/sa/{}", self.trust_domain, self.namespace, self.service_account)
     }
 }
 
@@ -185,4 +169,100 @@ pub enum SpiffeIdError {
     /// Not a Kubernetes service account.
     #[error("{0:?} is not a service account: want a lower-case DNS name of 253 bytes at most")]
     ServiceAccount(String),
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const LABEL: &str = "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?";
+    const SUBDOMAIN: &str = r"[a-z0-9]([a-z0-9-]{0,20}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,20}[a-z0-9])?){0,4}";
+
+    proptest! {
+        #[test]
+        fn ids_round_trip(td in "[a-z0-9._-]{1,255}", ns in LABEL, sa in SUBDOMAIN) {
+            let trust_domain: TrustDomain = td.parse().unwrap();
+            prop_assert_eq!(trust_domain.to_string(), td.as_str());
+            let id = SpiffeId::new(&trust_domain, &ns, &sa).unwrap();
+            prop_assert_eq!(id.to_string(), format!("spiffe://{td}/ns/{ns}/sa/{sa}"));
+            prop_assert_eq!(id.to_string().parse(), Ok(id.clone()));
+            prop_assert_eq!(id.trust_domain(), &trust_domain);
+            prop_assert_eq!((id.namespace(), id.service_account()), (&*ns, &*sa));
+            let json = serde_json::to_string(&id).unwrap();
+            prop_assert_eq!(serde_json::from_str::<SpiffeId>(&json).unwrap(), id);
+        }
+
+        #[test]
+        fn whatever_parses_prints_the_same(text in ".{0,80}") {
+            if let Ok(domain) = text.parse::<TrustDomain>() {
+                prop_assert_eq!(domain.to_string(), text.as_str());
+            }
+            if let Ok(id) = text.parse::<SpiffeId>() {
+                prop_assert_eq!(id.to_string(), text);
+            }
+        }
+
+        #[test]
+        fn nearly_an_id_prints_the_same_or_is_refused(
+            text in "(spiffe://)?[a-zA-Z0-9._:@%-]{0,12}(/|//)?(ns|NS)?/[a-z0-9._~-]{0,9}/(sa)?/[a-zA-Z0-9.%-]{0,9}[/?#]?"
+        ) {
+            if let Ok(id) = text.parse::<SpiffeId>() {
+                prop_assert_eq!(id.to_string(), text);
+            }
+        }
+    }
+
+    #[test]
+    fn everything_but_a_service_accounts_id_is_refused() {
+        for text in [
+            "",
+            "spiffe://",
+            "spiffe:///ns/shop/sa/orders",
+            "spiffe://cluster.local",
+            "spiffe://cluster.local/",
+            "spiffe://cluster.local/ns/shop/sa",
+            "spiffe://cluster.local/ns/shop/sa/",
+            "spiffe://cluster.local/ns//sa/orders",
+            "spiffe://cluster.local/ns/shop/sa/orders/",
+            "spiffe://cluster.local/ns/shop/sa/orders/x",
+            "spiffe://cluster.local//ns/shop/sa/orders",
+            "spiffe://cluster.local/ns/shop/sa/orders?a",
+            "spiffe://cluster.local/ns/shop/sa/orders#a",
+            "spiffe://cluster.local/ns/shop/sa/..",
+            "spiffe://cluster.local/ns/../sa/orders",
+            "spiffe://cluster.local/ns/shop/sa/%6frders",
+            "spiffe://cluster.local/ns/a.b/sa/orders",
+            "spiffe://cluster.local/ns/shop/sa/Orders",
+            "spiffe://Cluster.local/ns/shop/sa/orders",
+            "SPIFFE://cluster.local/ns/shop/sa/orders",
+            "spiffe://user@cluster.local/ns/shop/sa/orders",
+            "spiffe://cluster.local:80/ns/shop/sa/orders",
+            "https://cluster.local/ns/shop/sa/orders",
+            " spiffe://cluster.local/ns/shop/sa/orders",
+            "spiffe://cluster.local/ns/shop/sa/orders\n",
+            "spiffe://cluster.local/ns/shop/sa/orders\0",
+            "spiffe://cluster.local/sa/orders/ns/shop",
+        ] {
+            assert!(text.parse::<SpiffeId>().is_err(), "{text:?}");
+        }
+        let long = format!("spiffe://{}/ns/a/sa/b", "a".repeat(256));
+        assert!(long.parse::<SpiffeId>().is_err());
+    }
+
+    #[test]
+    fn the_longest_id_is_within_the_specifications_2048_bytes() {
+        let trust_domain: TrustDomain = "a".repeat(255).parse().unwrap();
+        let account = ["a"; 127].join(".");
+        let id = SpiffeId::new(&trust_domain, &"n".repeat(63), &account).unwrap();
+        assert!(id.to_string().len() <= 2048);
+    }
+
+    #[test]
+    fn the_control_planes_id_is_an_ordinary_one() {
+        let id = control_plane_id(&"cluster.local".parse().unwrap());
+        assert_eq!(id.to_string(), "spiffe://cluster.local/ns/pillion-system/sa/pillion-control-plane");
+        assert_eq!(id.to_string().parse(), Ok(id));
+    }
 }

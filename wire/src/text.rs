@@ -32,3 +32,16 @@ pub(crate) fn excerpt(text: &str) -> String {
     }
     head
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn excerpts_end_at_a_character_and_stay_short() {
+        assert_eq!(excerpt("orders"), "orders");
+        let long = excerpt(&"é".repeat(10_000));
+        assert_eq!(long.chars().count(), 129);
+        assert!(long.ends_with('…'));
+    }
+}

@@ -6,6 +6,11 @@
 //! this module names that crate. It also keeps the type URLs, by which
 //! resources and extensions are told apart (xDS protocol, "Resource Types"),
 //! and packs and unpacks [`Any`].
+//!
+//! Maps in these messages are hash maps, whose entries are encoded in an order
+//! that differs from one value to the next: equal messages may have different
+//! bytes. Compare messages, never their encodings; a version must be computed
+//! from something else when a map may hold more than one entry.
 
 use prost::{DecodeError, Message};
 
@@ -35,8 +40,8 @@ pub use envoy_types::pb::envoy::r#type::matcher::v3 as matcher;
 pub use envoy_types::pb::envoy::r#type::v3 as envoy_type;
 pub use envoy_types::pb::google::protobuf as wkt;
 pub use envoy_types::pb::google::protobuf::{
-    Any, BoolValue, BytesValue, DoubleValue, Duration, Empty, FloatValue, Int32Value, Int64Value,
-    ListValue, NullValue, StringValue, Struct, Timestamp, UInt32Value, UInt64Value, Value, value,
+    Any, BoolValue, BytesValue, DoubleValue, Duration, Empty, FloatValue, Int32Value, Int64Value, ListValue, NullValue,
+    StringValue, Struct, Timestamp, UInt32Value, UInt64Value, Value, value,
 };
 pub use envoy_types::pb::google::rpc;
 
@@ -51,18 +56,15 @@ pub mod discovery {
     };
 
     pub use self::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
-    pub use self::aggregated_discovery_service_server::{
-        AggregatedDiscoveryService, AggregatedDiscoveryServiceServer,
-    };
+    pub use self::aggregated_discovery_service_server::{AggregatedDiscoveryService, AggregatedDiscoveryServiceServer};
 }
 
 /// The client status discovery service (CSDS, gRFC A40): what configuration a
 /// client holds, and in which state.
 pub mod status {
     pub use envoy_types::pb::envoy::service::status::v3::{
-        ClientConfig, ClientConfigStatus, ClientStatusRequest, ClientStatusResponse, ConfigStatus,
-        PerXdsConfig, client_config, client_status_discovery_service_client,
-        client_status_discovery_service_server, per_xds_config,
+        ClientConfig, ClientConfigStatus, ClientStatusRequest, ClientStatusResponse, ConfigStatus, PerXdsConfig,
+        client_config, client_status_discovery_service_client, client_status_discovery_service_server, per_xds_config,
     };
 
     pub use self::client_status_discovery_service_client::ClientStatusDiscoveryServiceClient;
@@ -83,30 +85,27 @@ pub mod type_url {
     /// Resource: `envoy.config.cluster.v3.Cluster` (CDS).
     pub const CLUSTER: &str = "type.googleapis.com/envoy.config.cluster.v3.Cluster";
     /// Resource: `envoy.config.endpoint.v3.ClusterLoadAssignment` (EDS).
-    pub const ENDPOINTS: &str =
-        "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment";
+    pub const ENDPOINTS: &str = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment";
     /// Resource: `envoy.extensions.transport_sockets.tls.v3.Secret` (SDS).
     pub const SECRET: &str = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret";
 
     /// Network filter: the HTTP connection manager.
-    pub const HCM: &str = "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
+    pub const HCM: &str =
+        "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
     /// Network filter: the TCP proxy.
-    pub const TCP_PROXY: &str =
-        "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy";
+    pub const TCP_PROXY: &str = "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy";
     /// HTTP filter: the router, which must be the last one (gRFC A39).
     pub const ROUTER: &str = "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router";
     /// HTTP filter: role-based access control (gRFC A41).
     pub const HTTP_RBAC: &str = "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC";
 
     /// Transport socket of a cluster: TLS (gRFC A29).
-    pub const UPSTREAM_TLS: &str =
-        "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext";
+    pub const UPSTREAM_TLS: &str = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext";
     /// Transport socket of a filter chain: TLS (gRFC A29).
     pub const DOWNSTREAM_TLS: &str =
         "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext";
     /// Transport socket: plaintext.
-    pub const RAW_BUFFER: &str =
-        "type.googleapis.com/envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer";
+    pub const RAW_BUFFER: &str = "type.googleapis.com/envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer";
 
     /// Key and type of a cluster's HTTP versions, in
     /// `Cluster.typed_extension_protocol_options` (where the key has no
@@ -114,24 +113,22 @@ pub mod type_url {
     pub const HTTP_PROTOCOL_OPTIONS: &str =
         "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
     /// Key of [`HTTP_PROTOCOL_OPTIONS`] in the map that holds it.
-    pub const HTTP_PROTOCOL_OPTIONS_KEY: &str =
-        "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
+    pub const HTTP_PROTOCOL_OPTIONS_KEY: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 
     /// Listener filter of Envoy: detects HTTP.
     pub const HTTP_INSPECTOR: &str =
         "type.googleapis.com/envoy.extensions.filters.listener.http_inspector.v3.HttpInspector";
     /// Listener filter of Envoy: finds where an intercepted connection went.
-    pub const ORIGINAL_DST: &str =
-        "type.googleapis.com/envoy.extensions.filters.listener.original_dst.v3.OriginalDst";
+    pub const ORIGINAL_DST: &str = "type.googleapis.com/envoy.extensions.filters.listener.original_dst.v3.OriginalDst";
     /// Listener filter of Envoy: detects TLS.
     pub const TLS_INSPECTOR: &str =
         "type.googleapis.com/envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector";
 
     /// Load-balancing policy: least request (gRFC A48).
-    pub const LEAST_REQUEST: &str = "type.googleapis.com/envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest";
+    pub const LEAST_REQUEST: &str =
+        "type.googleapis.com/envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest";
     /// Load-balancing policy: ring hash (gRFC A42).
-    pub const RING_HASH: &str =
-        "type.googleapis.com/envoy.extensions.load_balancing_policies.ring_hash.v3.RingHash";
+    pub const RING_HASH: &str = "type.googleapis.com/envoy.extensions.load_balancing_policies.ring_hash.v3.RingHash";
     /// Load-balancing policy: round robin (gRFC A52).
     pub const ROUND_ROBIN: &str =
         "type.googleapis.com/envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin";
@@ -142,10 +139,7 @@ pub mod type_url {
 
 /// Packs a message under the type URL that names it, one of [`type_url`].
 pub fn pack<M: Message>(url: &str, message: &M) -> Any {
-    Any {
-        type_url: url.to_owned(),
-        value: message.encode_to_vec(),
-    }
+    Any { type_url: url.to_owned(), value: message.encode_to_vec() }
 }
 
 /// Unpacks a message that must be of the type named by `url`.
@@ -154,15 +148,9 @@ pub fn pack<M: Message>(url: &str, message: &M) -> Any {
 /// When `any` is of another type, or its bytes are not such a message.
 pub fn unpack<M: Message + Default>(url: &str, any: &Any) -> Result<M, UnpackError> {
     if any.type_url != url {
-        return Err(UnpackError::Type {
-            wanted: url.to_owned(),
-            found: crate::text::excerpt(&any.type_url),
-        });
+        return Err(UnpackError::Type { wanted: url.to_owned(), found: crate::text::excerpt(&any.type_url) });
     }
-    M::decode(any.value.as_slice()).map_err(|source| UnpackError::Decode {
-        url: url.to_owned(),
-        source,
-    })
+    M::decode(any.value.as_slice()).map_err(|source| UnpackError::Decode { url: url.to_owned(), source })
 }
 
 /// Why an [`Any`] does not hold what was wanted.
@@ -185,4 +173,69 @@ pub enum UnpackError {
         /// What the decoder says.
         source: DecodeError,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use prost::Name;
+
+    use super::*;
+
+    /// The constants are typed by hand; the generated code knows them too.
+    #[test]
+    fn type_urls_are_those_of_the_messages() {
+        for (constant, generated) in [
+            (type_url::LISTENER, listener::Listener::type_url()),
+            (type_url::ROUTE, route::RouteConfiguration::type_url()),
+            (type_url::CLUSTER, cluster::Cluster::type_url()),
+            (type_url::ENDPOINTS, endpoint::ClusterLoadAssignment::type_url()),
+            (type_url::SECRET, tls::Secret::type_url()),
+            (type_url::HCM, hcm::HttpConnectionManager::type_url()),
+            (type_url::TCP_PROXY, tcp_proxy::TcpProxy::type_url()),
+            (type_url::ROUTER, router::Router::type_url()),
+            (type_url::HTTP_RBAC, http_rbac::Rbac::type_url()),
+            (type_url::UPSTREAM_TLS, tls::UpstreamTlsContext::type_url()),
+            (type_url::DOWNSTREAM_TLS, tls::DownstreamTlsContext::type_url()),
+            (type_url::RAW_BUFFER, raw_buffer::RawBuffer::type_url()),
+            (type_url::HTTP_PROTOCOL_OPTIONS, upstream_http::HttpProtocolOptions::type_url()),
+            (type_url::HTTP_INSPECTOR, http_inspector::HttpInspector::type_url()),
+            (type_url::ORIGINAL_DST, original_dst::OriginalDst::type_url()),
+            (type_url::TLS_INSPECTOR, tls_inspector::TlsInspector::type_url()),
+            (type_url::LEAST_REQUEST, least_request::LeastRequest::type_url()),
+            (type_url::RING_HASH, ring_hash::RingHash::type_url()),
+            (type_url::ROUND_ROBIN, round_robin::RoundRobin::type_url()),
+            (type_url::WRR_LOCALITY, wrr_locality::WrrLocality::type_url()),
+        ] {
+            assert_eq!(constant, generated);
+        }
+        assert_eq!(type_url::HTTP_PROTOCOL_OPTIONS_KEY, upstream_http::HttpProtocolOptions::full_name());
+    }
+
+    proptest! {
+        #[test]
+        fn messages_survive_packing(name in ".{0,20}", seconds in any::<i64>(), ignore in any::<bool>()) {
+            let cluster = cluster::Cluster {
+                name,
+                connect_timeout: Some(Duration { seconds, nanos: 0 }),
+                ignore_health_on_host_removal: ignore,
+                ..cluster::Cluster::default()
+            };
+            let any = pack(type_url::CLUSTER, &cluster);
+            prop_assert_eq!(unpack(type_url::CLUSTER, &any), Ok(cluster));
+            let other = unpack::<listener::Listener>(type_url::LISTENER, &any);
+            let is_type_error = matches!(other, Err(UnpackError::Type { .. }));
+            prop_assert!(is_type_error);
+        }
+
+        #[test]
+        fn arbitrary_bytes_are_unpacked_or_refused(value in prop::collection::vec(any::<u8>(), 0..200)) {
+            let type_url = type_url::LISTENER.to_owned();
+            let any = Any { type_url, value };
+            if let Err(error) = unpack::<listener::Listener>(type_url::LISTENER, &any) {
+                let is_decode_error = matches!(error, UnpackError::Decode { .. });
+                prop_assert!(is_decode_error);
+            }
+        }
+    }
 }

@@ -7,9 +7,7 @@ use tonic::codegen::{Body as HttpBody, Bytes, InterceptedService, StdError};
 use tonic::service::Interceptor;
 use tonic::{GrpcMethod, IntoRequest, Response, Status};
 
-use super::{
-    CREATE_CERTIFICATE_PATH, CreateCertificateRequest, CreateCertificateResponse, SERVICE_NAME,
-};
+use super::{CREATE_CERTIFICATE_PATH, CreateCertificateRequest, CreateCertificateResponse, SERVICE_NAME};
 
 /// Asks a CA for certificates. Cheap to clone when its transport is.
 #[derive(Debug, Clone)]
@@ -26,25 +24,18 @@ where
 {
     /// A client over `transport`, such as a `tonic::transport::Channel`.
     pub fn new(transport: T) -> Self {
-        Self {
-            inner: Grpc::new(transport),
-        }
+        Self { inner: Grpc::new(transport) }
     }
 
     /// A client over a transport that does not know the server's address by
     /// itself: `origin` supplies scheme and authority.
     pub fn with_origin(transport: T, origin: http::Uri) -> Self {
-        Self {
-            inner: Grpc::with_origin(transport, origin),
-        }
+        Self { inner: Grpc::with_origin(transport, origin) }
     }
 
     /// A client that passes each request through `interceptor`, which may add
     /// credentials.
-    pub fn with_interceptor<F>(
-        transport: T,
-        interceptor: F,
-    ) -> IstioCertificateServiceClient<InterceptedService<T, F>>
+    pub fn with_interceptor<F>(transport: T, interceptor: F) -> IstioCertificateServiceClient<InterceptedService<T, F>>
     where
         F: Interceptor,
         T::ResponseBody: Default,
@@ -90,11 +81,7 @@ where
             .map_err(|error| Status::unknown(format!("service was not ready: {}", error.into())))?;
         let path = http::uri::PathAndQuery::from_static(CREATE_CERTIFICATE_PATH);
         let mut request = request.into_request();
-        request
-            .extensions_mut()
-            .insert(GrpcMethod::new(SERVICE_NAME, "CreateCertificate"));
-        self.inner
-            .unary(request, path, tonic_prost::ProstCodec::default())
-            .await
+        request.extensions_mut().insert(GrpcMethod::new(SERVICE_NAME, "CreateCertificate"));
+        self.inner.unary(request, path, tonic_prost::ProstCodec::default()).await
     }
 }

@@ -6,16 +6,12 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use tonic::body::Body;
-use tonic::codegen::{
-    Body as HttpBody, BoxFuture, InterceptedService, Service, StdError, async_trait,
-};
+use tonic::codegen::{Body as HttpBody, BoxFuture, InterceptedService, Service, StdError, async_trait};
 use tonic::server::{Grpc, NamedService, UnaryService};
 use tonic::service::Interceptor;
 use tonic::{Request, Response, Status};
 
-use super::{
-    CREATE_CERTIFICATE_PATH, CreateCertificateRequest, CreateCertificateResponse, SERVICE_NAME,
-};
+use super::{CREATE_CERTIFICATE_PATH, CreateCertificateRequest, CreateCertificateResponse, SERVICE_NAME};
 
 /// What a CA does.
 #[async_trait]
@@ -48,18 +44,11 @@ impl<T> IstioCertificateServiceServer<T> {
 
     /// A server for a CA that others hold as well.
     pub fn from_arc(inner: Arc<T>) -> Self {
-        Self {
-            inner,
-            max_decoding_message_size: None,
-            max_encoding_message_size: None,
-        }
+        Self { inner, max_decoding_message_size: None, max_encoding_message_size: None }
     }
 
     /// A server that passes each request through `interceptor` first.
-    pub fn with_interceptor<F: Interceptor>(
-        inner: T,
-        interceptor: F,
-    ) -> InterceptedService<Self, F> {
+    pub fn with_interceptor<F: Interceptor>(inner: T, interceptor: F) -> InterceptedService<Self, F> {
         InterceptedService::new(Self::new(inner), interceptor)
     }
 
@@ -97,13 +86,10 @@ where
             return Box::pin(async { Ok(unimplemented_response()) });
         }
         let method = CreateCertificate(Arc::clone(&self.inner));
-        let (decoding, encoding) = (
-            self.max_decoding_message_size,
-            self.max_encoding_message_size,
-        );
+        let (decoding, encoding) = (self.max_decoding_message_size, self.max_encoding_message_size);
         Box::pin(async move {
-            let mut grpc = Grpc::new(tonic_prost::ProstCodec::default())
-                .apply_max_message_size_config(decoding, encoding);
+            let mut grpc =
+                Grpc::new(tonic_prost::ProstCodec::default()).apply_max_message_size_config(decoding, encoding);
             Ok(grpc.unary(method, request).await)
         })
     }
