@@ -17,4 +17,5 @@ pub mod route;
 pub mod slot;
 pub mod snapshot;
 pub mod telemetry;
+pub mod tls;
 pub mod upstream;
