@@ -11,6 +11,7 @@
 //! Imports go down only; `tests/layering.rs` holds that.
 
 pub mod balance;
+pub mod bootstrap;
 pub mod config;
 pub mod identity;
 pub mod route;
