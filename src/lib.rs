@@ -11,10 +11,12 @@
 //! Imports go down only; `tests/layering.rs` holds that.
 
 pub mod balance;
+pub mod bootstrap;
 pub mod config;
 pub mod identity;
 pub mod route;
 pub mod slot;
 pub mod snapshot;
 pub mod telemetry;
+pub mod tls;
 pub mod upstream;

@@ -1,0 +1,173 @@
+//! The settings as said: every one optional, the same names in all three places.
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{CommandFactory, Parser};
+use serde::Deserialize;
+
+use super::BootstrapError;
+use super::value::{AccessLog, Span, Switch, TcpBinding};
+
+/// The Pillion sidecar: takes over a workload's inbound and outbound traffic.
+///
+/// Every setting can also be given in the environment, as PILLION_ and its name in upper case
+/// (PILLION_CONTROL_PLANE), and in a JSON file, by its name with underscores ("control_plane").
+/// A flag wins over the environment, and that over the file.
+///
+/// Durations are written like 500ms, 4s, 5m, 1h30m, 1d. Port 0 lets the system choose.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Parser, Deserialize)]
+#[command(name = "pillion-proxy", version)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Settings {
+    /// JSON file with settings [default: none]
+    #[arg(long, value_name = "FILE")]
+    #[serde(skip)]
+    pub(super) bootstrap: Option<PathBuf>,
+    /// Name of our workload, unique in its namespace [required]
+    #[arg(long, value_name = "NAME")]
+    pub(super) workload: Option<String>,
+    /// Namespace of our workload [default: default]
+    #[arg(long, value_name = "NAME")]
+    pub(super) namespace: Option<String>,
+    /// Service account of our workload; with the namespace, its identity [default: default]
+    #[arg(long, value_name = "NAME")]
+    pub(super) service_account: Option<String>,
+    /// Trust domain of the mesh [default: cluster.local]
+    #[arg(long, value_name = "NAME")]
+    pub(super) trust_domain: Option<String>,
+    /// Address of the control plane [required]
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(super) control_plane: Option<String>,
+    /// PEM file with the roots of the mesh; read again when it changes [required]
+    #[arg(long, value_name = "FILE")]
+    pub(super) control_plane_root: Option<PathBuf>,
+    /// File with the token that proves our service account; read again at each use [required]
+    #[arg(long, value_name = "FILE")]
+    pub(super) join_token_file: Option<PathBuf>,
+    /// Lifetime of our certificates; renewed at half of it [default: 24h]
+    #[arg(long, value_name = "DURATION")]
+    pub(super) certificate_lifetime: Option<Span>,
+    /// Port on which the mesh reaches our workload, or "off" [default: off]
+    #[arg(long, value_name = "IP:PORT")]
+    pub(super) mesh: Option<Switch>,
+    /// Port that takes the application's outbound HTTP, or "off" [default: 127.0.0.1:15001]
+    #[arg(long, value_name = "IP:PORT")]
+    pub(super) outbound_http: Option<Switch>,
+    /// Local TCP port that leads to one destination; repeat it, or separate by commas [default: none]
+    #[arg(long, value_name = "IP:PORT=HOST:PORT", value_delimiter = ',')]
+    pub(super) tcp: Option<Vec<TcpBinding>>,
+    /// Admin page; keep it on localhost [default: 127.0.0.1:15000]
+    #[arg(long, value_name = "IP:PORT")]
+    pub(super) admin: Option<SocketAddr>,
+    /// Readiness: GET /healthz/ready [default: 0.0.0.0:15021]
+    #[arg(long, value_name = "IP:PORT")]
+    pub(super) health: Option<SocketAddr>,
+    /// Threads that carry traffic [default: the CPU limit]
+    #[arg(long, value_name = "COUNT")]
+    pub(super) workers: Option<usize>,
+    /// Connections served at once, per set of listeners [default: 10000]
+    #[arg(long, value_name = "COUNT")]
+    pub(super) max_connections: Option<usize>,
+    /// Streams that one HTTP/2 client may have open [default: 1024]
+    #[arg(long, value_name = "COUNT")]
+    pub(super) h2_max_concurrent_streams: Option<u32>,
+    /// Largest request head in bytes [default: 61440]
+    #[arg(long, value_name = "BYTES")]
+    pub(super) max_header_bytes: Option<u32>,
+    /// Most fields of a request head [default: 100]
+    #[arg(long, value_name = "COUNT")]
+    pub(super) max_headers: Option<usize>,
+    /// Longest wait for a complete request head [default: 10s]
+    #[arg(long, value_name = "DURATION")]
+    pub(super) head_timeout: Option<Span>,
+    /// Longest TLS handshake of a caller [default: 10s]
+    #[arg(long, value_name = "DURATION")]
+    pub(super) tls_timeout: Option<Span>,
+    /// How long a caller's connection may be without a request [default: 1h]
+    #[arg(long, value_name = "DURATION")]
+    pub(super) idle_timeout: Option<Span>,
+    /// Longest wait for a connection to a host, unless its cluster says otherwise [default: 5s]
+    #[arg(long, value_name = "DURATION")]
+    pub(super) connect_timeout: Option<Span>,
+    /// Longest wait for the control plane to say where a new destination is [default: 5s]
+    #[arg(long, value_name = "DURATION")]
+    pub(super) discovery_timeout: Option<Span>,
+    /// How long a pooled connection to a host is kept without a request [default: 90s]
+    #[arg(long, value_name = "DURATION")]
+    pub(super) upstream_idle_timeout: Option<Span>,
+    /// How long requests in flight may take to finish when stopping [default: 30s]
+    #[arg(long, value_name = "DURATION")]
+    pub(super) drain_deadline: Option<Span>,
+    /// Which requests are logged: off, errors, all [default: errors]
+    #[arg(long, value_name = "WHICH")]
+    pub(super) access_log: Option<AccessLog>,
+    /// What is logged, such as "info" or "info,pillion_proxy::discovery=debug" [default: info]
+    #[arg(long, value_name = "FILTER")]
+    pub(super) log: Option<String>,
+}
+
+impl Settings {
+    pub(super) fn from_args(args: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
+        Self::try_parse_from(args)
+    }
+
+    /// Variables are read as the flags that they stand for, so that both accept the same.
+    pub(super) fn from_environment(variables: &HashMap<OsString, OsString>) -> Result<Self, clap::Error> {
+        let mut args = vec![OsString::from("pillion-proxy")];
+        for argument in Self::command().get_arguments() {
+            let Some(flag) = argument.get_long() else { continue };
+            let variable = format!("PILLION_{}", argument.get_id().as_str().to_ascii_uppercase());
+            if let Some(value) = variables.get(&OsString::from(variable)).filter(|value| !value.is_empty()) {
+                let mut arg = OsString::from(format!("--{flag}="));
+                arg.push(value);
+                args.push(arg);
+            }
+        }
+        Self::try_parse_from(args)
+    }
+
+    pub(super) fn from_file(path: PathBuf) -> Result<Self, BootstrapError> {
+        let text = match std::fs::read(&path) {
+            Ok(text) => text,
+            Err(source) => return Err(BootstrapError::Unreadable { path, source }),
+        };
+        serde_json::from_slice(&text).map_err(|source| BootstrapError::Malformed { path, source })
+    }
+
+    /// These settings, and those of `lower` where this one is silent.
+    pub(super) fn or(self, lower: Self) -> Self {
+        Self {
+            bootstrap: self.bootstrap.or(lower.bootstrap),
+            workload: self.workload.or(lower.workload),
+            namespace: self.namespace.or(lower.namespace),
+            service_account: self.service_account.or(lower.service_account),
+            trust_domain: self.trust_domain.or(lower.trust_domain),
+            control_plane: self.control_plane.or(lower.control_plane),
+            control_plane_root: self.control_plane_root.or(lower.control_plane_root),
+            join_token_file: self.join_token_file.or(lower.join_token_file),
+            certificate_lifetime: self.certificate_lifetime.or(lower.certificate_lifetime),
+            mesh: self.mesh.or(lower.mesh),
+            outbound_http: self.outbound_http.or(lower.outbound_http),
+            tcp: self.tcp.or(lower.tcp),
+            admin: self.admin.or(lower.admin),
+            health: self.health.or(lower.health),
+            workers: self.workers.or(lower.workers),
+            max_connections: self.max_connections.or(lower.max_connections),
+            h2_max_concurrent_streams: self.h2_max_concurrent_streams.or(lower.h2_max_concurrent_streams),
+            max_header_bytes: self.max_header_bytes.or(lower.max_header_bytes),
+            max_headers: self.max_headers.or(lower.max_headers),
+            head_timeout: self.head_timeout.or(lower.head_timeout),
+            tls_timeout: self.tls_timeout.or(lower.tls_timeout),
+            idle_timeout: self.idle_timeout.or(lower.idle_timeout),
+            connect_timeout: self.connect_timeout.or(lower.connect_timeout),
+            discovery_timeout: self.discovery_timeout.or(lower.discovery_timeout),
+            upstream_idle_timeout: self.upstream_idle_timeout.or(lower.upstream_idle_timeout),
+            drain_deadline: self.drain_deadline.or(lower.drain_deadline),
+            access_log: self.access_log.or(lower.access_log),
+            log: self.log.or(lower.log),
+        }
+    }
+}
