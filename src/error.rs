@@ -143,18 +143,14 @@ impl ProxyError {
         let (code, flag, status, grpc) = match self {
             Self::BadAuthority(_) => ("bad_authority", "DPE", StatusCode::BAD_REQUEST, INVALID_ARGUMENT),
             Self::BadRequest(_) => ("bad_request", "DPE", StatusCode::BAD_REQUEST, INVALID_ARGUMENT),
-            Self::PlaintextRefused(_) => {
-                ("plaintext_refused", "UAEX", StatusCode::FORBIDDEN, PERMISSION_DENIED)
-            }
+            Self::PlaintextRefused(_) => ("plaintext_refused", "UAEX", StatusCode::FORBIDDEN, PERMISSION_DENIED),
             Self::UnknownPort(_) => ("unknown_port", "NR", StatusCode::NOT_FOUND, UNIMPLEMENTED),
             Self::ClientGone => ("client_gone", "DC", client_closed_request(), CANCELLED),
             Self::UnknownDestination(_) => ("unknown_destination", "NC", StatusCode::BAD_GATEWAY, UNAVAILABLE),
             Self::WrongProtocol(..) => ("wrong_protocol", "NR", StatusCode::BAD_GATEWAY, UNIMPLEMENTED),
             Self::NoRoute(_) => ("no_route", "NR", StatusCode::NOT_FOUND, UNIMPLEMENTED),
             Self::InvalidBackend(_) => ("invalid_backend", "NC", StatusCode::INTERNAL_SERVER_ERROR, UNAVAILABLE),
-            Self::DiscoveryTimeout(_) => {
-                ("discovery_timeout", "NC", StatusCode::GATEWAY_TIMEOUT, DEADLINE_EXCEEDED)
-            }
+            Self::DiscoveryTimeout(_) => ("discovery_timeout", "NC", StatusCode::GATEWAY_TIMEOUT, DEADLINE_EXCEEDED),
             Self::DiscoveryOverloaded(_) => {
                 ("discovery_overloaded", "NC", StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE)
             }

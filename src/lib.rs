@@ -2,7 +2,7 @@
 //!
 //! | layer | module |
 //! |---|---|
-//! | 5 | `main`, `app`, `admin` |
+//! | 5 | `main`, `app`, `listeners`, `readiness`, `worker`, `admin` |
 //! | 4 | `proxy`: the walk of a request |
 //! | 3 | `discovery`, `snapshot`, `upstream` |
 //! | 2 | `identity`, `tls`, `net`, `http`, `route`, `balance` |
@@ -10,13 +10,26 @@
 //!
 //! Imports go down only; `tests/layering.rs` holds that.
 
+pub mod admin;
+mod app;
 pub mod balance;
 pub mod bootstrap;
 pub mod config;
+pub mod discovery;
+pub mod drain;
+pub mod error;
+pub mod http;
 pub mod identity;
+pub mod listeners;
+pub mod net;
+pub mod proxy;
+pub mod readiness;
 pub mod route;
 pub mod slot;
 pub mod snapshot;
 pub mod telemetry;
 pub mod tls;
 pub mod upstream;
+pub mod worker;
+
+pub use app::main;

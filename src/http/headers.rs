@@ -17,22 +17,14 @@ const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     let named: Vec<HeaderName> =
         list(headers, &CONNECTION).filter_map(|name| HeaderName::try_from(name).ok()).collect();
-    let trailers = list(headers, &TE).any(|coding| {
-        coding.split(';').next().is_some_and(|name| name.trim().eq_ignore_ascii_case("trailers"))
-    });
+    let trailers = list(headers, &TE)
+        .any(|coding| coding.split(';').next().is_some_and(|name| name.trim().eq_ignore_ascii_case("trailers")));
     for name in named.iter().filter(|name| **name != TRAILER && **name != http::header::HOST) {
         headers.remove(name);
     }
-    for name in [
-        CONNECTION,
-        KEEP_ALIVE,
-        PROXY_CONNECTION,
-        PROXY_AUTHORIZATION,
-        TE,
-        TRANSFER_ENCODING,
-        UPGRADE,
-        HTTP2_SETTINGS,
-    ] {
+    for name in
+        [CONNECTION, KEEP_ALIVE, PROXY_CONNECTION, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE, HTTP2_SETTINGS]
+    {
         headers.remove(name);
     }
     if trailers {
@@ -42,8 +34,7 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
 
 /// Removes all fields that only sidecars may set.
 pub fn strip_mesh(headers: &mut HeaderMap) {
-    let ours: Vec<HeaderName> =
-        headers.keys().filter(|name| name.as_str().starts_with(MESH_PREFIX)).cloned().collect();
+    let ours: Vec<HeaderName> = headers.keys().filter(|name| name.as_str().starts_with(MESH_PREFIX)).cloned().collect();
     for name in ours {
         headers.remove(name);
     }
@@ -58,7 +49,12 @@ pub fn upgrade_token(headers: &HeaderMap) -> Option<HeaderValue> {
 
 /// The members of a comma-separated list field.
 fn list<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
-    headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')).map(str::trim)
+    headers
+        .get_all(name)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
 }
 
 #[cfg(test)]
@@ -80,7 +76,8 @@ mod tests {
             ("transfer-encoding", "chunked"),
         ]);
         strip_hop_by_hop(&mut fields);
-        let left: Vec<_> = fields.iter().map(|(name, value)| format!("{name}: {}", value.to_str().expect("text"))).collect();
+        let left: Vec<_> =
+            fields.iter().map(|(name, value)| format!("{name}: {}", value.to_str().expect("text"))).collect();
         assert_eq!(left.len(), 3, "{left:?}");
         assert!(left.contains(&"host: a".to_owned()) && left.contains(&"te: trailers".to_owned()));
     }

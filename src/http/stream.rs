@@ -25,11 +25,7 @@ const CHUNK: usize = 16 << 10;
 /// A body to send, and the stream that writes into it and reads from the body `incoming`, once that is known.
 pub fn duplex() -> (Body, impl FnOnce(Incoming) -> Duplex) {
     let (sender, receiver) = mpsc::channel(QUEUE);
-    (Body::fed(receiver), |incoming| Duplex {
-        incoming,
-        chunk: Bytes::new(),
-        sender: PollSender::new(sender),
-    })
+    (Body::fed(receiver), |incoming| Duplex { incoming, chunk: Bytes::new(), sender: PollSender::new(sender) })
 }
 
 /// See [`duplex`].

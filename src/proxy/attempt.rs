@@ -42,7 +42,7 @@ pub(super) enum Lease {
     /// To be given back at the end.
     Http1(Lease1),
     /// Given back by dropping.
-    Http2(#[expect(dead_code, reason = "held for its drop, which gives the place back")] Lease2),
+    Http2(Lease2),
 }
 
 /// A response that has begun.

@@ -119,7 +119,11 @@ pub(super) fn clean(headers: &mut HeaderMap, from_mesh: bool, record: &mut Recor
     strip_hop_by_hop(headers);
     strip_mesh(headers);
     if let Some(reason) = reason {
-        record.fail("peer_sidecar", "UC", format!("the peer's sidecar answered: {}", String::from_utf8_lossy(reason.as_bytes())));
+        record.fail(
+            "peer_sidecar",
+            "UC",
+            format!("the peer's sidecar answered: {}", String::from_utf8_lossy(reason.as_bytes())),
+        );
         headers.insert(HeaderName::from_static(REASON_HEADER), reason);
     }
 }

@@ -1,5 +1,6 @@
 //! Inbound planning: which port of our application a caller means, and whether it may.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::request;
@@ -46,7 +47,8 @@ pub(super) fn tunnel_port(
     let port = authority.port_u16().ok_or(ProxyError::BadRequest("CONNECT without a port"))?;
     let host = authority.host().trim_start_matches('[').trim_end_matches(']');
     let ours = worker.shared.settings.mesh.map(|mesh| mesh.ip());
-    let address = host.parse().map_err(|_invalid| ProxyError::BadRequest("CONNECT to something else than ip:port"))?;
+    let address: IpAddr =
+        host.parse().map_err(|_invalid| ProxyError::BadRequest("CONNECT to something else than ip:port"))?;
     if ours.is_some_and(|ours| !ours.is_unspecified() && ours != address) {
         return Err(ProxyError::UnknownPort(authority.to_string()));
     }
@@ -67,7 +69,9 @@ fn named_port(request: &request::Parts) -> Result<&str, ProxyError> {
 fn served(worker: &Worker, port: &str) -> Result<InboundPort, ProxyError> {
     let inbound = worker.shared.inbound.load();
     let known = inbound.as_ref().as_ref().zip(port.parse::<u16>().ok());
-    known.and_then(|(inbound, port)| inbound.ports.get(&port).cloned()).ok_or_else(|| ProxyError::UnknownPort(port.to_owned()))
+    known
+        .and_then(|(inbound, port)| inbound.ports.get(&port).cloned())
+        .ok_or_else(|| ProxyError::UnknownPort(port.to_owned()))
 }
 
 fn note(record: &mut Record, served: &InboundPort) {

@@ -35,7 +35,10 @@ impl ReplyBody {
 
     /// A body that comes from upstream; its connection is given back when it ends.
     pub(super) fn upstream(body: Body, lease: Lease, in_flight: InFlight) -> Self {
-        Self { lease: Some(lease), _in_flight: Some(in_flight), ..Self::local(body) }
+        let mut reply = Self::local(body);
+        reply.lease = Some(lease);
+        reply._in_flight = Some(in_flight);
+        reply
     }
 
     /// Ties the request's story and its turn on the connection to this body.
@@ -117,7 +120,7 @@ fn grpc(status: u8, message: &str) -> Response<ReplyBody> {
     *response.status_mut() = StatusCode::OK;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-    headers.insert("grpc-status", HeaderValue::from(status));
+    headers.insert("grpc-status", HeaderValue::from(u16::from(status)));
     if let Ok(message) = HeaderValue::try_from(percent_encoded(message)) {
         headers.insert("grpc-message", message);
     }

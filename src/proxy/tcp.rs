@@ -115,11 +115,7 @@ pub(super) fn choose(split: &Split, record: &mut Record) -> Upstreams {
 ///
 /// # Cancel safety
 /// What was being opened is closed.
-pub(super) async fn open(
-    worker: &Worker,
-    upstreams: &Upstreams,
-    record: &mut Record,
-) -> Result<Opened, ProxyError> {
+pub(super) async fn open(worker: &Worker, upstreams: &Upstreams, record: &mut Record) -> Result<Opened, ProxyError> {
     let mut tried: Vec<HostKey> = Vec::new();
     let mut last = ProxyError::NoHealthyUpstream(upstreams.name().to_owned());
     while tried.len() < MAX_HOSTS {
@@ -158,7 +154,8 @@ async fn once(worker: &Worker, upstreams: &Upstreams, host: &Arc<Host>) -> Resul
     let address = host.key().dial();
     let lease = worker.pool.http2(host, deadline).await?;
     let answer = lease.sender().try_send_request(connect_request(host)).await;
-    let mut response = answer.map_err(|failed| ProxyError::UpstreamReset { address, detail: failed.error().to_string() })?;
+    let mut response =
+        answer.map_err(|failed| ProxyError::UpstreamReset { address, detail: failed.error().to_string() })?;
     if response.status() != StatusCode::OK {
         let reason = response.headers().get(REASON_HEADER).map(http::HeaderValue::as_bytes);
         return Err(match reason {

@@ -116,8 +116,7 @@ pub(super) async fn upgrade(
     let switched = hyper::upgrade::on(&mut response);
     let (mut parts, incoming) = response.into_parts();
     walk::clean(&mut parts.headers, from_sidecar, record);
-    let upstream =
-        if from_sidecar { End::Bodies(Box::new(upstream_duplex(incoming))) } else { End::Upgrade(switched) };
+    let upstream = if from_sidecar { End::Bodies(Box::new(upstream_duplex(incoming))) } else { End::Upgrade(switched) };
     let (downstream, to_client) = if matches!(client.way, Way::Mesh(_)) {
         parts.status = StatusCode::OK;
         parts.headers.insert(UPGRADE_HEADER, token);

@@ -42,6 +42,11 @@ impl Directory {
         &self.outbound
     }
 
+    /// The slot behind [`Self::outbound`], for the one task that publishes into it.
+    pub fn shared_outbound(&self) -> Arc<Slot<Outbound>> {
+        Arc::clone(&self.outbound)
+    }
+
     /// The target for `destination`, waiting up to `wait` when it has to be asked for.
     ///
     /// # Errors

@@ -99,8 +99,9 @@ impl Split {
         &self.choices[at].1
     }
 
-    /// All clusters.
-    pub fn clusters(&self) -> impl Iterator<Item = &Arc<Cluster>> {
-        self.choices.iter().map(|(_, cluster)| cluster)
+    /// All clusters with their weights.
+    pub fn clusters(&self) -> impl Iterator<Item = (u64, &Arc<Cluster>)> {
+        let starts = std::iter::once(0).chain(self.choices.iter().map(|(end, _)| *end));
+        self.choices.iter().zip(starts).map(|((end, cluster), start)| (end - start, cluster))
     }
 }

@@ -6,31 +6,7 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 
 use prometheus_client::metrics::counter::Counter;
 
-/// Which requests are logged.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Verbosity {
-    /// None.
-    Off,
-    /// Those that the proxy answered itself, and those answered 5xx. The default.
-    #[default]
-    Errors,
-    /// All.
-    All,
-}
-
-impl std::str::FromStr for Verbosity {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "off" => Ok(Self::Off),
-            "errors" => Ok(Self::Errors),
-            "all" => Ok(Self::All),
-            other => Err(format!("`{other}` is none of off, errors, all")),
-        }
-    }
-}
+use crate::bootstrap::AccessLog as Verbosity;
 
 /// Takes lines and writes them on a thread of its own. Cheap to clone.
 #[derive(Clone, Debug)]

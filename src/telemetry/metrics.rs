@@ -154,7 +154,11 @@ impl Metrics {
             "Requests sent again because nothing of them had reached an application, by reason",
             self.upstream_retries.clone(),
         );
-        registry.register("drain_cut", "Connections cut because they outlived the drain deadline", self.drain_cut.clone());
+        registry.register(
+            "drain_cut",
+            "Connections cut because they outlived the drain deadline",
+            self.drain_cut.clone(),
+        );
         registry.register(
             "access_log_dropped",
             "Lines of the access log that were dropped because its reader is slow",

@@ -4,7 +4,7 @@ mod access_log;
 mod metrics;
 mod record;
 
-pub use access_log::{AccessLog, Verbosity};
+pub use access_log::AccessLog;
 pub use metrics::{Metrics, RequestLabels};
 pub use record::Record;
 

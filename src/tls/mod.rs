@@ -2,7 +2,12 @@
 //!
 //! The crypto provider is chosen here and nowhere else.
 
+mod client;
+mod server;
 pub mod verify;
+
+pub use client::TlsClient;
+pub use server::TlsServer;
 
 #[cfg(test)]
 pub(crate) mod test_pki;

@@ -24,10 +24,11 @@ pub(super) async fn connect(tls: &TlsClient, host: &HostKey, deadline: Duration)
         let config = tls.to(&mesh.identity).ok_or(ProxyError::NoIdentity)?;
         // An address as server name sends no SNI; the verifier asks for the SPIFFE id instead.
         let name = ServerName::from(address.ip());
-        let stream = TlsConnector::from(config)
-            .connect(name, tcp)
-            .await
-            .map_err(|source| ProxyError::UpstreamTls { address, expected: mesh.identity.clone(), source })?;
+        let stream = TlsConnector::from(config).connect(name, tcp).await.map_err(|source| ProxyError::UpstreamTls {
+            address,
+            expected: mesh.identity.clone(),
+            source,
+        })?;
         Ok(Transport::Originated(Box::new(stream)))
     };
     timeout(deadline, attempt).await.unwrap_or(Err(ProxyError::ConnectTimeout(address)))

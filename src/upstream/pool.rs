@@ -94,11 +94,8 @@ impl Pool {
     /// A connection that was being made is dropped.
     pub async fn http1(&self, host: &Host, fresh: bool, deadline: Duration) -> Result<Lease1, ProxyError> {
         let peer = self.peer(host.key());
-        while !fresh {
-            let Some(idle) = peer.http1.lock().pop() else { break };
-            if idle.sender.is_ready() {
-                return Ok(Lease1 { sender: idle.sender, reused: true, peer });
-            }
+        if let Some(sender) = peer.kept().filter(|_| !fresh) {
+            return Ok(Lease1 { sender, reused: true, peer });
         }
         let transport = connect(&self.tls, host.key(), deadline).await?;
         let sender = http1(transport).await.map_err(|error| broken(host.key(), &error))?;
@@ -159,13 +156,18 @@ impl Pool {
     }
 
     fn peer(&self, host: &HostKey) -> Arc<Peer> {
-        let key =
-            PeerKey { address: host.dial(), identity: host.mesh.as_ref().map(|mesh| mesh.identity.clone()) };
+        let key = PeerKey { address: host.dial(), identity: host.mesh.as_ref().map(|mesh| mesh.identity.clone()) };
         Arc::clone(self.peers.lock().entry(key).or_default())
     }
 }
 
 impl Peer {
+    /// The HTTP/1.1 connection that was used last and still stands.
+    fn kept(&self) -> Option<Http1> {
+        let mut idle = self.http1.lock();
+        std::iter::from_fn(|| idle.pop()).map(|kept| kept.sender).find(Http1::is_ready)
+    }
+
     fn share(self: &Arc<Self>) -> Option<Lease2> {
         let mut connections = self.http2.lock();
         connections.retain(|shared| !shared.connection.sender.is_closed());
@@ -173,11 +175,8 @@ impl Peer {
     }
 
     fn add(self: &Arc<Self>, connection: Http2) -> Lease2 {
-        let shared = Arc::new(Shared {
-            connection,
-            streams: AtomicUsize::new(1),
-            last_used: Mutex::new(Instant::now()),
-        });
+        let shared =
+            Arc::new(Shared { connection, streams: AtomicUsize::new(1), last_used: Mutex::new(Instant::now()) });
         self.http2.lock().push(Arc::clone(&shared));
         Lease2 { connection: shared, reused: false }
     }

@@ -1,0 +1,112 @@
+//! `/config_dump` and `/clusters`: what is in force, read from the snapshots that requests use.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use serde_json::{Value, json};
+
+use crate::identity::Identity;
+use crate::proxy::Shared;
+use crate::snapshot::{Action, Cluster, Lookup, Route, Split, Target};
+use crate::upstream::Host;
+
+/// Identity, inbound ports and outbound destinations.
+pub(super) fn config(shared: &Shared) -> Value {
+    let identity = shared.identity.load();
+    let inbound = shared.inbound.load();
+    let ports: Vec<Value> = inbound
+        .as_ref()
+        .iter()
+        .flat_map(|inbound| inbound.ports.values())
+        .map(|port| {
+            json!({
+                "port": port.config.port,
+                "application": port.config.application,
+                "protocol": format!("{:?}", port.config.protocol).to_lowercase(),
+                "access": format!("{:?}", port.config.access).to_lowercase(),
+            })
+        })
+        .collect();
+    let outbound = shared.directory.outbound().load();
+    let destinations: BTreeMap<String, Value> = outbound
+        .targets
+        .iter()
+        .map(|(destination, lookup)| {
+            let value = match lookup {
+                Lookup::Known(known) => target(known),
+                Lookup::Unknown => json!("unknown to the control plane"),
+            };
+            (destination.to_string(), value)
+        })
+        .collect();
+    json!({ "identity": identity.as_ref().as_ref().map(certificate), "inbound": ports, "outbound": destinations })
+}
+
+/// Every cluster in use with its hosts.
+pub(super) fn clusters(shared: &Shared) -> Value {
+    let outbound = shared.directory.outbound().load();
+    let mut clusters: BTreeMap<String, Value> = BTreeMap::new();
+    for target in outbound.targets.values().filter_map(|lookup| match lookup {
+        Lookup::Known(target) => Some(target),
+        Lookup::Unknown => None,
+    }) {
+        for cluster in used_by(target) {
+            let hosts: Vec<Value> = cluster.upstream.hosts().iter().map(|known| host(known)).collect();
+            clusters.insert(cluster.config.name.clone(), json!({ "hosts": hosts }));
+        }
+    }
+    json!(clusters)
+}
+
+fn used_by(target: &Target) -> impl Iterator<Item = &Arc<Cluster>> {
+    let routes = target.http.iter().flat_map(|routes| &routes.virtual_hosts).flat_map(|host| &host.routes);
+    let http = routes.filter_map(|route| match &route.action {
+        Action::Forward(split) => Some(split),
+        Action::DirectResponse { .. } => None,
+    });
+    http.chain(&target.tcp).flat_map(Split::clusters).map(|(_, cluster)| cluster)
+}
+
+fn certificate(identity: &Identity) -> Value {
+    let seconds = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    json!({
+        "id": identity.id.to_string(),
+        "not_before": seconds(identity.not_before),
+        "not_after": seconds(identity.not_after),
+        "roots": identity.roots.len(),
+    })
+}
+
+fn target(target: &Target) -> Value {
+    let routes: Option<Vec<Value>> = target
+        .http
+        .as_ref()
+        .map(|routes| routes.virtual_hosts.iter().flat_map(|host| &host.routes).map(route).collect());
+    json!({ "routes": routes, "tcp": target.tcp.as_ref().map(split) })
+}
+
+fn route(route: &Route) -> Value {
+    let action = match &route.action {
+        Action::Forward(clusters) => split(clusters),
+        Action::DirectResponse { status, .. } => json!({ "status": status.as_u16() }),
+    };
+    json!({ "name": &*route.name, "match": format!("{:?}", route.matches), "action": action })
+}
+
+fn split(split: &Split) -> Value {
+    split.clusters().map(|(weight, cluster)| json!({ "cluster": cluster.config.name, "weight": weight })).collect()
+}
+
+fn host(host: &Host) -> Value {
+    let (requests, failures) = host.totals();
+    json!({
+        "address": host.key().address,
+        "mesh_port": host.key().mesh.as_ref().map(|mesh| mesh.port),
+        "identity": host.key().mesh.as_ref().map(|mesh| mesh.identity.to_string()),
+        "in_flight": host.in_flight(),
+        "requests": requests,
+        "connect_failures": failures,
+        "usable": host.is_usable(tokio::time::Instant::now()),
+    })
+}

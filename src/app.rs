@@ -1,0 +1,168 @@
+//! Start and stop: builds every long-lived part once, and is the only place that knows them all.
+//!
+//! The data plane runs on one thread per worker; everything else (xDS, certificates,
+//! admin, signals) on a small runtime of its own, so that neither can starve the other.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+
+use crate::bootstrap::{self, Bootstrap, BootstrapError};
+use crate::drain::Drain;
+use crate::listeners::{Bound, Listeners};
+use crate::proxy::Shared;
+use crate::readiness::Readiness;
+use crate::slot::Slot;
+use crate::snapshot::{Directory, Outbound};
+use crate::telemetry::{AccessLog, Metrics, Telemetry};
+use crate::tls::{TlsClient, TlsServer};
+use crate::{admin, discovery, identity, worker};
+
+/// Destinations that may wait to be looked up.
+const DEMAND_QUEUE: usize = 1024;
+
+/// The program: reads its settings, runs until it is told to stop.
+pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let settings = match bootstrap::load(args) {
+        Ok(settings) => settings,
+        Err(BootstrapError::Usage(usage)) => {
+            // Nobody is left to tell when the terminal is gone.
+            let _printed = usage.print();
+            return ExitCode::from(u8::try_from(usage.exit_code()).unwrap_or(2));
+        }
+        Err(error) => return fail(&anyhow::Error::new(error)),
+    };
+    log_to_stderr(&settings.log);
+    match run(settings) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error),
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "the program's own word to the person who started it")]
+fn fail(error: &anyhow::Error) -> ExitCode {
+    eprintln!("pillion-proxy: {error:#}");
+    ExitCode::FAILURE
+}
+
+fn log_to_stderr(filter: &str) {
+    let filter = tracing_subscriber::EnvFilter::try_new(filter).unwrap_or_else(|_invalid| "info".into());
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // It is set already when the program runs inside another one of ours.
+    let _already_set = subscriber.try_init();
+}
+
+fn run(settings: Bootstrap) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .thread_name("control")
+        .enable_all()
+        .build()
+        .context("cannot start the control runtime")?;
+    runtime.block_on(serve(settings))?;
+    // Tasks that wait for ever (xDS, renewal) must not hold up the end.
+    runtime.shutdown_timeout(Duration::from_millis(100));
+    Ok(())
+}
+
+async fn serve(mut settings: Bootstrap) -> anyhow::Result<()> {
+    let mut stop = StopSignal::new()?;
+    let metrics = Arc::new(Metrics::new());
+    let bound = Bound::bind(&mut settings)?;
+    let settings = Arc::new(settings);
+    let identity = Arc::new(Slot::new(None));
+    let (demand, demanded) = mpsc::channel(DEMAND_QUEUE);
+    let shared = Arc::new(Shared {
+        directory: Directory::new(Arc::new(Slot::new(Outbound::default())), demand),
+        inbound: Arc::new(Slot::new(None)),
+        identity: Arc::clone(&identity),
+        tls: TlsServer::new(Arc::clone(&identity)),
+        telemetry: Telemetry {
+            access_log: AccessLog::start(settings.access_log, metrics.access_log_dropped()),
+            metrics: Arc::clone(&metrics),
+        },
+        drain: Drain::default(),
+        settings: Arc::clone(&settings),
+    });
+    let tls = Arc::new(TlsClient::new(Arc::clone(&identity)));
+    let workers = (0..settings.workers.get())
+        .map(|number| worker::start(number, Arc::clone(&shared), Arc::clone(&tls)))
+        .collect::<std::io::Result<Vec<_>>>()
+        .context("cannot start a worker thread")?;
+    let listeners = Listeners::new(Arc::clone(&shared), workers);
+    let readiness = Arc::new(Readiness::new(Arc::clone(&shared), listeners.fronts()));
+
+    tokio::spawn(identity::renew::run(Arc::clone(&settings), identity, Arc::clone(&metrics)));
+    tokio::spawn(discovery::run(
+        Arc::clone(&settings),
+        Arc::clone(&shared.identity),
+        demanded,
+        shared.directory.shared_outbound(),
+        Arc::clone(&shared.inbound),
+        metrics,
+    ));
+    let addresses = listeners.start(bound, &readiness).await?;
+    let announced = Arc::clone(&readiness);
+    tokio::spawn(async move { announce(&announced, addresses).await });
+
+    tokio::select! {
+        signal = stop.received() => tracing::info!(signal, "stopping"),
+        () = admin::drain_requested(&shared) => tracing::info!("stopping, as the admin port was asked to"),
+    }
+    drain(&shared).await;
+    Ok(())
+}
+
+/// Tells whoever started us, in one line on standard output, that we serve and where.
+async fn announce(readiness: &Readiness, addresses: BTreeMap<&'static str, serde_json::Value>) {
+    readiness.wait().await;
+    let mut line = serde_json::json!({ "event": "ready" });
+    if let Some(fields) = line.as_object_mut() {
+        fields.extend(addresses.into_iter().map(|(name, value)| (name.to_owned(), value)));
+        fields.insert("front".to_owned(), readiness.fronts());
+    }
+    {
+        use std::io::Write as _;
+        // A parent that does not read this line is not waiting for it.
+        let _unread = writeln!(std::io::stdout(), "{line}");
+    }
+    tracing::info!("ready");
+}
+
+/// Finishes what is under way, takes nothing new, and cuts what outlives the deadline.
+async fn drain(shared: &Shared) {
+    shared.drain.stop();
+    let left = shared.drain.finish(shared.settings.timeouts.drain).await;
+    if left > 0 {
+        shared.telemetry.metrics.drain_cut(left);
+        tracing::warn!(left, deadline = ?shared.settings.timeouts.drain, "cutting connections that outlived the drain deadline");
+    } else {
+        tracing::info!("drained");
+    }
+}
+
+/// SIGTERM (an orchestrator) and SIGINT (a person).
+struct StopSignal {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl StopSignal {
+    fn new() -> anyhow::Result<Self> {
+        let listen = |kind| signal(kind).context("cannot listen for signals");
+        Ok(Self { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
+    }
+
+    async fn received(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! Which sockets are open: fixed ones from the settings, front ports as the control plane names them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use serde_json::{Value, json};
+use tokio::sync::{Semaphore, mpsc};
+use tokio_util::sync::CancellationToken;
+
+use crate::admin;
+use crate::bootstrap::Bootstrap;
+use crate::net;
+use crate::proxy::{Entry, Shared};
+use crate::readiness::{Fronts, Readiness};
+use crate::slot::Slot;
+use crate::snapshot::Inbound;
+use crate::worker::Job;
+
+/// Sockets that are bound but not served yet: bound first, so that a port that is taken ends the start at once.
+#[derive(Debug)]
+pub struct Bound {
+    data: Vec<(Entry, Vec<TcpListener>)>,
+    admin: TcpListener,
+    health: TcpListener,
+}
+
+/// Hands listening sockets to the workers.
+#[derive(Debug)]
+pub struct Listeners {
+    shared: Arc<Shared>,
+    workers: Vec<mpsc::Sender<Job>>,
+    fronts: Arc<Slot<Fronts>>,
+}
+
+/// A front port that could not be bound is tried again this often.
+const BIND_AGAIN: Duration = Duration::from_secs(1);
+
+impl Bound {
+    /// Binds everything that the settings name. Ports given as 0 become the ones chosen.
+    ///
+    /// # Errors
+    /// When an address is taken or not ours; the message names it.
+    pub fn bind(settings: &mut Bootstrap) -> anyhow::Result<Self> {
+        let workers = settings.workers.get();
+        let mut data = Vec::new();
+        if let Some(address) = &mut settings.outbound_http {
+            data.push((Entry::OutboundHttp, bind("outbound-http", address, workers)?));
+        }
+        for binding in &mut settings.tcp {
+            let sockets = bind("tcp", &mut binding.listen, workers)?;
+            data.push((Entry::OutboundTcp(binding.destination.clone()), sockets));
+        }
+        if let Some(address) = &mut settings.mesh {
+            data.push((Entry::Mesh, bind("mesh", address, workers)?));
+        }
+        let single = |name, address: &mut SocketAddr| -> anyhow::Result<TcpListener> {
+            bind(name, address, 1)?.pop().context("no socket")
+        };
+        let admin = single("admin", &mut settings.admin)?;
+        let health = single("health", &mut settings.health)?;
+        Ok(Self { data, admin, health })
+    }
+}
+
+fn bind(name: &str, address: &mut SocketAddr, count: usize) -> anyhow::Result<Vec<TcpListener>> {
+    let sockets = net::listen(*address, count)
+        .with_context(|| format!("cannot listen on {address} (--{name}); is another program using it?"))?;
+    if let Some(socket) = sockets.first() {
+        *address = socket.local_addr()?;
+    }
+    Ok(sockets)
+}
+
+impl Listeners {
+    /// Serves on `workers`.
+    pub fn new(shared: Arc<Shared>, workers: Vec<mpsc::Sender<Job>>) -> Self {
+        Self { shared, workers, fronts: Arc::new(Slot::new(Fronts::default())) }
+    }
+
+    /// Which front ports are open, and which could not be opened.
+    pub fn fronts(&self) -> Arc<Slot<Fronts>> {
+        Arc::clone(&self.fronts)
+    }
+
+    /// Starts serving; front ports follow the inbound configuration from now on. Returns the addresses by name.
+    ///
+    /// # Errors
+    /// When a worker is gone.
+    pub async fn start(
+        self,
+        bound: Bound,
+        readiness: &Arc<Readiness>,
+    ) -> anyhow::Result<BTreeMap<&'static str, Value>> {
+        for (entry, sockets) in bound.data {
+            self.hand_out(entry, sockets, &CancellationToken::new()).await?;
+        }
+        admin::serve(bound.admin, bound.health, Arc::clone(&self.shared), Arc::clone(readiness))?;
+        let settings = &self.shared.settings;
+        let tcp: BTreeMap<String, SocketAddr> =
+            settings.tcp.iter().map(|binding| (binding.destination.to_string(), binding.listen)).collect();
+        let addresses = BTreeMap::from([
+            ("mesh", json!(settings.mesh)),
+            ("outbound_http", json!(settings.outbound_http)),
+            ("tcp", json!(tcp)),
+            ("admin", json!(settings.admin)),
+            ("health", json!(settings.health)),
+        ]);
+        tokio::spawn(self.follow_fronts());
+        Ok(addresses)
+    }
+
+    async fn hand_out(&self, entry: Entry, sockets: Vec<TcpListener>, stop: &CancellationToken) -> anyhow::Result<()> {
+        let permits = Arc::new(Semaphore::new(self.shared.settings.limits.max_connections.get()));
+        for (worker, listener) in self.workers.iter().zip(sockets) {
+            let job = Job { listener, entry: entry.clone(), permits: Arc::clone(&permits), stop: stop.clone() };
+            worker.send(job).await.ok().context("a worker thread is gone")?;
+        }
+        Ok(())
+    }
+
+    /// Opens and closes front ports as the inbound configuration says. A closed one keeps its connections.
+    async fn follow_fronts(self) {
+        let Some(mesh) = self.shared.settings.mesh else { return };
+        let mut changes = self.shared.inbound.subscribe();
+        let mut open: BTreeMap<u16, CancellationToken> = BTreeMap::new();
+        loop {
+            let inbound = self.shared.inbound.load_full();
+            if let Some(inbound) = inbound.as_ref() {
+                let failed = self.adjust_fronts(mesh, inbound, &mut open).await;
+                self.fronts.publish(Fronts {
+                    settled: true,
+                    open: open.keys().map(|&port| SocketAddr::new(mesh.ip(), port)).collect(),
+                    failed,
+                });
+            }
+            let again = !self.fronts.load().failed.is_empty();
+            tokio::select! {
+                changed = changes.changed() => if changed.is_err() { return },
+                () = tokio::time::sleep(BIND_AGAIN), if again => {}
+            }
+        }
+    }
+
+    async fn adjust_fronts(
+        &self,
+        mesh: SocketAddr,
+        inbound: &Inbound,
+        open: &mut BTreeMap<u16, CancellationToken>,
+    ) -> BTreeMap<SocketAddr, String> {
+        // Where the application itself listens on the workload's address, there is no room for a front.
+        let wanted: BTreeSet<u16> = inbound
+            .ports
+            .values()
+            .filter(|port| port.config.application != SocketAddr::new(mesh.ip(), port.config.port))
+            .map(|port| port.config.port)
+            .collect();
+        open.retain(|port, stop| {
+            let keep = wanted.contains(port);
+            if !keep {
+                stop.cancel();
+            }
+            keep
+        });
+        let mut failed = BTreeMap::new();
+        for port in wanted {
+            if open.contains_key(&port) {
+                continue;
+            }
+            let address = SocketAddr::new(mesh.ip(), port);
+            match net::listen(address, self.workers.len()) {
+                Ok(sockets) => {
+                    let stop = CancellationToken::new();
+                    if self.hand_out(Entry::Front(port), sockets, &stop).await.is_ok() {
+                        open.insert(port, stop);
+                    }
+                }
+                Err(error) => {
+                    tracing::warn!(%address, %error, "cannot listen in front of the application; is it bound there itself?");
+                    failed.insert(address, error.to_string());
+                }
+            }
+        }
+        failed
+    }
+}
