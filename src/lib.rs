@@ -10,9 +10,11 @@
 //!
 //! Imports go down only; `tests/layering.rs` holds that.
 
+pub mod backoff;
 pub mod balance;
 pub mod bootstrap;
 pub mod config;
+pub mod discovery;
 pub mod identity;
 pub mod route;
 pub mod slot;

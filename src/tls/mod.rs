@@ -2,6 +2,7 @@
 //!
 //! The crypto provider is chosen here and nowhere else.
 
+pub mod control;
 pub mod verify;
 
 #[cfg(test)]
