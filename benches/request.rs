@@ -3,7 +3,11 @@
 //! Everything runs in this process, the application included, each on a thread of
 //! its own; the figures are for comparing changes of the walk, not products.
 
-#![expect(clippy::expect_used, clippy::indexing_slicing, reason = "a benchmark that cannot be set up has nothing to say")]
+#![expect(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a benchmark that cannot be set up has nothing to say"
+)]
 
 use std::collections::{BTreeMap, HashMap};
 use std::convert::Infallible;

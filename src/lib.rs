@@ -12,6 +12,7 @@
 
 pub mod admin;
 mod app;
+pub mod backoff;
 pub mod balance;
 pub mod bootstrap;
 pub mod config;

@@ -24,7 +24,8 @@ const CRATES: [(&str, &[&str]); 4] = [
 #[test]
 fn every_module_of_the_proxy_has_a_layer() {
     let layers = layers();
-    let unknown: Vec<String> = sources().iter().map(|file| module(file)).filter(|name| !layers.contains_key(name.as_str())).collect();
+    let unknown: Vec<String> =
+        sources().iter().map(|file| module(file)).filter(|name| !layers.contains_key(name.as_str())).collect();
     assert!(unknown.iter().all(|name| name == "lib"), "give these a layer here and in src/lib.rs: {unknown:?}");
 }
 

@@ -27,6 +27,7 @@ pub struct Metrics {
     xds_responses: Family<XdsLabels, Counter>,
     xds_connected: Gauge,
     xds_connects: Family<ResultLabels, Counter>,
+    destinations_refused: Counter,
     certificates: Family<ResultLabels, Counter>,
     certificate_expiry: Gauge,
 }
@@ -116,6 +117,7 @@ impl Metrics {
             xds_responses: Family::default(),
             xds_connected: Gauge::default(),
             xds_connects: Family::default(),
+            destinations_refused: Counter::default(),
             certificates: Family::default(),
             certificate_expiry: Gauge::default(),
             registry: Mutex::new(Registry::default()),
@@ -123,6 +125,11 @@ impl Metrics {
         registry.register("xds_resources", "xDS resources received, by verdict", metrics.xds_responses.clone());
         registry.register("xds_connected", "1 while the xDS stream is up", metrics.xds_connected.clone());
         registry.register("xds_connects", "Attempts to reach the control plane", metrics.xds_connects.clone());
+        registry.register(
+            "destinations_refused",
+            "Destinations not looked up because too many are known",
+            metrics.destinations_refused.clone(),
+        );
         registry.register("certificates", "Attempts to obtain a certificate", metrics.certificates.clone());
         registry.register(
             "certificate_expiration_timestamp_seconds",
@@ -234,6 +241,11 @@ impl Metrics {
     /// An attempt to open the xDS stream ended; `result` is a short reason such as `ok` or `unavailable`.
     pub fn xds_connect(&self, result: &'static str) {
         self.xds_connects.get_or_create(&ResultLabels { result }).inc();
+    }
+
+    /// The application called more destinations than a sidecar keeps.
+    pub fn destination_refused(&self) {
+        self.destinations_refused.inc();
     }
 
     /// An attempt to obtain a certificate ended; `result` is `ok` or a short reason.

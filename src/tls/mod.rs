@@ -3,6 +3,7 @@
 //! The crypto provider is chosen here and nowhere else.
 
 mod client;
+pub mod control;
 mod server;
 pub mod verify;
 

@@ -1,0 +1,66 @@
+//! A target from configuration, when everything that it refers to is there.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::catalog::Catalog;
+use crate::config::{self, OutboundListener, RouteConfig, RouteSource};
+use crate::snapshot::{Action, Cluster, Route, Routes, Split, Target, VirtualHost};
+
+/// `None`: something is still missing.
+pub(super) fn target(listener: &OutboundListener, catalog: &Catalog) -> Option<Target> {
+    let mut clusters = Clusters { catalog, found: HashMap::new() };
+    let http = match &listener.http {
+        Some(RouteSource::Named(name)) => Some(clusters.routes(&catalog.route(name)?)?),
+        Some(RouteSource::Inline(config)) => Some(clusters.routes(config)?),
+        None => None,
+    };
+    let tcp = match &listener.tcp {
+        Some(split) => Some(clusters.split(split)?),
+        None => None,
+    };
+    Some(Target { destination: listener.destination.clone(), http, tcp })
+}
+
+/// Looks each cluster up once.
+struct Clusters<'a> {
+    catalog: &'a Catalog,
+    found: HashMap<String, Arc<Cluster>>,
+}
+
+impl Clusters<'_> {
+    fn routes(&mut self, config: &RouteConfig) -> Option<Routes> {
+        let virtual_hosts = config.virtual_hosts.iter().map(|host| {
+            let routes = host.routes.iter().map(|route| self.route(route)).collect::<Option<_>>()?;
+            Some(VirtualHost { domains: host.domains.clone(), routes })
+        });
+        Some(Routes { name: config.name.clone(), virtual_hosts: virtual_hosts.collect::<Option<_>>()? })
+    }
+
+    fn route(&mut self, route: &config::Route) -> Option<Route> {
+        let action = match &route.action {
+            config::Action::Forward(split) => Action::Forward(self.split(split)?),
+            config::Action::DirectResponse { status, body } => {
+                Action::DirectResponse { status: *status, body: body.clone() }
+            }
+        };
+        Some(Route { name: route.name.as_str().into(), matches: route.matches.clone(), action })
+    }
+
+    fn split(&mut self, split: &config::Split) -> Option<Split> {
+        let mut choices = Vec::with_capacity(split.clusters.len());
+        for weighted in &split.clusters {
+            choices.push((weighted.weight, self.cluster(&weighted.name)?));
+        }
+        Split::new(choices)
+    }
+
+    fn cluster(&mut self, name: &str) -> Option<Arc<Cluster>> {
+        if let Some(cluster) = self.found.get(name) {
+            return Some(Arc::clone(cluster));
+        }
+        let cluster = self.catalog.cluster(name)?;
+        self.found.insert(name.to_owned(), Arc::clone(&cluster));
+        Some(cluster)
+    }
+}

@@ -1,0 +1,261 @@
+//! From single resources to snapshots: what refers to what, what is still missing, and what may be published.
+//!
+//! ```text
+//! Destination ── Listener ── RouteConfig ── Cluster ── Endpoints
+//!  (demand)                                 (catalog: kept while anything uses it)
+//! ```
+//! *Make before break*: a destination's new target is published only when all
+//! that it refers to is there; until then the old one stays, and stays subscribed,
+//! so that its endpoints keep being updated. A resource that is withdrawn while
+//! something published uses it stays in force until that is replaced. Endpoints
+//! flow straight into their live `Upstream`: they never rebuild a target.
+//!
+//! No I/O and no clock: time is an argument.
+
+mod catalog;
+mod compile;
+mod demand;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use pillion_wire::name::{Destination, ListenerName};
+use tokio::time::Instant;
+
+use super::{Change, Config, Kind, Update};
+use crate::config::{InboundListener, OutboundListener};
+use crate::snapshot::{Inbound, InboundPort, Lookup, Outbound};
+use crate::upstream::{Host, HostKey};
+
+use catalog::Catalog;
+use demand::{Admission, Book};
+
+/// A resource by kind and name.
+pub(crate) type Reference = (Kind, String);
+
+/// All that is known, and who uses it.
+#[derive(Debug)]
+pub(crate) struct Assembly {
+    /// Our own listener's name, when we take part in the mesh.
+    inbound_name: Option<String>,
+    inbound: BTreeMap<u16, InboundPort>,
+    destinations: HashMap<Destination, Entry>,
+    catalog: Catalog,
+    book: Book,
+    /// Destinations whose target may have changed since the last poll.
+    dirty: BTreeSet<Destination>,
+    outbound_changed: bool,
+    inbound_changed: bool,
+    subscriptions: Vec<Subscription>,
+}
+
+/// A change of what has to be asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Subscription {
+    Begin(Kind, String),
+    End(Kind, String),
+}
+
+/// What has to be done after input was handled.
+#[derive(Debug, Default)]
+pub(crate) struct Output {
+    pub(crate) subscriptions: Vec<Subscription>,
+    pub(crate) outbound: Option<Outbound>,
+    pub(crate) inbound: Option<Inbound>,
+}
+
+/// One destination.
+#[derive(Debug, Default)]
+struct Entry {
+    listener: Option<OutboundListener>,
+    published: Option<Published>,
+    /// What it keeps subscribed: for the target that is in force, and for the one to come.
+    uses: BTreeSet<Reference>,
+}
+
+#[derive(Debug)]
+struct Published {
+    lookup: Lookup,
+    uses: BTreeSet<Reference>,
+}
+
+impl Assembly {
+    /// Knows nothing yet. `mesh` is the address that our inbound listener is named by.
+    pub(crate) fn new(mesh: Option<SocketAddr>) -> Self {
+        let inbound_name = mesh.map(|address| ListenerName::Inbound(address).to_string());
+        let subscriptions = inbound_name.iter().map(|name| Subscription::Begin(Kind::Listener, name.clone())).collect();
+        Self {
+            inbound_name,
+            inbound: BTreeMap::new(),
+            destinations: HashMap::new(),
+            catalog: Catalog::default(),
+            book: Book::default(),
+            dirty: BTreeSet::new(),
+            outbound_changed: false,
+            inbound_changed: false,
+            subscriptions,
+        }
+    }
+
+    /// The application wants to talk to `destination`. False: there are too many, and it was refused.
+    pub(crate) fn handle_demand(&mut self, destination: Destination, now: Instant) -> bool {
+        if self.destinations.contains_key(&destination) {
+            self.book.asked_again(&destination, now);
+            return true;
+        }
+        match self.book.admit(&destination, now) {
+            Admission::Refused(evicted) => {
+                self.outbound_changed = true;
+                evicted.into_iter().for_each(|old| self.forget(&old));
+                self.destinations.insert(destination, Entry::unknown());
+                return false;
+            }
+            Admission::Granted(evicted) => evicted.into_iter().for_each(|old| self.forget(&old)),
+        }
+        self.subscriptions.push(Subscription::Begin(Kind::Listener, destination.to_string()));
+        self.destinations.insert(destination, Entry::default());
+        true
+    }
+
+    /// News from the source.
+    pub(crate) fn handle_update(&mut self, update: Update, now: Instant) {
+        let Update { kind, name, change } = update;
+        let users = match (kind, change) {
+            (Kind::Listener, Change::Accepted(Config::Inbound(listener))) => return self.serve(&listener),
+            (Kind::Listener, Change::Accepted(Config::Outbound(listener))) => return self.know(listener, now),
+            (Kind::Listener, Change::Removed) => return self.unlist(&name, now),
+            (Kind::Route, Change::Accepted(Config::Route(config))) => self.catalog.set_route(&name, config),
+            (Kind::Cluster, Change::Accepted(Config::Cluster(config))) => self.catalog.set_cluster(&name, config),
+            (Kind::Endpoints, Change::Accepted(Config::Endpoints(config))) => self.catalog.set_endpoints(&name, config),
+            (kind, Change::Removed) => self.catalog.set_absent(kind, &name),
+            // A source never says one kind and means another.
+            (_, Change::Accepted(_)) => return,
+        };
+        self.dirty.extend(users);
+    }
+
+    /// What was asked for and never answered, or answered with "unknown", is forgotten after a while.
+    pub(crate) fn handle_time(&mut self, now: Instant) {
+        for destination in self.book.expire(now) {
+            self.forget(&destination);
+        }
+    }
+
+    /// When [`Self::handle_time`] has something to do.
+    pub(crate) fn poll_time(&self) -> Option<Instant> {
+        self.book.next_expiry()
+    }
+
+    /// What follows from everything that was handled since the last call.
+    pub(crate) fn poll_output(&mut self) -> Output {
+        for destination in std::mem::take(&mut self.dirty) {
+            self.settle(&destination);
+        }
+        Output {
+            outbound: std::mem::take(&mut self.outbound_changed).then(|| self.outbound()),
+            inbound: std::mem::take(&mut self.inbound_changed).then(|| Inbound { ports: self.inbound.clone() }),
+            subscriptions: std::mem::take(&mut self.subscriptions),
+        }
+    }
+
+    fn outbound(&self) -> Outbound {
+        let published = |(destination, entry): (&Destination, &Entry)| {
+            entry.published.as_ref().map(|published| (destination.clone(), published.lookup.clone()))
+        };
+        Outbound { targets: self.destinations.iter().filter_map(published).collect() }
+    }
+
+    /// Our own ports. Applications that stay where they are keep their host.
+    fn serve(&mut self, listener: &InboundListener) {
+        let old = std::mem::take(&mut self.inbound);
+        let known: HashMap<SocketAddr, &Arc<Host>> =
+            old.values().map(|port| (port.config.application, &port.host)).collect();
+        let ports = listener.ports.iter().map(|(number, config)| {
+            let key = HostKey { address: config.application, mesh: None };
+            let host = known.get(&config.application).map_or_else(|| Arc::new(Host::new(key)), |host| Arc::clone(host));
+            (*number, InboundPort { config: *config, host })
+        });
+        self.inbound = ports.collect();
+        self.inbound_changed = true;
+    }
+
+    fn know(&mut self, listener: OutboundListener, now: Instant) {
+        let destination = listener.destination.clone();
+        let Some(entry) = self.destinations.get_mut(&destination) else { return };
+        self.book.known(&destination, now);
+        if entry.listener.as_ref() == Some(&listener) {
+            return;
+        }
+        entry.listener = Some(listener);
+        self.dirty.insert(destination);
+    }
+
+    fn unlist(&mut self, name: &str, now: Instant) {
+        if self.inbound_name.as_deref() == Some(name) {
+            // What we serve stays as it is: a workload that is told nothing must not go dark.
+            tracing::warn!(
+                listener = name,
+                "the control plane has no inbound configuration for this workload; \
+                 is there a Workload with this mesh address, namespace and service account?"
+            );
+            return;
+        }
+        let Ok(destination) = name.parse::<Destination>() else { return };
+        let Some(entry) = self.destinations.get_mut(&destination) else { return };
+        self.book.unknown(&destination, now);
+        entry.listener = None;
+        entry.published = Some(Published { lookup: Lookup::Unknown, uses: BTreeSet::new() });
+        self.outbound_changed = true;
+        self.reconcile(&destination, BTreeSet::new());
+    }
+
+    /// Publishes the target of `destination` if all that it refers to is there; else asks for what is missing.
+    fn settle(&mut self, destination: &Destination) {
+        let Some(entry) = self.destinations.get(destination) else { return };
+        let Some(listener) = &entry.listener else { return };
+        // Each round may find a cluster in the catalog that leads to endpoints that were not asked for yet.
+        let mut uses = self.catalog.references(listener);
+        if let Some(published) = &entry.published {
+            uses.extend(published.uses.iter().cloned());
+        }
+        self.reconcile(destination, uses);
+        let Some(entry) = self.destinations.get_mut(destination) else { return };
+        let Some(listener) = &entry.listener else { return };
+        let Some(target) = compile::target(listener, &self.catalog) else { return };
+        let uses = self.catalog.references(listener);
+        entry.published = Some(Published { lookup: Lookup::Known(Arc::new(target)), uses: uses.clone() });
+        self.outbound_changed = true;
+        self.reconcile(destination, uses);
+    }
+
+    fn forget(&mut self, destination: &Destination) {
+        self.reconcile(destination, BTreeSet::new());
+        let Some(entry) = self.destinations.remove(destination) else { return };
+        self.dirty.remove(destination);
+        self.subscriptions.push(Subscription::End(Kind::Listener, destination.to_string()));
+        self.outbound_changed |= entry.published.is_some();
+    }
+
+    /// Makes `uses` what `destination` keeps subscribed.
+    fn reconcile(&mut self, destination: &Destination, uses: BTreeSet<Reference>) {
+        let Some(entry) = self.destinations.get_mut(destination) else { return };
+        let old = std::mem::replace(&mut entry.uses, uses);
+        for (kind, name) in entry.uses.difference(&old) {
+            if self.catalog.begin_use(*kind, name, destination) {
+                self.subscriptions.push(Subscription::Begin(*kind, name.clone()));
+            }
+        }
+        for (kind, name) in old.difference(&entry.uses) {
+            if self.catalog.end_use(*kind, name, destination) {
+                self.subscriptions.push(Subscription::End(*kind, name.clone()));
+            }
+        }
+    }
+}
+
+impl Entry {
+    fn unknown() -> Self {
+        Self { published: Some(Published { lookup: Lookup::Unknown, uses: BTreeSet::new() }), ..Self::default() }
+    }
+}

@@ -1,0 +1,68 @@
+//! What the control plane says, asked for on demand and turned into snapshots.
+//!
+//! A sidecar asks only for what its workload talks to: its memory depends on
+//! what it uses, never on the size of the mesh. Whatever happens to the
+//! connection, everything that was received stays in force.
+//!
+//! ```text
+//! demand ──> assemble ── subscriptions ──> xds/delta ── requests ──> xds/client ──> control plane
+//!               │    <──── updates ───── xds/translate <─ responses ──┘
+//!               └──> Slot<Outbound>, Slot<Option<Inbound>>
+//! ```
+
+mod assemble;
+mod source;
+mod update;
+pub mod xds;
+
+pub use update::{Change, Config, Kind, Update};
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use pillion_wire::name::Destination;
+use tokio::sync::mpsc;
+
+use crate::bootstrap::Bootstrap;
+use crate::identity::Identity;
+use crate::slot::Slot;
+use crate::snapshot::{Inbound, Outbound};
+use crate::telemetry::Metrics;
+use source::{Context, SOURCES};
+
+/// Destinations that may wait to be asked for; a demand beyond that fails at once.
+pub const DEMAND_CAPACITY: usize = 1024;
+
+/// Keeps `outbound` and `inbound` as the control plane says, for the destinations that come in by `demand`.
+///
+/// `inbound` holds `None` until the first configuration has been applied; without
+/// a mesh port, until the control plane has been reached.
+pub async fn run(
+    bootstrap: Arc<Bootstrap>,
+    identity: Arc<Slot<Option<Identity>>>,
+    demand: mpsc::Receiver<Destination>,
+    outbound: Arc<Slot<Outbound>>,
+    inbound: Arc<Slot<Option<Inbound>>>,
+    metrics: Arc<Metrics>,
+) -> Infallible {
+    let context = Context { bootstrap, identity, demand, outbound, inbound, metrics };
+    match SOURCES.first() {
+        Some(source) => {
+            tracing::debug!(source = source.name(), "configuration source");
+            source.run(context).await
+        }
+        None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::source::SOURCES;
+
+    #[test]
+    fn source_names_are_unique() {
+        for (at, source) in SOURCES.iter().enumerate() {
+            assert!(!SOURCES.iter().skip(at + 1).any(|other| other.name() == source.name()));
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! The `xds` source: incremental ADS from a control plane.
+
+pub(crate) mod client;
+pub(crate) mod delta;
+pub mod translate;
+
+mod source;
+
+pub(super) use source::Xds;

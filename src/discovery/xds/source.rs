@@ -1,0 +1,214 @@
+//! The task that keeps us up to date: connects, feeds `delta` and `assemble`, publishes, and begins anew when it ends.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::{Pin, pin};
+
+use pillion_wire::name::Destination;
+use tokio::time::{Instant, sleep, sleep_until};
+use tonic::{Code, Status};
+
+use super::client::{self, AdsStream, Event, OpenError};
+use super::delta::Delta;
+use crate::backoff::Backoff;
+use crate::discovery::assemble::{Assembly, Subscription};
+use crate::discovery::source::{ConfigSource, Context};
+use crate::snapshot::Inbound;
+
+/// Incremental ADS.
+pub(in crate::discovery) struct Xds;
+
+impl ConfigSource for Xds {
+    fn name(&self) -> &'static str {
+        "xds"
+    }
+
+    fn run(&self, context: Context) -> Pin<Box<dyn Future<Output = Infallible> + Send>> {
+        Box::pin(run(context))
+    }
+}
+
+async fn run(context: Context) -> Infallible {
+    let mut task = Task {
+        delta: Delta::new(context.bootstrap.node().to_node()),
+        assembly: Assembly::new(context.bootstrap.mesh),
+        context,
+        demand_closed: false,
+    };
+    let mut backoff = Backoff::default();
+    task.publish();
+    loop {
+        if task.session().await == Health::Healthy {
+            backoff.reset();
+        }
+        task.context.metrics.xds_connected(false);
+        let wait = backoff.next(rand::random());
+        tracing::debug!(?wait, "next attempt to reach the control plane");
+        task.meanwhile(sleep(wait)).await;
+    }
+}
+
+/// Was the connection any good?
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Health {
+    /// The control plane answered before it ended.
+    Healthy,
+    Broken,
+}
+
+struct Task {
+    context: Context,
+    delta: Delta,
+    assembly: Assembly,
+    demand_closed: bool,
+}
+
+impl Task {
+    /// One connection, from its beginning to its end.
+    async fn session(&mut self) -> Health {
+        let bootstrap = std::sync::Arc::clone(&self.context.bootstrap);
+        let identity = self.context.identity.load_full();
+        let opening = pin!(client::open(&bootstrap, Option::as_ref(&identity)));
+        match self.meanwhile(opening).await {
+            Ok(stream) => {
+                self.delta.handle_stream_start();
+                self.drive(stream).await
+            }
+            Err(error) => {
+                let result = match error {
+                    OpenError::Control(_) => "unreachable",
+                    OpenError::Credentials(_) | OpenError::Token(_) => "credentials",
+                };
+                self.context.metrics.xds_connect(result);
+                tracing::warn!(%error, "the control plane cannot be reached; what is known stays in force");
+                Health::Broken
+            }
+        }
+    }
+
+    /// Exchanges requests and responses until the stream ends.
+    async fn drive(&mut self, mut stream: AdsStream) -> Health {
+        let sender = stream.sender();
+        let mut health = Health::Broken;
+        let mut request = None;
+        loop {
+            request = request.or_else(|| self.delta.poll_request());
+            let expiry = self.assembly.poll_time();
+            tokio::select! {
+                permit = sender.reserve(), if request.is_some() => {
+                    // A closed queue means that the stream has ended: reading it says why.
+                    if let (Ok(permit), Some(request)) = (permit, request.take()) {
+                        permit.send(request);
+                    }
+                }
+                event = stream.next() => match event {
+                    Ok(Event::Opened) => self.opened(),
+                    Ok(Event::Response(response)) => {
+                        health = Health::Healthy;
+                        self.received(*response);
+                    }
+                    Ok(Event::Closed) => {
+                        tracing::info!("the control plane closed the stream; what is known stays in force");
+                        return health;
+                    }
+                    Err(status) => {
+                        self.failed(&status, health);
+                        return health;
+                    }
+                },
+                demand = self.context.demand.recv(), if !self.demand_closed => self.demanded(demand),
+                () = sleep_until(expiry.unwrap_or_else(far_away)), if expiry.is_some() => self.expired(),
+            }
+        }
+    }
+
+    /// Answers demand while `other` is waited for.
+    async fn meanwhile<T>(&mut self, other: impl Future<Output = T>) -> T {
+        let mut other = pin!(other);
+        loop {
+            let expiry = self.assembly.poll_time();
+            tokio::select! {
+                output = &mut other => return output,
+                demand = self.context.demand.recv(), if !self.demand_closed => self.demanded(demand),
+                () = sleep_until(expiry.unwrap_or_else(far_away)), if expiry.is_some() => self.expired(),
+            }
+        }
+    }
+
+    fn opened(&mut self) {
+        tracing::info!(control_plane = self.context.bootstrap.control_plane.address, "connected to the control plane");
+        self.context.metrics.xds_connect("ok");
+        self.context.metrics.xds_connected(true);
+        let nothing_yet = self.context.inbound.load().is_none();
+        if self.context.bootstrap.mesh.is_none() && nothing_yet {
+            self.context.inbound.publish(Some(Inbound::default()));
+        }
+    }
+
+    fn received(&mut self, response: pillion_wire::xds::discovery::DeltaDiscoveryResponse) {
+        let received = self.delta.handle_response(response);
+        for (kind, name, refusal) in &received.refused {
+            self.context.metrics.xds_resource(kind.label(), false);
+            tracing::warn!(kind = kind.label(), name, %refusal, "configuration refused; the last good version stays");
+        }
+        let now = Instant::now();
+        for update in received.updates {
+            self.context.metrics.xds_resource(update.kind.label(), true);
+            self.assembly.handle_update(update, now);
+        }
+        self.publish();
+    }
+
+    fn failed(&self, status: &Status, health: Health) {
+        let result = match status.code() {
+            Code::Unauthenticated | Code::PermissionDenied => "refused",
+            _ => "broken",
+        };
+        if health == Health::Broken {
+            self.context.metrics.xds_connect(result);
+        }
+        tracing::warn!(
+            code = ?status.code(),
+            message = status.message(),
+            "the stream from the control plane broke; what is known stays in force"
+        );
+    }
+
+    fn demanded(&mut self, demand: Option<Destination>) {
+        let Some(destination) = demand else {
+            self.demand_closed = true;
+            return;
+        };
+        if !self.assembly.handle_demand(destination, Instant::now()) {
+            self.context.metrics.destination_refused();
+        }
+        self.publish();
+    }
+
+    fn expired(&mut self) {
+        self.assembly.handle_time(Instant::now());
+        self.publish();
+    }
+
+    /// Carries out what follows from the input so far.
+    fn publish(&mut self) {
+        let output = self.assembly.poll_output();
+        for subscription in output.subscriptions {
+            match subscription {
+                Subscription::Begin(kind, name) => self.delta.subscribe(kind, &name),
+                Subscription::End(kind, name) => self.delta.unsubscribe(kind, &name),
+            }
+        }
+        if let Some(outbound) = output.outbound {
+            self.context.outbound.publish(outbound);
+        }
+        if let Some(inbound) = output.inbound {
+            self.context.inbound.publish(Some(inbound));
+        }
+    }
+}
+
+/// Stands in for "never" in a disabled branch.
+fn far_away() -> Instant {
+    Instant::now() + std::time::Duration::from_secs(86_400)
+}

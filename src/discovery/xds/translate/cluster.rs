@@ -1,0 +1,87 @@
+//! Clusters.
+
+use std::time::Duration;
+
+use pillion_wire::xds::cluster as pb;
+use pillion_wire::xds::cluster::cluster::{ClusterDiscoveryType, DiscoveryType, LbPolicy as PbLbPolicy};
+use pillion_wire::xds::type_url;
+use pillion_wire::xds::upstream_http::HttpProtocolOptions;
+use pillion_wire::xds::upstream_http::http_protocol_options::UpstreamProtocolOptions;
+use pillion_wire::xds::upstream_http::http_protocol_options::explicit_http_config::ProtocolConfig;
+
+use super::at::{At, Reason, Refusal, duration, from_ads, pass_over, refuse, same_name, unpack};
+use super::tls;
+use crate::config::{Cluster, LbPolicy, UpstreamProtocol};
+
+/// Envoy's default of `Cluster.connect_timeout`.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A cluster whose hosts come over EDS.
+pub(super) fn cluster(at: &At<'_>, name: &str, cluster: pb::Cluster) -> Result<Cluster, Refusal> {
+    refuse_extras(at, &cluster)?;
+    let name = same_name(&at.field("name"), name, cluster.name)?;
+    match cluster.cluster_discovery_type {
+        Some(ClusterDiscoveryType::Type(kind)) if kind == DiscoveryType::Eds as i32 => {}
+        _ => return Err(at.field("type").refuse(Reason::Unsupported)),
+    }
+    if cluster.lb_policy != PbLbPolicy::RoundRobin as i32 {
+        return Err(at.field("lb_policy").refuse(Reason::Unsupported));
+    }
+    let eds = &at.field("eds_cluster_config");
+    let source = eds.required(cluster.eds_cluster_config)?;
+    from_ads(&eds.field("eds_config"), source.eds_config.as_ref())?;
+    if let Some(socket) = cluster.transport_socket {
+        tls::plaintext(&at.field("transport_socket"), socket)?;
+    }
+    let timeout = &at.field("connect_timeout");
+    let connect_timeout = match cluster.connect_timeout {
+        Some(given) => duration(timeout, given)?,
+        None => CONNECT_TIMEOUT,
+    };
+    if connect_timeout.is_zero() {
+        return Err(timeout.invalid("has to be longer than 0"));
+    }
+    let mut protocol = UpstreamProtocol::Http1;
+    let options = &at.field("typed_extension_protocol_options");
+    for (key, any) in cluster.typed_extension_protocol_options {
+        if key != type_url::HTTP_PROTOCOL_OPTIONS_KEY {
+            return Err(options.refuse(Reason::Unsupported));
+        }
+        protocol = upstream_protocol(options, unpack(options, type_url::HTTP_PROTOCOL_OPTIONS, &any)?)?;
+    }
+    let endpoints = if source.service_name.is_empty() { name.clone() } else { source.service_name };
+    Ok(Cluster { name, endpoints, connect_timeout, lb: LbPolicy::RoundRobin, protocol })
+}
+
+fn refuse_extras(at: &At<'_>, cluster: &pb::Cluster) -> Result<(), Refusal> {
+    refuse!(at, cluster;
+        transport_socket_matches, transport_socket_matcher, load_assignment, health_checks,
+        max_requests_per_connection, circuit_breakers, upstream_http_protocol_options, common_http_protocol_options,
+        http_protocol_options, http2_protocol_options, outlier_detection, upstream_bind_config, lb_subset_config,
+        common_lb_config, protocol_selection, filters, load_balancing_policy, upstream_config, preconnect_policy,
+        connection_pool_per_downstream_connection, queuing_policies, lb_config);
+    pass_over!(at, cluster;
+        alt_stat_name, stats_matcher, per_connection_buffer_limit_bytes, dns_lookup_family, wait_for_warm_on_init,
+        cleanup_interval, metadata, upstream_connection_options, close_connections_on_host_health_failure,
+        ignore_health_on_host_removal, lrs_server, lrs_report_endpoint_metrics, track_cluster_stats);
+    Ok(())
+}
+
+fn upstream_protocol(at: &At<'_>, options: HttpProtocolOptions) -> Result<UpstreamProtocol, Refusal> {
+    refuse!(at, options;
+        common_http_protocol_options, http_filters, outlier_detection, request_mirror_policies, hash_policy,
+        retry_policy);
+    pass_over!(at, options; upstream_http_protocol_options, header_validation_config);
+    match at.field("upstream_protocol_options").required(options.upstream_protocol_options)? {
+        UpstreamProtocolOptions::UseDownstreamProtocolConfig(_) => Ok(UpstreamProtocol::Downstream),
+        UpstreamProtocolOptions::AutoConfig(_) => Err(at.field("auto_config").refuse(Reason::Unsupported)),
+        UpstreamProtocolOptions::ExplicitHttpConfig(explicit) => {
+            let at = &at.field("explicit_http_config");
+            match at.required(explicit.protocol_config)? {
+                ProtocolConfig::HttpProtocolOptions(_) => Ok(UpstreamProtocol::Http1),
+                ProtocolConfig::Http2ProtocolOptions(_) => Ok(UpstreamProtocol::Http2),
+                ProtocolConfig::Http3ProtocolOptions(_) => Err(at.refuse(Reason::Unsupported)),
+            }
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! Endpoints.
+
+use std::num::NonZeroU32;
+
+use pillion_wire::mesh::MeshEndpoint;
+use pillion_wire::xds::UInt32Value;
+use pillion_wire::xds::core::HealthStatus;
+use pillion_wire::xds::endpoint as pb;
+use pillion_wire::xds::endpoint::lb_endpoint::HostIdentifier;
+
+use super::at::{At, Reason, Refusal, pass_over, refuse, same_name, socket_address};
+use crate::config::{Endpoint, Endpoints, Health, Locality};
+
+/// As Envoy: priorities from 0 to 128.
+const LAST_PRIORITY: u32 = 128;
+
+/// `ClusterLoadAssignment`. Linear in its hosts.
+pub(super) fn assignment(at: &At<'_>, name: &str, assignment: pb::ClusterLoadAssignment) -> Result<Endpoints, Refusal> {
+    refuse!(at, assignment; named_endpoints);
+    let name = same_name(&at.field("cluster_name"), name, assignment.cluster_name)?;
+    if let Some(policy) = assignment.policy {
+        let at = &at.field("policy");
+        refuse!(at, policy; drop_overloads, endpoint_stale_after);
+        pass_over!(at, policy; overprovisioning_factor, weighted_priority_health);
+    }
+    let places = &at.field("endpoints");
+    let mut localities = Vec::with_capacity(assignment.endpoints.len());
+    for (index, group) in assignment.endpoints.into_iter().enumerate() {
+        localities.extend(locality(&places.index(index), group)?);
+    }
+    Ok(Endpoints { name, localities })
+}
+
+/// `None`: its weight is 0, so that it gets nothing.
+fn locality(at: &At<'_>, group: pb::LocalityLbEndpoints) -> Result<Option<Locality>, Refusal> {
+    refuse!(at, group; lb_config);
+    pass_over!(at, group; metadata, proximity);
+    if group.priority > LAST_PRIORITY {
+        return Err(at.field("priority").invalid("is more than 128"));
+    }
+    let Some(weight) = weight(group.load_balancing_weight) else { return Ok(None) };
+    let places = &at.field("lb_endpoints");
+    let mut endpoints = Vec::with_capacity(group.lb_endpoints.len());
+    for (index, host) in group.lb_endpoints.into_iter().enumerate() {
+        endpoints.push(endpoint(&places.index(index), host)?);
+    }
+    let zone = group.locality.map(|locality| locality.zone).unwrap_or_default();
+    Ok(Some(Locality { zone, priority: group.priority, weight, endpoints }))
+}
+
+fn endpoint(at: &At<'_>, host: pb::LbEndpoint) -> Result<Endpoint, Refusal> {
+    let health = match HealthStatus::try_from(host.health_status) {
+        Ok(HealthStatus::Unknown | HealthStatus::Healthy) => Health::Healthy,
+        Ok(HealthStatus::Draining) => Health::Draining,
+        Ok(HealthStatus::Unhealthy | HealthStatus::Timeout | HealthStatus::Degraded) | Err(_) => Health::Unhealthy,
+    };
+    let weight = weight(host.load_balancing_weight)
+        .ok_or_else(|| at.field("load_balancing_weight").invalid("has to be at least 1"))?;
+    let metadata = &at.field("metadata");
+    let mesh = host.metadata.as_ref().map(MeshEndpoint::from_metadata).transpose();
+    let mesh = mesh.map_err(|error| metadata.refuse(error))?.flatten();
+    let at = &at.field("endpoint");
+    let Some(HostIdentifier::Endpoint(endpoint)) = host.host_identifier else {
+        return Err(at.refuse(Reason::Missing));
+    };
+    refuse!(at, endpoint; additional_addresses);
+    pass_over!(at, endpoint; hostname, health_check_config, observability_name);
+    let address = socket_address(&at.field("address"), endpoint.address)?;
+    Ok(Endpoint { address, weight, health, mesh })
+}
+
+/// Not said: 1.
+fn weight(given: Option<UInt32Value>) -> Option<NonZeroU32> {
+    given.map_or(Some(NonZeroU32::MIN), |given| NonZeroU32::new(given.value))
+}

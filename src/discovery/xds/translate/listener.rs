@@ -1,0 +1,183 @@
+//! Listeners: what a destination accepts, and what our own workload serves.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use pillion_wire::mesh::application_from_metadata;
+use pillion_wire::name::Destination;
+use pillion_wire::xds::listener::{Filter, FilterChain, Listener, filter};
+use pillion_wire::xds::tcp_proxy::tcp_proxy::ClusterSpecifier;
+use pillion_wire::xds::tcp_proxy::{TcpProxy, tcp_proxy};
+use pillion_wire::xds::type_url;
+
+use super::at::{At, Reason, Refusal, pass_over, port_number, refuse, same_name, socket_address, unpack};
+use super::{hcm, route, tls};
+use crate::config::{Access, AppProtocol, InboundListener, InboundPort, OutboundListener, Split};
+
+/// `api_listener` for HTTP, `default_filter_chain` for opaque TCP.
+pub(super) fn outbound(
+    at: &At<'_>,
+    name: &str,
+    destination: Destination,
+    listener: Listener,
+) -> Result<OutboundListener, Refusal> {
+    same_name(&at.field("name"), name, listener.name.clone())?;
+    refuse_extras(at, &listener)?;
+    refuse!(at, listener; filter_chains);
+    pass_over!(at, listener; address);
+    let http = match listener.api_listener {
+        Some(api) => {
+            let at = &at.field("api_listener");
+            let at = &at.field("api_listener");
+            let manager = unpack(at, type_url::HCM, &at.required(api.api_listener)?)?;
+            Some(hcm::route_source(at, manager)?)
+        }
+        None => None,
+    };
+    let tcp =
+        listener.default_filter_chain.map(|chain| opaque(&at.field("default_filter_chain"), chain)).transpose()?;
+    if http.is_none() && tcp.is_none() {
+        return Err(at.field("api_listener").refuse(Reason::Missing));
+    }
+    Ok(OutboundListener { destination, http, tcp })
+}
+
+/// One filter chain for each port of the workload, two when it also takes plaintext.
+pub(super) fn inbound(
+    at: &At<'_>,
+    name: &str,
+    address: SocketAddr,
+    listener: Listener,
+) -> Result<InboundListener, Refusal> {
+    same_name(&at.field("name"), name, listener.name.clone())?;
+    refuse_extras(at, &listener)?;
+    refuse!(at, listener; api_listener, default_filter_chain);
+    let bound = &at.field("address");
+    if listener.address.is_some() && socket_address(bound, listener.address)? != address {
+        return Err(bound.invalid("is not the address in the listener's name"));
+    }
+    let chains = &at.field("filter_chains");
+    let mut ports: BTreeMap<u16, InboundPort> = BTreeMap::new();
+    let mut plaintext = Vec::new();
+    for (index, chain) in listener.filter_chains.into_iter().enumerate() {
+        let at = &chains.index(index);
+        let (port, access) = inbound_port(at, chain)?;
+        match access {
+            Access::Permissive => plaintext.push((index, port)),
+            Access::Strict if ports.insert(port.port, port).is_some() => {
+                return Err(at.field("filter_chain_match").invalid("matches the same port as another filter chain"));
+            }
+            Access::Strict => {}
+        }
+    }
+    for (index, port) in plaintext {
+        match ports.get_mut(&port.port) {
+            Some(secure) if *secure == port => secure.access = Access::Permissive,
+            _ => return Err(chains.index(index).invalid("takes plaintext, but has no equal beside it that takes TLS")),
+        }
+    }
+    Ok(InboundListener { ports })
+}
+
+fn refuse_extras(at: &At<'_>, listener: &Listener) -> Result<(), Refusal> {
+    refuse!(at, listener;
+        additional_addresses, filter_chain_matcher, fcds_config, use_original_dst, listener_filters,
+        udp_listener_config, listener_specifier, access_log, socket_options, transparent, deprecated_v1);
+    pass_over!(at, listener;
+        stat_prefix, stats_matcher, per_connection_buffer_limit_bytes, metadata, drain_type, traffic_direction,
+        enable_reuse_port, tcp_backlog_size, listener_filters_timeout, connection_balance_config, freebind,
+        continue_on_listener_filters_timeout, tcp_fast_open_queue_length, bind_to_port, enable_mptcp, tcp_keepalive,
+        ignore_global_conn_limit, bypass_overload_manager, max_connections_to_accept_per_socket_event,
+        per_connection_buffer_high_watermark_timeout);
+    Ok(())
+}
+
+/// The port that a chain is for, and whether the chain is the one for TLS or the one for plaintext.
+fn inbound_port(at: &At<'_>, chain: FilterChain) -> Result<(InboundPort, Access), Refusal> {
+    let matches = at.field("filter_chain_match");
+    let rule = matches.required(chain.filter_chain_match)?;
+    refuse!(matches, rule;
+        prefix_ranges, address_suffix, suffix_len, direct_source_prefix_ranges, source_type, source_prefix_ranges,
+        source_ports, server_names, application_protocols);
+    refuse!(at, chain; use_proxy_proto);
+    pass_over!(at, chain; transport_socket_connect_timeout);
+    let number = matches.field("destination_port");
+    let port = port_number(&number, number.required(rule.destination_port)?.value)?;
+    let socket = &at.field("transport_socket");
+    let access = match (rule.transport_protocol.as_str(), chain.transport_socket) {
+        ("" | "tls", Some(config)) => tls::mutual(socket, config).map(|()| Access::Strict)?,
+        ("raw_buffer", None) => Access::Permissive,
+        ("" | "tls", None) => return Err(socket.refuse(Reason::Missing)),
+        ("raw_buffer", Some(_)) => return Err(socket.invalid("is set, although the chain is for plaintext")),
+        _ => return Err(matches.field("transport_protocol").refuse(Reason::Unsupported)),
+    };
+    let metadata = &at.field("metadata");
+    let application = metadata.required(chain.metadata)?;
+    let application = application_from_metadata(&application).map_err(|error| metadata.refuse(error))?;
+    let application = metadata.required(application)?;
+    let protocol = app_protocol(&at.field("filters"), chain.filters)?;
+    Ok((InboundPort { port, application, protocol, access: Access::Strict }, access))
+}
+
+fn app_protocol(at: &At<'_>, filters: Vec<Filter>) -> Result<AppProtocol, Refusal> {
+    let (at, url, config) = only_filter(at, filters)?;
+    let at = &at;
+    match url {
+        type_url::HCM => hcm::inbound_protocol(at, unpack(at, type_url::HCM, &config)?),
+        _ => {
+            tcp_split(at, unpack(at, type_url::TCP_PROXY, &config)?)?;
+            Ok(AppProtocol::Tcp)
+        }
+    }
+}
+
+fn opaque(at: &At<'_>, chain: FilterChain) -> Result<Split, Refusal> {
+    refuse!(at, chain; filter_chain_match, transport_socket, use_proxy_proto);
+    pass_over!(at, chain; metadata, name, transport_socket_connect_timeout);
+    let filters = at.field("filters");
+    let (at, _url, config) = only_filter(&filters, chain.filters)?;
+    tcp_split(&at, unpack(&at, type_url::TCP_PROXY, &config)?)
+}
+
+/// A chain has one network filter, the one that ends it.
+fn only_filter<'a>(
+    at: &'a At<'a>,
+    filters: Vec<Filter>,
+) -> Result<(At<'a>, &'static str, pillion_wire::xds::Any), Refusal> {
+    let mut filters = filters.into_iter();
+    let filter = at.required(filters.next())?;
+    if filters.next().is_some() {
+        return Err(at.index(1).refuse(Reason::Unsupported));
+    }
+    let at = at.index(0);
+    let Some(filter::ConfigType::TypedConfig(config)) = filter.config_type else {
+        return Err(at.refuse(Reason::Unsupported));
+    };
+    let known = [type_url::HCM, type_url::TCP_PROXY].into_iter().find(|&url| url == config.type_url);
+    let url = known.ok_or_else(|| at.refuse(Reason::Unsupported))?;
+    Ok((at, url, config))
+}
+
+fn tcp_split(at: &At<'_>, proxy: TcpProxy) -> Result<Split, Refusal> {
+    refuse!(at, proxy;
+        on_demand, metadata_match, idle_timeout, downstream_idle_timeout, upstream_idle_timeout, access_log,
+        max_connect_attempts, backoff_options, hash_policy, tunneling_config, max_downstream_connection_duration,
+        max_downstream_connection_duration_jitter_percentage, proxy_protocol_tlvs, upstream_connect_mode);
+    pass_over!(at, proxy;
+        stat_prefix, access_log_options, max_early_data_bytes, check_drain_close, proxy_protocol_tlv_merge_policy);
+    match at.field("cluster").required(proxy.cluster_specifier)? {
+        ClusterSpecifier::Cluster(name) => Ok(Split::one(&at.field("cluster").filled(name)?)),
+        ClusterSpecifier::WeightedClusters(weighted) => {
+            let at = &at.field("weighted_clusters");
+            let at = &at.field("clusters");
+            let mut clusters = Vec::with_capacity(weighted.clusters.len());
+            for (index, cluster) in weighted.clusters.into_iter().enumerate() {
+                let at = at.index(index);
+                refuse!(at, cluster; metadata_match);
+                let tcp_proxy::weighted_cluster::ClusterWeight { name, weight, .. } = cluster;
+                clusters.push((at.field("name").filled(name)?, weight));
+            }
+            route::split(at, clusters)
+        }
+    }
+}

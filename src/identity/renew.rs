@@ -1,0 +1,130 @@
+//! Keeping a certificate: the first one as soon as the CA gives it, a new one at half of each one's life.
+//!
+//! A failure is tried again after 100 ms, then twice that, up to 30 s, always
+//! with jitter, and never later than half of the life that is left. The old
+//! certificate stays in use meanwhile. The file with the mesh's roots is looked
+//! at every two seconds; when it changes, peers are verified by the new roots
+//! from the next handshake on.
+
+use std::convert::Infallible;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use rustls::RootCertStore;
+use tokio::time::{Instant, sleep_until};
+
+use super::credentials::{self, CredentialsError};
+use super::{Identity, issue};
+use crate::backoff::Backoff;
+use crate::bootstrap::Bootstrap;
+use crate::slot::Slot;
+use crate::telemetry::Metrics;
+
+/// How often the file with the roots is looked at.
+const ROOTS_POLL: Duration = Duration::from_secs(2);
+/// Even a certificate of one second is not renewed more often than this.
+const SHORTEST_WAIT: Duration = Duration::from_millis(100);
+
+/// Keeps a valid identity in `slot`.
+pub async fn run(bootstrap: Arc<Bootstrap>, slot: Arc<Slot<Option<Identity>>>, metrics: Arc<Metrics>) -> Infallible {
+    let mut backoff = Backoff::default();
+    let mut roots = RootsFile::default();
+    loop {
+        let wait = match attempt(&bootstrap, &slot).await {
+            Ok(identity) => {
+                backoff.reset();
+                metrics.certificate("ok");
+                metrics.certificate_expiry(identity.not_after);
+                renewal_wait(&identity, SystemTime::now(), rand::random())
+            }
+            Err(error) => {
+                metrics.certificate(error.reason());
+                let current = slot.load_full();
+                let wait = retry_wait(backoff.next(rand::random()), Option::as_ref(&current), SystemTime::now());
+                tracing::warn!(%error, ?wait, has_valid = is_valid(Option::as_ref(&current)), "no new certificate");
+                wait
+            }
+        };
+        watch_roots(&bootstrap.control_plane.root, &mut roots, &slot, Instant::now() + wait).await;
+    }
+}
+
+async fn attempt(bootstrap: &Bootstrap, slot: &Slot<Option<Identity>>) -> Result<Identity, issue::IssueError> {
+    let current = slot.load_full();
+    let identity = issue::issue(bootstrap, Option::as_ref(&current)).await?;
+    tracing::info!(id = %identity.id, not_after = ?identity.not_after, "certificate issued");
+    slot.publish(Some(identity.clone()));
+    Ok(identity)
+}
+
+/// Half of the certificate's life from its start, give or take a tenth of that: `chance` is uniform in `0.0..1.0`.
+fn renewal_wait(identity: &Identity, now: SystemTime, chance: f64) -> Duration {
+    let life = identity.not_after.duration_since(now).unwrap_or_default();
+    (life / 2).mul_f64(0.9 + 0.2 * chance.clamp(0.0, 1.0)).max(SHORTEST_WAIT)
+}
+
+/// A back-off, but never more than half of what the current certificate still has to live.
+fn retry_wait(backoff: Duration, current: Option<&Identity>, now: SystemTime) -> Duration {
+    let left = current.and_then(|current| current.not_after.duration_since(now).ok());
+    match left.filter(|left| !left.is_zero()) {
+        Some(left) => backoff.min(left / 2).max(SHORTEST_WAIT),
+        None => backoff,
+    }
+}
+
+fn is_valid(identity: Option<&Identity>) -> bool {
+    identity.is_some_and(|identity| identity.not_after > SystemTime::now())
+}
+
+/// What the file with the roots held when it was last looked at.
+#[derive(Debug, Default)]
+struct RootsFile {
+    seen: Option<Vec<u8>>,
+}
+
+/// Publishes new roots as they come, until `deadline`.
+async fn watch_roots(path: &Path, file: &mut RootsFile, slot: &Slot<Option<Identity>>, deadline: Instant) {
+    loop {
+        match file.changed(path) {
+            Ok(Some(roots)) => publish_roots(roots, slot),
+            Ok(None) => {}
+            Err(error) => tracing::warn!(%error, "the mesh's roots changed, but not to something usable; keeping ours"),
+        }
+        let now = Instant::now();
+        if now >= deadline {
+            return;
+        }
+        sleep_until(deadline.min(now + ROOTS_POLL)).await;
+    }
+}
+
+impl RootsFile {
+    /// The roots, when the file has changed since the last look. A complaint is made once per change.
+    fn changed(&mut self, path: &Path) -> Result<Option<Arc<RootCertStore>>, CredentialsError> {
+        let text = match credentials::read_roots(path) {
+            Ok(text) => text,
+            Err(_missing) if self.seen.as_ref().is_some_and(Vec::is_empty) => return Ok(None),
+            Err(error) => {
+                self.seen = Some(Vec::new());
+                return Err(error);
+            }
+        };
+        if self.seen.as_ref() == Some(&text) {
+            return Ok(None);
+        }
+        let roots = credentials::parse_roots(path, &text);
+        self.seen = Some(text);
+        roots.map(Some)
+    }
+}
+
+fn publish_roots(roots: Arc<RootCertStore>, slot: &Slot<Option<Identity>>) {
+    let current = slot.load_full();
+    let Some(identity) = Option::as_ref(&current) else { return };
+    if identity.roots.roots == roots.roots {
+        return;
+    }
+    tracing::info!(roots = roots.len(), "the mesh's roots changed");
+    slot.publish(Some(Identity { roots, ..identity.clone() }));
+}
