@@ -1,1 +1,4 @@
-//! Skeleton.
+//! The Pillion control plane.
+
+pub mod core;
+pub mod document;

@@ -214,13 +214,17 @@ mod tests {
         let mut ranked: Vec<Ranked<'_>> = routes
             .iter()
             .flat_map(|route| {
-                route.rules.iter().enumerate().flat_map(move |(rule, body)| {
-                    body.matches.iter().map(move |matched| Ranked {
-                        route,
-                        rule,
-                        matched,
+                route
+                    .rules
+                    .iter()
+                    .enumerate()
+                    .flat_map(move |(rule, body)| {
+                        body.matches.iter().map(move |matched| Ranked {
+                            route,
+                            rule,
+                            matched,
+                        })
                     })
-                })
             })
             .collect();
         ranked.sort_by(Ranked::precedence);

@@ -19,6 +19,7 @@ mod workload;
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
+use pillion_wire::label::{is_label, is_subdomain};
 use serde::Deserialize;
 
 use crate::core::{
@@ -157,13 +158,14 @@ impl Issues {
         });
     }
 
-    /// Notes the unknown fields below `metadata` and `status` not at all, those
+    /// Notes unknown fields: those every object has, and what is below `metadata`
+    /// and `status`, not at all, those
     /// for which `refuse` holds as errors, the others as warnings.
     fn unknown(&mut self, fields: Vec<FieldPath>, refuse: impl Fn(&FieldPath) -> bool) {
         for path in fields {
             let shape = path.shape();
             let root = shape.split('.').next().unwrap_or_default();
-            if matches!(root, "metadata" | "status") {
+            if matches!(root, "apiVersion" | "kind" | "metadata" | "status") {
                 continue;
             }
             if refuse(&path) {
@@ -223,7 +225,11 @@ fn interpret(node: &Node, issues: &mut Issues) -> (Option<ObjectId>, Option<Obje
     let text = |key: &str| node.child(key).and_then(Node::as_str).unwrap_or_default();
     let (api_version, kind_name) = (text("apiVersion"), text("kind"));
     if api_version.is_empty() || kind_name.is_empty() {
-        let missing = if kind_name.is_empty() { "kind" } else { "apiVersion" };
+        let missing = if kind_name.is_empty() {
+            "kind"
+        } else {
+            "apiVersion"
+        };
         issues.error(FieldPath::root().key(missing), "missing");
         return (None, None);
     }
@@ -238,7 +244,9 @@ fn interpret(node: &Node, issues: &mut Issues) -> (Option<ObjectId>, Option<Obje
         return (None, None);
     };
     let object = match kind {
-        Kind::Service => service::read(node, &metadata, issues).map(|it| Object::Service(it.into())),
+        Kind::Service => {
+            service::read(node, &metadata, issues).map(|it| Object::Service(it.into()))
+        }
         Kind::Workload => {
             workload::read(node, &metadata, issues).map(|it| Object::Workload(it.into()))
         }
@@ -287,11 +295,13 @@ fn read_metadata(node: &Node, issues: &mut Issues) -> Option<Metadata> {
     let Typed { value, .. } = accept(typed::<Holder>(node), issues)?;
     let slim = value.metadata;
     let path = FieldPath::root().key("metadata");
-    let namespace = slim.namespace.unwrap_or_else(|| DEFAULT_NAMESPACE.to_owned());
-    if !is_dns_label(&namespace) {
+    let namespace = slim
+        .namespace
+        .unwrap_or_else(|| DEFAULT_NAMESPACE.to_owned());
+    if !is_label(&namespace) {
         issues.error(path.key("namespace"), not_a_label(&namespace));
     }
-    if !is_dns_subdomain(&slim.name) {
+    if !is_subdomain(&slim.name) {
         issues.error(path.key("name"), not_a_label(&slim.name));
     }
     Some(Metadata {
@@ -311,22 +321,6 @@ pub(crate) fn accept<T>(
         .ok()
 }
 
-/// Whether `text` is an RFC 1123 label: what namespaces and Services are called.
-pub(crate) fn is_dns_label(text: &str) -> bool {
-    text.len() <= 63
-        && !text.is_empty()
-        && !text.starts_with('-')
-        && !text.ends_with('-')
-        && text
-            .bytes()
-            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
-}
-
-/// Whether `text` is labels joined by dots: what objects are called.
-pub(crate) fn is_dns_subdomain(text: &str) -> bool {
-    text.len() <= 253 && text.split('.').all(is_dns_label)
-}
-
 pub(crate) fn not_a_label(text: &str) -> String {
     format!("`{text}` is not a DNS name: lower-case letters, digits and `-`, at most 63 characters")
 }
@@ -339,7 +333,10 @@ mod tests {
     fn what_is_no_object_is_refused_and_foreign_kinds_are_ignored() {
         let bad = read("just: text\n", 1);
         assert!(bad.outcome.is_err());
-        let foreign = read("apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: a}\n", 1);
+        let foreign = read(
+            "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: a}\n",
+            1,
+        );
         assert_eq!(foreign.outcome, Ok(None));
         assert_eq!(foreign.warnings.len(), 1);
     }

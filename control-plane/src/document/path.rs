@@ -105,7 +105,9 @@ impl FromStr for FieldPath {
     fn from_str(text: &str) -> Result<Self, PathError> {
         let mut segments = Vec::new();
         for part in text.split('.').filter(|part| !part.is_empty()) {
-            let (key, indices) = part.split_once('[').map_or((part, ""), |(key, rest)| (key, rest));
+            let (key, indices) = part
+                .split_once('[')
+                .map_or((part, ""), |(key, rest)| (key, rest));
             if !key.is_empty() {
                 segments.push(Segment::Key(Cow::Owned(key.to_owned())));
             }

@@ -7,7 +7,9 @@ use k8s_openapi::{
     apimachinery::pkg::util::intstr::IntOrString,
 };
 
-use super::{Issues, Metadata, accept, is_dns_label, not_a_label, path::FieldPath, tree::Node, typed::typed};
+use pillion_wire::label::is_label;
+
+use super::{Issues, Metadata, accept, not_a_label, path::FieldPath, tree::Node, typed::typed};
 use crate::core::{
     protocol::Protocol,
     service::{Port, Service, Target},
@@ -18,8 +20,11 @@ pub(super) fn read(node: &Node, metadata: &Metadata, issues: &mut Issues) -> Opt
     let raw = accept(typed::<Raw>(node), issues)?;
     issues.unknown(raw.unknown, |_| false);
     let root = FieldPath::root();
-    if !is_dns_label(&metadata.name.name) {
-        issues.error(root.key("metadata").key("name"), not_a_label(&metadata.name.name));
+    if !is_label(&metadata.name.name) {
+        issues.error(
+            root.key("metadata").key("name"),
+            not_a_label(&metadata.name.name),
+        );
     }
     let spec_path = root.key("spec");
     let Some(spec) = raw.value.spec else {
@@ -45,10 +50,16 @@ fn cluster_ips(spec: &ServiceSpec, path: &FieldPath, issues: &mut Issues) -> Vec
         (None, None) => Vec::new(),
     };
     let mut found = Vec::new();
-    for text in texts.iter().filter(|text| !text.is_empty() && *text != "None") {
+    for text in texts
+        .iter()
+        .filter(|text| !text.is_empty() && *text != "None")
+    {
         match text.parse() {
             Ok(address) => found.push(address),
-            Err(_) => issues.error(path.key("clusterIP"), format!("`{text}` is not an IP address")),
+            Err(_) => issues.error(
+                path.key("clusterIP"),
+                format!("`{text}` is not an IP address"),
+            ),
         }
     }
     found
@@ -65,19 +76,28 @@ fn ports(spec: &ServiceSpec, path: &FieldPath, issues: &mut Issues) -> Vec<Port>
         let path = path.index(index);
         let transport = raw.protocol.as_deref().unwrap_or("TCP");
         if transport != "TCP" {
-            issues.warn(path.key("protocol"), format!("{transport} is not carried, port ignored"));
+            issues.warn(
+                path.key("protocol"),
+                format!("{transport} is not carried, port ignored"),
+            );
             continue;
         }
         let Some(port) = port(raw, &path, issues) else {
             continue;
         };
         if !numbers.insert(port.port) {
-            issues.error(path.key("port"), format!("port {} is there twice", port.port));
+            issues.error(
+                path.key("port"),
+                format!("port {} is there twice", port.port),
+            );
         }
         if let Some(name) = &port.name
             && !names.insert(name.clone())
         {
-            issues.error(path.key("name"), format!("the name `{name}` is there twice"));
+            issues.error(
+                path.key("name"),
+                format!("the name `{name}` is there twice"),
+            );
         }
         ports.push(port);
     }
@@ -129,7 +149,10 @@ mod tests {
         let text = format!("apiVersion: v1\nkind: Service\nmetadata: {{name: a}}\nspec: {spec}\n");
         match read(&text, 1).outcome {
             Ok(_) => Vec::new(),
-            Err(errors) => errors.iter().map(|placed| placed.issue.path.to_string()).collect(),
+            Err(errors) => errors
+                .iter()
+                .map(|placed| placed.issue.path.to_string())
+                .collect(),
         }
     }
 
@@ -140,9 +163,18 @@ mod tests {
             ("{ports: [{port: 0}]}", "spec.ports[0].port"),
             ("{ports: [{port: 70000}]}", "spec.ports[0].port"),
             ("{ports: [{port: 80}, {port: 80}]}", "spec.ports[1].port"),
-            ("{ports: [{port: 80, name: a}, {port: 81, name: a}]}", "spec.ports[1].name"),
-            ("{ports: [{port: 80, targetPort: 99999}]}", "spec.ports[0].targetPort"),
-            ("{ports: [{port: 80}], clusterIP: nonsense}", "spec.clusterIP"),
+            (
+                "{ports: [{port: 80, name: a}, {port: 81, name: a}]}",
+                "spec.ports[1].name",
+            ),
+            (
+                "{ports: [{port: 80, targetPort: 99999}]}",
+                "spec.ports[0].targetPort",
+            ),
+            (
+                "{ports: [{port: 80}], clusterIP: nonsense}",
+                "spec.clusterIP",
+            ),
             ("{type: ExternalName, ports: [{port: 80}]}", "spec.type"),
             ("{ports: [{port: x}]}", "spec.ports[0].port"),
         ] {

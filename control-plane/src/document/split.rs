@@ -57,7 +57,10 @@ mod tests {
     #[test]
     fn documents_keep_their_lines() {
         let parts = split("# head\na: 1\n---\nb: 2\n---\n# nothing\n---\r\nc: 3\n...\n");
-        let seen: Vec<(u64, &str)> = parts.iter().map(|part| (part.line, part.text.trim())).collect();
+        let seen: Vec<(u64, &str)> = parts
+            .iter()
+            .map(|part| (part.line, part.text.trim()))
+            .collect();
         assert_eq!(seen, [(1, "# head\na: 1"), (3, "b: 2"), (7, "c: 3")]);
     }
 

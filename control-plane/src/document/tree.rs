@@ -56,10 +56,13 @@ impl Node {
     /// When the text is not YAML, or is more deeply nested or more heavily
     /// aliased than the parser allows. The line is that of the file.
     pub fn parse(text: &str, first_line: u64) -> Result<Self, SyntaxError> {
-        let spanned: Spanned<Raw> = serde_saphyr::from_str(text).map_err(|error| SyntaxError {
-            line: first_line + error.location().map_or(0, |at| at.line().saturating_sub(1)),
-            reason: one_line(&error),
-        })?;
+        // Only `true` and `false` are booleans: a label `y` or `no` is text, as in YAML 1.2.
+        let options = serde_saphyr::options! { strict_booleans: true };
+        let spanned: Spanned<Raw> =
+            serde_saphyr::from_str_with_options(text, options).map_err(|error| SyntaxError {
+                line: first_line + error.location().map_or(0, |at| at.line().saturating_sub(1)),
+                reason: one_line(&error),
+            })?;
         Ok(Self::from_raw(spanned, first_line.saturating_sub(1)))
     }
 

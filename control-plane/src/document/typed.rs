@@ -226,7 +226,9 @@ impl<'de> MapAccess<'de> for Fields<'de> {
 
     fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, TypeError> {
         let Some(entry) = self.current.take() else {
-            return Err(serde::de::Error::custom("a value was asked for before its key"));
+            return Err(serde::de::Error::custom(
+                "a value was asked for before its key",
+            ));
         };
         let reader = self.reader.at(&entry.node);
         self.reader
@@ -249,10 +251,7 @@ impl<'de> EnumAccess<'de> for UnitVariant<'de> {
     type Error = TypeError;
     type Variant = Self;
 
-    fn variant_seed<V: DeserializeSeed<'de>>(
-        self,
-        seed: V,
-    ) -> Result<(V::Value, Self), TypeError> {
+    fn variant_seed<V: DeserializeSeed<'de>>(self, seed: V) -> Result<(V::Value, Self), TypeError> {
         let name: StrDeserializer<'_, TypeError> = self.0.into_deserializer();
         Ok((seed.deserialize(name)?, self))
     }

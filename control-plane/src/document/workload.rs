@@ -6,12 +6,10 @@ use std::{
     num::NonZeroU16,
 };
 
+use pillion_wire::label::is_subdomain;
 use serde::Deserialize;
 
-use super::{
-    Issues, Metadata, accept, is_dns_subdomain, not_a_label, path::FieldPath, tree::Node,
-    typed::typed,
-};
+use super::{Issues, Metadata, accept, not_a_label, path::FieldPath, tree::Node, typed::typed};
 use crate::core::{
     protocol::Protocol,
     workload::{Access, Sidecar, TcpPort, Workload, WorkloadPort},
@@ -84,16 +82,22 @@ pub(super) fn read(node: &Node, metadata: &Metadata, issues: &mut Issues) -> Opt
     if raw.value.api_version != API_VERSION {
         issues.error(
             FieldPath::root().key("apiVersion"),
-            format!("`{}` is not known, write {API_VERSION}", raw.value.api_version),
+            format!(
+                "`{}` is not known, write {API_VERSION}",
+                raw.value.api_version
+            ),
         );
     }
     let path = FieldPath::root().key("spec");
     let spec = raw.value.spec;
     if spec.address.is_unspecified() || spec.address.is_multicast() {
-        issues.error(path.key("address"), format!("{} cannot be dialled", spec.address));
+        issues.error(
+            path.key("address"),
+            format!("{} cannot be dialled", spec.address),
+        );
     }
     let service_account = spec.service_account.unwrap_or_else(|| "default".to_owned());
-    if !is_dns_subdomain(&service_account) {
+    if !is_subdomain(&service_account) {
         issues.error(path.key("serviceAccount"), not_a_label(&service_account));
     }
     let mesh_port = spec.mesh.map(|mesh| mesh.port.get());
@@ -107,7 +111,11 @@ pub(super) fn read(node: &Node, metadata: &Metadata, issues: &mut Issues) -> Opt
         ports,
         mesh_port,
         zone: metadata.labels.get("topology.kubernetes.io/zone").cloned(),
-        sidecar: sidecar(spec.sidecar.unwrap_or_default(), &path.key("sidecar"), issues),
+        sidecar: sidecar(
+            spec.sidecar.unwrap_or_default(),
+            &path.key("sidecar"),
+            issues,
+        ),
     })
 }
 
@@ -123,7 +131,10 @@ fn ports(raw: &[RawPort], path: &FieldPath, issues: &mut Issues) -> Vec<Workload
         if let Some(name) = &raw.name
             && !names.insert(name.clone())
         {
-            issues.error(path.key("name"), format!("the name `{name}` is there twice"));
+            issues.error(
+                path.key("name"),
+                format!("the name `{name}` is there twice"),
+            );
         }
         let protocol = raw.protocol.as_deref().and_then(|text| {
             let protocol = Protocol::from_workload(text);
@@ -219,7 +230,10 @@ mod tests {
         match read(&text, 1).outcome {
             Ok(Some(Object::Workload(workload))) => Ok(workload),
             Ok(other) => panic!("{other:?}"),
-            Err(errors) => Err(errors.iter().map(|placed| placed.issue.path.to_string()).collect()),
+            Err(errors) => Err(errors
+                .iter()
+                .map(|placed| placed.issue.path.to_string())
+                .collect()),
         }
     }
 
@@ -238,13 +252,34 @@ mod tests {
             ("{address: nonsense}", "spec.address"),
             ("{address: 0.0.0.0}", "spec.address"),
             ("{address: 10.0.0.1, colour: red}", "spec.colour"),
-            ("{address: 10.0.0.1, serviceAccount: 'a/b'}", "spec.serviceAccount"),
-            ("{address: 10.0.0.1, ports: [{port: 0}]}", "spec.ports[0].port"),
-            ("{address: 10.0.0.1, ports: [{port: 1, protocol: udp}]}", "spec.ports[0].protocol"),
-            ("{address: 10.0.0.1, ports: [{port: 1, access: open}]}", "spec.ports[0].access"),
-            ("{address: 10.0.0.1, ports: [{port: 1}, {port: 1}]}", "spec.ports[1].port"),
-            ("{address: 127.0.0.1, mesh: {port: 15008}, ports: [{port: 80}]}", "spec.ports[0].application"),
-            ("{address: 10.0.0.1, mesh: {port: 80}, ports: [{port: 80}]}", "spec.ports[0].port"),
+            (
+                "{address: 10.0.0.1, serviceAccount: 'a/b'}",
+                "spec.serviceAccount",
+            ),
+            (
+                "{address: 10.0.0.1, ports: [{port: 0}]}",
+                "spec.ports[0].port",
+            ),
+            (
+                "{address: 10.0.0.1, ports: [{port: 1, protocol: udp}]}",
+                "spec.ports[0].protocol",
+            ),
+            (
+                "{address: 10.0.0.1, ports: [{port: 1, access: open}]}",
+                "spec.ports[0].access",
+            ),
+            (
+                "{address: 10.0.0.1, ports: [{port: 1}, {port: 1}]}",
+                "spec.ports[1].port",
+            ),
+            (
+                "{address: 127.0.0.1, mesh: {port: 15008}, ports: [{port: 80}]}",
+                "spec.ports[0].application",
+            ),
+            (
+                "{address: 10.0.0.1, mesh: {port: 80}, ports: [{port: 80}]}",
+                "spec.ports[0].port",
+            ),
             (
                 "{address: 10.0.0.1, sidecar: {tcp: [{listen: '127.0.0.1:1', destination: 'x'}]}}",
                 "spec.sidecar.tcp[0].destination",
