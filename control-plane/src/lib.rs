@@ -1,1 +1,5 @@
-//! Skeleton.
+//! The Pillion control plane.
+
+pub mod core;
+pub mod document;
+pub mod xds;

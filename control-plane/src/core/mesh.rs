@@ -1,0 +1,370 @@
+//! The mesh as a whole: every object put together into views.
+//!
+//! Compiling is linear in the number of objects: a Service looks at the workloads
+//! that carry the rarest of its labels, never at all of them. A view that came
+//! out equal to the one before keeps its `Arc`, so that what depends on it (its
+//! resources, its versions) is not made again.
+//!
+//! What needs more than one object to be judged is judged here: a backend or
+//! parent that does not exist, a mesh address that two workloads claim.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
+
+use pillion_wire::name::ServicePort;
+
+use super::{
+    grant::Grant,
+    protocol::Protocol,
+    route::{Route, RouteKind},
+    service::{Name, Port, Service, Target},
+    table,
+    view::{Endpoint, InboundPort, Inside, PortView, WorkloadView},
+    workload::{Workload, WorkloadPort},
+};
+
+/// The objects that a mesh is made of.
+#[derive(Clone, Debug, Default)]
+pub struct Objects {
+    /// Services.
+    pub services: BTreeMap<Name, Arc<Service>>,
+    /// Workloads.
+    pub workloads: BTreeMap<Name, Arc<Workload>>,
+    /// Routes of all kinds.
+    pub routes: BTreeMap<(RouteKind, Name), Arc<Route>>,
+    /// Grants.
+    pub grants: Vec<Arc<Grant>>,
+}
+
+/// The compiled mesh.
+#[derive(Debug, Default)]
+pub struct Mesh {
+    ports: BTreeMap<ServicePort, Arc<PortView>>,
+    cluster_ips: HashMap<IpAddr, Name>,
+    workloads: BTreeMap<Name, Arc<WorkloadView>>,
+    by_mesh_address: HashMap<SocketAddr, Name>,
+}
+
+/// Something that only shows when objects are put together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// The object it concerns.
+    pub subject: Subject,
+    /// The field, as [`crate::document::path::FieldPath`] prints it.
+    pub path: String,
+    /// What is wrong.
+    pub reason: String,
+    /// Whether the object had to be left out.
+    pub refused: bool,
+}
+
+/// The object of a [`Finding`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Subject {
+    /// A Service.
+    Service(Name),
+    /// A Workload.
+    Workload(Name),
+    /// A route.
+    Route(RouteKind, Name),
+}
+
+impl Mesh {
+    /// Puts `objects` together, keeping what is equal in `previous`.
+    #[must_use]
+    pub fn compile(objects: &Objects, previous: Option<&Self>) -> (Self, Vec<Finding>) {
+        let mut findings = Vec::new();
+        let mut mesh = Self::default();
+        let directory = Directory::new(objects);
+        let mut spoken = HashMap::new();
+        let mut drafts = Vec::new();
+        for service in objects.services.values() {
+            let members = directory.members(service);
+            for port in &service.ports {
+                if let Ok(key) = service_port(service, port) {
+                    let draft = Draft::new(key, service, port, &members, &mut findings);
+                    draft.note_protocols(&mut spoken);
+                    drafts.push(draft);
+                }
+            }
+            for address in &service.cluster_ips {
+                mesh.cluster_ips.insert(*address, service.name.clone());
+            }
+        }
+        let tables = table::Tables::new(objects, &mut findings);
+        for draft in drafts {
+            let view = draft.finish(&tables);
+            let kept = previous.and_then(|mesh| mesh.ports.get(&view.key));
+            let view = keep_equal(view, kept);
+            mesh.ports.insert(view.key.clone(), view);
+        }
+        mesh.add_workloads(objects, &spoken, previous, &mut findings);
+        (mesh, findings)
+    }
+
+    /// The view of one port of a Service.
+    #[must_use]
+    pub fn port(&self, key: &ServicePort) -> Option<&Arc<PortView>> {
+        self.ports.get(key)
+    }
+
+    /// All ports of all Services, in order.
+    pub fn ports(&self) -> impl Iterator<Item = &Arc<PortView>> {
+        self.ports.values()
+    }
+
+    /// The Service that has this virtual address.
+    #[must_use]
+    pub fn service_at(&self, address: IpAddr) -> Option<&Name> {
+        self.cluster_ips.get(&address)
+    }
+
+    /// The workload whose sidecar accepts mesh traffic at `address`.
+    #[must_use]
+    pub fn workload_at(&self, address: SocketAddr) -> Option<&Arc<WorkloadView>> {
+        self.workloads.get(self.by_mesh_address.get(&address)?)
+    }
+
+    /// The workload of this name, when it is inside the mesh.
+    #[must_use]
+    pub fn workload(&self, name: &Name) -> Option<&Arc<WorkloadView>> {
+        self.workloads.get(name)
+    }
+
+    /// All workloads inside the mesh, in order.
+    pub fn workloads(&self) -> impl Iterator<Item = &Arc<WorkloadView>> {
+        self.workloads.values()
+    }
+
+    fn add_workloads(
+        &mut self,
+        objects: &Objects,
+        spoken: &Spoken<'_>,
+        previous: Option<&Self>,
+        findings: &mut Vec<Finding>,
+    ) {
+        for workload in objects.workloads.values() {
+            let Some(mesh_address) = workload.mesh_address() else {
+                continue;
+            };
+            if let Some(first) = self.by_mesh_address.get(&mesh_address) {
+                findings.push(Finding {
+                    subject: Subject::Workload(workload.name.clone()),
+                    path: "spec.mesh.port".to_owned(),
+                    reason: format!("{mesh_address} is already the mesh address of {first}"),
+                    refused: true,
+                });
+                continue;
+            }
+            let view = WorkloadView {
+                name: workload.name.clone(),
+                service_account: workload.service_account.clone(),
+                mesh_address,
+                ports: inbound_ports(workload, spoken),
+            };
+            let kept = previous.and_then(|mesh| mesh.workloads.get(&view.name));
+            self.by_mesh_address
+                .insert(mesh_address, workload.name.clone());
+            self.workloads
+                .insert(workload.name.clone(), keep_equal(view, kept));
+        }
+    }
+}
+
+fn keep_equal<T: PartialEq>(new: T, old: Option<&Arc<T>>) -> Arc<T> {
+    match old {
+        Some(old) if **old == new => Arc::clone(old),
+        _ => Arc::new(new),
+    }
+}
+
+pub(super) fn service_port(
+    service: &Service,
+    port: &Port,
+) -> Result<ServicePort, pillion_wire::name::NameError> {
+    ServicePort::new(&service.name.name, &service.name.namespace, port.port)
+}
+
+/// Workloads by each of their labels.
+struct Directory<'a> {
+    by_label: HashMap<(&'a str, &'a str, &'a str), Vec<&'a Workload>>,
+}
+
+impl<'a> Directory<'a> {
+    fn new(objects: &'a Objects) -> Self {
+        let mut by_label: HashMap<_, Vec<&Workload>> = HashMap::new();
+        for workload in objects.workloads.values() {
+            for (key, value) in &workload.labels {
+                by_label
+                    .entry((
+                        workload.name.namespace.as_str(),
+                        key.as_str(),
+                        value.as_str(),
+                    ))
+                    .or_default()
+                    .push(workload);
+            }
+        }
+        Self { by_label }
+    }
+
+    /// The workloads that `service` selects, in order of name.
+    fn members(&self, service: &Service) -> Vec<&'a Workload> {
+        let namespace = service.name.namespace.as_str();
+        let candidates = service
+            .selector
+            .iter()
+            .map(|(key, value)| {
+                self.by_label
+                    .get(&(namespace, key.as_str(), value.as_str()))
+                    .map_or(&[][..], Vec::as_slice)
+            })
+            .min_by_key(|candidates| candidates.len());
+        candidates
+            .unwrap_or_default()
+            .iter()
+            .filter(|workload| service.selects(&workload.labels))
+            .copied()
+            .collect()
+    }
+}
+
+/// What Services say that workloads' ports speak.
+type Spoken<'a> = HashMap<(&'a Name, u16), Protocol>;
+
+/// A port of a Service and the workload ports behind it.
+struct Draft<'a> {
+    key: ServicePort,
+    port: &'a Port,
+    service: &'a Service,
+    members: Vec<(&'a Workload, &'a WorkloadPort)>,
+}
+
+impl<'a> Draft<'a> {
+    fn new(
+        key: ServicePort,
+        service: &'a Service,
+        port: &'a Port,
+        members: &[&'a Workload],
+        findings: &mut Vec<Finding>,
+    ) -> Self {
+        let found: Vec<_> = members
+            .iter()
+            .filter_map(|workload| Some((*workload, workload.port(&port.target)?)))
+            .collect();
+        if found.len() < members.len() {
+            let target = match &port.target {
+                Target::Number(number) => number.to_string(),
+                Target::Name(name) => format!("named `{name}`"),
+            };
+            findings.push(Finding {
+                subject: Subject::Service(service.name.clone()),
+                path: "spec.ports".to_owned(),
+                reason: format!(
+                    "port {}: {} of {} selected workloads have no port {target}",
+                    port.port,
+                    members.len() - found.len(),
+                    members.len(),
+                ),
+                refused: false,
+            });
+        }
+        Self {
+            key,
+            port,
+            service,
+            members: found,
+        }
+    }
+
+    /// What the Service, or failing that its workloads, say is spoken here.
+    fn protocol(&self) -> Protocol {
+        if let Some(said) = self.port.app_protocol {
+            return said;
+        }
+        let mut said = self.members.iter().map(|(_, port)| port.protocol);
+        if let Some(Some(first)) = said.next()
+            && said.all(|other| other == Some(first))
+        {
+            return first;
+        }
+        self.port
+            .name
+            .as_deref()
+            .and_then(Protocol::from_port_name)
+            .or_else(|| {
+                let mut said = self
+                    .members
+                    .iter()
+                    .map(|(_, port)| port.name.as_deref().and_then(Protocol::from_port_name));
+                let first = said.next()??;
+                said.all(|other| other == Some(first)).then_some(first)
+            })
+            .unwrap_or_default()
+    }
+
+    fn note_protocols(&self, spoken: &mut Spoken<'a>) {
+        let named = || self.port.name.as_deref().and_then(Protocol::from_port_name);
+        for (workload, port) in &self.members {
+            let said = self.port.app_protocol.or(port.protocol).or_else(named);
+            if let Some(said) = said {
+                spoken.entry((&workload.name, port.port)).or_insert(said);
+            }
+        }
+    }
+
+    fn finish(self, tables: &table::Tables<'_>) -> PortView {
+        let protocol = self.protocol();
+        let mut endpoints: Vec<Endpoint> = self
+            .members
+            .iter()
+            .map(|(workload, port)| Endpoint {
+                address: SocketAddr::new(workload.address, port.port),
+                mesh: workload.mesh_port.map(|mesh_port| Inside {
+                    port: mesh_port,
+                    namespace: workload.name.namespace.clone(),
+                    service_account: workload.service_account.clone(),
+                }),
+                zone: workload.zone.clone(),
+            })
+            .collect();
+        endpoints.sort_unstable();
+        endpoints.dedup_by(|a, b| a.address == b.address);
+        PortView {
+            http: protocol
+                .carries_http()
+                .then(|| tables.http(self.service, self.port))
+                .flatten(),
+            tcp: protocol
+                .carries_tcp()
+                .then(|| tables.tcp(self.service, self.port))
+                .flatten(),
+            key: self.key,
+            protocol,
+            endpoints,
+        }
+    }
+}
+
+fn inbound_ports(workload: &Workload, spoken: &Spoken<'_>) -> Vec<InboundPort> {
+    let mut ports: Vec<InboundPort> = workload
+        .ports
+        .iter()
+        .map(|port| InboundPort {
+            port: port.port,
+            application: port.application,
+            protocol: spoken
+                .get(&(&workload.name, port.port))
+                .copied()
+                .or(port.protocol)
+                .or_else(|| port.name.as_deref().and_then(Protocol::from_port_name))
+                .unwrap_or_default(),
+            access: port.access,
+        })
+        .collect();
+    ports.sort_unstable_by_key(|port| port.port);
+    ports
+}

@@ -1,0 +1,12 @@
+//! The domain: services, workloads, routes, and the mesh that they make
+//! together. Pure: nothing here reads, waits or speaks a protocol.
+
+pub mod grant;
+pub mod mesh;
+pub mod protocol;
+pub mod resolve;
+pub mod route;
+pub mod service;
+mod table;
+pub mod view;
+pub mod workload;

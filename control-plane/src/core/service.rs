@@ -1,0 +1,77 @@
+//! A Service: a name, its ports, and the labels of the workloads behind it.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use super::protocol::Protocol;
+
+/// A namespace and a name in it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Name {
+    /// The namespace.
+    pub namespace: String,
+    /// The name.
+    pub name: String,
+}
+
+impl Name {
+    /// A name in a namespace.
+    pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
+        Self {
+            namespace: namespace.into(),
+            name: name.into(),
+        }
+    }
+}
+
+impl std::fmt::Display for Name {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// A Service as far as the mesh is concerned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Service {
+    /// Its name.
+    pub name: Name,
+    /// Labels that a workload must carry to stand behind it. Empty selects none.
+    pub selector: BTreeMap<String, String>,
+    /// Its virtual addresses.
+    pub cluster_ips: Vec<IpAddr>,
+    /// Its ports, each number once.
+    pub ports: Vec<Port>,
+}
+
+/// A port of a [`Service`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Port {
+    /// Its name, where it has one.
+    pub name: Option<String>,
+    /// The number that callers use.
+    pub port: u16,
+    /// The workload's port behind it.
+    pub target: Target,
+    /// What `appProtocol` says.
+    pub app_protocol: Option<Protocol>,
+}
+
+/// A port of the workloads behind a [`Port`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// By number.
+    Number(u16),
+    /// By name: each workload may have another number.
+    Name(String),
+}
+
+impl Service {
+    /// Whether a workload with these labels stands behind this Service.
+    #[must_use]
+    pub fn selects(&self, labels: &BTreeMap<String, String>) -> bool {
+        !self.selector.is_empty()
+            && self
+                .selector
+                .iter()
+                .all(|(key, value)| labels.get(key) == Some(value))
+    }
+}

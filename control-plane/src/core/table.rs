@@ -1,0 +1,228 @@
+//! Routes put together per port of a Service: who is attached, in which order,
+//! and which backends really exist.
+
+use std::collections::{HashMap, HashSet};
+
+use super::{
+    mesh::{Finding, Objects, Subject, service_port},
+    protocol::Protocol,
+    route::{Backend, Parent, Ranked, Route, RouteKind},
+    service::{Name, Port, Service},
+    view::{RouteEntry, Share},
+};
+use pillion_wire::name::ServicePort;
+
+/// The routes of all Services.
+pub(super) struct Tables<'a> {
+    objects: &'a Objects,
+    attached: HashMap<Name, Vec<(&'a Route, &'a Parent)>>,
+    existing: HashSet<ServicePort>,
+}
+
+impl<'a> Tables<'a> {
+    /// Sorts the routes by parent, and reports parents and backends that are missing.
+    pub(super) fn new(objects: &'a Objects, findings: &mut Vec<Finding>) -> Self {
+        let existing = objects
+            .services
+            .values()
+            .flat_map(|service| {
+                service
+                    .ports
+                    .iter()
+                    .filter_map(move |port| service_port(service, port).ok())
+            })
+            .collect();
+        let mut tables = Self {
+            objects,
+            attached: HashMap::new(),
+            existing,
+        };
+        for route in objects.routes.values() {
+            tables.attach(route, findings);
+            tables.check_backends(route, findings);
+        }
+        tables
+    }
+
+    /// The requests of `port`, when any route is attached to it.
+    pub(super) fn http(&self, service: &Service, port: &Port) -> Option<Vec<RouteEntry>> {
+        let mut ranked: Vec<Ranked<'_>> = self
+            .routes(service, port)
+            .filter(|route| route.kind != RouteKind::Tcp)
+            .flat_map(|route| {
+                route
+                    .rules
+                    .iter()
+                    .enumerate()
+                    .flat_map(move |(rule, body)| {
+                        body.matches.iter().map(move |matched| Ranked {
+                            route,
+                            rule,
+                            matched,
+                        })
+                    })
+            })
+            .collect();
+        if ranked.is_empty() {
+            return None;
+        }
+        ranked.sort_by(Ranked::precedence);
+        let entries = ranked.into_iter().map(|ranked| {
+            let backends = ranked
+                .route
+                .rules
+                .get(ranked.rule)
+                .map_or(&[][..], |rule| &rule.backends);
+            RouteEntry {
+                name: format!(
+                    "{}/{}/{}",
+                    ranked.route.kind.name(),
+                    ranked.route.name,
+                    ranked.rule
+                ),
+                matched: ranked.matched.clone(),
+                shares: self.shares(ranked.route, backends),
+            }
+        });
+        Some(entries.collect())
+    }
+
+    /// The byte streams of `port`, when a `TCPRoute` is attached to it: the oldest.
+    pub(super) fn tcp(&self, service: &Service, port: &Port) -> Option<Vec<Share>> {
+        let age = |route: &&Route| {
+            (
+                route.created.is_none(),
+                route.created.clone(),
+                route.name.clone(),
+            )
+        };
+        let route = self
+            .routes(service, port)
+            .filter(|route| route.kind == RouteKind::Tcp)
+            .min_by_key(age)?;
+        Some(self.shares(route, &route.rules.first()?.backends))
+    }
+
+    /// Each route that is attached to `port`, once.
+    fn routes(&self, service: &Service, port: &Port) -> impl Iterator<Item = &'a Route> {
+        let mut routes: Vec<&'a Route> = Vec::new();
+        let attached = self.attached.get(&service.name);
+        for (route, parent) in attached.map_or(&[][..], Vec::as_slice) {
+            if covers(parent, port) && !routes.iter().any(|seen| std::ptr::eq(*seen, *route)) {
+                routes.push(route);
+            }
+        }
+        routes.into_iter()
+    }
+
+    /// The backends with a weight. Empty when none of them can be used.
+    fn shares(&self, route: &Route, backends: &[Backend]) -> Vec<Share> {
+        let shares: Vec<Share> = backends
+            .iter()
+            .filter(|backend| backend.weight > 0)
+            .map(|backend| Share {
+                target: self.usable(route, backend).ok(),
+                weight: backend.weight,
+            })
+            .collect();
+        if shares.iter().all(|share| share.target.is_none()) {
+            return Vec::new();
+        }
+        shares
+    }
+
+    fn usable(&self, route: &Route, backend: &Backend) -> Result<ServicePort, String> {
+        let service = &backend.service;
+        let foreign = service.namespace != route.name.namespace;
+        if foreign
+            && !self
+                .objects
+                .grants
+                .iter()
+                .any(|grant| grant.permits(route.kind, &route.name.namespace, service))
+        {
+            return Err(format!(
+                "no ReferenceGrant in namespace {} lets {}s of {} refer to Service {}",
+                service.namespace,
+                route.kind.name(),
+                route.name.namespace,
+                service.name,
+            ));
+        }
+        if !self.objects.services.contains_key(service) {
+            return Err(format!("there is no Service {service}"));
+        }
+        let key = ServicePort::new(&service.name, &service.namespace, backend.port)
+            .map_err(|error| error.to_string())?;
+        if !self.existing.contains(&key) {
+            return Err(format!("Service {service} has no port {}", backend.port));
+        }
+        Ok(key)
+    }
+
+    fn attach(&mut self, route: &'a Route, findings: &mut Vec<Finding>) {
+        for (index, parent) in route.parents.iter().enumerate() {
+            let name = Name::new(route.name.namespace.clone(), parent.service.clone());
+            let mut complain = |reason: String| {
+                findings.push(Finding {
+                    subject: Subject::Route(route.kind, route.name.clone()),
+                    path: format!("spec.parentRefs[{index}]"),
+                    reason,
+                    refused: false,
+                });
+            };
+            let Some(service) = self.objects.services.get(&name) else {
+                complain(format!(
+                    "there is no Service {name}: the route has no effect on it"
+                ));
+                continue;
+            };
+            let mut ports = service
+                .ports
+                .iter()
+                .filter(|port| covers(parent, port))
+                .peekable();
+            if ports.peek().is_none() {
+                complain(format!(
+                    "Service {name} has no such port: the route has no effect on it"
+                ));
+            } else if ports.all(|port| port.app_protocol.is_some_and(|it| !fits(route.kind, it))) {
+                complain(format!(
+                    "no such port of Service {name} carries what a {} is about: the route has no effect on it",
+                    route.kind.name()
+                ));
+            }
+            self.attached.entry(name).or_default().push((route, parent));
+        }
+    }
+
+    fn check_backends(&self, route: &Route, findings: &mut Vec<Finding>) {
+        for (rule_index, rule) in route.rules.iter().enumerate() {
+            for (index, backend) in rule.backends.iter().enumerate() {
+                if let Err(reason) = self.usable(route, backend) {
+                    findings.push(Finding {
+                        subject: Subject::Route(route.kind, route.name.clone()),
+                        path: format!("spec.rules[{rule_index}].backendRefs[{index}]"),
+                        reason: format!("{reason}: its share of the traffic fails"),
+                        refused: false,
+                    });
+                }
+            }
+        }
+    }
+}
+
+fn covers(parent: &Parent, port: &Port) -> bool {
+    parent.port.is_none_or(|number| number == port.port)
+        && parent
+            .section
+            .as_ref()
+            .is_none_or(|name| Some(name) == port.name.as_ref())
+}
+
+const fn fits(kind: RouteKind, protocol: Protocol) -> bool {
+    match kind {
+        RouteKind::Tcp => protocol.carries_tcp(),
+        RouteKind::Http | RouteKind::Grpc => protocol.carries_http(),
+    }
+}

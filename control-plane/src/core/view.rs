@@ -1,0 +1,103 @@
+//! What the mesh says about one port of a Service and about one workload: all
+//! that a resource is made of, comparable, so that what did not change is seen
+//! not to have changed.
+
+use std::net::SocketAddr;
+
+use pillion_wire::name::ServicePort;
+
+use super::{protocol::Protocol, route::Match, service::Name, workload::Access};
+
+/// One port of a Service: where its callers' traffic goes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PortView {
+    /// Which port.
+    pub key: ServicePort,
+    /// What is spoken on it.
+    pub protocol: Protocol,
+    /// Requests, when routes are attached: the first that matches. `None`: all
+    /// requests go to the port itself.
+    pub http: Option<Vec<RouteEntry>>,
+    /// Byte streams, when a `TCPRoute` is attached.
+    pub tcp: Option<Vec<Share>>,
+    /// The workloads behind it, by address.
+    pub endpoints: Vec<Endpoint>,
+}
+
+/// One match and what is done with the requests that match.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RouteEntry {
+    /// `<kind>/<namespace>/<name>/<rule>`, for people.
+    pub name: String,
+    /// What requests must look like.
+    pub matched: Match,
+    /// Where they go. Empty: nowhere, they fail.
+    pub shares: Vec<Share>,
+}
+
+/// A share of some traffic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Share {
+    /// The port of a Service, or `None` for one that does not exist or may not be used.
+    pub target: Option<ServicePort>,
+    /// Its part of the sum of all weights, never 0.
+    pub weight: u32,
+}
+
+/// A workload behind a port.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Endpoint {
+    /// What callers outside the mesh dial.
+    pub address: SocketAddr,
+    /// How the mesh reaches it, when it is inside.
+    pub mesh: Option<Inside>,
+    /// Where it runs.
+    pub zone: Option<String>,
+}
+
+/// What a caller inside the mesh must know of an endpoint.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Inside {
+    /// The mesh port at the endpoint's address.
+    pub port: u16,
+    /// Namespace of its identity.
+    pub namespace: String,
+    /// Service account of its identity.
+    pub service_account: String,
+}
+
+/// What a workload's own sidecar is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WorkloadView {
+    /// Which workload.
+    pub name: Name,
+    /// Its service account.
+    pub service_account: String,
+    /// Where its sidecar accepts mesh traffic.
+    pub mesh_address: SocketAddr,
+    /// Its ports, in order.
+    pub ports: Vec<InboundPort>,
+}
+
+/// A port of a [`WorkloadView`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InboundPort {
+    /// The workload's port.
+    pub port: u16,
+    /// Where the application listens.
+    pub application: SocketAddr,
+    /// What it speaks.
+    pub protocol: Protocol,
+    /// Who may connect.
+    pub access: Access,
+}
+
+impl PortView {
+    /// Whether any endpoint is inside the mesh.
+    #[must_use]
+    pub fn in_mesh(&self) -> bool {
+        self.endpoints
+            .iter()
+            .any(|endpoint| endpoint.mesh.is_some())
+    }
+}

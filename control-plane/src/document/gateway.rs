@@ -1,0 +1,153 @@
+//! Gateway API objects, as much of them as is read.
+//!
+//! Slim on purpose: a field that is not here is reported by its path, and
+//! refused when it stands in a rule, where it would change which requests match
+//! or where they go. Newer versions of the API therefore fail only where they
+//! matter.
+
+use serde::Deserialize;
+
+/// The API group of Gateway API.
+pub const GROUP: &str = "gateway.networking.k8s.io";
+
+/// `spec` of any route; `R` is its rule.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct RouteSpec<R> {
+    #[serde(default)]
+    pub(super) parent_refs: Vec<ParentRef>,
+    pub(super) hostnames: Option<Vec<String>>,
+    #[serde(default = "Vec::new")]
+    pub(super) rules: Vec<R>,
+}
+
+/// What a route is attached to.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct ParentRef {
+    pub(super) group: Option<String>,
+    pub(super) kind: Option<String>,
+    pub(super) namespace: Option<String>,
+    pub(super) name: String,
+    pub(super) section_name: Option<String>,
+    pub(super) port: Option<u16>,
+}
+
+/// A rule of an `HTTPRoute`.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct HttpRule {
+    #[serde(rename = "name")]
+    pub(super) _name: Option<String>,
+    pub(super) matches: Option<Vec<HttpMatch>>,
+    pub(super) filters: Option<Vec<Filter>>,
+    pub(super) backend_refs: Option<Vec<BackendRef>>,
+}
+
+/// What a request must look like.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct HttpMatch {
+    pub(super) path: Option<PathMatch>,
+    pub(super) method: Option<String>,
+    #[serde(default)]
+    pub(super) headers: Vec<ValueMatch>,
+    #[serde(default)]
+    pub(super) query_params: Vec<ValueMatch>,
+}
+
+/// What a path must look like.
+#[derive(Debug, Deserialize)]
+pub(super) struct PathMatch {
+    #[serde(rename = "type")]
+    pub(super) kind: Option<String>,
+    pub(super) value: Option<String>,
+}
+
+/// What a header or parameter must look like.
+#[derive(Debug, Deserialize)]
+pub(super) struct ValueMatch {
+    #[serde(rename = "type")]
+    pub(super) kind: Option<String>,
+    pub(super) name: String,
+    pub(super) value: String,
+}
+
+/// A rule of a `GRPCRoute`.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct GrpcRule {
+    #[serde(rename = "name")]
+    pub(super) _name: Option<String>,
+    pub(super) matches: Option<Vec<GrpcMatch>>,
+    pub(super) filters: Option<Vec<Filter>>,
+    pub(super) backend_refs: Option<Vec<BackendRef>>,
+}
+
+/// What a call must look like.
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct GrpcMatch {
+    pub(super) method: Option<MethodMatch>,
+    #[serde(default)]
+    pub(super) headers: Vec<ValueMatch>,
+}
+
+/// What is called.
+#[derive(Debug, Deserialize)]
+pub(super) struct MethodMatch {
+    #[serde(rename = "type")]
+    pub(super) kind: Option<String>,
+    pub(super) service: Option<String>,
+    pub(super) method: Option<String>,
+}
+
+/// A rule of a `TCPRoute`.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct TcpRule {
+    #[serde(rename = "name")]
+    pub(super) _name: Option<String>,
+    pub(super) backend_refs: Option<Vec<BackendRef>>,
+}
+
+/// A filter: only its type, for the complaint.
+#[derive(Debug, Deserialize)]
+pub(super) struct Filter {
+    #[serde(rename = "type")]
+    pub(super) kind: Option<String>,
+}
+
+/// Where traffic goes.
+#[derive(Debug, Deserialize)]
+pub(super) struct BackendRef {
+    pub(super) group: Option<String>,
+    pub(super) kind: Option<String>,
+    pub(super) namespace: Option<String>,
+    pub(super) name: String,
+    pub(super) port: Option<u16>,
+    pub(super) weight: Option<i64>,
+    pub(super) filters: Option<Vec<Filter>>,
+}
+
+/// `spec` of a `ReferenceGrant`.
+#[derive(Debug, Deserialize)]
+pub(super) struct GrantSpec {
+    pub(super) from: Vec<GrantFrom>,
+    pub(super) to: Vec<GrantTo>,
+}
+
+/// Who may refer.
+#[derive(Debug, Deserialize)]
+pub(super) struct GrantFrom {
+    pub(super) group: String,
+    pub(super) kind: String,
+    pub(super) namespace: String,
+}
+
+/// What may be referred to.
+#[derive(Debug, Deserialize)]
+pub(super) struct GrantTo {
+    pub(super) group: String,
+    pub(super) kind: String,
+    pub(super) name: Option<String>,
+}

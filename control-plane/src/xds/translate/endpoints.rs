@@ -1,0 +1,84 @@
+//! `ClusterLoadAssignment` of a Service port.
+
+use std::collections::BTreeMap;
+
+use pillion_wire::{
+    mesh::MeshEndpoint,
+    spiffe::{SpiffeId, TrustDomain},
+    xds::{
+        UInt32Value,
+        core::{HealthStatus, Locality},
+        endpoint::{
+            ClusterLoadAssignment, Endpoint as XdsEndpoint, LbEndpoint, LocalityLbEndpoints,
+            lb_endpoint,
+        },
+    },
+};
+
+use super::socket_address;
+use crate::{
+    core::view::{Endpoint, PortView},
+    xds::dialect::Dialect,
+};
+
+/// The endpoints of `view`, by zone.
+pub(crate) fn assignment(
+    view: &PortView,
+    dialect: Dialect,
+    trust_domain: &TrustDomain,
+) -> ClusterLoadAssignment {
+    let mut zones: BTreeMap<&str, Vec<LbEndpoint>> = BTreeMap::new();
+    for endpoint in visible(view, dialect) {
+        zones
+            .entry(endpoint.zone.as_deref().unwrap_or_default())
+            .or_default()
+            .push(lb_endpoint(endpoint, trust_domain));
+    }
+    ClusterLoadAssignment {
+        cluster_name: view.key.to_string(),
+        endpoints: zones
+            .into_iter()
+            .map(|(zone, lb_endpoints)| LocalityLbEndpoints {
+                locality: Some(Locality {
+                    zone: zone.to_owned(),
+                    ..Locality::default()
+                }),
+                lb_endpoints,
+                // gRPC skips a locality without a weight.
+                load_balancing_weight: Some(UInt32Value { value: 1 }),
+                ..LocalityLbEndpoints::default()
+            })
+            .collect(),
+        ..ClusterLoadAssignment::default()
+    }
+}
+
+/// Clients whose clusters are either all TLS or all plaintext see only the
+/// endpoints inside the mesh where there are any.
+pub(crate) fn visible(view: &PortView, dialect: Dialect) -> impl Iterator<Item = &Endpoint> {
+    let only_mesh = dialect != Dialect::Pillion && view.in_mesh();
+    view.endpoints
+        .iter()
+        .filter(move |endpoint| !only_mesh || endpoint.mesh.is_some())
+}
+
+fn lb_endpoint(endpoint: &Endpoint, trust_domain: &TrustDomain) -> LbEndpoint {
+    let metadata = endpoint.mesh.as_ref().and_then(|inside| {
+        let identity =
+            SpiffeId::new(trust_domain, &inside.namespace, &inside.service_account).ok()?;
+        let endpoint = MeshEndpoint {
+            port: inside.port,
+            identity,
+        };
+        Some(endpoint.to_metadata())
+    });
+    LbEndpoint {
+        host_identifier: Some(lb_endpoint::HostIdentifier::Endpoint(XdsEndpoint {
+            address: Some(socket_address(endpoint.address)),
+            ..XdsEndpoint::default()
+        })),
+        health_status: HealthStatus::Healthy.into(),
+        metadata,
+        load_balancing_weight: Some(UInt32Value { value: 1 }),
+    }
+}

@@ -1,0 +1,137 @@
+//! Inbound `Listener` of a workload: one filter chain per port, or two where
+//! plaintext from outside the mesh is allowed.
+
+use pillion_wire::{
+    mesh::application_to_metadata,
+    xds::{
+        BoolValue, UInt32Value,
+        core::{TransportSocket, transport_socket},
+        hcm::{HttpConnectionManager, http_connection_manager},
+        listener::{Filter, FilterChain, FilterChainMatch, Listener, filter},
+        pack,
+        route::{
+            NonForwardingAction, Route, RouteConfiguration, RouteMatch, VirtualHost, route,
+            route_match,
+        },
+        tcp_proxy::{TcpProxy, tcp_proxy},
+        tls::{CommonTlsContext, DownstreamTlsContext},
+        type_url,
+    },
+};
+
+use super::{outbound::tcp_filter, router_filter, socket_address};
+use crate::core::{
+    protocol::Protocol,
+    view::{InboundPort, WorkloadView},
+    workload::Access,
+};
+
+/// The cluster that means the application itself.
+const APPLICATION: &str = "application";
+
+/// The listener of `view` under the `name` that was asked for.
+pub(crate) fn listener(view: &WorkloadView, name: &str) -> Listener {
+    Listener {
+        name: name.to_owned(),
+        address: Some(socket_address(view.mesh_address)),
+        filter_chains: view.ports.iter().flat_map(chains).collect(),
+        ..Listener::default()
+    }
+}
+
+fn chains(port: &InboundPort) -> Vec<FilterChain> {
+    let name = format!("{}-{}", port.protocol.name(), port.port);
+    let matched = FilterChainMatch {
+        destination_port: Some(UInt32Value {
+            value: port.port.into(),
+        }),
+        ..FilterChainMatch::default()
+    };
+    let secured = FilterChain {
+        name: name.clone(),
+        filter_chain_match: Some(matched.clone()),
+        filters: vec![network_filter(port)],
+        metadata: Some(application_to_metadata(port.application)),
+        transport_socket: Some(mutual_tls()),
+        ..FilterChain::default()
+    };
+    if port.access == Access::Strict {
+        return vec![secured];
+    }
+    let plaintext = FilterChain {
+        name: format!("{name}-plaintext"),
+        filter_chain_match: Some(FilterChainMatch {
+            transport_protocol: "raw_buffer".to_owned(),
+            ..matched
+        }),
+        transport_socket: None,
+        ..secured.clone()
+    };
+    vec![secured, plaintext]
+}
+
+fn network_filter(port: &InboundPort) -> Filter {
+    use http_connection_manager::CodecType;
+    let codec = match port.protocol {
+        Protocol::Http => CodecType::Http1,
+        Protocol::H2c | Protocol::Grpc => CodecType::Http2,
+        Protocol::Auto => CodecType::Auto,
+        Protocol::Tcp => {
+            return tcp_filter(&TcpProxy {
+                stat_prefix: APPLICATION.to_owned(),
+                cluster_specifier: Some(tcp_proxy::ClusterSpecifier::Cluster(
+                    APPLICATION.to_owned(),
+                )),
+                ..TcpProxy::default()
+            });
+        }
+    };
+    let manager = HttpConnectionManager {
+        stat_prefix: APPLICATION.to_owned(),
+        codec_type: codec.into(),
+        route_specifier: Some(http_connection_manager::RouteSpecifier::RouteConfig(
+            everything_here(),
+        )),
+        http_filters: vec![router_filter()],
+        ..HttpConnectionManager::default()
+    };
+    Filter {
+        name: "envoy.filters.network.http_connection_manager".to_owned(),
+        config_type: Some(filter::ConfigType::TypedConfig(pack(type_url::HCM, &manager))),
+    }
+}
+
+/// Every request ends here (gRFC A36, `non_forwarding_action`).
+fn everything_here() -> RouteConfiguration {
+    RouteConfiguration {
+        name: APPLICATION.to_owned(),
+        virtual_hosts: vec![VirtualHost {
+            name: APPLICATION.to_owned(),
+            domains: vec!["*".to_owned()],
+            routes: vec![Route {
+                r#match: Some(RouteMatch {
+                    path_specifier: Some(route_match::PathSpecifier::Prefix(String::new())),
+                    ..RouteMatch::default()
+                }),
+                action: Some(route::Action::NonForwardingAction(NonForwardingAction {})),
+                ..Route::default()
+            }],
+            ..VirtualHost::default()
+        }],
+        ..RouteConfiguration::default()
+    }
+}
+
+fn mutual_tls() -> TransportSocket {
+    TransportSocket {
+        name: "envoy.transport_sockets.tls".to_owned(),
+        config_type: Some(transport_socket::ConfigType::TypedConfig(pack(
+            type_url::DOWNSTREAM_TLS,
+            &DownstreamTlsContext {
+                common_tls_context: Some(CommonTlsContext::default()),
+                require_client_certificate: Some(BoolValue { value: true }),
+                ..DownstreamTlsContext::default()
+            },
+        ))),
+    }
+}

@@ -1,0 +1,61 @@
+//! From the views of the mesh to xDS resources, one file per kind.
+//!
+//! Pure functions; what they leave out per dialect is said where it is left out.
+
+pub(super) mod cluster;
+pub(super) mod endpoints;
+pub(super) mod gateway;
+pub(super) mod inbound;
+pub(super) mod outbound;
+pub(super) mod route;
+
+use std::net::SocketAddr;
+
+use pillion_wire::xds::{
+    core::{
+        Address, AggregatedConfigSource, ApiVersion, ConfigSource, SocketAddress, address,
+        config_source, socket_address,
+    },
+    hcm::{HttpFilter, http_filter},
+    pack,
+    router::Router,
+    type_url,
+};
+
+/// The cluster that stands for backends that do not exist: it never does either.
+pub const INVALID_BACKEND: &str = "pillion-invalid-backend";
+
+/// "Ask for it on this stream."
+fn ads() -> ConfigSource {
+    ConfigSource {
+        resource_api_version: ApiVersion::V3.into(),
+        config_source_specifier: Some(config_source::ConfigSourceSpecifier::Ads(
+            AggregatedConfigSource {},
+        )),
+        ..ConfigSource::default()
+    }
+}
+
+fn socket_address(address: SocketAddr) -> Address {
+    Address {
+        address: Some(address::Address::SocketAddress(SocketAddress {
+            address: address.ip().to_string(),
+            port_specifier: Some(socket_address::PortSpecifier::PortValue(
+                address.port().into(),
+            )),
+            ..SocketAddress::default()
+        })),
+    }
+}
+
+/// The last HTTP filter of every connection manager (gRFC A39).
+fn router_filter() -> HttpFilter {
+    HttpFilter {
+        name: "envoy.filters.http.router".to_owned(),
+        config_type: Some(http_filter::ConfigType::TypedConfig(pack(
+            type_url::ROUTER,
+            &Router::default(),
+        ))),
+        ..HttpFilter::default()
+    }
+}

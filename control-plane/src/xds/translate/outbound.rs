@@ -1,0 +1,91 @@
+//! `Listener` of a destination: what a caller does with traffic for it.
+
+use pillion_wire::xds::{
+    hcm::{HttpConnectionManager, Rds, http_connection_manager},
+    listener::{ApiListener, Filter, FilterChain, Listener, filter},
+    pack,
+    tcp_proxy::{TcpProxy, tcp_proxy},
+    type_url,
+};
+
+use super::{INVALID_BACKEND, ads, router_filter};
+use crate::{
+    core::view::{PortView, Share},
+    xds::dialect::Dialect,
+};
+
+/// The listener of `view` under the `name` that was asked for.
+pub(crate) fn listener(view: &PortView, name: &str, dialect: Dialect) -> Listener {
+    Listener {
+        name: name.to_owned(),
+        api_listener: view.protocol.carries_http().then(|| ApiListener {
+            api_listener: Some(pack(type_url::HCM, &requests(view))),
+        }),
+        default_filter_chain: (view.protocol.carries_tcp() && dialect != Dialect::Grpc).then(|| {
+            FilterChain {
+                name: "tcp".to_owned(),
+                filters: vec![tcp_filter(&streams(view))],
+                ..FilterChain::default()
+            }
+        }),
+        ..Listener::default()
+    }
+}
+
+/// A connection manager that asks for the routes of `route_name`.
+pub(super) fn rds_manager(route_name: String, stat_prefix: String) -> HttpConnectionManager {
+    HttpConnectionManager {
+        stat_prefix,
+        route_specifier: Some(http_connection_manager::RouteSpecifier::Rds(Rds {
+            config_source: Some(ads()),
+            route_config_name: route_name,
+        })),
+        http_filters: vec![router_filter()],
+        ..HttpConnectionManager::default()
+    }
+}
+
+/// A TCP proxy as a network filter.
+pub(super) fn tcp_filter(proxy: &TcpProxy) -> Filter {
+    Filter {
+        name: "envoy.filters.network.tcp_proxy".to_owned(),
+        config_type: Some(filter::ConfigType::TypedConfig(pack(type_url::TCP_PROXY, proxy))),
+    }
+}
+
+fn requests(view: &PortView) -> HttpConnectionManager {
+    rds_manager(view.key.to_string(), view.key.to_string())
+}
+
+fn streams(view: &PortView) -> TcpProxy {
+    let own = [Share {
+        target: Some(view.key.clone()),
+        weight: 1,
+    }];
+    let shares = view.tcp.as_deref().unwrap_or(&own);
+    let name = |share: &Share| {
+        share
+            .target
+            .as_ref()
+            .map_or_else(|| INVALID_BACKEND.to_owned(), ToString::to_string)
+    };
+    let specifier = match shares {
+        [] => tcp_proxy::ClusterSpecifier::Cluster(INVALID_BACKEND.to_owned()),
+        [only] => tcp_proxy::ClusterSpecifier::Cluster(name(only)),
+        several => tcp_proxy::ClusterSpecifier::WeightedClusters(tcp_proxy::WeightedCluster {
+            clusters: several
+                .iter()
+                .map(|share| tcp_proxy::weighted_cluster::ClusterWeight {
+                    name: name(share),
+                    weight: share.weight,
+                    ..tcp_proxy::weighted_cluster::ClusterWeight::default()
+                })
+                .collect(),
+        }),
+    };
+    TcpProxy {
+        stat_prefix: view.key.to_string(),
+        cluster_specifier: Some(specifier),
+        ..TcpProxy::default()
+    }
+}
