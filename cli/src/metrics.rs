@@ -38,20 +38,12 @@ impl Samples {
     /// Parses a page; lines that are comments or not understood are left out.
     #[must_use]
     pub fn parse(text: &str) -> Self {
-        Self {
-            samples: text.lines().filter_map(parse_line).collect(),
-        }
+        Self { samples: text.lines().filter_map(parse_line).collect() }
     }
 
     /// All samples of one metric whose labels include the given ones.
-    pub fn select<'a>(
-        &'a self,
-        name: &'a str,
-        labels: &'a [(&'a str, &'a str)],
-    ) -> impl Iterator<Item = &'a Sample> {
-        self.samples
-            .iter()
-            .filter(move |sample| sample.matches(name, labels))
+    pub fn select<'a>(&'a self, name: &'a str, labels: &'a [(&'a str, &'a str)]) -> impl Iterator<Item = &'a Sample> {
+        self.samples.iter().filter(move |sample| sample.matches(name, labels))
     }
 
     /// The sum over all samples of one metric whose labels include the given ones; 0 where there is none.
@@ -65,37 +57,19 @@ impl Samples {
     #[must_use]
     pub fn since(&self, earlier: &Self) -> Self {
         let key = |sample: &Sample| (sample.name.clone(), sample.labels.clone());
-        let before: BTreeMap<_, _> = earlier
-            .samples
-            .iter()
-            .map(|sample| (key(sample), sample.value))
-            .collect();
+        let before: BTreeMap<_, _> = earlier.samples.iter().map(|sample| (key(sample), sample.value)).collect();
         let grown = |sample: &Sample| {
             let start = before.get(&key(sample)).copied().unwrap_or(0.0);
-            let value = if sample.value < start {
-                sample.value
-            } else {
-                sample.value - start
-            };
-            Sample {
-                value,
-                ..sample.clone()
-            }
+            let value = if sample.value < start { sample.value } else { sample.value - start };
+            Sample { value, ..sample.clone() }
         };
-        Self {
-            samples: self.samples.iter().map(grown).collect(),
-        }
+        Self { samples: self.samples.iter().map(grown).collect() }
     }
 
     /// The readings of several processes, to be summed as one.
     #[must_use]
     pub fn join(readings: impl IntoIterator<Item = Self>) -> Self {
-        Self {
-            samples: readings
-                .into_iter()
-                .flat_map(|reading| reading.samples)
-                .collect(),
-        }
+        Self { samples: readings.into_iter().flat_map(|reading| reading.samples).collect() }
     }
 
     /// A quantile (`0.5`, `0.99`) of a histogram, in the histogram's unit: linear between the bucket's bounds, as
@@ -118,10 +92,7 @@ impl Samples {
 
 /// The quantile within cumulative buckets (upper bound, count), sorted by bound.
 fn within(buckets: &[(f64, f64)], quantile: f64) -> Option<f64> {
-    let total = buckets
-        .last()
-        .map(|(_, count)| *count)
-        .filter(|count| *count > 0.0)?;
+    let total = buckets.last().map(|(_, count)| *count).filter(|count| *count > 0.0)?;
     let rank = quantile * total;
     let (mut lower, mut below) = (0.0, 0.0);
     for (bound, count) in buckets {
@@ -129,9 +100,7 @@ fn within(buckets: &[(f64, f64)], quantile: f64) -> Option<f64> {
             if bound.is_infinite() {
                 return Some(lower);
             }
-            return Some(
-                lower + (bound - lower) * ((rank - below) / (count - below)).clamp(0.0, 1.0),
-            );
+            return Some(lower + (bound - lower) * ((rank - below) / (count - below)).clamp(0.0, 1.0));
         }
         (lower, below) = (*bound, *count);
     }
@@ -149,11 +118,7 @@ fn parse_line(line: &str) -> Option<Sample> {
         None => (BTreeMap::new(), rest),
     };
     let value = parse_value(rest.split_whitespace().next()?)?;
-    Some(Sample {
-        name: name.to_owned(),
-        labels,
-        value,
-    })
+    Some(Sample { name: name.to_owned(), labels, value })
 }
 
 /// Labels up to the closing brace, and what follows it.
@@ -217,18 +182,9 @@ pillion_seconds_bucket{le=\"+Inf\"} 100
     #[test]
     fn sums_select_by_labels() {
         let page = Samples::parse(PAGE);
-        assert_eq!(
-            page.sum("pillion_requests_total", &[("direction", "outbound")]),
-            100.0
-        );
-        assert_eq!(
-            page.sum("pillion_requests_total", &[("cluster", "b.shop:80")]),
-            10.0
-        );
-        assert_eq!(
-            page.sum("pillion_requests_total", &[("cluster", "quoted \"}\\")]),
-            1.0
-        );
+        assert_eq!(page.sum("pillion_requests_total", &[("direction", "outbound")]), 100.0);
+        assert_eq!(page.sum("pillion_requests_total", &[("cluster", "b.shop:80")]), 10.0);
+        assert_eq!(page.sum("pillion_requests_total", &[("cluster", "quoted \"}\\")]), 1.0);
         assert_eq!(page.sum("up", &[]), 1.0);
         assert_eq!(page.sum("absent", &[]), 0.0);
     }
@@ -237,10 +193,7 @@ pillion_seconds_bucket{le=\"+Inf\"} 100
     fn quantiles_are_linear_within_a_bucket() {
         let page = Samples::parse(PAGE);
         assert_eq!(page.quantile("pillion_seconds", &[], 0.5), Some(0.1));
-        assert_eq!(
-            page.quantile("pillion_seconds", &[], 0.75),
-            Some(0.15000000000000002)
-        );
+        assert_eq!(page.quantile("pillion_seconds", &[], 0.75), Some(0.15000000000000002));
         assert_eq!(page.quantile("absent", &[], 0.5), None);
     }
 
@@ -254,14 +207,7 @@ pillion_seconds_bucket{le=\"+Inf\"} 100
     fn the_difference_survives_a_restart() {
         let earlier = Samples::parse("a 5\nb 5\n");
         let later = Samples::parse("a 7\nb 2\nc 1\n").since(&earlier);
-        assert_eq!(
-            (
-                later.sum("a", &[]),
-                later.sum("b", &[]),
-                later.sum("c", &[])
-            ),
-            (2.0, 2.0, 1.0)
-        );
+        assert_eq!((later.sum("a", &[]), later.sum("b", &[]), later.sum("c", &[])), (2.0, 2.0, 1.0));
     }
 
     #[test]

@@ -43,10 +43,7 @@ impl Mesh {
         let mesh = Self {
             address: SocketAddr::new(ip, free_port(ip)),
             admin: SocketAddr::new(ip, free_port(ip)),
-            arguments: arguments
-                .iter()
-                .map(|argument| (*argument).to_owned())
-                .collect(),
+            arguments: arguments.iter().map(|argument| (*argument).to_owned()).collect(),
             control_plane: RefCell::new(None),
             files: Cell::new(0),
             folder,
@@ -60,22 +57,13 @@ impl Mesh {
     pub fn start_control_plane(&self) {
         let (config, state) = (self.config(), self.state());
         let mut command = pillion();
-        command
-            .arg("control-plane")
-            .arg("--config")
-            .arg(config)
-            .arg("--state")
-            .arg(state);
+        command.arg("control-plane").arg("--config").arg(config).arg("--state").arg(state);
         command.arg("--listen").arg(self.address.to_string());
         command.arg("--admin").arg(self.admin.to_string());
         command.args(&self.arguments);
         let mut process = Process::spawn("control plane", &mut command);
         let ready = process.ready();
-        assert_eq!(
-            ready["listen"],
-            self.address.to_string(),
-            "the address that was asked for"
-        );
+        assert_eq!(ready["listen"], self.address.to_string(), "the address that was asked for");
         *self.control_plane.borrow_mut() = Some(process);
     }
 
@@ -86,11 +74,7 @@ impl Mesh {
 
     /// Does something with the control plane's process: reads its log, sends it a signal.
     pub fn with_control_plane<T>(&self, act: impl FnOnce(&mut Process) -> T) -> T {
-        act(self
-            .control_plane
-            .borrow_mut()
-            .as_mut()
-            .expect("the control plane runs"))
+        act(self.control_plane.borrow_mut().as_mut().expect("the control plane runs"))
     }
 
     /// The loopback address that belongs to this mesh alone.
@@ -130,10 +114,7 @@ impl Mesh {
 
     /// Writes a file of documents, whole at once, as an editor does.
     pub fn write(&self, name: &str, text: &str) {
-        let (path, new) = (
-            self.config().join(name),
-            self.folder.path().join("new-document"),
-        );
+        let (path, new) = (self.config().join(name), self.folder.path().join("new-document"));
         fs::write(&new, text).expect("a document");
         fs::rename(&new, &path).expect("a document in place");
     }
@@ -156,14 +137,8 @@ impl Mesh {
              spec:\n  selector: {{ app: {app} }}\n  ports:\n"
         );
         for (port, number, protocol) in ports {
-            let protocol = if protocol.is_empty() {
-                String::new()
-            } else {
-                format!(", appProtocol: {protocol}")
-            };
-            text.push_str(&format!(
-                "  - {{ name: {port}, port: {number}, targetPort: {port}{protocol} }}\n"
-            ));
+            let protocol = if protocol.is_empty() { String::new() } else { format!(", appProtocol: {protocol}") };
+            text.push_str(&format!("  - {{ name: {port}, port: {number}, targetPort: {port}{protocol} }}\n"));
         }
         self.write(&format!("service-{name}.yaml"), &text);
     }
@@ -172,10 +147,7 @@ impl Mesh {
     pub fn workload(&self, mut workload: Workload) -> Sidecar {
         workload.number_ports(self.ip, || free_port(self.ip));
         let mesh_port = free_port(self.ip);
-        self.write(
-            &format!("workload-{}.yaml", workload.name),
-            &workload.document(self.ip, mesh_port),
-        );
+        self.write(&format!("workload-{}.yaml", workload.name), &workload.document(self.ip, mesh_port));
         Sidecar::start(self, workload, mesh_port)
     }
 
@@ -183,35 +155,21 @@ impl Mesh {
     pub fn outsider(&self, workload: Workload) {
         let mut workload = workload.outside_mesh();
         workload.number_ports(self.ip, || free_port(self.ip));
-        self.write(
-            &format!("workload-{}.yaml", workload.name),
-            &workload.document(self.ip, 0),
-        );
+        self.write(&format!("workload-{}.yaml", workload.name), &workload.document(self.ip, 0));
     }
 
     /// A join token for a service account.
     pub fn token(&self, namespace: &str, service_account: &str) -> String {
         let mut command = pillion();
-        command
-            .args(["certs", "token", "--state"])
-            .arg(self.state());
-        command.args([
-            "--namespace",
-            namespace,
-            "--service-account",
-            service_account,
-        ]);
+        command.args(["certs", "token", "--state"]).arg(self.state());
+        command.args(["--namespace", namespace, "--service-account", service_account]);
         run(&mut command).trim().to_owned()
     }
 
     /// A file of the mesh's own folder that only we can read: join tokens, bootstrap files.
     pub fn secret_file(&self, name: &str, text: &str) -> PathBuf {
         let number = self.files.replace(self.files.get() + 1);
-        let path = self
-            .folder
-            .path()
-            .join("bootstrap")
-            .join(format!("{number}-{name}"));
+        let path = self.folder.path().join("bootstrap").join(format!("{number}-{name}"));
         fs::write(&path, text).expect("a file");
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("our file");
         path
@@ -244,12 +202,7 @@ fn own_loopback_address() -> IpAddr {
     let pid = std::process::id();
     let mesh = MESHES.fetch_add(1, Ordering::Relaxed);
     let part = |number: u32, of: u32| u8::try_from(1 + number % of).expect("below 251");
-    IpAddr::V4(Ipv4Addr::new(
-        127,
-        part(pid / 250, 250),
-        part(pid, 250),
-        part(mesh, 250),
-    ))
+    IpAddr::V4(Ipv4Addr::new(127, part(pid / 250, 250), part(pid, 250), part(mesh, 250)))
 }
 
 /// A port that is free on this address, by the kernel's choice. Nobody else binds to the address, so it stays free.

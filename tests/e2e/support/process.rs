@@ -40,11 +40,7 @@ impl Process {
             .stderr(file("stderr"))
             .spawn()
             .unwrap_or_else(|error| panic!("cannot start {name} ({command:?}): {error}"));
-        Self {
-            name: name.to_owned(),
-            child,
-            outputs,
-        }
+        Self { name: name.to_owned(), child, outputs }
     }
 
     /// Starts the `pillion` program with these arguments and without the settings of the caller's environment.
@@ -85,9 +81,7 @@ impl Process {
     /// The JSON objects of the log whose `event` is the given one: `access` for the access log.
     pub fn events(&self, event: &str) -> Vec<Value> {
         let objects = self.log();
-        let objects = objects
-            .lines()
-            .filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let objects = objects.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
         objects.filter(|object| object["event"] == event).collect()
     }
 
@@ -139,16 +133,9 @@ impl Process {
     }
 
     fn status_kib(&self, key: &str) -> u64 {
-        let status =
-            fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("running");
-        let line = status
-            .lines()
-            .find_map(|line| line.strip_prefix(key))
-            .expect("a memory line");
-        line.trim()
-            .trim_end_matches(" kB")
-            .parse()
-            .expect("a number of KiB")
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("running");
+        let line = status.lines().find_map(|line| line.strip_prefix(key)).expect("a memory line");
+        line.trim().trim_end_matches(" kB").parse().expect("a number of KiB")
     }
 
     fn read(&self, output: &str) -> String {
@@ -163,9 +150,7 @@ impl Drop for Process {
         if std::thread::panicking() {
             let log = self.log();
             let from = log.len().saturating_sub(SHOWN_LOG_BYTES);
-            let from = (from..log.len())
-                .find(|at| log.is_char_boundary(*at))
-                .unwrap_or(0);
+            let from = (from..log.len()).find(|at| log.is_char_boundary(*at)).unwrap_or(0);
             let mut stderr = std::io::stderr().lock();
             let _closed = writeln!(stderr, "==== log of {} ====\n{}", self.name, &log[from..]);
         }
@@ -175,9 +160,7 @@ impl Drop for Process {
 /// The `pillion` program under test, without the settings of the caller's environment.
 pub fn pillion() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pillion"));
-    for (name, _) in
-        std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("PILLION_"))
-    {
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("PILLION_")) {
         command.env_remove(name);
     }
     command

@@ -7,9 +7,7 @@ use std::time::Duration;
 /// Sends bytes, closes its half when `close`, and reads until the peer closes, resets, or is silent for `silence`.
 pub fn exchange(to: SocketAddr, bytes: &[u8], close: bool, silence: Duration) -> Vec<u8> {
     let mut stream = TcpStream::connect(to).expect("a listener");
-    stream
-        .set_read_timeout(Some(silence))
-        .expect("a duration above zero");
+    stream.set_read_timeout(Some(silence)).expect("a duration above zero");
     // A peer that answers early and resets is part of what is tested.
     let _reset = stream.write_all(bytes);
     if close {

@@ -34,13 +34,7 @@ impl Sidecar {
         command.arg("proxy").arg("--bootstrap").arg(file);
         let mut process = Process::spawn(&format!("sidecar {}", workload.name), &mut command);
         let ready = process.ready();
-        let mut sidecar = Self {
-            process,
-            workload,
-            ready,
-            ip: mesh.ip(),
-            mesh_port,
-        };
+        let mut sidecar = Self { process, workload, ready, ip: mesh.ip(), mesh_port };
         if sidecar.workload.wait_until_ready {
             sidecar.wait_until_ready();
         }
@@ -110,9 +104,7 @@ impl Sidecar {
     }
 
     fn address(&self, value: &Value) -> SocketAddr {
-        let text = value
-            .as_str()
-            .unwrap_or_else(|| panic!("not in the ready line: {}", self.ready));
+        let text = value.as_str().unwrap_or_else(|| panic!("not in the ready line: {}", self.ready));
         text.parse().expect("an address in the ready line")
     }
 }

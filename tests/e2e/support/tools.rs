@@ -49,46 +49,16 @@ pub fn curl(arguments: &[&str]) -> Curl {
     let folder = tempfile::tempdir().expect("a folder");
     let (head, body) = (folder.path().join("head"), folder.path().join("body"));
     let mut command = Command::new(tool("curl", "curl"));
-    for name in [
-        "http_proxy",
-        "https_proxy",
-        "all_proxy",
-        "no_proxy",
-        "HTTP_PROXY",
-        "HTTPS_PROXY",
-        "ALL_PROXY",
-    ] {
+    for name in ["http_proxy", "https_proxy", "all_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"] {
         command.env_remove(name);
     }
-    command
-        .args([
-            "--silent",
-            "--show-error",
-            "--max-time",
-            "30",
-            "--dump-header",
-        ])
-        .arg(&head);
-    let output = command
-        .arg("--output")
-        .arg(&body)
-        .args(arguments)
-        .output()
-        .expect("curl runs");
+    command.args(["--silent", "--show-error", "--max-time", "30", "--dump-header"]).arg(&head);
+    let output = command.arg("--output").arg(&body).args(arguments).output().expect("curl runs");
     let heads = String::from_utf8_lossy(&fs::read(&head).unwrap_or_default()).into_owned();
-    let last = heads
-        .trim_end()
-        .rsplit("\r\n\r\n")
-        .next()
-        .unwrap_or_default()
-        .to_owned();
+    let last = heads.trim_end().rsplit("\r\n\r\n").next().unwrap_or_default().to_owned();
     Curl {
         exit: output.status.code().unwrap_or(-1),
-        status: last
-            .split_whitespace()
-            .nth(1)
-            .and_then(|code| code.parse().ok())
-            .unwrap_or(0),
+        status: last.split_whitespace().nth(1).and_then(|code| code.parse().ok()).unwrap_or(0),
         head: last,
         body: fs::read(&body).unwrap_or_default(),
         message: String::from_utf8_lossy(&output.stderr).into_owned(),
@@ -101,24 +71,15 @@ pub fn curl(arguments: &[&str]) -> Curl {
 /// With the command that installs it, when it is missing.
 pub fn tool(program: &str, package: &str) -> PathBuf {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let folders =
-        std::env::split_paths(&path).chain([PathBuf::from("/usr/sbin"), PathBuf::from("/sbin")]);
-    let found = folders
-        .map(|folder| folder.join(program))
-        .find(|file| file.is_file());
-    found.unwrap_or_else(|| {
-        panic!("{program} is missing: apt-get install {package} (or run tests/run)")
-    })
+    let folders = std::env::split_paths(&path).chain([PathBuf::from("/usr/sbin"), PathBuf::from("/sbin")]);
+    let found = folders.map(|folder| folder.join(program)).find(|file| file.is_file());
+    found.unwrap_or_else(|| panic!("{program} is missing: apt-get install {package} (or run tests/run)"))
 }
 
 /// The Python with grpcio, websockets, hypercorn and h2.
 pub fn python() -> Command {
     let python = in_workspace(".test-tools/venv/bin/python");
-    assert!(
-        python.is_file(),
-        "{} is missing: run tests/run, which makes it",
-        python.display()
-    );
+    assert!(python.is_file(), "{} is missing: run tests/run, which makes it", python.display());
     let mut command = Command::new(python);
     command.env("PYTHONUNBUFFERED", "1");
     command
@@ -137,15 +98,10 @@ pub struct App {
 pub fn python_app(mesh: &Mesh, name: &str, arguments: &[&str]) -> App {
     let mut command = python();
     command.arg(in_workspace("tests/e2e/apps").join(name));
-    command
-        .arg(SocketAddr::new(mesh.ip(), 0).to_string())
-        .args(arguments);
+    command.arg(SocketAddr::new(mesh.ip(), 0).to_string()).args(arguments);
     let mut process = Process::spawn(name, &mut command);
     let ready = process.ready();
-    let address = ready["listen"]
-        .as_str()
-        .and_then(|text| text.parse().ok())
-        .expect("an address");
+    let address = ready["listen"].as_str().and_then(|text| text.parse().ok()).expect("an address");
     App { process, address }
 }
 
@@ -156,17 +112,10 @@ pub fn python_files(mesh: &Mesh) -> App {
     fs::write(folder.join("hello.txt"), "hello\n").expect("a file");
     let mut command = python();
     command.args(["-m", "http.server", "0", "--protocol", "HTTP/1.1"]);
-    command
-        .args(["--bind", &mesh.ip().to_string(), "--directory"])
-        .arg(folder);
+    command.args(["--bind", &mesh.ip().to_string(), "--directory"]).arg(folder);
     let mut process = Process::spawn("http.server", &mut command);
-    let port = process.first_line("its port", |line| {
-        line.split_whitespace().nth(5)?.parse::<u16>().ok()
-    });
-    App {
-        process,
-        address: SocketAddr::new(mesh.ip(), port),
-    }
+    let port = process.first_line("its port", |line| line.split_whitespace().nth(5)?.parse::<u16>().ok());
+    App { process, address: SocketAddr::new(mesh.ip(), port) }
 }
 
 /// nginx with one `server` block of the test's (the body of it, without `listen`), on a free port.
@@ -177,17 +126,9 @@ pub fn nginx(mesh: &Mesh, server: &str) -> App {
     let config = folder.join("nginx.conf");
     fs::write(&config, nginx_config(&folder, address, server)).expect("a file");
     let mut command = Command::new(tool("nginx", "nginx-light"));
-    command
-        .arg("-e")
-        .arg("stderr")
-        .arg("-p")
-        .arg(&folder)
-        .arg("-c")
-        .arg(&config);
+    command.arg("-e").arg("stderr").arg("-p").arg(&folder).arg("-c").arg(&config);
     let process = Process::spawn("nginx", &mut command);
-    until("nginx listens", || {
-        std::net::TcpStream::connect(address).is_ok()
-    });
+    until("nginx listens", || std::net::TcpStream::connect(address).is_ok());
     App { process, address }
 }
 
@@ -196,11 +137,7 @@ pub fn nginx(mesh: &Mesh, server: &str) -> App {
 /// # Panics
 /// When it does not end with status 0.
 pub fn run(command: &mut Command) -> String {
-    let Output {
-        status,
-        stdout,
-        stderr,
-    } = output(command);
+    let Output { status, stdout, stderr } = output(command);
     let stderr = String::from_utf8_lossy(&stderr).into_owned();
     assert!(status.success(), "{command:?}: {status}\n{stderr}");
     String::from_utf8_lossy(&stdout).into_owned()
@@ -208,9 +145,7 @@ pub fn run(command: &mut Command) -> String {
 
 /// Runs a command to its end, however it ends.
 pub fn output(command: &mut Command) -> Output {
-    command
-        .output()
-        .unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"))
+    command.output().unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"))
 }
 
 fn nginx_config(folder: &Path, address: SocketAddr, server: &str) -> String {

@@ -19,10 +19,7 @@ pub fn eventually<T>(what: &str, deadline: Duration, mut look: impl FnMut() -> O
         if let Some(value) = look() {
             return value;
         }
-        assert!(
-            start.elapsed() < deadline,
-            "not within {deadline:?}: {what}"
-        );
+        assert!(start.elapsed() < deadline, "not within {deadline:?}: {what}");
         thread::sleep(BETWEEN_LOOKS);
     }
 }

@@ -31,11 +31,7 @@ impl Workload {
     /// A workload `name` without ports, with a sidecar.
     pub fn new(name: &str) -> Self {
         let app = name.trim_end_matches(|character: char| character.is_ascii_digit());
-        let app = if app == name {
-            name
-        } else {
-            app.trim_end_matches('-')
-        };
+        let app = if app == name { name } else { app.trim_end_matches('-') };
         Self {
             name: name.to_owned(),
             namespace: "shop".to_owned(),
@@ -75,12 +71,7 @@ impl Workload {
     /// A port with more fields of the document, as YAML in braces: `protocol: tcp, access: permissive`.
     pub fn port_with(mut self, name: &str, application: SocketAddr, extra: &str) -> Self {
         let (name, extra) = (name.to_owned(), extra.to_owned());
-        self.ports.push(Port {
-            name,
-            application,
-            number: None,
-            extra,
-        });
+        self.ports.push(Port { name, application, number: None, extra });
         self
     }
 
@@ -112,11 +103,7 @@ impl Workload {
     pub(super) fn number_ports(&mut self, ip: IpAddr, mut free_port: impl FnMut() -> u16) {
         for port in &mut self.ports {
             // Outside the mesh the application itself is what callers dial.
-            let number = if self.in_mesh {
-                free_port()
-            } else {
-                port.application.port()
-            };
+            let number = if self.in_mesh { free_port() } else { port.application.port() };
             port.number.get_or_insert(number);
         }
         debug_assert!(ip.is_loopback(), "tests stay on loopback");
@@ -125,52 +112,23 @@ impl Workload {
     /// The number of a named port.
     pub(super) fn port_number(&self, name: &str) -> u16 {
         let port = self.ports.iter().find(|port| port.name == name);
-        port.and_then(|port| port.number)
-            .unwrap_or_else(|| panic!("{} has no port {name}", self.name))
+        port.and_then(|port| port.number).unwrap_or_else(|| panic!("{} has no port {name}", self.name))
     }
 
     /// The document.
     pub(super) fn document(&self, ip: IpAddr, mesh_port: u16) -> String {
-        let Self {
-            name,
-            namespace,
-            app,
-            service_account,
-            ..
-        } = self;
+        let Self { name, namespace, app, service_account, .. } = self;
         let mut text = format!(
             "apiVersion: pillion.dev/v1alpha1\nkind: Workload\n\
              metadata: {{ name: {name}, namespace: {namespace}, labels: {{ app: {app} }} }}\n\
              spec:\n  address: {ip}\n  serviceAccount: {service_account}\n"
         );
-        text.push_str(if self.ports.is_empty() {
-            "  ports: []\n"
-        } else {
-            "  ports:\n"
-        });
-        for Port {
-            name,
-            application,
-            number,
-            extra,
-        } in &self.ports
-        {
+        text.push_str(if self.ports.is_empty() { "  ports: []\n" } else { "  ports:\n" });
+        for Port { name, application, number, extra } in &self.ports {
             let number = number.unwrap_or_default();
-            let extra = if extra.is_empty() {
-                String::new()
-            } else {
-                format!(", {extra}")
-            };
-            let application = if self.in_mesh {
-                format!(", application: \"{application}\"")
-            } else {
-                String::new()
-            };
-            writeln!(
-                text,
-                "  - {{ name: {name}, port: {number}{application}{extra} }}"
-            )
-            .expect("a string");
+            let extra = if extra.is_empty() { String::new() } else { format!(", {extra}") };
+            let application = if self.in_mesh { format!(", application: \"{application}\"") } else { String::new() };
+            writeln!(text, "  - {{ name: {name}, port: {number}{application}{extra} }}").expect("a string");
         }
         if self.in_mesh {
             writeln!(text, "  mesh: {{ port: {mesh_port} }}").expect("a string");
@@ -181,11 +139,7 @@ impl Workload {
     /// The sidecar's bootstrap file.
     pub(super) fn bootstrap(&self, ip: IpAddr, mesh_port: u16, control_plane: &Value) -> Value {
         let any = SocketAddr::new(ip, 0).to_string();
-        let tcp: Vec<String> = self
-            .tcp
-            .iter()
-            .map(|destination| format!("{any}={destination}"))
-            .collect();
+        let tcp: Vec<String> = self.tcp.iter().map(|destination| format!("{any}={destination}")).collect();
         let mut settings = json!({
             "workload": self.name,
             "namespace": self.namespace,
