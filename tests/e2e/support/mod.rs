@@ -1,0 +1,42 @@
+//! What end-to-end tests stand on: a mesh of real processes, other people's programs, and waiting with deadlines.
+//!
+//! ```ignore
+//! let mesh = Mesh::start();
+//! let app = python_files(&mesh);
+//! mesh.service("orders", &[("http", 80, "http")]);
+//! let orders = mesh.workload(Workload::new("orders").port("http", app.address));
+//! let client = mesh.workload(Workload::new("client"));
+//! let response = curl(&[&format!("http://{}/", client.outbound()), "-H", "Host: orders.shop"]);
+//! assert_eq!(response.status, 200);
+//! ```
+//!
+//! No fixed port and no fixed sleep anywhere: ports are the kernel's choice on a loopback address that belongs to this
+//! mesh alone, and [`eventually`] waits for what is to become true. Every process dies when its handle is dropped; when
+//! the test fails, its log is printed.
+#![allow(
+    dead_code,
+    unused_imports,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    reason = "test support: each topic uses a part of it, and a failure must stop the test with its cause"
+)]
+
+mod mesh;
+mod process;
+mod raw;
+mod sidecar;
+mod tools;
+mod wait;
+mod workload;
+
+pub use mesh::Mesh;
+pub use process::Process;
+pub use raw::exchange;
+pub use sidecar::Sidecar;
+pub use tools::{App, Curl, curl, nginx, output, python, python_app, python_files, tool};
+pub use wait::{eventually, until};
+pub use workload::Workload;
