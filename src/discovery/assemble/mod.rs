@@ -259,3 +259,6 @@ impl Entry {
         Self { published: Some(Published { lookup: Lookup::Unknown, uses: BTreeSet::new() }), ..Self::default() }
     }
 }
+
+#[cfg(test)]
+mod tests;

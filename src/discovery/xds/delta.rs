@@ -220,3 +220,6 @@ fn error_detail(refused: &[(Kind, String, Refusal)]) -> Option<Status> {
 fn excerpt(text: &str) -> String {
     text.chars().take(128).collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,378 @@
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use super::*;
+use crate::config::{
+    self, Access, Action, AppProtocol, Cluster, Endpoint, Endpoints, Health, LbPolicy, Locality, Route, RouteConfig,
+    RouteMatch, RouteSource, Split, UpstreamProtocol, VirtualHost, WeightedCluster,
+};
+use crate::snapshot::{self, Target};
+
+/// An assembly with what it published and asked for.
+struct World {
+    assembly: Assembly,
+    now: Instant,
+    outbound: Outbound,
+    publications: usize,
+    subscribed: BTreeSet<Reference>,
+}
+
+impl World {
+    fn new() -> Self {
+        let (now, outbound) = (Instant::now(), Outbound::default());
+        Self { assembly: Assembly::new(None), now, outbound, publications: 0, subscribed: BTreeSet::new() }
+    }
+
+    fn poll(&mut self) {
+        let output = self.assembly.poll_output();
+        for subscription in output.subscriptions {
+            match subscription {
+                Subscription::Begin(kind, name) => assert!(self.subscribed.insert((kind, name))),
+                Subscription::End(kind, name) => assert!(self.subscribed.remove(&(kind, name))),
+            }
+        }
+        if let Some(outbound) = output.outbound {
+            self.outbound = outbound;
+            self.publications += 1;
+        }
+    }
+
+    fn demand(&mut self, name: &str) {
+        assert!(self.assembly.handle_demand(destination(name), self.now));
+        self.poll();
+    }
+
+    fn tell(&mut self, kind: Kind, name: &str, config: Config) {
+        let update = Update { kind, name: name.into(), change: Change::Accepted(config) };
+        self.assembly.handle_update(update, self.now);
+        self.poll();
+    }
+
+    fn remove(&mut self, kind: Kind, name: &str) {
+        self.assembly.handle_update(Update { kind, name: name.into(), change: Change::Removed }, self.now);
+        self.poll();
+    }
+
+    fn listener(&mut self, name: &str, route: &str) {
+        let http = Some(RouteSource::Named(route.into()));
+        let config = OutboundListener { destination: destination(name), http, tcp: None };
+        self.tell(Kind::Listener, name, Config::Outbound(config));
+    }
+
+    fn route(&mut self, name: &str, clusters: &[&str]) {
+        self.tell(Kind::Route, name, Config::Route(route(name, clusters)));
+    }
+
+    fn cluster(&mut self, name: &str) {
+        self.tell(Kind::Cluster, name, Config::Cluster(cluster(name, name)));
+    }
+
+    fn endpoints(&mut self, name: &str, ports: &[u16]) {
+        self.tell(Kind::Endpoints, name, Config::Endpoints(endpoints(name, ports)));
+    }
+
+    /// `name` with everything, over one route and one cluster of the same name.
+    fn complete(&mut self, name: &str) {
+        self.demand(name);
+        self.listener(name, name);
+        self.route(name, &[name]);
+        self.cluster(name);
+        self.endpoints(name, &[1]);
+    }
+
+    fn lookup(&self, name: &str) -> Option<&Lookup> {
+        self.outbound.targets.get(&destination(name))
+    }
+
+    fn target(&self, name: &str) -> Option<Arc<Target>> {
+        match self.lookup(name)? {
+            Lookup::Known(target) => Some(Arc::clone(target)),
+            Lookup::Unknown => None,
+        }
+    }
+
+    /// Names of the clusters that the first route of `name` leads to.
+    fn clusters(&self, name: &str) -> Vec<String> {
+        self.split(name).iter().map(|cluster| cluster.config.name.clone()).collect()
+    }
+
+    fn split(&self, name: &str) -> Vec<Arc<snapshot::Cluster>> {
+        let target = self.target(name).expect("published");
+        match &target.http.as_ref().expect("routes").virtual_hosts[0].routes[0].action {
+            snapshot::Action::Forward(split) => split.clusters().cloned().collect(),
+            snapshot::Action::DirectResponse { .. } => Vec::new(),
+        }
+    }
+
+    fn is_subscribed(&self, kind: Kind, name: &str) -> bool {
+        self.subscribed.contains(&(kind, name.into()))
+    }
+}
+
+fn destination(name: &str) -> Destination {
+    name.parse().expect("literal")
+}
+
+fn route(name: &str, clusters: &[&str]) -> RouteConfig {
+    let weighted = |name: &&str| WeightedCluster { name: (*name).into(), weight: NonZeroU32::MIN };
+    let action = Action::Forward(Split { clusters: clusters.iter().map(weighted).collect() });
+    let routes = vec![Route { name: String::new(), matches: RouteMatch::default(), action }];
+    let host = VirtualHost { name: name.into(), domains: vec!["*".into()], routes };
+    RouteConfig { name: name.into(), virtual_hosts: vec![host] }
+}
+
+fn cluster(name: &str, endpoints: &str) -> Cluster {
+    Cluster {
+        name: name.into(),
+        endpoints: endpoints.into(),
+        connect_timeout: Duration::from_secs(5),
+        lb: LbPolicy::RoundRobin,
+        protocol: UpstreamProtocol::Http1,
+    }
+}
+
+fn endpoints(name: &str, ports: &[u16]) -> Endpoints {
+    let endpoint = |port: &u16| Endpoint {
+        address: SocketAddr::from(([127, 0, 0, 1], *port)),
+        weight: NonZeroU32::MIN,
+        health: Health::Healthy,
+        mesh: None,
+    };
+    let endpoints = ports.iter().map(endpoint).collect();
+    let locality = Locality { zone: String::new(), priority: 0, weight: NonZeroU32::MIN, endpoints };
+    Endpoints { name: name.into(), localities: vec![locality] }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_destination_is_published_when_all_that_it_refers_to_is_there() {
+    let mut world = World::new();
+    world.demand("a.shop:80");
+    assert!(world.is_subscribed(Kind::Listener, "a.shop:80"));
+    world.listener("a.shop:80", "r");
+    world.route("r", &["x", "y"]);
+    assert!(world.is_subscribed(Kind::Cluster, "x") && world.is_subscribed(Kind::Cluster, "y"));
+    world.cluster("x");
+    world.cluster("y");
+    world.endpoints("x", &[1]);
+    assert_eq!(world.publications, 0, "y has no endpoints yet");
+    world.endpoints("y", &[2]);
+    assert_eq!(world.clusters("a.shop:80"), ["x", "y"]);
+    assert_eq!(world.publications, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_route_moved_to_a_cluster_without_endpoints_keeps_the_old_one() {
+    let mut world = World::new();
+    world.complete("a.shop:80");
+    let old = world.target("a.shop:80").expect("published");
+    world.route("a.shop:80", &["new"]);
+    world.cluster("new");
+    assert!(Arc::ptr_eq(&old, &world.target("a.shop:80").expect("published")));
+    assert!(world.is_subscribed(Kind::Endpoints, "a.shop:80"), "the old endpoints are still followed");
+    world.endpoints("a.shop:80", &[1, 2]);
+    assert_eq!(world.split("a.shop:80")[0].upstream.hosts().len(), 2);
+    world.endpoints("new", &[3]);
+    assert_eq!(world.clusters("a.shop:80"), ["new"]);
+    assert!(!world.is_subscribed(Kind::Cluster, "a.shop:80"), "and given up when they are no longer used");
+    assert!(!world.is_subscribed(Kind::Endpoints, "a.shop:80"));
+    assert!(world.is_subscribed(Kind::Endpoints, "new"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn endpoints_flow_into_the_live_upstream_without_a_new_target() {
+    let mut world = World::new();
+    world.complete("a.shop:80");
+    let host = Arc::clone(&world.split("a.shop:80")[0].upstream.hosts()[0]);
+    let before = world.publications;
+    world.endpoints("a.shop:80", &[1, 2, 3]);
+    let hosts = world.split("a.shop:80")[0].upstream.hosts();
+    assert_eq!(hosts.len(), 3);
+    assert!(hosts.iter().any(|other| Arc::ptr_eq(other, &host)), "a host that stays is the same host");
+    assert_eq!(world.publications, before);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cluster_that_changes_keeps_its_upstream() {
+    let mut world = World::new();
+    world.complete("a.shop:80");
+    let old = world.split("a.shop:80").remove(0);
+    let mut changed = cluster("a.shop:80", "a.shop:80");
+    changed.connect_timeout = Duration::from_secs(1);
+    world.tell(Kind::Cluster, "a.shop:80", Config::Cluster(changed.clone()));
+    let new = world.split("a.shop:80").remove(0);
+    assert_eq!(new.config, changed);
+    assert!(Arc::ptr_eq(&old.upstream, &new.upstream));
+    let published = world.publications;
+    world.tell(Kind::Cluster, "a.shop:80", Config::Cluster(changed));
+    assert_eq!(world.publications, published, "the same again changes nothing");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cluster_changes_its_endpoints_resource_only_when_the_new_one_is_there() {
+    let mut world = World::new();
+    world.complete("a.shop:80");
+    world.tell(Kind::Cluster, "a.shop:80", Config::Cluster(cluster("a.shop:80", "other")));
+    assert!(world.is_subscribed(Kind::Endpoints, "other") && world.is_subscribed(Kind::Endpoints, "a.shop:80"));
+    assert_eq!(world.split("a.shop:80")[0].upstream.hosts().len(), 1);
+    world.endpoints("other", &[5, 6]);
+    assert_eq!(world.split("a.shop:80")[0].upstream.hosts().len(), 2);
+    assert!(!world.is_subscribed(Kind::Endpoints, "a.shop:80"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_what_a_change_concerns_is_rebuilt() {
+    let mut world = World::new();
+    world.complete("a.shop:80");
+    world.complete("b.shop:80");
+    let b = world.target("b.shop:80").expect("published");
+    world.route("a.shop:80", &["b.shop:80"]);
+    assert_eq!(world.clusters("a.shop:80"), ["b.shop:80"], "a cluster that is there already costs no wait");
+    assert!(Arc::ptr_eq(&b, &world.target("b.shop:80").expect("published")));
+    assert!(Arc::ptr_eq(&world.split("a.shop:80")[0].upstream, &world.split("b.shop:80")[0].upstream));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_withdrawn_resource_stays_in_force_until_it_is_replaced() {
+    let mut world = World::new();
+    world.complete("a.shop:80");
+    for kind in [Kind::Endpoints, Kind::Cluster, Kind::Route] {
+        world.remove(kind, "a.shop:80");
+        assert_eq!(world.clusters("a.shop:80"), ["a.shop:80"]);
+        assert_eq!(world.split("a.shop:80")[0].upstream.hosts().len(), 1);
+    }
+    world.route("a.shop:80", &["new"]);
+    world.cluster("new");
+    world.endpoints("new", &[3]);
+    assert_eq!(world.clusters("a.shop:80"), ["new"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_never_existed_is_not_waited_for() {
+    let mut world = World::new();
+    world.demand("a.shop:80");
+    world.listener("a.shop:80", "r");
+    world.route("r", &["x", "y"]);
+    world.cluster("x");
+    world.remove(Kind::Endpoints, "x");
+    world.remove(Kind::Cluster, "y");
+    assert_eq!(world.clusters("a.shop:80"), ["x", "y"]);
+    assert!(world.split("a.shop:80").iter().all(|cluster| cluster.upstream.hosts().is_empty()));
+    // It appears after all.
+    world.cluster("y");
+    world.endpoints("y", &[1]);
+    world.endpoints("x", &[2]);
+    assert!(world.split("a.shop:80").iter().all(|cluster| cluster.upstream.hosts().len() == 1));
+    world.demand("b.shop:80");
+    world.listener("b.shop:80", "none");
+    world.remove(Kind::Route, "none");
+    let target = world.target("b.shop:80").expect("published");
+    assert!(target.http.as_ref().expect("routes").virtual_hosts.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_invalid_backend_is_never_asked_for() {
+    let mut world = World::new();
+    world.demand("a.shop:80");
+    world.listener("a.shop:80", "r");
+    world.route("r", &["pillion-invalid-backend"]);
+    assert_eq!(world.clusters("a.shop:80"), ["pillion-invalid-backend"]);
+    assert!(!world.is_subscribed(Kind::Cluster, "pillion-invalid-backend"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unknown_destination_is_answered_and_forgotten_after_a_while() {
+    let mut world = World::new();
+    world.demand("a.shop:80");
+    world.remove(Kind::Listener, "a.shop:80");
+    assert!(matches!(world.lookup("a.shop:80"), Some(Lookup::Unknown)));
+    assert_eq!(world.assembly.poll_time(), Some(world.now + Duration::from_secs(30)));
+    world.assembly.handle_time(world.now + Duration::from_secs(30));
+    world.poll();
+    assert!(world.lookup("a.shop:80").is_none() && world.subscribed.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unknown_destination_that_appears_is_published() {
+    let mut world = World::new();
+    world.demand("a.shop:80");
+    world.remove(Kind::Listener, "a.shop:80");
+    world.complete("a.shop:80");
+    assert_eq!(world.clusters("a.shop:80"), ["a.shop:80"]);
+    assert_eq!(world.assembly.poll_time(), None, "what is known is not forgotten");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_destination_that_disappears_becomes_unknown_and_lets_go_of_everything() {
+    let mut world = World::new();
+    world.complete("a.shop:80");
+    world.remove(Kind::Listener, "a.shop:80");
+    assert!(matches!(world.lookup("a.shop:80"), Some(Lookup::Unknown)));
+    assert_eq!(world.subscribed.len(), 1, "{:?}", world.subscribed);
+    world.complete("a.shop:80");
+    assert_eq!(world.clusters("a.shop:80"), ["a.shop:80"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upstream_in_use_survives_its_cluster() {
+    let mut world = World::new();
+    world.complete("a.shop:80");
+    let in_use = world.split("a.shop:80").remove(0);
+    world.route("a.shop:80", &["b"]);
+    world.cluster("b");
+    world.endpoints("b", &[2]);
+    world.route("a.shop:80", &["a.shop:80"]);
+    world.cluster("a.shop:80");
+    world.endpoints("a.shop:80", &[1]);
+    assert!(Arc::ptr_eq(&world.split("a.shop:80")[0].upstream, &in_use.upstream));
+}
+
+#[tokio::test(start_paused = true)]
+async fn too_many_destinations_are_refused_as_unknown() {
+    let mut world = World::new();
+    for number in 0..4096 {
+        world.demand(&format!("s{number}.shop:80"));
+    }
+    assert!(!world.assembly.handle_demand(destination("late.shop:80"), world.now));
+    world.poll();
+    assert!(matches!(world.lookup("late.shop:80"), Some(Lookup::Unknown)));
+    assert!(!world.is_subscribed(Kind::Listener, "late.shop:80"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn updates_that_nobody_asked_for_change_nothing() {
+    let mut world = World::new();
+    world.listener("a.shop:80", "r");
+    world.route("r", &["x"]);
+    world.cluster("x");
+    world.endpoints("x", &[1]);
+    world.remove(Kind::Cluster, "y");
+    world.tell(Kind::Route, "r", Config::Cluster(cluster("r", "r")));
+    assert!(world.subscribed.is_empty() && world.publications == 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn our_own_ports_keep_their_host_while_the_application_stays() {
+    let mesh: SocketAddr = "127.0.0.1:15008".parse().expect("literal");
+    let mut assembly = Assembly::new(Some(mesh));
+    let name = ListenerName::Inbound(mesh).to_string();
+    let asked = assembly.poll_output().subscriptions;
+    assert_eq!(asked, [Subscription::Begin(Kind::Listener, name.clone())]);
+    let serve = |assembly: &mut Assembly, applications: &[(u16, u16)]| {
+        let port = |&(port, application): &(u16, u16)| {
+            let application = SocketAddr::from(([127, 0, 0, 1], application));
+            let config =
+                config::InboundPort { port, application, protocol: AppProtocol::Http1, access: Access::Strict };
+            (port, config)
+        };
+        let listener = InboundListener { ports: applications.iter().map(port).collect() };
+        let change = Change::Accepted(Config::Inbound(listener));
+        assembly.handle_update(Update { kind: Kind::Listener, name: name.clone(), change }, Instant::now());
+        assembly.poll_output().inbound
+    };
+    let first = serve(&mut assembly, &[(80, 8080), (81, 8081)]).expect("published");
+    let second = serve(&mut assembly, &[(80, 8080), (81, 9999)]).expect("published");
+    assert!(Arc::ptr_eq(&first.ports[&80].host, &second.ports[&80].host));
+    assert!(!Arc::ptr_eq(&first.ports[&81].host, &second.ports[&81].host));
+    assembly.handle_update(Update { kind: Kind::Listener, name, change: Change::Removed }, Instant::now());
+    assert!(assembly.poll_output().inbound.is_none(), "what is served stays");
+}
