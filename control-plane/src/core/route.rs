@@ -35,7 +35,7 @@ impl RouteKind {
 }
 
 /// A route object.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Route {
     /// Its kind.
     pub kind: RouteKind,
@@ -50,7 +50,7 @@ pub struct Route {
 }
 
 /// A Service that a route is attached to.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Parent {
     /// The Service, in the route's own namespace.
     pub service: String,
@@ -61,7 +61,7 @@ pub struct Parent {
 }
 
 /// A rule of a route.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Rule {
     /// Any of these must match; never empty for HTTP and gRPC.
     pub matches: Vec<Match>,
@@ -70,7 +70,7 @@ pub struct Rule {
 }
 
 /// What a request must look like: all parts must hold.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Match {
     /// The path without the query.
     pub path: PathMatch,
@@ -83,7 +83,7 @@ pub struct Match {
 }
 
 /// What a path must look like.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum PathMatch {
     /// Exactly this.
     Exact(String),
@@ -96,7 +96,7 @@ pub enum PathMatch {
 }
 
 /// A header or query parameter that must be there with a value.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct NamedMatch {
     /// Its name.
     pub name: String,
@@ -105,7 +105,7 @@ pub struct NamedMatch {
 }
 
 /// What a value must look like.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ValueMatch {
     /// Exactly this.
     Exact(String),
@@ -114,7 +114,7 @@ pub enum ValueMatch {
 }
 
 /// A Service that takes a share of the traffic.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Backend {
     /// The Service.
     pub service: Name,

@@ -9,7 +9,7 @@ use pillion_wire::name::ServicePort;
 use super::{protocol::Protocol, route::Match, service::Name, workload::Access};
 
 /// One port of a Service: where its callers' traffic goes.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct PortView {
     /// Which port.
     pub key: ServicePort,
@@ -25,7 +25,7 @@ pub struct PortView {
 }
 
 /// One match and what is done with the requests that match.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct RouteEntry {
     /// `<kind>/<namespace>/<name>/<rule>`, for people.
     pub name: String,
@@ -36,7 +36,7 @@ pub struct RouteEntry {
 }
 
 /// A share of some traffic.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Share {
     /// The port of a Service, or `None` for one that does not exist or may not be used.
     pub target: Option<ServicePort>,
@@ -45,7 +45,7 @@ pub struct Share {
 }
 
 /// A workload behind a port.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Endpoint {
     /// What callers outside the mesh dial.
     pub address: SocketAddr,
@@ -56,7 +56,7 @@ pub struct Endpoint {
 }
 
 /// What a caller inside the mesh must know of an endpoint.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Inside {
     /// The mesh port at the endpoint's address.
     pub port: u16,
@@ -67,7 +67,7 @@ pub struct Inside {
 }
 
 /// What a workload's own sidecar is told.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct WorkloadView {
     /// Which workload.
     pub name: Name,
@@ -80,7 +80,7 @@ pub struct WorkloadView {
 }
 
 /// A port of a [`WorkloadView`].
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct InboundPort {
     /// The workload's port.
     pub port: u16,

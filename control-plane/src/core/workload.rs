@@ -47,7 +47,7 @@ pub struct WorkloadPort {
 }
 
 /// Who may connect to a workload's port.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Access {
     /// Only callers that prove a mesh identity.
     #[default]

@@ -125,6 +125,23 @@ pub struct Document {
     pub outcome: Result<Option<Object>, Vec<Placed>>,
     /// What is odd but harmless.
     pub warnings: Vec<Placed>,
+    source: Source,
+}
+
+/// The text of a document, to find lines in when other objects turn out not to fit.
+#[derive(Clone, Debug)]
+struct Source {
+    text: Arc<str>,
+    first_line: u64,
+}
+
+impl Document {
+    /// The line of the field at `path`, or of its nearest ancestor that exists.
+    #[must_use]
+    pub fn line_of(&self, path: &FieldPath) -> u64 {
+        Node::parse(&self.source.text, self.source.first_line)
+            .map_or(self.line, |node| node.line_of(path))
+    }
 }
 
 /// An [`Issue`] with its line in the file.
@@ -180,6 +197,10 @@ impl Issues {
 /// Parses and checks the document `text`, which starts at line `first_line`.
 #[must_use]
 pub fn read(text: &str, first_line: u64) -> Document {
+    let source = Source {
+        text: text.into(),
+        first_line,
+    };
     let node = match Node::parse(text, first_line) {
         Ok(node) => node,
         Err(error) => {
@@ -194,6 +215,7 @@ pub fn read(text: &str, first_line: u64) -> Document {
                     },
                 }]),
                 warnings: Vec::new(),
+                source,
             };
         }
     };
@@ -218,6 +240,7 @@ pub fn read(text: &str, first_line: u64) -> Document {
             Err(place(issues.errors))
         },
         warnings,
+        source,
     }
 }
 

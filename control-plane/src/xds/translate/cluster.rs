@@ -7,9 +7,7 @@ use pillion_wire::{
     xds::{
         Any, Duration,
         cluster::{Cluster, cluster},
-        core::{
-            Http1ProtocolOptions, Http2ProtocolOptions, TransportSocket, transport_socket,
-        },
+        core::{Http1ProtocolOptions, Http2ProtocolOptions, TransportSocket, transport_socket},
         matcher::{StringMatcher, string_matcher},
         pack,
         tls::{
@@ -144,13 +142,15 @@ fn grpc_tls(identities: Vec<StringMatcher>) -> CommonTlsContext {
     };
     CommonTlsContext {
         tls_certificate_provider_instance: Some(provider.clone()),
-        validation_context_type: Some(common_tls_context::ValidationContextType::ValidationContext(
-            CertificateValidationContext {
-                ca_certificate_provider_instance: Some(provider),
-                match_subject_alt_names: identities,
-                ..CertificateValidationContext::default()
-            },
-        )),
+        validation_context_type: Some(
+            common_tls_context::ValidationContextType::ValidationContext(
+                CertificateValidationContext {
+                    ca_certificate_provider_instance: Some(provider),
+                    match_subject_alt_names: identities,
+                    ..CertificateValidationContext::default()
+                },
+            ),
+        ),
         ..CommonTlsContext::default()
     }
 }

@@ -11,11 +11,7 @@ use pillion_wire::xds::{
     type_url,
 };
 
-use super::{
-    outbound::rds_manager,
-    route::virtual_host,
-    socket_address,
-};
+use super::{outbound::rds_manager, route::virtual_host, socket_address};
 use crate::{
     core::{mesh::Mesh, resolve::host_names, view::PortView},
     xds::dialect::Dialect,
@@ -42,7 +38,10 @@ pub(crate) fn listener(address: SocketAddr) -> Listener {
         filter_chains: vec![FilterChain {
             filters: vec![Filter {
                 name: "envoy.filters.network.http_connection_manager".to_owned(),
-                config_type: Some(filter::ConfigType::TypedConfig(pack(type_url::HCM, &manager))),
+                config_type: Some(filter::ConfigType::TypedConfig(pack(
+                    type_url::HCM,
+                    &manager,
+                ))),
             }],
             ..FilterChain::default()
         }],

@@ -97,7 +97,10 @@ fn network_filter(port: &InboundPort) -> Filter {
     };
     Filter {
         name: "envoy.filters.network.http_connection_manager".to_owned(),
-        config_type: Some(filter::ConfigType::TypedConfig(pack(type_url::HCM, &manager))),
+        config_type: Some(filter::ConfigType::TypedConfig(pack(
+            type_url::HCM,
+            &manager,
+        ))),
     }
 }
 

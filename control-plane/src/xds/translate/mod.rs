@@ -23,7 +23,7 @@ use pillion_wire::xds::{
 };
 
 /// The cluster that stands for backends that do not exist: it never does either.
-pub const INVALID_BACKEND: &str = "pillion-invalid-backend";
+pub(super) const INVALID_BACKEND: &str = "pillion-invalid-backend";
 
 /// "Ask for it on this stream."
 fn ads() -> ConfigSource {

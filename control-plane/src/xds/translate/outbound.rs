@@ -21,13 +21,13 @@ pub(crate) fn listener(view: &PortView, name: &str, dialect: Dialect) -> Listene
         api_listener: view.protocol.carries_http().then(|| ApiListener {
             api_listener: Some(pack(type_url::HCM, &requests(view))),
         }),
-        default_filter_chain: (view.protocol.carries_tcp() && dialect != Dialect::Grpc).then(|| {
-            FilterChain {
+        default_filter_chain: (view.protocol.carries_tcp() && dialect != Dialect::Grpc).then(
+            || FilterChain {
                 name: "tcp".to_owned(),
                 filters: vec![tcp_filter(&streams(view))],
                 ..FilterChain::default()
-            }
-        }),
+            },
+        ),
         ..Listener::default()
     }
 }
@@ -49,7 +49,10 @@ pub(super) fn rds_manager(route_name: String, stat_prefix: String) -> HttpConnec
 pub(super) fn tcp_filter(proxy: &TcpProxy) -> Filter {
     Filter {
         name: "envoy.filters.network.tcp_proxy".to_owned(),
-        config_type: Some(filter::ConfigType::TypedConfig(pack(type_url::TCP_PROXY, proxy))),
+        config_type: Some(filter::ConfigType::TypedConfig(pack(
+            type_url::TCP_PROXY,
+            proxy,
+        ))),
     }
 }
 

@@ -1,0 +1,131 @@
+//! Wiring: the only place that knows all the parts.
+
+use std::{io::Write as _, sync::Arc};
+
+use anyhow::Context as _;
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+};
+use tokio_rustls::TlsAcceptor;
+use tonic::service::Routes;
+use tracing::info;
+
+use crate::{
+    admin::Admin,
+    ca::{authority::Authority, join_token::JoinKey, service::Certificates, serving::Serving},
+    caller::Authenticator,
+    index::Index,
+    metrics::Metrics,
+    net::{port::Port, tls},
+    settings::Settings,
+    shutdown::Shutdown,
+    source::file::watch::Directory,
+    xds::{nodes::Nodes, server::Discovery},
+};
+
+/// Runs the control plane until SIGTERM or SIGINT.
+///
+/// # Errors
+///
+/// When it cannot start.
+pub async fn run(settings: Settings) -> anyhow::Result<()> {
+    let shutdown = Shutdown::new();
+    let metrics = Arc::new(Metrics::new());
+    let nodes = Nodes::new(Arc::clone(&metrics));
+
+    let (directory, first) = Directory::open(&settings.config)?;
+    let index = Index::new(settings.trust_domain.clone(), Arc::clone(&metrics));
+    index.apply(&first);
+    let catalogs = index.subscribe();
+    let status = index.status();
+    directory
+        .watch(move |update| {
+            index.apply(&update);
+            true
+        })
+        .context("cannot watch the configuration")?;
+
+    let authority = Authority::load_or_make(&settings.state, &settings.trust_domain)
+        .context("certificate authority")?;
+    let authenticator = Arc::new(Authenticator::new(
+        settings.trust_domain.clone(),
+        JoinKey::load(&settings.state)?,
+        Arc::clone(&metrics),
+    ));
+    let listener = bind(settings.listen).await?;
+    let admin_listener = bind(settings.admin).await?;
+    let provider = tls::provider();
+    let serving = Arc::new(Serving::new(
+        authority.clone(),
+        settings.trust_domain.clone(),
+        settings.listen.ip(),
+        Arc::clone(&provider),
+    )?);
+    let config = tls::server_config(&authority, Arc::clone(&serving), provider)?;
+
+    let discovery = Discovery {
+        catalogs,
+        authenticator: Arc::clone(&authenticator),
+        nodes: Arc::clone(&nodes),
+        metrics: Arc::clone(&metrics),
+        shutdown: shutdown.clone(),
+    };
+    let certificates = Certificates {
+        authority,
+        authenticator,
+        max_lifetime: settings.max_certificate_lifetime,
+        metrics: Arc::clone(&metrics),
+    };
+    let port = Port {
+        acceptor: TlsAcceptor::from(Arc::new(config)),
+        routes: Routes::new(discovery.into_service()).add_service(certificates.into_service()),
+        metrics: Arc::clone(&metrics),
+        shutdown: shutdown.clone(),
+        listener,
+    };
+    let admin = Arc::new(Admin {
+        metrics,
+        nodes,
+        status,
+    });
+    say_ready(&port.listener, &admin_listener)?;
+    tokio::spawn(serving.renew(shutdown.clone()));
+    let pages = tokio::spawn(admin.serve(admin_listener, shutdown.clone()));
+    let serving = tokio::spawn(port.serve());
+    stop_signal().await?;
+    info!("stopping");
+    shutdown.request();
+    serving.await?;
+    pages.await?;
+    Ok(())
+}
+
+async fn bind(address: std::net::SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("cannot listen on {address}"))
+}
+
+/// The one line on standard output: whoever started this process waits for it.
+fn say_ready(listener: &TcpListener, admin: &TcpListener) -> anyhow::Result<()> {
+    let line = serde_json::json!({
+        "event": "ready",
+        "listen": listener.local_addr()?,
+        "admin": admin.local_addr()?,
+    });
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{line}")?;
+    out.flush()?;
+    Ok(())
+}
+
+async fn stop_signal() -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}

@@ -1,0 +1,75 @@
+//! Start-up settings: flags, or environment variables of the same name.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use clap::Parser;
+use pillion_wire::spiffe::TrustDomain;
+
+/// The Pillion control plane: configuration and certificates for sidecars.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "pillion-control-plane", version)]
+pub struct Settings {
+    /// Directory of YAML documents: Service, Workload, HTTPRoute, GRPCRoute, TCPRoute.
+    #[arg(long, env = "PILLION_CONFIG")]
+    pub config: PathBuf,
+    /// Where sidecars connect: xDS and certificates over TLS. Port 0 takes a free one.
+    #[arg(long, env = "PILLION_LISTEN", default_value = "127.0.0.1:15010")]
+    pub listen: SocketAddr,
+    /// Folder of the mesh's keys; made on first start. Keep it secret.
+    #[arg(long, env = "PILLION_STATE")]
+    pub state: PathBuf,
+    /// Where the admin pages are served. Keep it local.
+    #[arg(long, env = "PILLION_ADMIN", default_value = "127.0.0.1:15014")]
+    pub admin: SocketAddr,
+    /// Trust domain of the mesh's identities.
+    #[arg(long, env = "PILLION_TRUST_DOMAIN", default_value = "cluster.local")]
+    pub trust_domain: TrustDomain,
+    /// The longest lifetime of a workload's certificate, as 24h, 30m or 10s.
+    #[arg(long, env = "PILLION_MAX_CERTIFICATE_LIFETIME", default_value = "24h", value_parser = duration)]
+    pub max_certificate_lifetime: Duration,
+    /// What to log, as `tracing` filters say it: info, debug, pillion_control_plane=debug.
+    #[arg(long, env = "PILLION_LOG", default_value = "info")]
+    pub log: String,
+}
+
+/// A text that is not a duration.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not a duration such as 24h, 30m, 10s or 500ms, greater than 0")]
+pub struct DurationError(String);
+
+/// Reads a whole number and a unit.
+fn duration(text: &str) -> Result<Duration, DurationError> {
+    let fail = || DurationError(text.to_owned());
+    let digits = text.find(|character: char| !character.is_ascii_digit());
+    let (number, unit) = text
+        .split_at_checked(digits.unwrap_or(text.len()))
+        .ok_or_else(fail)?;
+    let number: u64 = number.parse().map_err(|_| fail())?;
+    let millis = match unit {
+        "ms" => 1,
+        "s" => 1000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return Err(fail()),
+    };
+    let millis = number
+        .checked_mul(millis)
+        .filter(|millis| *millis > 0)
+        .ok_or_else(fail)?;
+    Ok(Duration::from_millis(millis))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations() {
+        assert_eq!(duration("24h"), Ok(Duration::from_secs(86_400)));
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        for text in ["", "0s", "5", "h", "-1s", "1.5h", "99999999999999999999h"] {
+            assert!(duration(text).is_err(), "{text}");
+        }
+    }
+}

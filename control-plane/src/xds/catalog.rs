@@ -1,0 +1,349 @@
+//! Every resource there is, found by name, as one viewer may see it.
+//!
+//! Resources are made when first asked for and kept with the view that they came
+//! from, so an edit costs the translation of what it changed and of nothing else.
+
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    sync::{Arc, OnceLock},
+};
+
+use parking_lot::Mutex;
+use pillion_wire::{
+    name::{Destination, ListenerName, ServicePort},
+    spiffe::{SpiffeId, TrustDomain},
+    xds::{Any, pack, type_url},
+};
+
+use super::{
+    dialect::Dialect,
+    kind::Kind,
+    translate::{cluster, endpoints, gateway, inbound, outbound, route},
+    version::version,
+};
+use crate::core::{
+    mesh::Mesh,
+    service::Name,
+    view::{PortView, WorkloadView},
+};
+
+/// Who looks: what a stream is authenticated as, and what its node says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Viewer {
+    /// The proven identity.
+    pub identity: SpiffeId,
+    /// The client's family.
+    pub dialect: Dialect,
+    /// The workload that the node says it is.
+    pub workload: Option<String>,
+    /// Where an Envoy wants its outbound listener.
+    pub outbound_address: Option<SocketAddr>,
+}
+
+/// What stands under a name.
+#[derive(Debug)]
+pub enum Lookup {
+    /// A resource.
+    Found(Found),
+    /// Nothing.
+    Missing,
+    /// Something that is not for this viewer: who owns it.
+    Refused(Name),
+}
+
+/// A resource: its version at once, its body when it is needed.
+#[derive(Debug)]
+pub struct Found {
+    version: Arc<str>,
+    body: Body,
+}
+
+#[derive(Debug)]
+enum Body {
+    Ready(Any),
+    Outbound {
+        view: Arc<PortView>,
+        name: String,
+        dialect: Dialect,
+    },
+    Inbound {
+        view: Arc<WorkloadView>,
+        name: String,
+    },
+}
+
+impl Found {
+    /// The hash of the content.
+    #[must_use]
+    pub const fn version(&self) -> &Arc<str> {
+        &self.version
+    }
+
+    /// The resource itself.
+    #[must_use]
+    pub fn body(&self) -> Any {
+        match &self.body {
+            Body::Ready(any) => any.clone(),
+            Body::Outbound {
+                view,
+                name,
+                dialect,
+            } => pack(
+                type_url::LISTENER,
+                &outbound::listener(view, name, *dialect),
+            ),
+            Body::Inbound { view, name } => {
+                pack(type_url::LISTENER, &inbound::listener(view, name))
+            }
+        }
+    }
+}
+
+/// Every resource of one state of the mesh.
+#[derive(Debug)]
+pub struct Catalog {
+    mesh: Mesh,
+    trust_domain: TrustDomain,
+    ports: HashMap<ServicePort, Arc<Entry>>,
+    outbound_routes: Mutex<HashMap<String, Built>>,
+}
+
+#[derive(Clone, Debug)]
+struct Built {
+    version: Arc<str>,
+    any: Any,
+}
+
+/// The resources of one port, per dialect.
+#[derive(Debug)]
+struct Entry {
+    view: Arc<PortView>,
+    built: [OnceLock<PortResources>; Dialect::COUNT],
+}
+
+#[derive(Debug)]
+struct PortResources {
+    listener: Arc<str>,
+    route: Built,
+    cluster: Built,
+    endpoints: Built,
+}
+
+impl Catalog {
+    /// A catalog without anything in it.
+    #[must_use]
+    pub fn empty(trust_domain: TrustDomain) -> Self {
+        Self::new(Mesh::default(), trust_domain, None)
+    }
+
+    /// The catalog of `mesh`; what is equal in `previous` is kept.
+    #[must_use]
+    pub fn new(mesh: Mesh, trust_domain: TrustDomain, previous: Option<&Self>) -> Self {
+        let ports = mesh
+            .ports()
+            .map(|view| {
+                let kept = previous
+                    .and_then(|catalog| catalog.ports.get(&view.key))
+                    .filter(|entry| Arc::ptr_eq(&entry.view, view));
+                let entry = kept.map_or_else(|| Arc::new(Entry::new(view)), Arc::clone);
+                (view.key.clone(), entry)
+            })
+            .collect();
+        Self {
+            mesh,
+            trust_domain,
+            ports,
+            outbound_routes: Mutex::new(HashMap::new()),
+        }
+    }
+
+    /// The mesh that this is the catalog of.
+    #[must_use]
+    pub const fn mesh(&self) -> &Mesh {
+        &self.mesh
+    }
+
+    /// What `viewer` sees under `name`.
+    #[must_use]
+    pub fn find(&self, kind: Kind, name: &str, viewer: &Viewer) -> Lookup {
+        if kind == Kind::Listener {
+            return self.listener(name, viewer);
+        }
+        if kind == Kind::Route && name == gateway::NAME && viewer.dialect == Dialect::Envoy {
+            return Lookup::Found(self.outbound_route(viewer));
+        }
+        let entry = name.parse().ok().and_then(|key| self.ports.get(&key));
+        let Some(entry) = entry else {
+            return Lookup::Missing;
+        };
+        let resources = entry.resources(viewer.dialect, &self.trust_domain);
+        let built = match kind {
+            Kind::Cluster => &resources.cluster,
+            Kind::Endpoints => &resources.endpoints,
+            Kind::Route | Kind::Listener if !entry.view.protocol.carries_http() => {
+                return Lookup::Missing;
+            }
+            Kind::Route | Kind::Listener => &resources.route,
+        };
+        Lookup::Found(built.found())
+    }
+
+    /// The names that `viewer` is sent when it asks for everything.
+    #[must_use]
+    pub fn wildcard(&self, kind: Kind, viewer: &Viewer) -> Vec<String> {
+        match kind {
+            Kind::Cluster => self.mesh.ports().map(|view| view.key.to_string()).collect(),
+            Kind::Listener if viewer.dialect == Dialect::Envoy => viewer
+                .outbound_address
+                .map(|_| gateway::NAME.to_owned())
+                .into_iter()
+                .collect(),
+            Kind::Listener | Kind::Route | Kind::Endpoints => Vec::new(),
+        }
+    }
+
+    fn listener(&self, name: &str, viewer: &Viewer) -> Lookup {
+        if name == gateway::NAME && viewer.dialect == Dialect::Envoy {
+            return viewer.outbound_address.map_or(Lookup::Missing, |address| {
+                Lookup::Found(Found {
+                    version: version(&(gateway::NAME, address)).into(),
+                    body: Body::Ready(pack(type_url::LISTENER, &gateway::listener(address))),
+                })
+            });
+        }
+        match name.parse() {
+            Ok(ListenerName::Outbound(destination)) => self.outbound(&destination, name, viewer),
+            Ok(ListenerName::Inbound(address)) => self.inbound(address, name, viewer),
+            Ok(ListenerName::GrpcServer(_)) | Err(_) => Lookup::Missing,
+        }
+    }
+
+    fn outbound(&self, destination: &Destination, name: &str, viewer: &Viewer) -> Lookup {
+        let view = self.mesh.resolve(destination, viewer.identity.namespace());
+        let Some((view, entry)) = view.and_then(|view| Some((view, self.ports.get(&view.key)?)))
+        else {
+            return Lookup::Missing;
+        };
+        let resources = entry.resources(viewer.dialect, &self.trust_domain);
+        Lookup::Found(Found {
+            version: Arc::clone(&resources.listener),
+            body: Body::Outbound {
+                view: Arc::clone(view),
+                name: name.to_owned(),
+                dialect: viewer.dialect,
+            },
+        })
+    }
+
+    /// The inbound listener at `address`, for the workload that it belongs to.
+    /// A sidecar bound to every address asks with an unspecified one and is known
+    /// by its name and port.
+    fn inbound(&self, address: SocketAddr, name: &str, viewer: &Viewer) -> Lookup {
+        let own_name = || {
+            let workload = viewer.workload.as_ref()?;
+            Some(Name::new(viewer.identity.namespace(), workload))
+        };
+        let view = if address.ip().is_unspecified() {
+            own_name()
+                .and_then(|own| self.mesh.workload(&own))
+                .filter(|view| view.mesh_address.port() == address.port())
+        } else {
+            self.mesh.workload_at(address)
+        };
+        let Some(view) = view else {
+            return Lookup::Missing;
+        };
+        let own = view.name.namespace == viewer.identity.namespace()
+            && view.service_account == viewer.identity.service_account()
+            && viewer
+                .workload
+                .as_ref()
+                .is_none_or(|workload| *workload == view.name.name);
+        if !own {
+            return Lookup::Refused(view.name.clone());
+        }
+        Lookup::Found(Found {
+            version: version(&**view).into(),
+            body: Body::Inbound {
+                view: Arc::clone(view),
+                name: name.to_owned(),
+            },
+        })
+    }
+
+    fn outbound_route(&self, viewer: &Viewer) -> Found {
+        let namespace = viewer.identity.namespace();
+        let mut cache = self.outbound_routes.lock();
+        if let Some(built) = cache.get(namespace) {
+            return built.found();
+        }
+        let views: Vec<_> = self
+            .mesh
+            .ports()
+            .map(|view| (&view.key, view.protocol, &view.http))
+            .collect();
+        let built = Built {
+            version: version(&(namespace, views)).into(),
+            any: pack(type_url::ROUTE, &gateway::routes(&self.mesh, namespace)),
+        };
+        let found = built.found();
+        cache.insert(namespace.to_owned(), built);
+        found
+    }
+}
+
+impl Built {
+    fn found(&self) -> Found {
+        Found {
+            version: Arc::clone(&self.version),
+            body: Body::Ready(self.any.clone()),
+        }
+    }
+}
+
+impl Entry {
+    fn new(view: &Arc<PortView>) -> Self {
+        Self {
+            view: Arc::clone(view),
+            built: [const { OnceLock::new() }; Dialect::COUNT],
+        }
+    }
+
+    fn resources(&self, dialect: Dialect, trust_domain: &TrustDomain) -> &PortResources {
+        // The array has a cell per dialect; the first is only named for totality.
+        let [first, ..] = &self.built;
+        let cell = self.built.get(dialect.index()).unwrap_or(first);
+        cell.get_or_init(|| PortResources::build(&self.view, dialect, trust_domain))
+    }
+}
+
+impl PortResources {
+    fn build(view: &PortView, dialect: Dialect, trust_domain: &TrustDomain) -> Self {
+        let key = &view.key;
+        let secured = (dialect != Dialect::Pillion && view.in_mesh())
+            .then(|| (cluster::accounts(view), trust_domain));
+        let visible: Vec<_> = endpoints::visible(view, dialect).collect();
+        Self {
+            listener: version(&("listener", dialect, key, view.protocol, &view.tcp)).into(),
+            route: Built {
+                version: version(&("route", dialect, key, &view.http)).into(),
+                any: pack(type_url::ROUTE, &route::configuration(view, dialect)),
+            },
+            cluster: Built {
+                version: version(&("cluster", dialect, key, view.protocol, secured)).into(),
+                any: pack(
+                    type_url::CLUSTER,
+                    &cluster::cluster(view, dialect, trust_domain),
+                ),
+            },
+            endpoints: Built {
+                version: version(&("endpoints", key, visible, trust_domain)).into(),
+                any: pack(
+                    type_url::ENDPOINTS,
+                    &endpoints::assignment(view, dialect, trust_domain),
+                ),
+            },
+        }
+    }
+}

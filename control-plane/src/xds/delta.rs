@@ -1,0 +1,139 @@
+//! The delta variant of the aggregated discovery service, without its I/O
+//! (xDS protocol, "Incremental xDS").
+
+use pillion_wire::xds::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Resource};
+
+use super::{
+    catalog::{Catalog, Viewer},
+    kind::{Kind, PerKind},
+    server::{Event, StreamCore, StreamError},
+    subscriptions::{Outgoing, Subscriptions},
+};
+
+/// One delta stream.
+#[derive(Debug, Default)]
+pub struct Delta {
+    subscriptions: Subscriptions,
+    kinds: PerKind<KindState>,
+    nonce: u64,
+}
+
+#[derive(Debug, Default)]
+struct KindState {
+    /// The client has asked for this kind before.
+    known: bool,
+    /// It waits for an answer even if that is empty: the end of a first wildcard.
+    owes_answer: bool,
+    /// The newest nonce sent.
+    nonce: String,
+}
+
+impl StreamCore for Delta {
+    type Request = DeltaDiscoveryRequest;
+    type Response = DeltaDiscoveryResponse;
+
+    fn node(request: &Self::Request) -> Option<&pillion_wire::xds::core::Node> {
+        request.node.as_ref()
+    }
+
+    fn type_url(request: &Self::Request) -> &str {
+        &request.type_url
+    }
+
+    fn handle_request(
+        &mut self,
+        kind: Kind,
+        request: DeltaDiscoveryRequest,
+    ) -> Result<Option<Event>, StreamError> {
+        let event = self.answer(kind, &request);
+        let state = self.kinds.get_mut(kind);
+        let first = !std::mem::replace(&mut state.known, true);
+        let subscribes = !request.resource_names_subscribe.is_empty();
+        let takes_all = kind == Kind::Cluster || kind == Kind::Listener;
+        if first && takes_all && !subscribes && request.resource_names_unsubscribe.is_empty() {
+            state.owes_answer = true;
+            self.subscriptions.subscribe_all(kind);
+        }
+        self.subscriptions
+            .subscribe(kind, request.resource_names_subscribe)?;
+        self.subscriptions
+            .unsubscribe(kind, &request.resource_names_unsubscribe);
+        if first {
+            self.subscriptions
+                .holds(kind, request.initial_resource_versions);
+        }
+        Ok(event)
+    }
+
+    fn mark_changed(&mut self) {
+        self.subscriptions.mark_changed();
+    }
+
+    fn poll_response(
+        &mut self,
+        catalog: &Catalog,
+        viewer: &Viewer,
+        events: &mut Vec<Event>,
+    ) -> Option<DeltaDiscoveryResponse> {
+        for kind in Kind::ALL {
+            let changes = self.subscriptions.changes(kind, catalog, viewer);
+            for (name, owner) in changes.refused.iter().cloned() {
+                events.push(Event::Refused { name, owner });
+            }
+            let owed = std::mem::take(&mut self.kinds.get_mut(kind).owes_answer);
+            if changes.is_empty() && !owed {
+                continue;
+            }
+            self.nonce += 1;
+            let nonce = self.nonce.to_string();
+            self.kinds.get_mut(kind).nonce.clone_from(&nonce);
+            events.push(Event::Sent {
+                kind,
+                resources: changes.resources.len(),
+                removed: changes.removed.len(),
+            });
+            return Some(DeltaDiscoveryResponse {
+                system_version_info: nonce.clone(),
+                type_url: kind.type_url().to_owned(),
+                removed_resources: changes.removed,
+                resources: changes.resources.into_iter().map(resource).collect(),
+                nonce,
+                ..DeltaDiscoveryResponse::default()
+            });
+        }
+        None
+    }
+
+    fn names(&self) -> usize {
+        self.subscriptions.count()
+    }
+}
+
+impl Delta {
+    /// What the request says about an earlier response.
+    fn answer(&mut self, kind: Kind, request: &DeltaDiscoveryRequest) -> Option<Event> {
+        if request.response_nonce.is_empty() {
+            return None;
+        }
+        Some(match &request.error_detail {
+            Some(detail) => Event::Nack {
+                kind,
+                version: request.response_nonce.clone(),
+                reason: detail.message.clone(),
+            },
+            None => Event::Ack {
+                kind,
+                version: request.response_nonce.clone(),
+            },
+        })
+    }
+}
+
+fn resource(outgoing: Outgoing) -> Resource {
+    Resource {
+        name: outgoing.name,
+        version: outgoing.version.to_string(),
+        resource: Some(outgoing.body),
+        ..Resource::default()
+    }
+}
