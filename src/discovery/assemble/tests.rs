@@ -99,7 +99,7 @@ impl World {
     fn split(&self, name: &str) -> Vec<Arc<snapshot::Cluster>> {
         let target = self.target(name).expect("published");
         match &target.http.as_ref().expect("routes").virtual_hosts[0].routes[0].action {
-            snapshot::Action::Forward(split) => split.clusters().cloned().collect(),
+            snapshot::Action::Forward(split) => split.clusters().map(|(_, cluster)| Arc::clone(cluster)).collect(),
             snapshot::Action::DirectResponse { .. } => Vec::new(),
         }
     }
