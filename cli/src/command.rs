@@ -1,8 +1,10 @@
 //! What can be typed: the arguments of `pillion`, and who acts on them.
 
+use std::ffi::OsString;
+
 use clap::{Parser, Subcommand};
 
-use crate::{certs, shop};
+use crate::{certs, check, demo, run, shop};
 
 const ABOUT: &str = "Pillion, a service mesh: run it, try it, check its documents.
 
@@ -28,9 +30,34 @@ pub(crate) struct Cli {
 /// One command.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Show a small shop in a mesh of its own, with load.
+    Demo(demo::Demo),
+
+    /// Run the mesh of a folder of documents on this machine: a control plane and a sidecar for each local Workload.
+    Run(run::Run),
+
+    /// Say what is wrong with a folder of documents, by file, line and field.
+    Check(check::Check),
+
     /// Make certificates and join tokens for development.
     #[command(subcommand)]
     Certs(certs::Certs),
+
+    /// Run one sidecar: the same as the program pillion-proxy.
+    #[command(disable_help_flag = true)]
+    Proxy {
+        /// See `pillion proxy --help`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
+
+    /// Run one control plane: the same as the program pillion-control-plane.
+    #[command(disable_help_flag = true)]
+    ControlPlane {
+        /// See `pillion control-plane --help`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
 
     /// One service of the demo's shop.
     #[command(hide = true)]

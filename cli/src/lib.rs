@@ -1,11 +1,15 @@
 //! The `pillion` command: what a person types to run, try and check a mesh on one machine.
 
 mod certs;
+mod check;
 mod child;
 mod client;
 mod command;
+mod demo;
+mod documents;
 mod duration;
 pub mod metrics;
+mod run;
 mod shop;
 
 use std::{ffi::OsString, io::Write as _, process::ExitCode};
@@ -27,11 +31,32 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     };
     let outcome = match cli.command {
+        Command::Demo(settings) => return demonstrate(&settings),
+        Command::Proxy { arguments } => return pillion_proxy::main(with_name("pillion proxy", arguments)),
+        Command::ControlPlane { arguments } => {
+            return pillion_control_plane::main(with_name("pillion control-plane", arguments));
+        }
+        Command::Check(settings) => return check::run(&settings).unwrap_or_else(|error| fail(&error)),
+        Command::Run(settings) => run::run(&settings),
         Command::Certs(certs) => certs::run(&certs),
         Command::Shop { role } => shop::run(role),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error),
+    }
+}
+
+/// The arguments of a program that is part of ours, its name first.
+fn with_name(name: &str, arguments: Vec<OsString>) -> impl Iterator<Item = OsString> {
+    std::iter::once(name.into()).chain(arguments)
+}
+
+fn demonstrate(settings: &demo::Demo) -> ExitCode {
+    match demo::run(settings) {
+        Ok(demo::Ended::Well) => ExitCode::SUCCESS,
+        // What a shell says of a program that SIGINT ended.
+        Ok(demo::Ended::Interrupted) => ExitCode::from(130),
         Err(error) => fail(&error),
     }
 }

@@ -22,8 +22,7 @@ pub(super) struct Folder {
 impl Folder {
     /// Makes the folder if there is none, with access for its owner alone.
     pub(super) fn open(path: &Path, overwrite: bool) -> Result<Self, FileError> {
-        let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
-        made.map_err(|error| FileError::Write(path.to_owned(), error))?;
+        private_folder(path)?;
         Ok(Self { path: path.to_owned(), overwrite })
     }
 
@@ -76,6 +75,12 @@ impl Folder {
             _ => FileError::Read(path.to_owned(), error),
         })
     }
+}
+
+/// Makes a folder that only its owner may enter, if there is none.
+pub(crate) fn private_folder(path: &Path) -> Result<(), FileError> {
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
+    made.map_err(|error| FileError::Write(path.to_owned(), error))
 }
 
 /// Writes beside and renames, so that a reader sees the old file or the new one whole.

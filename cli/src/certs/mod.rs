@@ -9,6 +9,7 @@ mod issue;
 use std::{io::Write as _, path::PathBuf, time::Duration};
 
 use clap::{Args, Subcommand};
+use pillion_control_plane::ca::join_token;
 use pillion_wire::spiffe::{SpiffeId, TrustDomain};
 
 use crate::duration::parse_duration;
@@ -139,8 +140,9 @@ fn make_workload(settings: &Workload) -> anyhow::Result<()> {
 }
 
 fn print_token(settings: &Token) -> anyhow::Result<()> {
-    let _ = settings;
-    anyhow::bail!("join tokens are not there yet")
+    let token = join_token::mint(&settings.state, &settings.namespace, &settings.service_account, settings.ttl)?;
+    writeln!(std::io::stdout(), "{token}")?;
+    Ok(())
 }
 
 fn say(folder: &Folder, name: &str) -> anyhow::Result<()> {

@@ -34,9 +34,9 @@ mod wait;
 mod workload;
 
 pub use mesh::Mesh;
-pub use process::Process;
+pub use process::{Process, in_workspace, pillion};
 pub use raw::exchange;
 pub use sidecar::Sidecar;
-pub use tools::{App, Curl, curl, nginx, output, python, python_app, python_files, tool};
+pub use tools::{App, Curl, curl, nginx, output, python, python_app, python_files, run, tool};
 pub use wait::{eventually, until};
 pub use workload::Workload;
