@@ -121,28 +121,34 @@ async fn front(worker: &Arc<Worker>, stream: TcpStream, address: SocketAddr, por
         return tcp_front(worker, stream, address, served).await;
     }
     let mut stream = Replay::new(stream);
-    let Some(protocol) = detect(worker, &mut stream).await? else { return Ok(()) };
-    if protocol == Protocol::Tls {
+    let Some(mut protocol) = detect(worker, &mut stream).await? else { return Ok(()) };
+    let mut peer = None;
+    let transport = if protocol == Protocol::Tls {
         let config = worker.shared.tls.front().ok_or(Refused::NoIdentity)?;
-        let (tls, peer) = accept_tls(worker, config, stream).await?;
+        let (tls, id) = accept_tls(worker, config, stream).await?;
         let mut tls = Replay::new(tls);
-        let way = Way::Front { port, peer: Some(peer.clone()) };
-        if is_tcp {
-            tcp::inbound(worker, End::Stream(Transport::Terminated(Box::new(tls))), address, served, Some(&peer)).await;
-            return Ok(());
+        peer = Some(id);
+        if !is_tcp {
+            let deadline = worker.shared.settings.timeouts.head;
+            let inner = timeout(deadline, tls.detect()).await.map_err(|_late| Refused::Silent)??;
+            let Some(inner) = inner else { return Ok(()) };
+            protocol = inner;
         }
-        let deadline = worker.shared.settings.timeouts.head;
-        let Some(protocol) = timeout(deadline, tls.detect()).await.map_err(|_late| Refused::Silent)?? else {
-            return Ok(());
-        };
-        return http(worker, Transport::Terminated(Box::new(tls)), protocol, address, way).await;
+        Transport::Terminated(Box::new(tls))
+    } else {
+        Transport::Accepted(stream)
+    };
+    let is_opaque = is_tcp || (protocol == Protocol::Opaque && served.config.protocol == AppProtocol::Auto);
+    if !is_opaque {
+        // HTTP in plaintext on a strict port gets an answer that says why: `inbound` refuses it.
+        return http(worker, transport, protocol, address, Way::Front { port, peer }).await;
     }
-    if is_tcp || (!permissive && protocol == Protocol::Opaque) {
-        reset_on_close(stream.get_ref());
+    if peer.is_none() && !permissive {
+        reset_on_close(transport.tcp());
         return Err(Refused::Plaintext(port));
     }
-    // HTTP in plaintext on a strict port gets an answer that says why: `inbound` refuses it.
-    http(worker, Transport::Accepted(stream), protocol, address, Way::Front { port, peer: None }).await
+    tcp::inbound(worker, End::Stream(transport), address, served, peer.as_ref()).await;
+    Ok(())
 }
 
 /// Opaque TCP with or without TLS. A TLS client speaks first; when the application does, the client speaks none.
@@ -202,9 +208,10 @@ async fn http(
     way: Way,
 ) -> Result<(), Refused> {
     let is_http2 = match protocol {
-        Protocol::Http1 => false,
         Protocol::Http2 => true,
-        Protocol::Tls | Protocol::Opaque => return Err(Refused::NotHttp),
+        // What is not quite HTTP/1 gets its 400 from the parser.
+        Protocol::Http1 | Protocol::Opaque => false,
+        Protocol::Tls => return Err(Refused::NotHttp),
     };
     let settings = &worker.shared.settings;
     let limits = ServerSettings {
