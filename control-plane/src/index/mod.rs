@@ -4,7 +4,7 @@
 //! identity, so streams find only what really changed. Runs where the source
 //! runs, never on the threads that serve.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use parking_lot::Mutex;
 use pillion_wire::spiffe::TrustDomain;
@@ -95,8 +95,9 @@ impl Index {
     /// Logs problems that are new, and keeps all for the page.
     fn report(&self, update: &Update, problems: Vec<Problem>) {
         let mut status = self.status.lock();
+        let known: BTreeSet<&Problem> = status.problems.iter().collect();
         for problem in &problems {
-            if !status.problems.contains(problem) {
+            if !known.contains(problem) {
                 match problem.severity {
                     Severity::Error => warn!("{problem}"),
                     Severity::Warning => info!("{problem}"),

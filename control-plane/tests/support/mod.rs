@@ -126,7 +126,11 @@ impl ControlPlane {
             }),
             token,
         );
-        Ok(client.create_certificate(request).await?.into_inner().cert_chain)
+        Ok(client
+            .create_certificate(request)
+            .await?
+            .into_inner()
+            .cert_chain)
     }
 
     /// A page of the admin port.
@@ -168,7 +172,14 @@ fn launch(dir: &Path, listen: &str) -> (Child, SocketAddr, SocketAddr) {
         .arg(dir.join("config"))
         .arg("--state")
         .arg(dir.join("state"))
-        .args(["--listen", listen, "--admin", "127.0.0.1:0", "--log", "debug,h2=off"])
+        .args([
+            "--listen",
+            listen,
+            "--admin",
+            "127.0.0.1:0",
+            "--log",
+            "debug,h2=off",
+        ])
         .stdout(Stdio::piped())
         .stderr(std::fs::File::create(dir.join("log")).unwrap())
         .spawn()
@@ -258,7 +269,9 @@ impl Service<Uri> for Connector {
         Box::pin(async move {
             let stream = TcpStream::connect(address).await?;
             let name = "localhost".try_into().unwrap();
-            Ok(TokioIo::new(TlsConnector::from(config).connect(name, stream).await?))
+            Ok(TokioIo::new(
+                TlsConnector::from(config).connect(name, stream).await?,
+            ))
         })
     }
 }
@@ -270,7 +283,11 @@ pub struct Delta {
 }
 
 impl Delta {
-    pub async fn open(channel: Channel, token: Option<&str>, node: &NodeInfo) -> Result<Self, Status> {
+    pub async fn open(
+        channel: Channel,
+        token: Option<&str>,
+        node: &NodeInfo,
+    ) -> Result<Self, Status> {
         let (requests, receiver) = mpsc::channel(64);
         let mut request = Request::new(ReceiverStream::new(receiver));
         if let Some(token) = token {
@@ -284,7 +301,10 @@ impl Delta {
             ..DeltaDiscoveryRequest::default()
         };
         requests.send(first).await.unwrap();
-        let responses = client.delta_aggregated_resources(request).await?.into_inner();
+        let responses = client
+            .delta_aggregated_resources(request)
+            .await?
+            .into_inner();
         Ok(Self {
             requests,
             responses,
