@@ -13,21 +13,13 @@ pub struct Settings {
     #[arg(long, env = "PILLION_CONTROL_PLANE_CONFIG")]
     pub config: PathBuf,
     /// Where sidecars connect: xDS and certificates over TLS. Port 0 takes a free one.
-    #[arg(
-        long,
-        env = "PILLION_CONTROL_PLANE_LISTEN",
-        default_value = "127.0.0.1:15010"
-    )]
+    #[arg(long, env = "PILLION_CONTROL_PLANE_LISTEN", default_value = "127.0.0.1:15010")]
     pub listen: SocketAddr,
     /// Folder of the mesh's keys; made on first start. Keep it secret.
     #[arg(long, env = "PILLION_CONTROL_PLANE_STATE")]
     pub state: PathBuf,
     /// Where the admin pages are served. Keep it local.
-    #[arg(
-        long,
-        env = "PILLION_CONTROL_PLANE_ADMIN",
-        default_value = "127.0.0.1:15014"
-    )]
+    #[arg(long, env = "PILLION_CONTROL_PLANE_ADMIN", default_value = "127.0.0.1:15014")]
     pub admin: SocketAddr,
     /// Trust domain of the mesh's identities.
     #[arg(long, env = "PILLION_TRUST_DOMAIN", default_value = "cluster.local")]
@@ -49,9 +41,7 @@ pub struct DurationError(String);
 fn duration(text: &str) -> Result<Duration, DurationError> {
     let fail = || DurationError(text.to_owned());
     let digits = text.find(|character: char| !character.is_ascii_digit());
-    let (number, unit) = text
-        .split_at_checked(digits.unwrap_or(text.len()))
-        .ok_or_else(fail)?;
+    let (number, unit) = text.split_at_checked(digits.unwrap_or(text.len())).ok_or_else(fail)?;
     let number: u64 = number.parse().map_err(|_| fail())?;
     let millis = match unit {
         "ms" => 1,
@@ -61,10 +51,7 @@ fn duration(text: &str) -> Result<Duration, DurationError> {
         "d" => 86_400_000,
         _ => return Err(fail()),
     };
-    let millis = number
-        .checked_mul(millis)
-        .filter(|millis| *millis > 0)
-        .ok_or_else(fail)?;
+    let millis = number.checked_mul(millis).filter(|millis| *millis > 0).ok_or_else(fail)?;
     Ok(Duration::from_millis(millis))
 }
 

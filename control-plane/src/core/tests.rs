@@ -61,40 +61,17 @@ fn endpoints_are_the_selected_workloads_with_the_port() {
     let (mesh, findings) = compile(
         &[
             service("a", "[{port: 80, targetPort: web}]"),
-            workload(
-                "a-1",
-                "a",
-                "address: 10.0.0.1, mesh: {port: 15008}, ports: [{name: web, port: 8080}]",
-            ),
-            workload(
-                "a-2",
-                "a",
-                "address: 10.0.0.2, ports: [{name: web, port: 9090}]",
-            ),
-            workload(
-                "a-3",
-                "a",
-                "address: 10.0.0.3, ports: [{name: other, port: 1}]",
-            ),
-            workload(
-                "b-1",
-                "b",
-                "address: 10.0.0.4, ports: [{name: web, port: 8080}]",
-            ),
+            workload("a-1", "a", "address: 10.0.0.1, mesh: {port: 15008}, ports: [{name: web, port: 8080}]"),
+            workload("a-2", "a", "address: 10.0.0.2, ports: [{name: web, port: 9090}]"),
+            workload("a-3", "a", "address: 10.0.0.3, ports: [{name: other, port: 1}]"),
+            workload("b-1", "b", "address: 10.0.0.4, ports: [{name: web, port: 8080}]"),
         ]
         .concat(),
     );
     let view = port(&mesh, "a.shop:80");
-    let addresses: Vec<String> = view
-        .endpoints
-        .iter()
-        .map(|endpoint| endpoint.address.to_string())
-        .collect();
+    let addresses: Vec<String> = view.endpoints.iter().map(|endpoint| endpoint.address.to_string()).collect();
     assert_eq!(addresses, ["10.0.0.1:8080", "10.0.0.2:9090"]);
-    assert_eq!(
-        view.endpoints[0].mesh.as_ref().unwrap().service_account,
-        "a"
-    );
+    assert_eq!(view.endpoints[0].mesh.as_ref().unwrap().service_account, "a");
     assert!(view.endpoints[1].mesh.is_none());
     assert_eq!(findings.len(), 1, "{findings:?}");
     assert!(findings[0].reason.contains("1 of 3"), "{findings:?}");
@@ -103,48 +80,25 @@ fn endpoints_are_the_selected_workloads_with_the_port() {
 #[test]
 fn the_protocol_comes_from_the_strongest_source() {
     for (service_port, workload_port, expected, inbound) in [
-        (
-            "appProtocol: grpc",
-            "protocol: http",
-            Protocol::Grpc,
-            Protocol::Grpc,
-        ),
-        (
-            "name: grpc",
-            "protocol: http",
-            Protocol::Http,
-            Protocol::Http,
-        ),
+        ("appProtocol: grpc", "protocol: http", Protocol::Grpc, Protocol::Grpc),
+        ("name: grpc", "protocol: http", Protocol::Http, Protocol::Http),
         ("name: http-web", "name: x", Protocol::Http, Protocol::Http),
-        (
-            "name: web",
-            "name: grpc-api",
-            Protocol::Grpc,
-            Protocol::Grpc,
-        ),
+        ("name: web", "name: grpc-api", Protocol::Grpc, Protocol::Grpc),
         ("name: web", "name: x", Protocol::Auto, Protocol::Auto),
-        (
-            "appProtocol: https",
-            "name: x",
-            Protocol::Tcp,
-            Protocol::Tcp,
-        ),
-        (
-            "appProtocol: strange",
-            "name: x",
-            Protocol::Auto,
-            Protocol::Auto,
-        ),
+        ("appProtocol: https", "name: x", Protocol::Tcp, Protocol::Tcp),
+        ("appProtocol: strange", "name: x", Protocol::Auto, Protocol::Auto),
     ] {
-        let (mesh, _) = compile(&[
-            service("a", &format!("[{{port: 80, targetPort: 8080, {service_port}}}]")),
-            workload(
-                "a-1",
-                "a",
-                &format!("address: 10.0.0.1, mesh: {{port: 15008}}, ports: [{{port: 8080, {workload_port}}}]"),
-            ),
-        ]
-        .concat());
+        let (mesh, _) = compile(
+            &[
+                service("a", &format!("[{{port: 80, targetPort: 8080, {service_port}}}]")),
+                workload(
+                    "a-1",
+                    "a",
+                    &format!("address: 10.0.0.1, mesh: {{port: 15008}}, ports: [{{port: 8080, {workload_port}}}]"),
+                ),
+            ]
+            .concat(),
+        );
         let case = format!("{service_port} / {workload_port}");
         assert_eq!(port(&mesh, "a.shop:80").protocol, expected, "{case}");
         let own = mesh.workloads().next().unwrap();
@@ -167,11 +121,7 @@ fn names_and_virtual_addresses_resolve() {
         ("b.shop:80", "shop", false),
     ] {
         let destination: Destination = destination.parse().unwrap();
-        assert_eq!(
-            mesh.resolve(&destination, namespace).is_some(),
-            found,
-            "{destination}"
-        );
+        assert_eq!(mesh.resolve(&destination, namespace).is_some(), found, "{destination}");
     }
 }
 
@@ -191,25 +141,16 @@ fn backends_that_do_not_exist_take_their_share_and_fail() {
     .concat());
     let view = port(&mesh, "a.shop:80");
     let entries = view.http.as_ref().unwrap();
-    let shares: BTreeMap<&str, &[Share]> = entries
-        .iter()
-        .map(|entry| (entry.name.as_str(), entry.shares.as_slice()))
-        .collect();
+    let shares: BTreeMap<&str, &[Share]> =
+        entries.iter().map(|entry| (entry.name.as_str(), entry.shares.as_slice())).collect();
     assert_eq!(shares["HTTPRoute/shop/r/0"].len(), 2);
     assert_eq!(shares["HTTPRoute/shop/r/0"][1].target, None);
     assert!(shares["HTTPRoute/shop/r/1"].is_empty());
     assert!(shares["HTTPRoute/shop/r/2"].is_empty());
-    let paths: Vec<&str> = findings
-        .iter()
-        .map(|finding| finding.path.as_str())
-        .collect();
+    let paths: Vec<&str> = findings.iter().map(|finding| finding.path.as_str()).collect();
     assert_eq!(
         paths,
-        [
-            "spec.rules[0].backendRefs[1]",
-            "spec.rules[1].backendRefs[0]",
-            "spec.rules[1].backendRefs[1]",
-        ]
+        ["spec.rules[0].backendRefs[1]", "spec.rules[1].backendRefs[0]", "spec.rules[1].backendRefs[1]",]
     );
 }
 
@@ -217,51 +158,17 @@ fn backends_that_do_not_exist_take_their_share_and_fail() {
 fn routes_concern_the_ports_they_name() {
     let (mesh, findings) = compile(
         &[
-            service(
-                "a",
-                "[{port: 80, name: web}, {port: 81, name: admin}, {port: 82, name: tcp-x}]",
-            ),
-            route(
-                "HTTPRoute",
-                "r",
-                "name: a, port: 80",
-                "[{backendRefs: [{name: a, port: 80}]}]",
-            ),
-            route(
-                "GRPCRoute",
-                "g",
-                "name: a, sectionName: admin",
-                "[{backendRefs: [{name: a, port: 81}]}]",
-            ),
-            route(
-                "TCPRoute",
-                "t",
-                "name: a, port: 82",
-                "[{backendRefs: [{name: a, port: 82}]}]",
-            ),
-            route(
-                "HTTPRoute",
-                "lost",
-                "name: a, port: 99",
-                "[{backendRefs: [{name: a, port: 80}]}]",
-            ),
-            route(
-                "HTTPRoute",
-                "lost-too",
-                "name: b",
-                "[{backendRefs: [{name: a, port: 80}]}]",
-            ),
+            service("a", "[{port: 80, name: web}, {port: 81, name: admin}, {port: 82, name: tcp-x}]"),
+            route("HTTPRoute", "r", "name: a, port: 80", "[{backendRefs: [{name: a, port: 80}]}]"),
+            route("GRPCRoute", "g", "name: a, sectionName: admin", "[{backendRefs: [{name: a, port: 81}]}]"),
+            route("TCPRoute", "t", "name: a, port: 82", "[{backendRefs: [{name: a, port: 82}]}]"),
+            route("HTTPRoute", "lost", "name: a, port: 99", "[{backendRefs: [{name: a, port: 80}]}]"),
+            route("HTTPRoute", "lost-too", "name: b", "[{backendRefs: [{name: a, port: 80}]}]"),
         ]
         .concat(),
     );
-    assert_eq!(
-        port(&mesh, "a.shop:80").http.as_ref().unwrap()[0].name,
-        "HTTPRoute/shop/r/0"
-    );
-    assert_eq!(
-        port(&mesh, "a.shop:81").http.as_ref().unwrap()[0].name,
-        "GRPCRoute/shop/g/0"
-    );
+    assert_eq!(port(&mesh, "a.shop:80").http.as_ref().unwrap()[0].name, "HTTPRoute/shop/r/0");
+    assert_eq!(port(&mesh, "a.shop:81").http.as_ref().unwrap()[0].name, "GRPCRoute/shop/g/0");
     assert!(port(&mesh, "a.shop:82").http.is_none());
     assert_eq!(port(&mesh, "a.shop:82").tcp.as_ref().unwrap().len(), 1);
     assert!(port(&mesh, "a.shop:80").tcp.is_none());
@@ -272,12 +179,7 @@ fn routes_concern_the_ports_they_name() {
 fn another_namespaces_service_needs_a_grant() {
     let foreign = service("b", "[{port: 80}]").replace("namespace: shop", "namespace: bank");
     let own = service("a", "[{port: 80}]");
-    let to_bank = route(
-        "HTTPRoute",
-        "r",
-        "name: a",
-        "[{backendRefs: [{name: b, namespace: bank, port: 80}]}]",
-    );
+    let to_bank = route("HTTPRoute", "r", "name: a", "[{backendRefs: [{name: b, namespace: bank, port: 80}]}]");
     let grant = |name: &str| {
         format!(
             "apiVersion: gateway.networking.k8s.io/v1beta1\nkind: ReferenceGrant\n\
@@ -286,27 +188,19 @@ fn another_namespaces_service_needs_a_grant() {
              to: [{{group: '', kind: Service{name}}}]}}\n---\n"
         )
     };
-    for (extra, usable) in [
-        (String::new(), false),
-        (grant(""), true),
-        (grant(", name: b"), true),
-        (grant(", name: c"), false),
-    ] {
+    for (extra, usable) in
+        [(String::new(), false), (grant(""), true), (grant(", name: b"), true), (grant(", name: c"), false)]
+    {
         let (mesh, _) = compile(&[own.as_str(), &foreign, &to_bank, &extra].concat());
         let view = port(&mesh, "a.shop:80");
-        assert_eq!(
-            !view.http.as_ref().unwrap()[0].shares.is_empty(),
-            usable,
-            "{extra}"
-        );
+        assert_eq!(!view.http.as_ref().unwrap()[0].shares.is_empty(), usable, "{extra}");
     }
 }
 
 #[test]
 fn a_mesh_address_belongs_to_one_workload() {
     let spec = "address: 10.0.0.1, mesh: {port: 15008}";
-    let (mesh, findings) =
-        compile(&[workload("a-1", "a", spec), workload("a-2", "a", spec)].concat());
+    let (mesh, findings) = compile(&[workload("a-1", "a", spec), workload("a-2", "a", spec)].concat());
     assert_eq!(mesh.workloads().count(), 1);
     assert!(findings[0].refused);
     assert_eq!(findings[0].path, "spec.mesh.port");
@@ -318,11 +212,7 @@ fn what_did_not_change_is_the_same_view() {
         [
             service("a", "[{port: 80}]"),
             service("b", "[{port: 80}]"),
-            workload(
-                "a-1",
-                "a",
-                "address: 10.0.0.1, mesh: {port: 15008}, ports: [{port: 80}]",
-            ),
+            workload("a-1", "a", "address: 10.0.0.1, mesh: {port: 15008}, ports: [{port: 80}]"),
             route(
                 "HTTPRoute",
                 "r",
@@ -337,10 +227,7 @@ fn what_did_not_change_is_the_same_view() {
     let same = |key: &str| Arc::ptr_eq(&port(&before, key), &port(&after, key));
     assert!(!same("a.shop:80"));
     assert!(same("b.shop:80"));
-    assert!(Arc::ptr_eq(
-        before.workloads().next().unwrap(),
-        after.workloads().next().unwrap()
-    ));
+    assert!(Arc::ptr_eq(before.workloads().next().unwrap(), after.workloads().next().unwrap()));
 }
 
 /// Many services of a few workloads each: what a mesh of that size looks like.

@@ -26,9 +26,7 @@ use pillion_control_plane::ca::join_token;
 use pillion_wire::{
     ca::{CreateCertificateRequest, client::IstioCertificateServiceClient},
     mesh::NodeInfo,
-    xds::discovery::{
-        AggregatedDiscoveryServiceClient, DeltaDiscoveryRequest, DeltaDiscoveryResponse,
-    },
+    xds::discovery::{AggregatedDiscoveryServiceClient, DeltaDiscoveryRequest, DeltaDiscoveryResponse},
 };
 use rcgen::{CertificateParams, DistinguishedName, KeyPair};
 use rustls::{ClientConfig, RootCertStore};
@@ -63,12 +61,7 @@ impl ControlPlane {
             std::fs::write(config.join(name), text).unwrap();
         }
         let (child, listen, admin) = launch(dir.path(), "127.0.0.1:0");
-        Self {
-            listen,
-            admin,
-            dir,
-            child,
-        }
+        Self { listen, admin, dir, child }
     }
 
     /// Starts again on the same port with the same state.
@@ -97,14 +90,8 @@ impl ControlPlane {
 
     /// A connection, with or without a client certificate.
     pub async fn channel(&self, identity: Option<&Identity>) -> Channel {
-        let connector = Connector {
-            address: self.listen,
-            config: Arc::new(client_config(self.root(), identity)),
-        };
-        Endpoint::from_static("https://localhost")
-            .connect_with_connector(connector)
-            .await
-            .unwrap()
+        let connector = Connector { address: self.listen, config: Arc::new(client_config(self.root(), identity)) };
+        Endpoint::from_static("https://localhost").connect_with_connector(connector).await.unwrap()
     }
 
     /// A certificate for an account.
@@ -119,18 +106,10 @@ impl ControlPlane {
     pub async fn ask(&self, token: &str, csr: String, seconds: i64) -> Result<Vec<String>, Status> {
         let mut client = IstioCertificateServiceClient::new(self.channel(None).await);
         let request = with_token(
-            Request::new(CreateCertificateRequest {
-                csr,
-                validity_duration: seconds,
-                metadata: None,
-            }),
+            Request::new(CreateCertificateRequest { csr, validity_duration: seconds, metadata: None }),
             token,
         );
-        Ok(client
-            .create_certificate(request)
-            .await?
-            .into_inner()
-            .cert_chain)
+        Ok(client.create_certificate(request).await?.into_inner().cert_chain)
     }
 
     /// A page of the admin port.
@@ -147,9 +126,7 @@ impl ControlPlane {
     /// The value of a metric, 0 when it is not there.
     pub async fn metric(&self, name: &str) -> f64 {
         let page = self.page("/metrics").await;
-        page.lines()
-            .find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
-            .unwrap_or_default()
+        page.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok()).unwrap_or_default()
     }
 
     pub fn stop(mut self) -> std::process::ExitStatus {
@@ -172,14 +149,7 @@ fn launch(dir: &Path, listen: &str) -> (Child, SocketAddr, SocketAddr) {
         .arg(dir.join("config"))
         .arg("--state")
         .arg(dir.join("state"))
-        .args([
-            "--listen",
-            listen,
-            "--admin",
-            "127.0.0.1:0",
-            "--log",
-            "debug,h2=off",
-        ])
+        .args(["--listen", listen, "--admin", "127.0.0.1:0", "--log", "debug,h2=off"])
         .stdout(Stdio::piped())
         .stderr(std::fs::File::create(dir.join("log")).unwrap())
         .spawn()
@@ -187,8 +157,8 @@ fn launch(dir: &Path, listen: &str) -> (Child, SocketAddr, SocketAddr) {
     let mut line = String::new();
     let out = child.stdout.take().unwrap();
     BufReader::new(out).read_line(&mut line).unwrap();
-    let ready: serde_json::Value = serde_json::from_str(&line)
-        .unwrap_or_else(|_| panic!("{}", std::fs::read_to_string(dir.join("log")).unwrap()));
+    let ready: serde_json::Value =
+        serde_json::from_str(&line).unwrap_or_else(|_| panic!("{}", std::fs::read_to_string(dir.join("log")).unwrap()));
     assert_eq!(ready["event"], "ready");
     let address = |key: &str| ready[key].as_str().unwrap().parse().unwrap();
     (child, address("listen"), address("admin"))
@@ -204,10 +174,7 @@ impl Identity {
     pub fn new(chain: &[String], key: &KeyPair) -> Self {
         let presented = &chain[..chain.len() - 1];
         Self {
-            chain: presented
-                .iter()
-                .map(|pem| CertificateDer::from_pem_slice(pem.as_bytes()).unwrap())
-                .collect(),
+            chain: presented.iter().map(|pem| CertificateDer::from_pem_slice(pem.as_bytes()).unwrap()).collect(),
             key: PrivatePkcs8KeyDer::from(key.serialize_der()).into(),
         }
     }
@@ -239,9 +206,7 @@ pub fn client_config(root: CertificateDer<'static>, identity: Option<&Identity>)
         .unwrap()
         .with_root_certificates(roots);
     let mut config = match identity {
-        Some(identity) => builder
-            .with_client_auth_cert(identity.chain.clone(), identity.key.clone_key())
-            .unwrap(),
+        Some(identity) => builder.with_client_auth_cert(identity.chain.clone(), identity.key.clone_key()).unwrap(),
         None => builder.with_no_client_auth(),
     };
     config.alpn_protocols = vec![b"h2".to_vec()];
@@ -257,8 +222,7 @@ struct Connector {
 impl Service<Uri> for Connector {
     type Response = TokioIo<TlsStream<TcpStream>>;
     type Error = std::io::Error;
-    type Future =
-        Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send + 'static>>;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send + 'static>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         Poll::Ready(Ok(()))
@@ -269,9 +233,7 @@ impl Service<Uri> for Connector {
         Box::pin(async move {
             let stream = TcpStream::connect(address).await?;
             let name = "localhost".try_into().unwrap();
-            Ok(TokioIo::new(
-                TlsConnector::from(config).connect(name, stream).await?,
-            ))
+            Ok(TokioIo::new(TlsConnector::from(config).connect(name, stream).await?))
         })
     }
 }
@@ -283,32 +245,21 @@ pub struct Delta {
 }
 
 impl Delta {
-    pub async fn open(
-        channel: Channel,
-        token: Option<&str>,
-        node: &NodeInfo,
-    ) -> Result<Self, Status> {
+    pub async fn open(channel: Channel, token: Option<&str>, node: &NodeInfo) -> Result<Self, Status> {
         let (requests, receiver) = mpsc::channel(64);
         let mut request = Request::new(ReceiverStream::new(receiver));
         if let Some(token) = token {
             request = with_token(request, token);
         }
-        let mut client =
-            AggregatedDiscoveryServiceClient::new(channel).max_decoding_message_size(64 << 20);
+        let mut client = AggregatedDiscoveryServiceClient::new(channel).max_decoding_message_size(64 << 20);
         let first = DeltaDiscoveryRequest {
             node: Some(node.to_node()),
             type_url: pillion_wire::xds::type_url::ROUTE.to_owned(),
             ..DeltaDiscoveryRequest::default()
         };
         requests.send(first).await.unwrap();
-        let responses = client
-            .delta_aggregated_resources(request)
-            .await?
-            .into_inner();
-        Ok(Self {
-            requests,
-            responses,
-        })
+        let responses = client.delta_aggregated_resources(request).await?.into_inner();
+        Ok(Self { requests, responses })
     }
 
     pub async fn subscribe(&self, type_url: &str, names: &[&str]) {
@@ -323,9 +274,7 @@ impl Delta {
     }
 
     pub async fn next(&mut self) -> Result<DeltaDiscoveryResponse, Status> {
-        let response = timeout(PATIENCE, self.responses.message())
-            .await
-            .expect("a response in time")?;
+        let response = timeout(PATIENCE, self.responses.message()).await.expect("a response in time")?;
         Ok(response.expect("the stream goes on"))
     }
 
