@@ -1,5 +1,12 @@
 //! The control plane as sidecars see it: a real process, TLS, gRPC.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "helpers of tests, which may fail like tests"
+)]
+
 mod support;
 
 use std::{fs, time::Duration};

@@ -231,7 +231,7 @@ fn what_did_not_change_is_the_same_view() {
 }
 
 /// Many services of a few workloads each: what a mesh of that size looks like.
-fn many(services: usize) -> String {
+pub(crate) fn many(services: usize) -> String {
     let mut text = String::new();
     for number in 0..services {
         let _ = write!(text, "{}", service(&format!("s{number}"), "[{port: 80}]"));

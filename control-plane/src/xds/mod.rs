@@ -21,6 +21,6 @@ pub mod server;
 pub mod sotw;
 pub mod subscriptions;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod translate;
 mod version;

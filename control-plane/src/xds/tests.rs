@@ -24,7 +24,7 @@ use crate::core::{
     tests::{objects, route as route_object, service, workload},
 };
 
-pub(super) fn viewer(dialect: Dialect) -> Viewer {
+pub(crate) fn viewer(dialect: Dialect) -> Viewer {
     Viewer {
         identity: "spiffe://cluster.local/ns/shop/sa/a".parse().unwrap(),
         dialect,
