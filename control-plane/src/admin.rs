@@ -79,6 +79,12 @@ impl Admin {
         connections.abort_all();
     }
 
+    fn status_json(&self) -> serde_json::Value {
+        // Cloned first: rendering a large configuration must not hold up an edit.
+        let status = self.status.lock().clone();
+        status.to_json()
+    }
+
     fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             return page(StatusCode::METHOD_NOT_ALLOWED, "text/plain", "read only\n".into());
@@ -89,7 +95,7 @@ impl Admin {
                 page(StatusCode::OK, "application/openmetrics-text; version=1.0.0; charset=utf-8", self.metrics.text())
             }
             "/debug/nodes" => json(&self.nodes.to_json()),
-            "/debug/config" => json(&serde_json::json!(*self.status.lock())),
+            "/debug/config" => json(&self.status_json()),
             _ => page(
                 StatusCode::NOT_FOUND,
                 "text/plain",

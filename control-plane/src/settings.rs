@@ -10,25 +10,25 @@ use pillion_wire::spiffe::TrustDomain;
 #[command(name = "pillion-control-plane", version)]
 pub struct Settings {
     /// Directory of YAML documents: Service, Workload, HTTPRoute, GRPCRoute, TCPRoute.
-    #[arg(long, env = "PILLION_CONFIG")]
+    #[arg(long, env = "PILLION_CONTROL_PLANE_CONFIG")]
     pub config: PathBuf,
     /// Where sidecars connect: xDS and certificates over TLS. Port 0 takes a free one.
-    #[arg(long, env = "PILLION_LISTEN", default_value = "127.0.0.1:15010")]
+    #[arg(long, env = "PILLION_CONTROL_PLANE_LISTEN", default_value = "127.0.0.1:15010")]
     pub listen: SocketAddr,
     /// Folder of the mesh's keys; made on first start. Keep it secret.
-    #[arg(long, env = "PILLION_STATE")]
+    #[arg(long, env = "PILLION_CONTROL_PLANE_STATE")]
     pub state: PathBuf,
     /// Where the admin pages are served. Keep it local.
-    #[arg(long, env = "PILLION_ADMIN", default_value = "127.0.0.1:15014")]
+    #[arg(long, env = "PILLION_CONTROL_PLANE_ADMIN", default_value = "127.0.0.1:15014")]
     pub admin: SocketAddr,
     /// Trust domain of the mesh's identities.
     #[arg(long, env = "PILLION_TRUST_DOMAIN", default_value = "cluster.local")]
     pub trust_domain: TrustDomain,
     /// The longest lifetime of a workload's certificate, as 24h, 30m or 10s.
-    #[arg(long, env = "PILLION_MAX_CERTIFICATE_LIFETIME", default_value = "24h", value_parser = duration)]
+    #[arg(long, env = "PILLION_CONTROL_PLANE_MAX_CERTIFICATE_LIFETIME", default_value = "24h", value_parser = duration)]
     pub max_certificate_lifetime: Duration,
     /// What to log, as `tracing` filters say it: info, debug, pillion_control_plane=debug.
-    #[arg(long, env = "PILLION_LOG", default_value = "info")]
+    #[arg(long, env = "PILLION_CONTROL_PLANE_LOG", default_value = "info")]
     pub log: String,
 }
 

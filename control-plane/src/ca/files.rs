@@ -4,7 +4,7 @@ use std::{
     fs::{self, OpenOptions},
     io::{self, Write as _},
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use tracing::warn;
@@ -37,8 +37,25 @@ pub(super) fn read(path: &Path, mode: u32) -> io::Result<Option<Vec<u8>>> {
     Ok(Some(content))
 }
 
-/// Writes `content` beside `path` and moves it there.
+/// Writes `content` to `path`, over what is there.
 pub(super) fn write(path: &Path, mode: u32, content: &[u8]) -> io::Result<()> {
+    let temporary = write_beside(path, mode, content)?;
+    fs::rename(&temporary, path)
+}
+
+/// Writes `content` to `path` unless there is something already: `false` then.
+pub(super) fn create(path: &Path, mode: u32, content: &[u8]) -> io::Result<bool> {
+    let temporary = write_beside(path, mode, content)?;
+    let linked = fs::hard_link(&temporary, path);
+    fs::remove_file(&temporary)?;
+    match linked {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+fn write_beside(path: &Path, mode: u32, content: &[u8]) -> io::Result<PathBuf> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{}.tmp", std::process::id()));
     let temporary = path.with_file_name(name);
@@ -47,6 +64,5 @@ pub(super) fn write(path: &Path, mode: u32, content: &[u8]) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary)?;
     file.write_all(content)?;
     file.sync_all()?;
-    drop(file);
-    fs::rename(&temporary, path)
+    Ok(temporary)
 }

@@ -111,18 +111,20 @@ impl JoinKey {
         let fail = |source| MintError::Key { dir: state_dir.display().to_string(), source };
         files::ensure_dir(state_dir).map_err(fail)?;
         let path = state_dir.join(KEY_FILE);
-        if let Some(secret) = files::read(&path, files::SECRET).map_err(fail)? {
-            if secret.len() != KEY_BYTES {
-                return Err(fail(std::io::Error::new(
-                    std::io::ErrorKind::InvalidData,
-                    format!("{KEY_FILE} holds {} bytes, not {KEY_BYTES}", secret.len()),
-                )));
-            }
-            return Ok(Self(hmac::Key::new(hmac::HMAC_SHA256, &secret)));
+        let mut secret = files::read(&path, files::SECRET).map_err(fail)?;
+        if secret.is_none() {
+            // Whoever makes tokens may be as early as the control plane: the first
+            // key stays, and both read it.
+            files::create(&path, files::SECRET, &random_secret()).map_err(fail)?;
+            secret = files::read(&path, files::SECRET).map_err(fail)?;
         }
-        let secret = random_secret();
-        files::write(&path, files::SECRET, &secret).map_err(fail)?;
-        Ok(Self(hmac::Key::new(hmac::HMAC_SHA256, &secret)))
+        match secret {
+            Some(secret) if secret.len() == KEY_BYTES => Ok(Self(hmac::Key::new(hmac::HMAC_SHA256, &secret))),
+            _ => Err(fail(std::io::Error::new(
+                std::io::ErrorKind::InvalidData,
+                format!("{KEY_FILE} does not hold {KEY_BYTES} bytes"),
+            ))),
+        }
     }
 
     /// A key of its own, for one process.

@@ -10,6 +10,7 @@ pub mod authority;
 pub mod csr;
 mod files;
 pub mod join_token;
+pub mod pem;
 pub mod service;
 pub mod serving;
 pub mod sign;

@@ -3,18 +3,17 @@
 
 use std::{sync::Arc, time::Duration};
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
 use pillion_wire::ca::{
     CreateCertificateRequest, CreateCertificateResponse, MAX_CSR_BYTES,
     server::{IstioCertificateService, IstioCertificateServiceServer},
 };
-use rustls_pki_types::CertificateDer;
 use tonic::{Request, Response, Status};
 use tracing::{error, info, warn};
 
 use super::{
     authority::Authority,
     csr::{self, CsrError},
+    pem::pem,
     sign::ServerNames,
 };
 use crate::{caller::Authenticator, metrics::Metrics};
@@ -84,16 +83,4 @@ impl Certificates {
 fn refusal(error: &CsrError) -> Status {
     let text = format!("certificate request refused: {error}");
     if error.is_forbidden() { Status::permission_denied(text) } else { Status::invalid_argument(text) }
-}
-
-/// RFC 7468.
-pub(crate) fn pem(certificate: &CertificateDer<'_>) -> String {
-    let text = STANDARD.encode(certificate);
-    let mut lines = String::from("-----BEGIN CERTIFICATE-----\n");
-    for chunk in text.as_bytes().chunks(64) {
-        lines.push_str(&String::from_utf8_lossy(chunk));
-        lines.push('\n');
-    }
-    lines.push_str("-----END CERTIFICATE-----\n");
-    lines
 }

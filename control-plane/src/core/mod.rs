@@ -8,5 +8,7 @@ pub mod resolve;
 pub mod route;
 pub mod service;
 mod table;
+#[cfg(test)]
+pub(crate) mod tests;
 pub mod view;
 pub mod workload;

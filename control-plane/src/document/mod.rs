@@ -136,6 +136,18 @@ struct Source {
 }
 
 impl Document {
+    /// Whether this is what [`read`] would make of `text` at `first_line`.
+    #[must_use]
+    pub fn is_of(&self, text: &str, first_line: u64) -> bool {
+        self.source.first_line == first_line && *self.source.text == *text
+    }
+
+    /// The line where its text starts.
+    #[must_use]
+    pub const fn first_line(&self) -> u64 {
+        self.source.first_line
+    }
+
     /// The line of the field at `path`, or of its nearest ancestor that exists.
     #[must_use]
     pub fn line_of(&self, path: &FieldPath) -> u64 {

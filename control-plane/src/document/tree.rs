@@ -159,8 +159,8 @@ enum Raw {
     Integer(i64),
     Float(f64),
     String(String),
-    Sequence(Vec<Spanned<Raw>>),
-    Mapping(Vec<(Spanned<String>, Spanned<Raw>)>),
+    Sequence(Vec<Spanned<Self>>),
+    Mapping(Vec<(Spanned<String>, Spanned<Self>)>),
 }
 
 impl<'de> Deserialize<'de> for Raw {

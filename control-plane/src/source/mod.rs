@@ -3,7 +3,12 @@
 
 pub mod file;
 
-use std::{collections::BTreeMap, fmt, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use serde::Serialize;
 
@@ -13,7 +18,7 @@ use crate::document::{Document, Object, ObjectId, path::FieldPath};
 #[derive(Clone, Debug, Default)]
 pub struct Update {
     /// The objects in force.
-    pub objects: BTreeMap<ObjectId, Accepted>,
+    pub objects: Arc<BTreeMap<ObjectId, Accepted>>,
     /// Errors and warnings, in the order of files and lines.
     pub problems: Vec<Problem>,
 }
@@ -24,9 +29,9 @@ pub struct Accepted {
     /// The object.
     pub object: Object,
     /// Its file, relative to the directory.
-    pub file: PathBuf,
+    pub file: Arc<Path>,
     /// Its document.
-    pub document: std::sync::Arc<Document>,
+    pub document: Arc<Document>,
 }
 
 impl Accepted {

@@ -174,6 +174,8 @@ impl Catalog {
     #[must_use]
     pub fn wildcard(&self, kind: Kind, viewer: &Viewer) -> Vec<String> {
         match kind {
+            // A sidecar asks for what it uses; everything is never meant.
+            _ if viewer.dialect == Dialect::Pillion => Vec::new(),
             Kind::Cluster => self.mesh.ports().map(|view| view.key.to_string()).collect(),
             Kind::Listener if viewer.dialect == Dialect::Envoy => {
                 viewer.outbound_address.map(|_| gateway::NAME.to_owned()).into_iter().collect()
@@ -199,7 +201,15 @@ impl Catalog {
     }
 
     fn outbound(&self, destination: &Destination, name: &str, viewer: &Viewer) -> Lookup {
+<<<<<<< HEAD
         let view = self.mesh.resolve(destination, viewer.identity.namespace());
+=======
+        let view = self
+            .mesh
+            .resolve(destination, viewer.identity.namespace())
+            // gRPC refuses a listener that carries no HTTP.
+            .filter(|view| viewer.dialect != Dialect::Grpc || view.protocol.carries_http());
+>>>>>>> refs/heads/cp
         let Some((view, entry)) = view.and_then(|view| Some((view, self.ports.get(&view.key)?))) else {
             return Lookup::Missing;
         };

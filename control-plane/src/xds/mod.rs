@@ -20,5 +20,7 @@ pub mod nodes;
 pub mod server;
 pub mod sotw;
 pub mod subscriptions;
+#[cfg(test)]
+pub(crate) mod tests;
 mod translate;
 mod version;

@@ -101,7 +101,7 @@ impl Files {
             return;
         }
         let full = self.root.join(path);
-        let content = read(&full, stamp.length);
+        let content = read(&full, stamp.length, known.as_ref().map(|file| &file.content));
         let settled = !stamp.is_fresh(now) && Stamp::of(&full).is_ok_and(|after| after == stamp);
         if let Some(file) = known {
             let emptied = is_empty(&content) && !is_empty(&file.content);
@@ -162,12 +162,12 @@ impl Stamp {
     }
 }
 
-fn read(path: &Path, length: u64) -> Content {
+fn read(path: &Path, length: u64, previous: Option<&Content>) -> Content {
     if length > MAX_FILE_BYTES {
         return Content::Unreadable(format!("larger than {MAX_FILE_BYTES} bytes"));
     }
     match fs::read(path).map(String::from_utf8) {
-        Ok(Ok(text)) => Content::parse(&text),
+        Ok(Ok(text)) => Content::parse(&text, previous),
         Ok(Err(_)) => Content::Unreadable("not UTF-8".to_owned()),
         Err(error) => Content::Unreadable(error.to_string()),
     }

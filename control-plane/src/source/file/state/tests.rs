@@ -1,12 +1,18 @@
 use super::*;
 
+use std::path::PathBuf;
+
 fn service(name: &str, port: &str) -> String {
     format!("apiVersion: v1\nkind: Service\nmetadata: {{name: {name}}}\nspec: {{ports: [{{port: {port}}}]}}\n")
 }
 
 fn compose(state: &mut State, files: &[(&str, String)]) -> (Vec<String>, Vec<Problem>) {
     let contents: Vec<(PathBuf, Content)> =
+<<<<<<< HEAD
         files.iter().map(|(path, text)| (PathBuf::from(path), Content::parse(text))).collect();
+=======
+        files.iter().map(|(path, text)| (PathBuf::from(path), Content::parse(text, None))).collect();
+>>>>>>> refs/heads/cp
     let update = state.compose(contents.iter().map(|(path, content)| (path.as_path(), content)));
     let names = update.objects.keys().map(|id| id.name.name.clone()).collect();
     (names, update.problems)
@@ -89,4 +95,14 @@ fn deletion_removes() {
     compose(&mut state, &[("a.yaml", service("a", "80"))]);
     let (names, problems) = compose(&mut state, &[]);
     assert!(names.is_empty() && problems.is_empty());
+}
+
+#[test]
+fn documents_that_did_not_change_are_kept() {
+    let text = |port: &str| format!("{}---\n{}", service("a", "80"), service("b", port));
+    let before = Content::parse(&text("80"), None);
+    let after = Content::parse(&text("81"), Some(&before));
+    let (Content::Documents(before), Content::Documents(after)) = (before, after) else { panic!("documents") };
+    assert!(Arc::ptr_eq(&before[0], &after[0]));
+    assert!(!Arc::ptr_eq(&before[1], &after[1]));
 }

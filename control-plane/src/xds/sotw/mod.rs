@@ -134,3 +134,6 @@ impl Sotw {
 const fn whole(kind: Kind) -> bool {
     matches!(kind, Kind::Cluster | Kind::Listener)
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,8 +6,8 @@
 //! Of two documents for one object the first by path wins.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, btree_map::Entry},
-    path::{Path, PathBuf},
+    collections::{BTreeMap, BTreeSet, HashMap, btree_map::Entry},
+    path::Path,
     sync::Arc,
 };
 
@@ -26,10 +26,27 @@ pub enum Content {
 }
 
 impl Content {
-    /// The documents of `text`.
+    /// The documents of `text`; those that are in `previous` as they are, are kept.
     #[must_use]
+<<<<<<< HEAD:control-plane/src/source/file/state.rs
     pub fn parse(text: &str) -> Self {
         let documents = split(text).into_iter().map(|part| Arc::new(read(part.text, part.line))).collect();
+=======
+    pub fn parse(text: &str, previous: Option<&Self>) -> Self {
+        let known: HashMap<u64, &Arc<Document>> = match previous {
+            Some(Self::Documents(documents)) => {
+                documents.iter().map(|document| (document.first_line(), document)).collect()
+            }
+            _ => HashMap::new(),
+        };
+        let documents = split(text)
+            .into_iter()
+            .map(|part| {
+                let same = known.get(&part.line).filter(|document| document.is_of(part.text, part.line));
+                same.map_or_else(|| Arc::new(read(part.text, part.line)), |document| Arc::clone(document))
+            })
+            .collect();
+>>>>>>> refs/heads/cp:control-plane/src/source/file/state/mod.rs
         Self::Documents(documents)
     }
 }
@@ -37,7 +54,7 @@ impl Content {
 /// The objects in force, from one set of files to the next.
 #[derive(Debug, Default)]
 pub struct State {
-    in_force: BTreeMap<ObjectId, Accepted>,
+    in_force: Arc<BTreeMap<ObjectId, Accepted>>,
 }
 
 impl State {
@@ -45,22 +62,22 @@ impl State {
     pub fn compose<'a>(&mut self, files: impl Iterator<Item = (&'a Path, &'a Content)>) -> Update {
         let mut draft = Draft::default();
         for (path, content) in files {
+            let path: Arc<Path> = path.into();
             match content {
                 Content::Documents(documents) => {
                     for document in documents {
-                        draft.add(path, document);
+                        draft.add(&path, document);
                     }
                 }
                 Content::Unreadable(reason) => {
-                    draft.opaque.insert(path.to_owned());
-                    draft.problems.push(file_problem(path, reason));
+                    draft.problems.push(file_problem(&path, reason));
+                    draft.opaque.insert(path);
                 }
             }
         }
-        let previous = std::mem::take(&mut self.in_force);
-        let (objects, problems) = draft.finish(previous);
-        self.in_force.clone_from(&objects);
-        Update { objects, problems }
+        let (objects, problems) = draft.finish(&self.in_force);
+        self.in_force = Arc::new(objects);
+        Update { objects: Arc::clone(&self.in_force), problems }
     }
 }
 
@@ -70,14 +87,14 @@ struct Draft {
     objects: BTreeMap<ObjectId, Accepted>,
     refused: BTreeSet<ObjectId>,
     /// Files in which some object cannot be told.
-    opaque: BTreeSet<PathBuf>,
+    opaque: BTreeSet<Arc<Path>>,
     problems: Vec<Problem>,
     /// Problems of refused objects: whether the object stays in force is not known yet.
     refusals: Vec<(Option<ObjectId>, Problem)>,
 }
 
 impl Draft {
-    fn add(&mut self, path: &Path, document: &Arc<Document>) {
+    fn add(&mut self, path: &Arc<Path>, document: &Arc<Document>) {
         let id = document.id.as_ref();
         for placed in &document.warnings {
             self.problems.push(problem(path, placed, id, Severity::Warning));
@@ -91,7 +108,7 @@ impl Draft {
                         self.refused.insert(id.clone());
                     }
                     None => {
-                        self.opaque.insert(path.to_owned());
+                        self.opaque.insert(Arc::clone(path));
                     }
                 }
                 for placed in errors {
@@ -102,19 +119,19 @@ impl Draft {
         }
     }
 
-    fn accept(&mut self, path: &Path, document: &Arc<Document>, object: &Object, id: &ObjectId) {
+    fn accept(&mut self, path: &Arc<Path>, document: &Arc<Document>, object: &Object, id: &ObjectId) {
         match self.objects.entry(id.clone()) {
             Entry::Vacant(vacant) => {
                 vacant.insert(Accepted {
                     object: object.clone(),
-                    file: path.to_owned(),
+                    file: Arc::clone(path),
                     document: Arc::clone(document),
                 });
             }
             Entry::Occupied(first) => {
                 let first = first.get();
                 self.problems.push(Problem {
-                    file: path.to_owned(),
+                    file: path.to_path_buf(),
                     line: document.line,
                     severity: Severity::Error,
                     object: Some(id.to_string()),
@@ -130,16 +147,20 @@ impl Draft {
         }
     }
 
+<<<<<<< HEAD:control-plane/src/source/file/state.rs
     fn finish(mut self, previous: BTreeMap<ObjectId, Accepted>) -> (BTreeMap<ObjectId, Accepted>, Vec<Problem>) {
+=======
+    fn finish(mut self, previous: &BTreeMap<ObjectId, Accepted>) -> (BTreeMap<ObjectId, Accepted>, Vec<Problem>) {
+>>>>>>> refs/heads/cp:control-plane/src/source/file/state/mod.rs
         for (id, mut problem) in self.refusals {
             problem.previous_in_force =
                 id.is_some_and(|id| previous.contains_key(&id) && !self.objects.contains_key(&id));
             self.problems.push(problem);
         }
         for (id, old) in previous {
-            let keep = self.refused.contains(&id) || self.opaque.contains(&old.file);
-            if keep && !self.objects.contains_key(&id) {
-                self.objects.insert(id, old);
+            let keep = self.refused.contains(id) || self.opaque.contains(&old.file);
+            if keep && !self.objects.contains_key(id) {
+                self.objects.insert(id.clone(), old.clone());
             }
         }
         self.problems.sort();

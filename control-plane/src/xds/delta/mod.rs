@@ -121,3 +121,6 @@ fn resource(outgoing: Outgoing) -> Resource {
         ..Resource::default()
     }
 }
+
+#[cfg(test)]
+mod tests;

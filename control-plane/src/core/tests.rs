@@ -1,0 +1,267 @@
+//! The mesh put together from documents, in tables.
+
+use std::{collections::BTreeMap, fmt::Write as _, sync::Arc};
+
+use pillion_wire::name::{Destination, ServicePort};
+
+use super::{
+    mesh::{Finding, Mesh, Objects},
+    protocol::Protocol,
+    view::{PortView, Share},
+};
+use crate::document::{Object, read, split::split};
+
+pub(crate) fn objects(text: &str) -> Objects {
+    let mut objects = Objects::default();
+    for part in split(text) {
+        let document = read(part.text, part.line);
+        match document.outcome.unwrap().unwrap() {
+            Object::Service(it) => drop(objects.services.insert(it.name.clone(), it)),
+            Object::Workload(it) => drop(objects.workloads.insert(it.name.clone(), it)),
+            Object::Route(it) => drop(objects.routes.insert((it.kind, it.name.clone()), it)),
+            Object::Grant(it) => objects.grants.push(it),
+        }
+    }
+    objects
+}
+
+fn compile(text: &str) -> (Mesh, Vec<Finding>) {
+    Mesh::compile(&objects(text), None)
+}
+
+fn port(mesh: &Mesh, key: &str) -> Arc<PortView> {
+    Arc::clone(mesh.port(&key.parse().unwrap()).unwrap())
+}
+
+pub(crate) fn service(name: &str, ports: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: Service\nmetadata: {{name: {name}, namespace: shop}}\n\
+         spec: {{selector: {{app: {name}}}, ports: {ports}}}\n---\n"
+    )
+}
+
+pub(crate) fn workload(name: &str, app: &str, spec: &str) -> String {
+    format!(
+        "apiVersion: pillion.dev/v1alpha1\nkind: Workload\n\
+         metadata: {{name: {name}, namespace: shop, labels: {{app: {app}}}}}\n\
+         spec: {{serviceAccount: {app}, {spec}}}\n---\n"
+    )
+}
+
+pub(crate) fn route(kind: &str, name: &str, parent: &str, rules: &str) -> String {
+    format!(
+        "apiVersion: gateway.networking.k8s.io/v1\nkind: {kind}\n\
+         metadata: {{name: {name}, namespace: shop}}\n\
+         spec: {{parentRefs: [{{group: '', kind: Service, {parent}}}], rules: {rules}}}\n---\n"
+    )
+}
+
+#[test]
+fn endpoints_are_the_selected_workloads_with_the_port() {
+    let (mesh, findings) = compile(
+        &[
+            service("a", "[{port: 80, targetPort: web}]"),
+            workload("a-1", "a", "address: 10.0.0.1, mesh: {port: 15008}, ports: [{name: web, port: 8080}]"),
+            workload("a-2", "a", "address: 10.0.0.2, ports: [{name: web, port: 9090}]"),
+            workload("a-3", "a", "address: 10.0.0.3, ports: [{name: other, port: 1}]"),
+            workload("b-1", "b", "address: 10.0.0.4, ports: [{name: web, port: 8080}]"),
+        ]
+        .concat(),
+    );
+    let view = port(&mesh, "a.shop:80");
+    let addresses: Vec<String> = view.endpoints.iter().map(|endpoint| endpoint.address.to_string()).collect();
+    assert_eq!(addresses, ["10.0.0.1:8080", "10.0.0.2:9090"]);
+    assert_eq!(view.endpoints[0].mesh.as_ref().unwrap().service_account, "a");
+    assert!(view.endpoints[1].mesh.is_none());
+    assert_eq!(findings.len(), 1, "{findings:?}");
+    assert!(findings[0].reason.contains("1 of 3"), "{findings:?}");
+}
+
+#[test]
+fn the_protocol_comes_from_the_strongest_source() {
+    for (service_port, workload_port, expected, inbound) in [
+        ("appProtocol: grpc", "protocol: http", Protocol::Grpc, Protocol::Grpc),
+        ("name: grpc", "protocol: http", Protocol::Http, Protocol::Http),
+        ("name: http-web", "name: x", Protocol::Http, Protocol::Http),
+        ("name: web", "name: grpc-api", Protocol::Grpc, Protocol::Grpc),
+        ("name: web", "name: x", Protocol::Auto, Protocol::Auto),
+        ("appProtocol: https", "name: x", Protocol::Tcp, Protocol::Tcp),
+        ("appProtocol: strange", "name: x", Protocol::Auto, Protocol::Auto),
+    ] {
+        let (mesh, _) = compile(
+            &[
+                service("a", &format!("[{{port: 80, targetPort: 8080, {service_port}}}]")),
+                workload(
+                    "a-1",
+                    "a",
+                    &format!("address: 10.0.0.1, mesh: {{port: 15008}}, ports: [{{port: 8080, {workload_port}}}]"),
+                ),
+            ]
+            .concat(),
+        );
+        let case = format!("{service_port} / {workload_port}");
+        assert_eq!(port(&mesh, "a.shop:80").protocol, expected, "{case}");
+        let own = mesh.workloads().next().unwrap();
+        assert_eq!(own.ports[0].protocol, inbound, "{case}");
+    }
+}
+
+#[test]
+fn names_and_virtual_addresses_resolve() {
+    let text = service("a", "[{port: 80}]").replace("selector", "clusterIP: 10.96.0.1, selector");
+    let (mesh, _) = compile(&text);
+    for (destination, namespace, found) in [
+        ("a:80", "shop", true),
+        ("a:80", "other", false),
+        ("a.shop:80", "other", true),
+        ("a.shop.svc.cluster.local:80", "other", true),
+        ("a.shop:81", "shop", false),
+        ("10.96.0.1:80", "other", true),
+        ("10.96.0.2:80", "shop", false),
+        ("b.shop:80", "shop", false),
+    ] {
+        let destination: Destination = destination.parse().unwrap();
+        assert_eq!(mesh.resolve(&destination, namespace).is_some(), found, "{destination}");
+    }
+}
+
+#[test]
+fn backends_that_do_not_exist_take_their_share_and_fail() {
+    let (mesh, findings) = compile(&[
+        service("a", "[{port: 80}]"),
+        route(
+            "HTTPRoute",
+            "r",
+            "name: a",
+            "[{matches: [{path: {value: /x}}], backendRefs: [{name: a, port: 80, weight: 9}, {name: gone, port: 80}]},
+              {matches: [{path: {value: /y}}], backendRefs: [{name: gone, port: 80}, {name: a, port: 81}]},
+              {backendRefs: [{name: a, port: 80, weight: 0}]}]",
+        ),
+    ]
+    .concat());
+    let view = port(&mesh, "a.shop:80");
+    let entries = view.http.as_ref().unwrap();
+    let shares: BTreeMap<&str, &[Share]> =
+        entries.iter().map(|entry| (entry.name.as_str(), entry.shares.as_slice())).collect();
+    assert_eq!(shares["HTTPRoute/shop/r/0"].len(), 2);
+    assert_eq!(shares["HTTPRoute/shop/r/0"][1].target, None);
+    assert!(shares["HTTPRoute/shop/r/1"].is_empty());
+    assert!(shares["HTTPRoute/shop/r/2"].is_empty());
+    let paths: Vec<&str> = findings.iter().map(|finding| finding.path.as_str()).collect();
+    assert_eq!(
+        paths,
+        ["spec.rules[0].backendRefs[1]", "spec.rules[1].backendRefs[0]", "spec.rules[1].backendRefs[1]",]
+    );
+}
+
+#[test]
+fn routes_concern_the_ports_they_name() {
+    let (mesh, findings) = compile(
+        &[
+            service("a", "[{port: 80, name: web}, {port: 81, name: admin}, {port: 82, name: tcp-x}]"),
+            route("HTTPRoute", "r", "name: a, port: 80", "[{backendRefs: [{name: a, port: 80}]}]"),
+            route("GRPCRoute", "g", "name: a, sectionName: admin", "[{backendRefs: [{name: a, port: 81}]}]"),
+            route("TCPRoute", "t", "name: a, port: 82", "[{backendRefs: [{name: a, port: 82}]}]"),
+            route("HTTPRoute", "lost", "name: a, port: 99", "[{backendRefs: [{name: a, port: 80}]}]"),
+            route("HTTPRoute", "lost-too", "name: b", "[{backendRefs: [{name: a, port: 80}]}]"),
+        ]
+        .concat(),
+    );
+    assert_eq!(port(&mesh, "a.shop:80").http.as_ref().unwrap()[0].name, "HTTPRoute/shop/r/0");
+    assert_eq!(port(&mesh, "a.shop:81").http.as_ref().unwrap()[0].name, "GRPCRoute/shop/g/0");
+    assert!(port(&mesh, "a.shop:82").http.is_none());
+    assert_eq!(port(&mesh, "a.shop:82").tcp.as_ref().unwrap().len(), 1);
+    assert!(port(&mesh, "a.shop:80").tcp.is_none());
+    assert_eq!(findings.len(), 2, "{findings:?}");
+}
+
+#[test]
+fn another_namespaces_service_needs_a_grant() {
+    let foreign = service("b", "[{port: 80}]").replace("namespace: shop", "namespace: bank");
+    let own = service("a", "[{port: 80}]");
+    let to_bank = route("HTTPRoute", "r", "name: a", "[{backendRefs: [{name: b, namespace: bank, port: 80}]}]");
+    let grant = |name: &str| {
+        format!(
+            "apiVersion: gateway.networking.k8s.io/v1beta1\nkind: ReferenceGrant\n\
+             metadata: {{name: g, namespace: bank}}\n\
+             spec: {{from: [{{group: gateway.networking.k8s.io, kind: HTTPRoute, namespace: shop}}], \
+             to: [{{group: '', kind: Service{name}}}]}}\n---\n"
+        )
+    };
+    for (extra, usable) in
+        [(String::new(), false), (grant(""), true), (grant(", name: b"), true), (grant(", name: c"), false)]
+    {
+        let (mesh, _) = compile(&[own.as_str(), &foreign, &to_bank, &extra].concat());
+        let view = port(&mesh, "a.shop:80");
+        assert_eq!(!view.http.as_ref().unwrap()[0].shares.is_empty(), usable, "{extra}");
+    }
+}
+
+#[test]
+fn a_mesh_address_belongs_to_one_workload() {
+    let spec = "address: 10.0.0.1, mesh: {port: 15008}";
+    let (mesh, findings) = compile(&[workload("a-1", "a", spec), workload("a-2", "a", spec)].concat());
+    assert_eq!(mesh.workloads().count(), 1);
+    assert!(findings[0].refused);
+    assert_eq!(findings[0].path, "spec.mesh.port");
+}
+
+#[test]
+fn what_did_not_change_is_the_same_view() {
+    let text = |weight: u32| {
+        [
+            service("a", "[{port: 80}]"),
+            service("b", "[{port: 80}]"),
+            workload("a-1", "a", "address: 10.0.0.1, mesh: {port: 15008}, ports: [{port: 80}]"),
+            route(
+                "HTTPRoute",
+                "r",
+                "name: a",
+                &format!("[{{backendRefs: [{{name: b, port: 80, weight: {weight}}}]}}]"),
+            ),
+        ]
+        .concat()
+    };
+    let (before, _) = compile(&text(1));
+    let (after, _) = Mesh::compile(&objects(&text(2)), Some(&before));
+    let same = |key: &str| Arc::ptr_eq(&port(&before, key), &port(&after, key));
+    assert!(!same("a.shop:80"));
+    assert!(same("b.shop:80"));
+    assert!(Arc::ptr_eq(before.workloads().next().unwrap(), after.workloads().next().unwrap()));
+}
+
+/// Many services of a few workloads each: what a mesh of that size looks like.
+pub(crate) fn many(services: usize) -> String {
+    let mut text = String::new();
+    for number in 0..services {
+        let _ = write!(text, "{}", service(&format!("s{number}"), "[{port: 80}]"));
+        for copy in 0..5 {
+            let address = format!("10.{}.{}.{copy}", number / 250, number % 250 + 1);
+            let spec = format!("address: {address}, mesh: {{port: 15008}}, ports: [{{port: 80}}]");
+            let name = format!("s{number}-{copy}");
+            let _ = write!(text, "{}", workload(&name, &format!("s{number}"), &spec));
+        }
+    }
+    text
+}
+
+#[test]
+fn ten_thousand_endpoints_take_ten_times_a_thousand() {
+    let time = |services: usize| {
+        let objects = objects(&many(services));
+        // The best of a few, since others use the machine too.
+        (0..5)
+            .map(|_| {
+                let start = tokio::time::Instant::now();
+                let (mesh, _) = Mesh::compile(&objects, None);
+                assert_eq!(mesh.ports().count(), services);
+                start.elapsed()
+            })
+            .min()
+            .unwrap()
+    };
+    let (small, large) = (time(200), time(2000));
+    assert!(large < small * 40, "1,000: {small:?}, 10,000: {large:?}");
+    let key: ServicePort = "s7.shop:80".parse().unwrap();
+    assert_eq!(compile(&many(10)).0.port(&key).unwrap().endpoints.len(), 5);
+}

@@ -1,0 +1,305 @@
+//! Catalog and streams in tables: what each dialect is sent, and when.
+
+use pillion_wire::{
+    name::ListenerName,
+    xds::{
+        cluster::Cluster,
+        endpoint::ClusterLoadAssignment,
+        hcm::{HttpConnectionManager, http_connection_manager},
+        listener::{Listener, filter},
+        route::{RouteConfiguration, route, route_match},
+        tls::{UpstreamTlsContext, common_tls_context},
+        type_url, unpack,
+        upstream_http::{HttpProtocolOptions, http_protocol_options::UpstreamProtocolOptions},
+    },
+};
+
+use super::{
+    catalog::{Catalog, Found, Lookup, Viewer},
+    dialect::Dialect,
+    kind::Kind,
+};
+use crate::core::{
+    mesh::Mesh,
+    tests::{objects, route as route_object, service, workload},
+};
+
+pub(crate) fn viewer(dialect: Dialect) -> Viewer {
+    Viewer {
+        identity: "spiffe://cluster.local/ns/shop/sa/a".parse().unwrap(),
+        dialect,
+        workload: (dialect == Dialect::Pillion).then(|| "a-1".to_owned()),
+        outbound_address: Some("127.0.0.1:15001".parse().unwrap()),
+    }
+}
+
+/// Services `a` (HTTP, one endpoint in the mesh and one outside), `b` (auto, outside)
+/// and `t` (TCP); `a` routes a prefix to both.
+pub(super) fn shop(a_weight: u32) -> String {
+    [
+        service("a", "[{port: 80, targetPort: web, appProtocol: http}]"),
+        service("b", "[{port: 80}]"),
+        service("t", "[{port: 7000, appProtocol: tcp}]"),
+        workload("a-1", "a", "address: 10.0.0.1, mesh: {port: 15008}, ports: [{name: web, port: 8080}]"),
+        workload("a-2", "a", "address: 10.0.0.2, ports: [{name: web, port: 8080}]"),
+        workload(
+            "b-1",
+            "b",
+            "address: 10.0.0.3, mesh: {port: 15008}, ports: [{port: 80, access: permissive}, {port: 7000, protocol: tcp}]",
+        ),
+        route_object(
+            "HTTPRoute",
+            "r",
+            "name: a",
+            &format!(
+                "[{{matches: [{{path: {{value: /x}}, method: GET, headers: [{{name: v, value: '1'}}]}}], \
+                 backendRefs: [{{name: a, port: 80, weight: {a_weight}}}, {{name: b, port: 80}}]}}]"
+            ),
+        ),
+    ]
+    .concat()
+}
+
+pub(super) fn catalog(text: &str, previous: Option<&Catalog>) -> Catalog {
+    let (mesh, _) = Mesh::compile(&objects(text), previous.map(Catalog::mesh));
+    Catalog::new(mesh, "cluster.local".parse().unwrap(), previous)
+}
+
+fn find(catalog: &Catalog, kind: Kind, name: &str, dialect: Dialect) -> Found {
+    match catalog.find(kind, name, &viewer(dialect)) {
+        Lookup::Found(found) => found,
+        other => panic!("{name}: {other:?}"),
+    }
+}
+
+fn cluster(catalog: &Catalog, name: &str, dialect: Dialect) -> Cluster {
+    unpack(type_url::CLUSTER, &find(catalog, Kind::Cluster, name, dialect).body()).unwrap()
+}
+
+fn endpoints(catalog: &Catalog, name: &str, dialect: Dialect) -> ClusterLoadAssignment {
+    unpack(type_url::ENDPOINTS, &find(catalog, Kind::Endpoints, name, dialect).body()).unwrap()
+}
+
+fn routes(catalog: &Catalog, name: &str, dialect: Dialect) -> RouteConfiguration {
+    unpack(type_url::ROUTE, &find(catalog, Kind::Route, name, dialect).body()).unwrap()
+}
+
+fn listener(catalog: &Catalog, name: &str, dialect: Dialect) -> Listener {
+    unpack(type_url::LISTENER, &find(catalog, Kind::Listener, name, dialect).body()).unwrap()
+}
+
+fn inbound(address: &str) -> String {
+    ListenerName::Inbound(address.parse().unwrap()).to_string()
+}
+
+fn upstream_tls(cluster: &Cluster) -> UpstreamTlsContext {
+    use pillion_wire::xds::core::transport_socket::ConfigType;
+    let Some(ConfigType::TypedConfig(any)) = &cluster.transport_socket.as_ref().unwrap().config_type else {
+        panic!("{cluster:?}")
+    };
+    unpack(type_url::UPSTREAM_TLS, any).unwrap()
+}
+
+fn http_version(cluster: &Cluster) -> UpstreamProtocolOptions {
+    let any = &cluster.typed_extension_protocol_options[type_url::HTTP_PROTOCOL_OPTIONS_KEY];
+    let options: HttpProtocolOptions = unpack(type_url::HTTP_PROTOCOL_OPTIONS, any).unwrap();
+    options.upstream_protocol_options.unwrap()
+}
+
+#[test]
+fn outbound_listeners_carry_what_the_port_carries() {
+    let catalog = catalog(&shop(1), None);
+    for (name, dialect, http, tcp) in [
+        ("a:80", Dialect::Pillion, true, false),
+        ("a.shop.svc.cluster.local:80", Dialect::Grpc, true, false),
+        ("b.shop:80", Dialect::Pillion, true, true),
+        ("b.shop:80", Dialect::Grpc, true, false),
+        ("t.shop:7000", Dialect::Pillion, false, true),
+    ] {
+        let listener = listener(&catalog, name, dialect);
+        assert_eq!(listener.name, name);
+        assert_eq!(listener.api_listener.is_some(), http, "{name} {dialect:?}");
+        assert_eq!(listener.default_filter_chain.is_some(), tcp, "{name} {dialect:?}");
+    }
+    let missing = |name: &str| catalog.find(Kind::Listener, name, &viewer(Dialect::Grpc));
+    assert!(matches!(missing("t.shop:7000"), Lookup::Missing), "gRPC cannot use it");
+    assert!(matches!(missing("nonsense"), Lookup::Missing));
+    assert!(matches!(catalog.find(Kind::Route, "t.shop:7000", &viewer(Dialect::Pillion)), Lookup::Missing));
+}
+
+#[test]
+fn a_prefix_is_written_as_each_client_reads_it() {
+    use route_match::PathSpecifier as Path;
+    let catalog = catalog(&shop(1), None);
+    let paths = |dialect| -> Vec<Path> {
+        routes(&catalog, "a.shop:80", dialect).virtual_hosts[0]
+            .routes
+            .iter()
+            .map(|route| route.r#match.clone().unwrap().path_specifier.unwrap())
+            .collect()
+    };
+    assert_eq!(paths(Dialect::Pillion), [Path::PathSeparatedPrefix("/x".into())]);
+    assert_eq!(paths(Dialect::Envoy), [Path::PathSeparatedPrefix("/x".into())]);
+    assert_eq!(paths(Dialect::Grpc), [Path::Path("/x".into()), Path::Prefix("/x/".into())]);
+    let routes = routes(&catalog, "a.shop:80", Dialect::Pillion);
+    let route = &routes.virtual_hosts[0].routes[0];
+    assert_eq!(route.name, "HTTPRoute/shop/r/0");
+    let headers: Vec<&str> =
+        route.r#match.as_ref().unwrap().headers.iter().map(|header| header.name.as_str()).collect();
+    assert_eq!(headers, [":method", "v"]);
+    assert_eq!(routes.virtual_hosts[0].routes.len(), 1, "what no route matches is not found");
+}
+
+#[test]
+fn only_envoy_is_told_that_requests_may_last() {
+    let catalog = catalog(&shop(1), None);
+    for (dialect, expected) in [(Dialect::Envoy, true), (Dialect::Pillion, false), (Dialect::Grpc, false)] {
+        let routes = routes(&catalog, "b.shop:80", dialect);
+        let Some(route::Action::Route(action)) = &routes.virtual_hosts[0].routes[0].action else {
+            panic!("{routes:?}")
+        };
+        assert_eq!(action.timeout.is_some(), expected);
+    }
+}
+
+#[test]
+fn clusters_speak_and_prove_as_each_client_can() {
+    let catalog = catalog(&shop(1), None);
+    let own = cluster(&catalog, "a.shop:80", Dialect::Pillion);
+    assert!(own.transport_socket.is_none(), "a sidecar goes by each endpoint");
+    assert!(matches!(http_version(&own), UpstreamProtocolOptions::ExplicitHttpConfig(_)));
+    let auto = cluster(&catalog, "b.shop:80", Dialect::Pillion);
+    assert!(matches!(http_version(&auto), UpstreamProtocolOptions::UseDownstreamProtocolConfig(_)));
+    assert!(cluster(&catalog, "t.shop:7000", Dialect::Pillion).typed_extension_protocol_options.is_empty());
+
+    let grpc = upstream_tls(&cluster(&catalog, "a.shop:80", Dialect::Grpc)).common_tls_context.unwrap();
+    assert_eq!(grpc.tls_certificate_provider_instance.unwrap().instance_name, "default");
+    let Some(common_tls_context::ValidationContextType::ValidationContext(context)) = grpc.validation_context_type
+    else {
+        panic!("a context of its own")
+    };
+    assert_eq!(context.ca_certificate_provider_instance.unwrap().instance_name, "default");
+
+    let envoy = upstream_tls(&cluster(&catalog, "a.shop:80", Dialect::Envoy)).common_tls_context.unwrap();
+    assert_eq!(envoy.alpn_protocols, ["h2"]);
+    assert_eq!(envoy.tls_certificate_sds_secret_configs[0].name, "pillion-workload");
+    let Some(common_tls_context::ValidationContextType::CombinedValidationContext(context)) =
+        envoy.validation_context_type
+    else {
+        panic!("a combined context")
+    };
+    assert_eq!(context.validation_context_sds_secret_config.unwrap().name, "pillion-root");
+    let names = context.default_validation_context.unwrap().match_typed_subject_alt_names;
+    assert_eq!(names.len(), 1);
+    let identity = "spiffe://cluster.local/ns/shop/sa/a";
+    assert!(format!("{:?}", names[0].matcher).contains(identity));
+}
+
+#[test]
+fn endpoints_outside_the_mesh_are_left_out_where_all_must_be_alike() {
+    let catalog = catalog(&shop(1), None);
+    let count = |dialect| {
+        let assignment = endpoints(&catalog, "a.shop:80", dialect);
+        assert_eq!(assignment.endpoints[0].load_balancing_weight.as_ref().unwrap().value, 1);
+        assignment.endpoints[0].lb_endpoints.len()
+    };
+    assert_eq!([Dialect::Pillion, Dialect::Grpc, Dialect::Envoy].map(count), [2, 1, 1]);
+}
+
+#[test]
+fn zones_are_localities() {
+    let text = shop(1).replace(
+        "name: a-2, namespace: shop, labels: {app: a}",
+        "name: a-2, namespace: shop, labels: {app: a, topology.kubernetes.io/zone: west}",
+    );
+    let assignment = endpoints(&catalog(&text, None), "a.shop:80", Dialect::Pillion);
+    let zones: Vec<&str> =
+        assignment.endpoints.iter().map(|endpoints| endpoints.locality.as_ref().unwrap().zone.as_str()).collect();
+    assert_eq!(zones, ["", "west"]);
+}
+
+#[test]
+fn an_inbound_listener_is_its_own_workloads_only() {
+    let catalog = catalog(&shop(1), None);
+    let own = listener(&catalog, &inbound("10.0.0.1:15008"), Dialect::Pillion);
+    let names: Vec<&str> = own.filter_chains.iter().map(|chain| chain.name.as_str()).collect();
+    assert_eq!(names, ["http-8080"]);
+    let chain = &own.filter_chains[0];
+    assert!(chain.transport_socket.is_some());
+    let application = pillion_wire::mesh::application_from_metadata(chain.metadata.as_ref().unwrap()).unwrap();
+    assert_eq!(application.unwrap().to_string(), "127.0.0.1:8080");
+    let Some(filter::ConfigType::TypedConfig(any)) = &chain.filters[0].config_type else { panic!("{chain:?}") };
+    let manager: HttpConnectionManager = unpack(type_url::HCM, any).unwrap();
+    assert_eq!(manager.codec_type(), http_connection_manager::CodecType::Http1);
+
+    let refused = |viewer: &Viewer, address: &str| {
+        matches!(catalog.find(Kind::Listener, &inbound(address), viewer), Lookup::Refused(_))
+    };
+    let a = viewer(Dialect::Pillion);
+    assert!(refused(&a, "10.0.0.3:15008"), "another account");
+    assert!(refused(&Viewer { workload: Some("a-2".into()), ..a.clone() }, "10.0.0.1:15008"), "another workload");
+    let elsewhere = "spiffe://cluster.local/ns/bank/sa/a".parse().unwrap();
+    assert!(refused(&Viewer { identity: elsewhere, ..a.clone() }, "10.0.0.1:15008"), "another namespace");
+    assert!(matches!(catalog.find(Kind::Listener, &inbound("10.9.9.9:1"), &a), Lookup::Missing));
+    let any_address = listener(&catalog, &inbound("0.0.0.0:15008"), Dialect::Pillion);
+    assert_eq!(any_address.filter_chains.len(), 1, "known by its name and port");
+}
+
+#[test]
+fn a_permissive_port_has_a_second_chain_for_plaintext() {
+    let catalog = catalog(&shop(1), None);
+    let b = Viewer {
+        identity: "spiffe://cluster.local/ns/shop/sa/b".parse().unwrap(),
+        workload: Some("b-1".to_owned()),
+        ..viewer(Dialect::Pillion)
+    };
+    let Lookup::Found(found) = catalog.find(Kind::Listener, &inbound("10.0.0.3:15008"), &b) else { panic!("its own") };
+    let listener: Listener = unpack(type_url::LISTENER, &found.body()).unwrap();
+    let chains: Vec<(&str, bool)> =
+        listener.filter_chains.iter().map(|chain| (chain.name.as_str(), chain.transport_socket.is_some())).collect();
+    assert_eq!(chains, [("auto-80", true), ("auto-80-plaintext", false), ("tcp-7000", true)]);
+    let plaintext = listener.filter_chains[1].filter_chain_match.as_ref().unwrap();
+    assert_eq!(plaintext.transport_protocol, "raw_buffer");
+    assert_eq!(plaintext.destination_port.as_ref().unwrap().value, 80);
+}
+
+#[test]
+fn envoy_may_ask_for_everything() {
+    let catalog = catalog(&shop(1), None);
+    let envoy = viewer(Dialect::Envoy);
+    assert_eq!(catalog.wildcard(Kind::Cluster, &envoy), ["a.shop:80", "b.shop:80", "t.shop:7000"]);
+    assert_eq!(catalog.wildcard(Kind::Listener, &envoy), ["pillion/outbound"]);
+    assert!(catalog.wildcard(Kind::Cluster, &viewer(Dialect::Pillion)).is_empty());
+    let outbound = listener(&catalog, "pillion/outbound", Dialect::Envoy);
+    assert!(outbound.address.is_some());
+    let routes = routes(&catalog, "pillion/outbound", Dialect::Envoy);
+    let domains = &routes.virtual_hosts[0].domains;
+    for domain in ["a", "a:80", "a.shop", "a.shop:80", "a.shop.svc.cluster.local:80"] {
+        assert!(domains.iter().any(|found| found == domain), "{domain}: {domains:?}");
+    }
+    assert_eq!(routes.virtual_hosts.len(), 2, "the TCP port has no requests");
+    let mut all: Vec<&String> = routes.virtual_hosts.iter().flat_map(|host| &host.domains).collect();
+    let count = all.len();
+    all.sort();
+    all.dedup();
+    assert_eq!(all.len(), count, "Envoy refuses a domain that is there twice");
+}
+
+#[test]
+fn versions_change_with_content_only() {
+    let before = catalog(&shop(1), None);
+    let after = catalog(&shop(2), Some(&before));
+    let again = catalog(&shop(1), None);
+    let version = |catalog: &Catalog, kind, name| find(catalog, kind, name, Dialect::Pillion).version().to_string();
+    for (kind, name, changes) in [
+        (Kind::Route, "a.shop:80", true),
+        (Kind::Cluster, "a.shop:80", false),
+        (Kind::Endpoints, "a.shop:80", false),
+        (Kind::Listener, "a.shop:80", false),
+        (Kind::Route, "b.shop:80", false),
+    ] {
+        let (old, new) = (version(&before, kind, name), version(&after, kind, name));
+        assert_eq!(old != new, changes, "{kind:?} {name}");
+        assert_eq!(old, version(&again, kind, name), "the same in every process");
+    }
+}
