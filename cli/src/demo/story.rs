@@ -59,7 +59,7 @@ impl<'a> Story<'a> {
         let Plan { duration, rate, splits: [before, _] } = self.plan;
         let first = edges::read(&self.mesh.board()).await?;
         self.screen.note(&format!(
-            "{rate} requests a second for {} s; payment is split {before}/{} by an HTTPRoute\n",
+            "{rate} requests a second for {} s; payment is split {before}/{} by an HTTPRoute",
             duration.as_secs_f64(),
             100 - before
         ))?;
@@ -74,7 +74,7 @@ impl<'a> Story<'a> {
         let tally = load.tally();
         let whole = edges::since(&last, &first);
         let summary = self.summary(&whole, &tally, &events);
-        self.screen.note(&format!("\nover all {:.0} s:", start.elapsed().as_secs_f64()))?;
+        self.screen.note(&format!("over all {:.0} s:", start.elapsed().as_secs_f64()))?;
         self.screen.table(&summary.edges, &[], start.elapsed())?;
         self.screen.keep();
         self.conclude(&summary, &tally, &events.accident)?;
@@ -154,7 +154,7 @@ impl<'a> Story<'a> {
     }
 
     fn note(&mut self, start: Instant, text: &str) -> std::io::Result<()> {
-        self.screen.note(&format!("\n[{:5.1} s] {text}\n", start.elapsed().as_secs_f64()))
+        self.screen.note(&format!("[{:5.1} s] {text}", start.elapsed().as_secs_f64()))
     }
 
     fn summary(&self, whole: &Reading, tally: &Tally, events: &Events) -> Summary {
@@ -181,7 +181,7 @@ impl<'a> Story<'a> {
             }
         };
         self.screen.note(&format!(
-            "\n{} requests, {failures}; v1 of payment had {:.1} % before the edit and {:.1} % after it",
+            "{} requests, {failures}; v1 of payment had {:.1} % before the edit and {:.1} % after it",
             summary.requests,
             share(&summary.split_before),
             share(&summary.split_after)
