@@ -192,7 +192,8 @@ fn is_said(running: &Process, name: &str, state: &str) -> bool {
 }
 
 fn children(parent: u32) -> Vec<u32> {
-    let processes = fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    let processes =
+        fs::read_dir("/proc").into_iter().flatten().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
     processes.filter(|pid| parent_of(*pid) == Some(parent)).collect()
 }
 
