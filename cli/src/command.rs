@@ -66,3 +66,21 @@ pub(crate) enum Command {
         role: shop::Role,
     },
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn arguments_of_the_two_programs_are_passed_on_as_they_are() {
+        let cli = Cli::try_parse_from(["pillion", "proxy", "--help", "--bootstrap", "x"]).unwrap();
+        assert!(matches!(cli.command, Command::Proxy { arguments } if arguments == ["--help", "--bootstrap", "x"]));
+    }
+}

@@ -152,7 +152,7 @@ fn the_demo_shows_what_it_promises_and_leaves_nothing_behind() {
     let mut command = pillion();
     command.args(["demo", "--duration", "8s", "--rate", "50", "--json"]);
     let mut demo = Process::spawn("pillion demo", command.env("TMPDIR", temporary.path()));
-    let family = eventually("the demo's children run", Duration::from_secs(30), || {
+    let family = eventually("the demo's children run", Duration::from_secs(60), || {
         Some(children(demo.pid())).filter(|family| family.len() == 16)
     });
     assert_eq!(demo.wait().code(), Some(0));
@@ -175,7 +175,7 @@ fn the_demo_shows_what_it_promises_and_leaves_nothing_behind() {
 fn an_interrupted_demo_leaves_nothing_behind() {
     let temporary = tempfile::tempdir().unwrap();
     let mut demo = Process::spawn("pillion demo", pillion().arg("demo").env("TMPDIR", temporary.path()));
-    eventually("the load runs", Duration::from_secs(30), || demo.stdout().contains("requests a second").then_some(()));
+    eventually("the load runs", Duration::from_secs(60), || demo.stdout().contains("requests a second").then_some(()));
     let family = children(demo.pid());
     demo.signal(Signal::SIGINT);
     assert_eq!(demo.wait().code(), Some(130));
@@ -192,7 +192,8 @@ fn is_said(running: &Process, name: &str, state: &str) -> bool {
 }
 
 fn children(parent: u32) -> Vec<u32> {
-    let processes = fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    let processes =
+        fs::read_dir("/proc").into_iter().flatten().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
     processes.filter(|pid| parent_of(*pid) == Some(parent)).collect()
 }
 

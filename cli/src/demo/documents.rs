@@ -8,6 +8,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use rand::Rng as _;
+
 use crate::{certs::files::replace, child::Spec};
 
 /// Services, and under each the route that splits payment.
@@ -92,7 +94,7 @@ const INSTANCES: [(&str, &str, &str, &str, bool); 8] = [
 impl Shop {
     /// Writes the documents into this folder; `v1` percent of payment go to v1.
     pub(super) fn write(folder: &Path, v1: u32) -> anyhow::Result<Self> {
-        let mut ports = FreePorts::default();
+        let mut ports = FreePorts::new();
         let mut instances = Vec::with_capacity(INSTANCES.len());
         for (name, app, version, port, ledger) in INSTANCES {
             instances.push(Instance {
@@ -196,16 +198,62 @@ impl Instance {
 }
 
 /// Free ports of 127.0.0.1, held until all are chosen so that none is given twice.
-#[derive(Debug, Default)]
+///
+/// Taken from below the range that the kernel gives to outgoing connections: one of those could otherwise take a port
+/// between our choosing it and the sidecar's listening on it.
+#[derive(Debug)]
 struct FreePorts {
     held: Vec<TcpListener>,
+    candidates: std::ops::Range<u16>,
 }
 
+/// Ports below this belong to well-known programs.
+const LOWEST_PORT: u16 = 10_000;
+/// Where the kernel's range begins when it does not say.
+const USUAL_EPHEMERAL: u16 = 32_768;
+
 impl FreePorts {
+    fn new() -> Self {
+        let range = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
+        let ephemeral = range.split_whitespace().next().and_then(|low| low.parse().ok()).unwrap_or(USUAL_EPHEMERAL);
+        // A range that begins very low leaves no room below it; then a collision is possible, and said by the sidecar.
+        let end = if ephemeral > LOWEST_PORT + 1000 { ephemeral } else { USUAL_EPHEMERAL };
+        // Somewhere in it: two demos at once would otherwise try the same ports in the same order.
+        let start = rand::rng().random_range(LOWEST_PORT..end - 500);
+        Self { held: Vec::new(), candidates: start..end }
+    }
+
     fn next(&mut self) -> io::Result<SocketAddr> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-        let address = listener.local_addr()?;
-        self.held.push(listener);
-        Ok(address)
+        for port in self.candidates.by_ref() {
+            if let Ok(listener) = TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
+                self.held.push(listener);
+                return Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+            }
+        }
+        Err(io::Error::new(io::ErrorKind::AddrNotAvailable, "no free port on 127.0.0.1"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_documents_are_in_order_and_follow_the_split() {
+        let folder = tempfile::tempdir().unwrap();
+        let shop = Shop::write(folder.path(), 90).unwrap();
+        for v1 in [90, 50] {
+            shop.split(v1).unwrap();
+            let report = pillion_control_plane::check(folder.path()).unwrap();
+            assert!(report.is_ok() && report.warnings.is_empty(), "{report}");
+            assert_eq!(report.workloads.len(), INSTANCES.len());
+        }
+    }
+
+    #[test]
+    fn no_port_is_given_twice() {
+        let mut ports = FreePorts::new();
+        let given: std::collections::BTreeSet<_> = (0..100).map(|_| ports.next().unwrap()).collect();
+        assert_eq!(given.len(), 100);
     }
 }

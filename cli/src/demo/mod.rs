@@ -136,9 +136,12 @@ async fn show(settings: &Demo, shop: &Shop, mesh: &mut LocalMesh, screen: &mut S
     screen.note("all ready")?;
     let plan = Plan { duration: settings.duration, rate: settings.rate, splits: SPLITS };
     let mut story = Story::new(plan, shop, mesh, screen);
-    let summary = Box::pin(story.tell()).await?;
+    let (summary, complaints) = Box::pin(story.tell()).await?;
     if settings.json {
         writeln!(std::io::stdout(), "{}", serde_json::to_string_pretty(&summary)?)?;
+    }
+    if !complaints.is_empty() {
+        bail!("the demo did not show what it promises:\n  {}", complaints.join("\n  "));
     }
     Ok(())
 }

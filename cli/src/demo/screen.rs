@@ -13,6 +13,14 @@ pub(super) struct Screen {
     in_place: bool,
     /// Lines of the table that stands on the terminal now.
     drawn: usize,
+    /// What was written last, to leave a line free between notes and tables.
+    last: Part,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Part {
+    Note,
+    Table,
 }
 
 impl Screen {
@@ -23,7 +31,7 @@ impl Screen {
         } else {
             (Box::new(io::stdout()), io::stdout().is_terminal())
         };
-        Self { out, in_place, drawn: 0 }
+        Self { out, in_place, drawn: 0, last: Part::Note }
     }
 
     /// Whether the table is redrawn in place, and so may be drawn often.
@@ -33,14 +41,14 @@ impl Screen {
 
     /// A line that stays.
     pub(super) fn note(&mut self, text: &str) -> io::Result<()> {
-        self.clear()?;
+        self.begin(Part::Note)?;
         writeln!(self.out, "{text}")?;
         self.out.flush()
     }
 
     /// The table of what happened over `time`.
     pub(super) fn table(&mut self, rows: &[Row], split: &[(String, f64)], time: Duration) -> io::Result<()> {
-        self.clear()?;
+        self.begin(Part::Table)?;
         let text = render(rows, split, time);
         self.out.write_all(text.as_bytes())?;
         self.drawn = if self.in_place { text.lines().count() } else { 0 };
@@ -52,12 +60,16 @@ impl Screen {
         self.drawn = 0;
     }
 
-    fn clear(&mut self) -> io::Result<()> {
+    /// Erases the table that is to be drawn again, or leaves a line free after what stays.
+    fn begin(&mut self, part: Part) -> io::Result<()> {
         if self.drawn > 0 {
             // Up as many lines as there are, then erase to the end of the screen.
             write!(self.out, "\x1b[{}A\x1b[J", self.drawn)?;
             self.drawn = 0;
+        } else if part == Part::Table || self.last == Part::Table {
+            writeln!(self.out)?;
         }
+        self.last = part;
         Ok(())
     }
 }

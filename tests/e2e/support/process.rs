@@ -16,8 +16,8 @@ use super::wait::eventually;
 
 /// How much of a log is shown when the test fails: its end.
 const SHOWN_LOG_BYTES: usize = 16 * 1024;
-const READY_DEADLINE: Duration = Duration::from_secs(20);
-const EXIT_DEADLINE: Duration = Duration::from_secs(40);
+const READY_DEADLINE: Duration = Duration::from_secs(60);
+const EXIT_DEADLINE: Duration = Duration::from_secs(90);
 
 /// A running child process.
 pub struct Process {

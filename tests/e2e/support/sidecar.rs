@@ -12,7 +12,7 @@ use super::tools::curl;
 use super::wait::eventually;
 use super::workload::Workload;
 
-const READY_DEADLINE: Duration = Duration::from_secs(20);
+const READY_DEADLINE: Duration = Duration::from_secs(60);
 
 /// A workload of a mesh with its running sidecar.
 pub struct Sidecar {
