@@ -197,10 +197,10 @@ fn build(settings: Settings) -> Result<Bootstrap, BootstrapError> {
         },
         certificate_lifetime: span("certificate-lifetime", settings.certificate_lifetime, 86_400)?,
         mesh,
-        outbound_http: settings.outbound_http.map_or(Some(local(15001)), Switch::address),
+        outbound_http: settings.outbound_http.map_or_else(|| Some(local(15001)), Switch::address),
         tcp: settings.tcp.unwrap_or_default(),
-        admin: settings.admin.unwrap_or(local(15000)),
-        health: settings.health.unwrap_or(SocketAddr::from(([0, 0, 0, 0], 15021))),
+        admin: settings.admin.unwrap_or_else(|| local(15000)),
+        health: settings.health.unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 15021))),
         workers: count("workers", settings.workers, cpu_limit())?,
         limits,
         timeouts,
@@ -235,12 +235,12 @@ fn timeouts(settings: &Settings) -> Result<Timeouts, BootstrapError> {
         connect: span("connect-timeout", settings.connect_timeout, 5)?,
         discovery: span("discovery-timeout", settings.discovery_timeout, 5)?,
         upstream_idle: span("upstream-idle-timeout", settings.upstream_idle_timeout, 90)?,
-        drain: settings.drain_deadline.map_or(Duration::from_secs(30), Duration::from),
+        drain: settings.drain_deadline.map_or_else(|| Duration::from_secs(30), Duration::from),
     })
 }
 
 fn span(name: &'static str, given: Option<value::Span>, default_seconds: u64) -> Result<Duration, BootstrapError> {
-    let span = given.map_or(Duration::from_secs(default_seconds), Duration::from);
+    let span = given.map_or_else(|| Duration::from_secs(default_seconds), Duration::from);
     if span.is_zero() {
         return Err(BootstrapError::Range { name, problem: "must be longer than 0" });
     }

@@ -55,7 +55,8 @@ fn tcp_ports_may_be_repeated_or_listed() {
 
 #[test]
 fn a_wrong_setting_is_refused_where_it_was_given() {
-    let cases: [(&str, &[&str], &[(&str, &str)], &str); 10] = [
+    type Case = (&'static str, &'static [&'static str], &'static [(&'static str, &'static str)], &'static str);
+    let cases: [Case; 10] = [
         (FILE, &["--mesh", "x"], &[], "neither IP:PORT nor \"off\""),
         (FILE, &["--mesh", "0.0.0.0:15008"], &[], "not all interfaces"),
         (FILE, &["--head-timeout", "10"], &[], "write it like"),

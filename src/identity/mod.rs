@@ -4,6 +4,9 @@ pub mod credentials;
 pub mod issue;
 pub mod renew;
 
+#[cfg(test)]
+pub(crate) mod test_ca;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;

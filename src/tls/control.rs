@@ -21,7 +21,7 @@ use tokio_rustls::client::TlsStream;
 use tonic::transport::{Channel, Endpoint};
 
 use super::provider;
-use super::verify::ServerVerifier;
+use super::verify::{ServerVerifier, peer_error};
 
 /// TCP, TLS and HTTP/2 set-up together.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -148,12 +148,22 @@ impl tower_service::Service<Uri> for Connector {
 }
 
 /// An error with its causes: tonic's own text is only "transport error".
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut texts = vec![describe(error)];
     let mut cause = error.source();
     while let Some(error) = cause {
-        text = format!("{text}: {error}");
+        let text = describe(error);
+        if texts.last() != Some(&text) {
+            texts.push(text);
+        }
         cause = error.source();
     }
-    text
+    texts.join(": ")
+}
+
+/// In our own words, if it is about who answered.
+fn describe(error: &(dyn std::error::Error + 'static)) -> String {
+    let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+    let refused = inner.and_then(|inner| inner.downcast_ref::<rustls::Error>()).and_then(peer_error);
+    refused.map_or_else(|| error.to_string(), ToString::to_string)
 }

@@ -11,6 +11,8 @@ pub use client::TlsClient;
 pub use server::TlsServer;
 
 #[cfg(test)]
+pub(crate) mod test_control;
+#[cfg(test)]
 pub(crate) mod test_pki;
 
 use std::sync::Arc;

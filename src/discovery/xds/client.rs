@@ -38,7 +38,7 @@ pub(crate) struct AdsStream {
 
 enum Responses {
     Opening(Pin<Box<dyn Future<Output = Result<Streaming<DeltaDiscoveryResponse>, Status>> + Send>>),
-    Open(Streaming<DeltaDiscoveryResponse>),
+    Open(Box<Streaming<DeltaDiscoveryResponse>>),
 }
 
 /// What comes from the server.
@@ -92,7 +92,7 @@ impl AdsStream {
         match &mut self.responses {
             Responses::Opening(opening) => {
                 let opened = opening.as_mut().await;
-                self.responses = Responses::Open(opened?);
+                self.responses = Responses::Open(Box::new(opened?));
                 Ok(Event::Opened)
             }
             Responses::Open(responses) => match responses.message().await? {

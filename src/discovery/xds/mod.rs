@@ -6,4 +6,7 @@ pub mod translate;
 
 mod source;
 
+#[cfg(test)]
+pub(crate) mod test_ads;
+
 pub(super) use source::Xds;

@@ -63,7 +63,7 @@ impl Refusal {
 /// A place in a message: a list that leads back to its root, so that no path is built unless it is needed.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct At<'a> {
-    parent: Option<&'a At<'a>>,
+    parent: Option<&'a Self>,
     step: Step,
 }
 

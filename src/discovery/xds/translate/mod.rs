@@ -47,3 +47,6 @@ pub fn resource(kind: Kind, name: &str, content: &Any) -> Result<Config, Refusal
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -128,3 +128,6 @@ fn publish_roots(roots: Arc<RootCertStore>, slot: &Slot<Option<Identity>>) {
     tracing::info!(roots = roots.len(), "the mesh's roots changed");
     slot.publish(Some(Identity { roots, ..identity.clone() }));
 }
+
+#[cfg(test)]
+mod tests;

@@ -175,3 +175,6 @@ fn validity(certificate: &CertificateDer<'_>) -> Result<(SystemTime, SystemTime)
     let validity = parsed.validity();
     Ok((at(validity.not_before.timestamp())?, at(validity.not_after.timestamp())?))
 }
+
+#[cfg(test)]
+mod tests;

@@ -212,3 +212,6 @@ impl Task {
 fn far_away() -> Instant {
     Instant::now() + std::time::Duration::from_secs(86_400)
 }
+
+#[cfg(test)]
+mod tests;
