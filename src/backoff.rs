@@ -23,6 +23,11 @@ impl Backoff {
         step.mul_f64(1.0 + chance.clamp(0.0, 1.0)).min(LONGEST)
     }
 
+    /// Failures in a row so far.
+    pub fn failures(&self) -> u32 {
+        self.failures
+    }
+
     /// It worked: the next wait is the first again.
     pub fn reset(&mut self) {
         self.failures = 0;

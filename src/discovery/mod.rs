@@ -10,7 +10,7 @@
 //!               └──> Slot<Outbound>, Slot<Option<Inbound>>
 //! ```
 
-mod assemble;
+pub mod assemble;
 mod source;
 mod update;
 pub mod xds;

@@ -10,7 +10,7 @@ use rustls::sign::CertifiedKey;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::{self, PemObject};
 use tonic::metadata::errors::InvalidMetadataValue;
-use tonic::metadata::{Ascii, MetadataValue};
+use tonic::metadata::{Ascii, MetadataMap, MetadataValue};
 
 use super::Identity;
 use crate::bootstrap::Bootstrap;
@@ -64,31 +64,63 @@ pub enum CredentialsError {
 /// What a connection to the control plane is made with.
 pub(crate) struct Credentials {
     pub(crate) roots: Arc<RootCertStore>,
-    /// Our certificate, while it is valid.
-    pub(crate) key: Option<Arc<CertifiedKey>>,
-    /// Our join token; needed while there is no certificate.
-    pub(crate) token: Option<String>,
+    pub(crate) proof: Proof,
+}
+
+/// What proves who we are. One of them at a time: an outdated token must not spoil a good certificate.
+pub(crate) enum Proof {
+    /// In the handshake.
+    Certificate(Arc<CertifiedKey>),
+    /// In each call.
+    Token(String),
 }
 
 impl Credentials {
-    pub(crate) fn load(bootstrap: &Bootstrap, identity: Option<&Identity>) -> Result<Self, CredentialsError> {
+    /// The certificate while there is a valid one, else the join token.
+    ///
+    /// Every other attempt after a failure is made with the token, if it can be read:
+    /// a control plane that was set up anew does not know the certificates of its predecessor.
+    pub(crate) fn load(
+        bootstrap: &Bootstrap,
+        identity: Option<&Identity>,
+        failures: u32,
+    ) -> Result<Self, CredentialsError> {
+        let files = &bootstrap.control_plane;
         let identity = identity.filter(|identity| identity.not_after > SystemTime::now());
-        let roots = match identity {
-            Some(identity) => Arc::clone(&identity.roots),
-            None => parse_roots(&bootstrap.control_plane.root, &read_roots(&bootstrap.control_plane.root)?)?,
+        let roots = match (read_roots(&files.root).and_then(|text| parse_roots(&files.root, &text)), identity) {
+            (Ok(roots), _) => roots,
+            (Err(_unusable), Some(identity)) => Arc::clone(&identity.roots),
+            (Err(error), None) => return Err(error),
         };
-        let key = identity.map(|identity| Arc::clone(&identity.key));
-        let token = match read_token(&bootstrap.control_plane.join_token) {
-            Ok(token) => Some(token),
-            Err(_not_needed) if key.is_some() => None,
-            Err(error) => return Err(error),
+        let proof = match identity.map(|identity| Proof::Certificate(Arc::clone(&identity.key))) {
+            Some(certificate) if failures.is_multiple_of(2) => certificate,
+            Some(certificate) => read_token(&files.join_token).map_or(certificate, Proof::Token),
+            None => Proof::Token(read_token(&files.join_token)?),
         };
-        Ok(Self { roots, key, token })
+        Ok(Self { roots, proof })
+    }
+}
+
+impl Proof {
+    /// For the handshake.
+    pub(crate) fn certificate(&self) -> Option<Arc<CertifiedKey>> {
+        match self {
+            Self::Certificate(key) => Some(Arc::clone(key)),
+            Self::Token(_) => None,
+        }
+    }
+
+    /// Says in `metadata` what the handshake does not.
+    pub(crate) fn authorize(&self, metadata: &mut MetadataMap) -> Result<(), InvalidMetadataValue> {
+        if let Self::Token(token) = self {
+            metadata.insert("authorization", bearer(token)?);
+        }
+        Ok(())
     }
 }
 
 /// `Bearer <token>`, never shown in logs.
-pub(crate) fn bearer(token: &str) -> Result<MetadataValue<Ascii>, InvalidMetadataValue> {
+fn bearer(token: &str) -> Result<MetadataValue<Ascii>, InvalidMetadataValue> {
     let mut value: MetadataValue<_> = format!("Bearer {token}").parse()?;
     value.set_sensitive(true);
     Ok(value)

@@ -1,8 +1,7 @@
 //! The way to the control plane: TLS to exactly that peer, HTTP/2, with our certificate once there is one.
 
-use std::future::Future;
+use std::future::{Ready, ready};
 use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -41,9 +40,25 @@ pub enum ControlError {
     /// Our own TLS settings do not fit together.
     #[error("TLS cannot be set up: {0}")]
     Tls(#[from] rustls::Error),
-    /// Connection, handshake or HTTP/2 set-up failed.
-    #[error("cannot connect to the control plane at {address}: {}", chain(source))]
-    Connect {
+    /// Nobody is there.
+    #[error("cannot connect to the control plane at {address}: {source}")]
+    Tcp {
+        /// Where.
+        address: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// The handshake failed.
+    #[error("no TLS with the control plane at {address}: {}", describe(source))]
+    Handshake {
+        /// Where.
+        address: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// HTTP/2 set-up failed.
+    #[error("no HTTP/2 with the control plane at {address}: {}", chain(source))]
+    Http {
         /// Where.
         address: String,
         /// Why.
@@ -70,22 +85,33 @@ pub async fn connect(
     roots: Arc<RootCertStore>,
     key: Option<Arc<CertifiedKey>>,
 ) -> Result<Channel, ControlError> {
-    let connector = Connector {
-        tls: TlsConnector::from(Arc::new(client_config(control_plane_id(ours.trust_domain()), roots, key)?)),
-        name: server_name(address)?,
-        address: address.into(),
-    };
-    // The scheme is plain because the connector does TLS itself; nothing is sent in the clear.
-    let endpoint = Endpoint::from_shared(format!("http://{address}"))
+    let tls = TlsConnector::from(Arc::new(client_config(control_plane_id(ours.trust_domain()), roots, key)?));
+    let name = server_name(address)?;
+    match tokio::time::timeout(CONNECT_TIMEOUT, open(address, name, tls)).await {
+        Ok(opened) => opened,
+        Err(_elapsed) => Err(ControlError::Timeout(address.to_owned())),
+    }
+}
+
+async fn open(address: &str, name: ServerName<'static>, tls: TlsConnector) -> Result<Channel, ControlError> {
+    let tcp = |source| ControlError::Tcp { address: address.to_owned(), source };
+    let stream = TcpStream::connect(address).await.map_err(tcp)?;
+    stream.set_nodelay(true).map_err(tcp)?;
+    let handshake = |source| ControlError::Handshake { address: address.to_owned(), source };
+    let stream = tls.connect(name, stream).await.map_err(handshake)?;
+    if stream.get_ref().1.alpn_protocol() != Some(b"h2") {
+        return Err(handshake(io::Error::other("the peer does not agree to speak HTTP/2")));
+    }
+    let connector = Connector(Some(TokioIo::new(stream)));
+    // The scheme is plain because TLS is already there; nothing is sent in the clear.
+    Endpoint::from_shared(format!("http://{address}"))
         .map_err(|_cause| ControlError::Address(address.to_owned()))?
         .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
         .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
         .keep_alive_while_idle(true)
-        .tcp_nodelay(true);
-    match tokio::time::timeout(CONNECT_TIMEOUT, endpoint.connect_with_connector(connector)).await {
-        Ok(connected) => connected.map_err(|source| ControlError::Connect { address: address.to_owned(), source }),
-        Err(_elapsed) => Err(ControlError::Timeout(address.to_owned())),
-    }
+        .connect_with_connector(connector)
+        .await
+        .map_err(|source| ControlError::Http { address: address.to_owned(), source })
 }
 
 fn client_config(
@@ -116,34 +142,20 @@ fn server_name(address: &str) -> Result<ServerName<'static>, ControlError> {
     ServerName::try_from(host.to_owned()).map_err(|error| ControlError::Host(host.to_owned(), error))
 }
 
-/// Opens the TLS connection that tonic then speaks HTTP/2 on.
-#[derive(Clone)]
-struct Connector {
-    address: Arc<str>,
-    name: ServerName<'static>,
-    tls: TlsConnector,
-}
+/// Hands tonic the one connection that there is. When that ends, so does the channel: who used it decides what is next.
+struct Connector(Option<TokioIo<TlsStream<TcpStream>>>);
 
 impl tower_service::Service<Uri> for Connector {
     type Response = TokioIo<TlsStream<TcpStream>>;
     type Error = io::Error;
-    type Future = Pin<Box<dyn Future<Output = io::Result<Self::Response>> + Send>>;
+    type Future = Ready<io::Result<Self::Response>>;
 
     fn poll_ready(&mut self, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, _uri: Uri) -> Self::Future {
-        let Self { address, name, tls } = self.clone();
-        Box::pin(async move {
-            let stream = TcpStream::connect(&*address).await?;
-            stream.set_nodelay(true)?;
-            let stream = tls.connect(name, stream).await?;
-            if stream.get_ref().1.alpn_protocol() != Some(b"h2") {
-                return Err(io::Error::other("the peer does not agree to speak HTTP/2"));
-            }
-            Ok(TokioIo::new(stream))
-        })
+        ready(self.0.take().ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected)))
     }
 }
 

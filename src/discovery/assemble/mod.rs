@@ -32,11 +32,11 @@ use catalog::Catalog;
 use demand::{Admission, Book};
 
 /// A resource by kind and name.
-pub(crate) type Reference = (Kind, String);
+type Reference = (Kind, String);
 
 /// All that is known, and who uses it.
 #[derive(Debug)]
-pub(crate) struct Assembly {
+pub struct Assembly {
     /// Our own listener's name, when we take part in the mesh.
     inbound_name: Option<String>,
     inbound: BTreeMap<u16, InboundPort>,
@@ -52,17 +52,22 @@ pub(crate) struct Assembly {
 
 /// A change of what has to be asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Subscription {
+pub enum Subscription {
+    /// From now on it is needed.
     Begin(Kind, String),
+    /// It is no longer needed.
     End(Kind, String),
 }
 
 /// What has to be done after input was handled.
 #[derive(Debug, Default)]
-pub(crate) struct Output {
-    pub(crate) subscriptions: Vec<Subscription>,
-    pub(crate) outbound: Option<Outbound>,
-    pub(crate) inbound: Option<Inbound>,
+pub struct Output {
+    /// What to ask for, and what no longer, in this order.
+    pub subscriptions: Vec<Subscription>,
+    /// To be published, if it changed.
+    pub outbound: Option<Outbound>,
+    /// To be published, if it changed.
+    pub inbound: Option<Inbound>,
 }
 
 /// One destination.
@@ -82,7 +87,7 @@ struct Published {
 
 impl Assembly {
     /// Knows nothing yet. `mesh` is the address that our inbound listener is named by.
-    pub(crate) fn new(mesh: Option<SocketAddr>) -> Self {
+    pub fn new(mesh: Option<SocketAddr>) -> Self {
         let inbound_name = mesh.map(|address| ListenerName::Inbound(address).to_string());
         let subscriptions = inbound_name.iter().map(|name| Subscription::Begin(Kind::Listener, name.clone())).collect();
         Self {
@@ -99,7 +104,7 @@ impl Assembly {
     }
 
     /// The application wants to talk to `destination`. False: there are too many, and it was refused.
-    pub(crate) fn handle_demand(&mut self, destination: Destination, now: Instant) -> bool {
+    pub fn handle_demand(&mut self, destination: Destination, now: Instant) -> bool {
         if self.destinations.contains_key(&destination) {
             self.book.asked_again(&destination, now);
             return true;
@@ -119,7 +124,7 @@ impl Assembly {
     }
 
     /// News from the source.
-    pub(crate) fn handle_update(&mut self, update: Update, now: Instant) {
+    pub fn handle_update(&mut self, update: Update, now: Instant) {
         let Update { kind, name, change } = update;
         let users = match (kind, change) {
             (Kind::Listener, Change::Accepted(Config::Inbound(listener))) => return self.serve(&listener),
@@ -136,19 +141,19 @@ impl Assembly {
     }
 
     /// What was asked for and never answered, or answered with "unknown", is forgotten after a while.
-    pub(crate) fn handle_time(&mut self, now: Instant) {
+    pub fn handle_time(&mut self, now: Instant) {
         for destination in self.book.expire(now) {
             self.forget(&destination);
         }
     }
 
     /// When [`Self::handle_time`] has something to do.
-    pub(crate) fn poll_time(&self) -> Option<Instant> {
+    pub fn poll_time(&self) -> Option<Instant> {
         self.book.next_expiry()
     }
 
     /// What follows from everything that was handled since the last call.
-    pub(crate) fn poll_output(&mut self) -> Output {
+    pub fn poll_output(&mut self) -> Output {
         for destination in std::mem::take(&mut self.dirty) {
             self.settle(&destination);
         }

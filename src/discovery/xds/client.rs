@@ -1,7 +1,6 @@
 //! One ADS stream: opened, fed with requests, read. What it carries is `delta`'s business.
 
 use std::pin::Pin;
-use std::sync::Arc;
 
 use futures_util::stream;
 use pillion_wire::xds::discovery::{AggregatedDiscoveryServiceClient, DeltaDiscoveryRequest, DeltaDiscoveryResponse};
@@ -11,7 +10,7 @@ use tonic::{Request, Status, Streaming};
 
 use crate::bootstrap::Bootstrap;
 use crate::identity::Identity;
-use crate::identity::credentials::{Credentials, CredentialsError, bearer};
+use crate::identity::credentials::{Credentials, CredentialsError};
 use crate::tls::control::{self, ControlError};
 
 /// Largest response that is taken. 10,000 endpoints are about 2 MiB.
@@ -54,23 +53,22 @@ pub(crate) enum Event {
 
 /// Connects and begins a stream, as `identity` once there is one, else with the join token.
 ///
+/// `failures` counts the streams in a row that came to nothing: after an odd number the token is tried.
+///
 /// # Cancel safety
 /// Dropping the future closes what was opened.
-pub(crate) async fn open(bootstrap: &Bootstrap, identity: Option<&Identity>) -> Result<AdsStream, OpenError> {
-    let credentials = Credentials::load(bootstrap, identity)?;
-    let token = match &credentials.token {
-        Some(token) if credentials.key.is_none() => Some(bearer(token)?),
-        _ => None,
-    };
-    let roots = Arc::clone(&credentials.roots);
-    let channel = control::connect(&bootstrap.control_plane.address, &bootstrap.id, roots, credentials.key).await?;
+pub(crate) async fn open(
+    bootstrap: &Bootstrap,
+    identity: Option<&Identity>,
+    failures: u32,
+) -> Result<AdsStream, OpenError> {
+    let Credentials { roots, proof } = Credentials::load(bootstrap, identity, failures)?;
+    let channel = control::connect(&bootstrap.control_plane.address, &bootstrap.id, roots, proof.certificate()).await?;
     let mut client = AggregatedDiscoveryServiceClient::new(channel).max_decoding_message_size(MAX_RESPONSE_BYTES);
     let (requests, queue) = mpsc::channel(REQUESTS_IN_FLIGHT);
     let queue = stream::unfold(queue, |mut queue| async { queue.recv().await.map(|request| (request, queue)) });
     let mut request = Request::new(queue);
-    if let Some(token) = token {
-        request.metadata_mut().insert("authorization", token);
-    }
+    proof.authorize(request.metadata_mut())?;
     let opening = async move { client.delta_aggregated_resources(request).await.map(tonic::Response::into_inner) };
     Ok(AdsStream { requests, responses: Responses::Opening(Box::pin(opening)) })
 }

@@ -23,7 +23,7 @@ use tonic::{Request, Status};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::Identity;
-use super::credentials::{Credentials, CredentialsError, bearer};
+use super::credentials::{Credentials, CredentialsError};
 use crate::bootstrap::Bootstrap;
 use crate::tls::control::{self, ControlError};
 use crate::tls::provider;
@@ -94,27 +94,26 @@ impl IssueError {
     }
 }
 
-/// Asks the CA for a certificate, as `current` while that is valid, and with the join token when there is one.
+/// Asks the CA for a certificate, as `current` while that is valid, else with the join token.
+///
+/// `failures` counts the attempts in a row that came to nothing: after an odd number the token is tried.
 ///
 /// # Errors
 /// [`IssueError`]; nothing has changed then.
 ///
 /// # Cancel safety
 /// Dropping the future forgets the new key; the CA may have signed a certificate that nobody has the key of.
-pub async fn issue(bootstrap: &Bootstrap, current: Option<&Identity>) -> Result<Identity, IssueError> {
-    let credentials = Credentials::load(bootstrap, current)?;
+pub async fn issue(bootstrap: &Bootstrap, current: Option<&Identity>, failures: u32) -> Result<Identity, IssueError> {
+    let Credentials { roots, proof } = Credentials::load(bootstrap, current, failures)?;
     let key = KeyPair::generate()?;
     let mut request = Request::new(CreateCertificateRequest {
         csr: signing_request(&bootstrap.id, &key)?,
         validity_duration: i64::try_from(bootstrap.certificate_lifetime.as_secs().max(1)).unwrap_or(i64::MAX),
         metadata: None,
     });
-    if let Some(token) = &credentials.token {
-        request.metadata_mut().insert("authorization", bearer(token)?);
-    }
-    let roots = credentials.roots;
+    proof.authorize(request.metadata_mut())?;
     let address = &bootstrap.control_plane.address;
-    let channel = control::connect(address, &bootstrap.id, Arc::clone(&roots), credentials.key).await?;
+    let channel = control::connect(address, &bootstrap.id, Arc::clone(&roots), proof.certificate()).await?;
     let mut client = IstioCertificateServiceClient::new(channel).max_decoding_message_size(MAX_ANSWER_BYTES);
     let answer = tokio::time::timeout(ANSWER_TIMEOUT, client.create_certificate(request)).await;
     let answer = answer.map_err(|_elapsed| IssueError::Timeout)?;

@@ -8,7 +8,7 @@ use crate::tls::test_pki::Authority;
 async fn attempt(ca: &Ca, current: Option<&Identity>) -> Result<Identity, IssueError> {
     let server = ca.start().await;
     let sidecar = Sidecar::new(&ca.authority, server.address, &[]);
-    issue(&sidecar.bootstrap, current).await
+    issue(&sidecar.bootstrap, current, 0).await
 }
 
 #[tokio::test]
@@ -23,19 +23,20 @@ async fn a_certificate_is_issued_for_our_own_key() {
 }
 
 #[tokio::test]
-async fn the_first_request_carries_the_token_and_the_next_one_the_certificate_too() {
+async fn the_token_proves_who_we_are_until_the_certificate_does() {
     let ca = Ca::new();
     let server = ca.start().await;
     let sidecar = Sidecar::new(&ca.authority, server.address, &[]);
-    let first = issue(&sidecar.bootstrap, None).await.expect("issued");
-    issue(&sidecar.bootstrap, Some(&first)).await.expect("renewed");
+    let first = issue(&sidecar.bootstrap, None, 0).await.expect("issued");
+    issue(&sidecar.bootstrap, Some(&first), 0).await.expect("renewed");
+    issue(&sidecar.bootstrap, Some(&first), 1).await.expect("renewed by token after a failure");
     std::fs::remove_file(sidecar.token_file()).expect("was there");
-    issue(&sidecar.bootstrap, Some(&first)).await.expect("a certificate is proof enough");
+    issue(&sidecar.bootstrap, Some(&first), 1).await.expect("a certificate is proof enough");
     let token = Some("Bearer pillion.v1.token".to_owned());
-    assert_eq!(ca.tokens(), [token.clone(), token, None]);
+    assert_eq!(ca.tokens(), [token.clone(), None, token, None]);
     let peers: Vec<_> = server.peers.lock().expect("not poisoned").clone();
-    assert_eq!(peers, [None, Some(first.id.clone()), Some(first.id)]);
-    let error = issue(&sidecar.bootstrap, None).await.expect_err("nothing to prove who we are");
+    assert_eq!(peers, [None, Some(first.id.clone()), None, Some(first.id)]);
+    let error = issue(&sidecar.bootstrap, None, 0).await.expect_err("nothing to prove who we are");
     assert_eq!(error.reason(), "credentials");
 }
 
@@ -44,9 +45,9 @@ async fn an_expired_certificate_is_not_shown() {
     let ca = Ca::new();
     let server = ca.start().await;
     let sidecar = Sidecar::new(&ca.authority, server.address, &[]);
-    let mut old = issue(&sidecar.bootstrap, None).await.expect("issued");
+    let mut old = issue(&sidecar.bootstrap, None, 0).await.expect("issued");
     old.not_after = SystemTime::now() - Duration::from_secs(1);
-    issue(&sidecar.bootstrap, Some(&old)).await.expect("issued by token");
+    issue(&sidecar.bootstrap, Some(&old), 0).await.expect("issued by token");
     assert_eq!(*server.peers.lock().expect("not poisoned"), [None, None]);
 }
 
@@ -85,11 +86,11 @@ async fn only_the_control_plane_itself_is_asked() {
     let anywhere = SocketAddr::from(([127, 0, 0, 1], 0));
     let impostor = Server::start(anywhere, &ca.authority, ORDERS, ca.routes()).await;
     let sidecar = Sidecar::new(&ca.authority, impostor.address, &[]);
-    let error = issue(&sidecar.bootstrap, None).await.expect_err("another workload");
+    let error = issue(&sidecar.bootstrap, None, 0).await.expect_err("another workload");
     assert!(error.to_string().contains(&format!("the peer is {ORDERS}")), "{error}");
     let stranger = ca.start().await;
     let sidecar = Sidecar::new(&Authority::new(), stranger.address, &[]);
-    let error = issue(&sidecar.bootstrap, None).await.expect_err("another root");
+    let error = issue(&sidecar.bootstrap, None, 0).await.expect_err("another root");
     assert_eq!(error.reason(), "unreachable");
     assert_eq!(ca.tokens(), [], "and no token was shown to either");
 }

@@ -31,7 +31,7 @@ pub async fn run(bootstrap: Arc<Bootstrap>, slot: Arc<Slot<Option<Identity>>>, m
     let mut backoff = Backoff::default();
     let mut roots = RootsFile::default();
     loop {
-        let wait = match attempt(&bootstrap, &slot).await {
+        let wait = match attempt(&bootstrap, &slot, backoff.failures()).await {
             Ok(identity) => {
                 backoff.reset();
                 metrics.certificate("ok");
@@ -50,9 +50,13 @@ pub async fn run(bootstrap: Arc<Bootstrap>, slot: Arc<Slot<Option<Identity>>>, m
     }
 }
 
-async fn attempt(bootstrap: &Bootstrap, slot: &Slot<Option<Identity>>) -> Result<Identity, issue::IssueError> {
+async fn attempt(
+    bootstrap: &Bootstrap,
+    slot: &Slot<Option<Identity>>,
+    failures: u32,
+) -> Result<Identity, issue::IssueError> {
     let current = slot.load_full();
-    let identity = issue::issue(bootstrap, Option::as_ref(&current)).await?;
+    let identity = issue::issue(bootstrap, Option::as_ref(&current), failures).await?;
     tracing::info!(id = %identity.id, not_after = ?identity.not_after, "certificate issued");
     slot.publish(Some(identity.clone()));
     Ok(identity)

@@ -14,6 +14,7 @@ use crate::backoff::Backoff;
 use crate::discovery::assemble::{Assembly, Subscription};
 use crate::discovery::source::{ConfigSource, Context};
 use crate::snapshot::Inbound;
+use crate::tls::control::ControlError;
 
 /// Incremental ADS.
 pub(in crate::discovery) struct Xds;
@@ -35,11 +36,14 @@ async fn run(context: Context) -> Infallible {
         context,
         demand_closed: false,
     };
-    let mut backoff = Backoff::default();
+    let (mut backoff, mut refusals) = (Backoff::default(), 0_u32);
     task.publish();
     loop {
-        if task.session().await == Health::Healthy {
-            backoff.reset();
+        match task.session(refusals).await {
+            Outcome::Answered => (refusals, backoff) = (0, Backoff::default()),
+            Outcome::Accepted => refusals = 0,
+            Outcome::Refused => refusals = refusals.saturating_add(1),
+            Outcome::Unreachable => {}
         }
         task.context.metrics.xds_connected(false);
         let wait = backoff.next(rand::random());
@@ -48,12 +52,17 @@ async fn run(context: Context) -> Infallible {
     }
 }
 
-/// Was the connection any good?
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Health {
-    /// The control plane answered before it ended.
-    Healthy,
-    Broken,
+/// How far a connection came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Outcome {
+    /// Nobody was there.
+    Unreachable,
+    /// It ended before the stream was accepted: perhaps because of who we said we are.
+    Refused,
+    /// The stream was accepted.
+    Accepted,
+    /// It carried at least one response.
+    Answered,
 }
 
 struct Task {
@@ -65,31 +74,34 @@ struct Task {
 
 impl Task {
     /// One connection, from its beginning to its end.
-    async fn session(&mut self) -> Health {
+    async fn session(&mut self, refusals: u32) -> Outcome {
         let bootstrap = std::sync::Arc::clone(&self.context.bootstrap);
         let identity = self.context.identity.load_full();
-        let opening = pin!(client::open(&bootstrap, Option::as_ref(&identity)));
+        let opening = pin!(client::open(&bootstrap, Option::as_ref(&identity), refusals));
         match self.meanwhile(opening).await {
             Ok(stream) => {
                 self.delta.handle_stream_start();
                 self.drive(stream).await
             }
             Err(error) => {
-                let result = match error {
-                    OpenError::Control(_) => "unreachable",
-                    OpenError::Credentials(_) | OpenError::Token(_) => "credentials",
+                let (result, outcome) = match &error {
+                    OpenError::Control(ControlError::Handshake { .. } | ControlError::Http { .. }) => {
+                        ("handshake", Outcome::Refused)
+                    }
+                    OpenError::Control(_) => ("unreachable", Outcome::Unreachable),
+                    OpenError::Credentials(_) | OpenError::Token(_) => ("credentials", Outcome::Refused),
                 };
                 self.context.metrics.xds_connect(result);
                 tracing::warn!(%error, "the control plane cannot be reached; what is known stays in force");
-                Health::Broken
+                outcome
             }
         }
     }
 
     /// Exchanges requests and responses until the stream ends.
-    async fn drive(&mut self, mut stream: AdsStream) -> Health {
+    async fn drive(&mut self, mut stream: AdsStream) -> Outcome {
         let sender = stream.sender();
-        let mut health = Health::Broken;
+        let mut outcome = Outcome::Refused;
         let mut request = None;
         loop {
             request = request.or_else(|| self.delta.poll_request());
@@ -102,18 +114,21 @@ impl Task {
                     }
                 }
                 event = stream.next() => match event {
-                    Ok(Event::Opened) => self.opened(),
+                    Ok(Event::Opened) => {
+                        outcome = outcome.max(Outcome::Accepted);
+                        self.opened();
+                    }
                     Ok(Event::Response(response)) => {
-                        health = Health::Healthy;
+                        outcome = Outcome::Answered;
                         self.received(*response);
                     }
                     Ok(Event::Closed) => {
                         tracing::info!("the control plane closed the stream; what is known stays in force");
-                        return health;
+                        return outcome;
                     }
                     Err(status) => {
-                        self.failed(&status, health);
-                        return health;
+                        self.failed(&status, outcome);
+                        return outcome;
                     }
                 },
                 demand = self.context.demand.recv(), if !self.demand_closed => self.demanded(demand),
@@ -159,12 +174,12 @@ impl Task {
         self.publish();
     }
 
-    fn failed(&self, status: &Status, health: Health) {
+    fn failed(&self, status: &Status, outcome: Outcome) {
         let result = match status.code() {
             Code::Unauthenticated | Code::PermissionDenied => "refused",
             _ => "broken",
         };
-        if health == Health::Broken {
+        if outcome == Outcome::Refused {
             self.context.metrics.xds_connect(result);
         }
         tracing::warn!(

@@ -227,7 +227,7 @@ async fn the_token_is_shown_until_there_is_a_certificate() {
     world.until("first stream", |world| world.streams() == 1).await;
     let ca = world.ca.start().await;
     let sidecar = Sidecar::new(&world.ca.authority, ca.address, &[]);
-    let issued = crate::identity::issue::issue(&sidecar.bootstrap, None).await.expect("issued");
+    let issued = crate::identity::issue::issue(&sidecar.bootstrap, None, 0).await.expect("issued");
     let id = issued.id.clone();
     world.identity.publish(Some(issued));
     world.kill();
@@ -247,7 +247,7 @@ async fn nothing_is_said_to_an_impostor() {
     let impostor = Ads::new();
     let orders = "spiffe://cluster.local/ns/shop/sa/orders";
     world.server = Some(serve(&impostor, &world.ca.authority, world.address, orders).await);
-    world.until("tried", |world| world.metrics.encode().contains("{result=\"unreachable\"}")).await;
+    world.until("tried", |world| world.metrics.encode().contains("{result=\"handshake\"}")).await;
     assert_eq!(impostor.look(|state| state.streams.len()), 0);
 }
 
@@ -257,7 +257,7 @@ async fn a_silent_control_plane_is_given_up_after_a_deadline() {
     let ca = Ca::new();
     let sidecar = Sidecar::new(&ca.authority, silent.local_addr().expect("bound"), &[]);
     let begun = Instant::now();
-    let opened = timeout(SOON, client::open(&sidecar.bootstrap, None)).await.expect("in time");
+    let opened = timeout(SOON, client::open(&sidecar.bootstrap, None, 0)).await.expect("in time");
     let error = opened.err().expect("no stream");
     assert!(error.to_string().contains("within 5s"), "{error}");
     assert!(begun.elapsed() < Duration::from_secs(8));
