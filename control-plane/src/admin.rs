@@ -81,19 +81,13 @@ impl Admin {
 
     fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
-            return page(
-                StatusCode::METHOD_NOT_ALLOWED,
-                "text/plain",
-                "read only\n".into(),
-            );
+            return page(StatusCode::METHOD_NOT_ALLOWED, "text/plain", "read only\n".into());
         }
         match request.uri().path() {
             "/healthz" => page(StatusCode::OK, "text/plain", "ok\n".into()),
-            "/metrics" => page(
-                StatusCode::OK,
-                "application/openmetrics-text; version=1.0.0; charset=utf-8",
-                self.metrics.text(),
-            ),
+            "/metrics" => {
+                page(StatusCode::OK, "application/openmetrics-text; version=1.0.0; charset=utf-8", self.metrics.text())
+            }
             "/debug/nodes" => json(&self.nodes.to_json()),
             "/debug/config" => json(&serde_json::json!(*self.status.lock())),
             _ => page(
@@ -113,9 +107,6 @@ fn page(status: StatusCode, content_type: &'static str, text: String) -> Respons
     let mut response = Response::new(Full::new(Bytes::from(text)));
     *response.status_mut() = status;
     let headers = response.headers_mut();
-    headers.insert(
-        header::CONTENT_TYPE,
-        header::HeaderValue::from_static(content_type),
-    );
+    headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static(content_type));
     response
 }

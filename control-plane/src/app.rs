@@ -46,8 +46,8 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         })
         .context("cannot watch the configuration")?;
 
-    let authority = Authority::load_or_make(&settings.state, &settings.trust_domain)
-        .context("certificate authority")?;
+    let authority =
+        Authority::load_or_make(&settings.state, &settings.trust_domain).context("certificate authority")?;
     let authenticator = Arc::new(Authenticator::new(
         settings.trust_domain.clone(),
         JoinKey::load(&settings.state)?,
@@ -84,11 +84,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         shutdown: shutdown.clone(),
         listener,
     };
-    let admin = Arc::new(Admin {
-        metrics,
-        nodes,
-        status,
-    });
+    let admin = Arc::new(Admin { metrics, nodes, status });
     say_ready(&port.listener, &admin_listener)?;
     tokio::spawn(serving.renew(shutdown.clone()));
     let pages = tokio::spawn(admin.serve(admin_listener, shutdown.clone()));
@@ -102,9 +98,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
 }
 
 async fn bind(address: std::net::SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address)
-        .await
-        .with_context(|| format!("cannot listen on {address}"))
+    TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))
 }
 
 /// The one line on standard output: whoever started this process waits for it.

@@ -48,9 +48,7 @@ pub enum CallerError {
     #[error("{0} is not of this mesh's trust domain")]
     TrustDomain(SpiffeId),
     /// Certificate and token are of different accounts.
-    #[error(
-        "the certificate proves {certificate}, the join token {token}: present only one of them"
-    )]
+    #[error("the certificate proves {certificate}, the join token {token}: present only one of them")]
     Contradiction {
         /// What the certificate proves.
         certificate: SpiffeId,
@@ -75,11 +73,7 @@ impl Authenticator {
     /// Believes certificates of `trust_domain` and tokens signed by `join_key`.
     #[must_use]
     pub const fn new(trust_domain: TrustDomain, join_key: JoinKey, metrics: Arc<Metrics>) -> Self {
-        Self {
-            trust_domain,
-            join_key,
-            metrics,
-        }
+        Self { trust_domain, join_key, metrics }
     }
 
     /// Who sent `request`.
@@ -96,19 +90,13 @@ impl Authenticator {
         )
         .map_err(|error| {
             self.metrics.refused_stream(error.reason());
-            let address = peer
-                .map(|peer| peer.address.to_string())
-                .unwrap_or_default();
+            let address = peer.map(|peer| peer.address.to_string()).unwrap_or_default();
             warn!(%address, %error, "caller refused");
             Status::unauthenticated(error.to_string())
         })
     }
 
-    fn identify(
-        &self,
-        certificate: Option<&SpiffeId>,
-        authorization: Option<&str>,
-    ) -> Result<SpiffeId, CallerError> {
+    fn identify(&self, certificate: Option<&SpiffeId>, authorization: Option<&str>) -> Result<SpiffeId, CallerError> {
         let token = authorization
             .map(|text| {
                 let (scheme, token) = text.split_once(' ').ok_or(CallerError::Scheme)?;
@@ -129,10 +117,9 @@ impl Authenticator {
             (Some(certificate), None) => Ok(certificate.clone()),
             (None, Some(token)) => Ok(token),
             (Some(certificate), Some(token)) if *certificate == token => Ok(token),
-            (Some(certificate), Some(token)) => Err(CallerError::Contradiction {
-                certificate: certificate.clone(),
-                token,
-            }),
+            (Some(certificate), Some(token)) => {
+                Err(CallerError::Contradiction { certificate: certificate.clone(), token })
+            }
         }
     }
 }
@@ -147,20 +134,13 @@ mod tests {
     fn certificate_or_token_or_both_alike() {
         let domain: TrustDomain = "cluster.local".parse().unwrap();
         let key = JoinKey::random();
-        let bearer = |account: &str| {
-            format!(
-                "Bearer {}",
-                key.mint("shop", account, Duration::from_secs(60)).unwrap()
-            )
-        };
+        let bearer = |account: &str| format!("Bearer {}", key.mint("shop", account, Duration::from_secs(60)).unwrap());
         let id = |account: &str| SpiffeId::new(&domain, "shop", account).unwrap();
         let foreign: SpiffeId = "spiffe://other/ns/shop/sa/a".parse().unwrap();
         let (a, b) = (bearer("a"), bearer("b"));
         let authenticator = Authenticator::new(domain.clone(), key, Arc::new(Metrics::new()));
         let identify = |certificate: Option<&SpiffeId>, text: Option<&str>| {
-            authenticator
-                .identify(certificate, text)
-                .map_err(|error| error.reason())
+            authenticator.identify(certificate, text).map_err(|error| error.reason())
         };
         assert_eq!(identify(Some(&id("a")), None), Ok(id("a")));
         assert_eq!(identify(None, Some(&a)), Ok(id("a")));
@@ -169,9 +149,6 @@ mod tests {
         assert_eq!(identify(None, None), Err("no_credentials"));
         assert_eq!(identify(None, Some("Basic x")), Err("bad_scheme"));
         assert_eq!(identify(Some(&foreign), None), Err("other_trust_domain"));
-        assert_eq!(
-            identify(Some(&id("a")), Some("Bearer x")),
-            Err("malformed_token")
-        );
+        assert_eq!(identify(Some(&id("a")), Some("Bearer x")), Err("malformed_token"));
     }
 }

@@ -59,9 +59,7 @@ impl fmt::Display for Report {
 pub fn check(dir: &Path) -> Result<Report, DirectoryError> {
     let (_, update) = Directory::open(dir)?;
     let (_, problems) = compile(&update, None);
-    let (errors, warnings) = problems
-        .into_iter()
-        .partition(|problem| problem.severity == Severity::Error);
+    let (errors, warnings) = problems.into_iter().partition(|problem| problem.severity == Severity::Error);
     let workloads = update
         .objects
         .values()
@@ -70,10 +68,5 @@ pub fn check(dir: &Path) -> Result<Report, DirectoryError> {
             _ => None,
         })
         .collect();
-    Ok(Report {
-        accepted: update.objects.len(),
-        errors,
-        warnings,
-        workloads,
-    })
+    Ok(Report { accepted: update.objects.len(), errors, warnings, workloads })
 }

@@ -70,9 +70,7 @@ impl Metrics {
 
     /// A connection ended its handshake in this way.
     pub fn connection(&self, outcome: &'static str) {
-        self.connections
-            .get_or_create(&[("outcome", outcome)])
-            .inc();
+        self.connections.get_or_create(&[("outcome", outcome)]).inc();
     }
 
     /// Connections that are served now.
@@ -89,9 +87,7 @@ impl Metrics {
     pub fn response(&self, kind: Kind, resources: usize) {
         let label = [("kind", kind.name())];
         self.responses.get_or_create(&label).inc();
-        self.resources
-            .get_or_create(&label)
-            .inc_by(u64::try_from(resources).unwrap_or(u64::MAX));
+        self.resources.get_or_create(&label).inc_by(u64::try_from(resources).unwrap_or(u64::MAX));
     }
 
     /// A response was accepted.
@@ -106,9 +102,7 @@ impl Metrics {
 
     /// A stream or call was refused.
     pub fn refused_stream(&self, reason: &'static str) {
-        self.refused_streams
-            .get_or_create(&[("reason", reason)])
-            .inc();
+        self.refused_streams.get_or_create(&[("reason", reason)]).inc();
     }
 
     /// A node asked for another's inbound configuration.
@@ -123,68 +117,32 @@ impl Metrics {
 
     /// A certificate was refused.
     pub fn refused_certificate(&self, reason: &'static str) {
-        self.refused_certificates
-            .get_or_create(&[("reason", reason)])
-            .inc();
+        self.refused_certificates.get_or_create(&[("reason", reason)]).inc();
     }
 
     /// A new configuration is in force.
     pub fn configuration(&self, accepted: usize, rejected: usize) {
         self.updates.inc();
-        self.objects
-            .set(i64::try_from(accepted).unwrap_or(i64::MAX));
-        self.rejected_objects
-            .set(i64::try_from(rejected).unwrap_or(i64::MAX));
+        self.objects.set(i64::try_from(accepted).unwrap_or(i64::MAX));
+        self.rejected_objects.set(i64::try_from(rejected).unwrap_or(i64::MAX));
     }
 
     fn register(&mut self) {
         let registry = &mut self.registry;
-        registry.register(
-            "connections",
-            "Connections by outcome of their handshake",
-            self.connections.clone(),
-        );
-        registry.register(
-            "open_connections",
-            "Connections that are served now",
-            self.open_connections.clone(),
-        );
+        registry.register("connections", "Connections by outcome of their handshake", self.connections.clone());
+        registry.register("open_connections", "Connections that are served now", self.open_connections.clone());
         registry.register("xds_streams", "Open xDS streams", self.streams.clone());
-        registry.register(
-            "xds_responses",
-            "xDS responses sent",
-            self.responses.clone(),
-        );
-        registry.register(
-            "xds_resources",
-            "xDS resources sent",
-            self.resources.clone(),
-        );
-        registry.register(
-            "xds_acks",
-            "xDS responses that clients accepted",
-            self.acks.clone(),
-        );
-        registry.register(
-            "xds_nacks",
-            "xDS responses that clients refused",
-            self.nacks.clone(),
-        );
-        registry.register(
-            "refused_calls",
-            "Streams and calls refused, by reason",
-            self.refused_streams.clone(),
-        );
+        registry.register("xds_responses", "xDS responses sent", self.responses.clone());
+        registry.register("xds_resources", "xDS resources sent", self.resources.clone());
+        registry.register("xds_acks", "xDS responses that clients accepted", self.acks.clone());
+        registry.register("xds_nacks", "xDS responses that clients refused", self.nacks.clone());
+        registry.register("refused_calls", "Streams and calls refused, by reason", self.refused_streams.clone());
         registry.register(
             "xds_refused_resources",
             "Requests for another workload's inbound configuration",
             self.refused_resources.clone(),
         );
-        registry.register(
-            "certificates",
-            "Certificates signed",
-            self.certificates.clone(),
-        );
+        registry.register("certificates", "Certificates signed", self.certificates.clone());
         registry.register(
             "refused_certificates",
             "Certificate requests refused, by reason",
@@ -196,11 +154,7 @@ impl Metrics {
             "Objects whose newest version is refused",
             self.rejected_objects.clone(),
         );
-        registry.register(
-            "config_updates",
-            "Configurations put in force",
-            self.updates.clone(),
-        );
+        registry.register("config_updates", "Configurations put in force", self.updates.clone());
     }
 }
 
@@ -219,10 +173,7 @@ mod tests {
         let metrics = Metrics::new();
         metrics.nack(Kind::Route);
         let text = metrics.text();
-        assert!(
-            text.contains("pillion_control_plane_xds_nacks_total{kind=\"route\"} 1"),
-            "{text}"
-        );
+        assert!(text.contains("pillion_control_plane_xds_nacks_total{kind=\"route\"} 1"), "{text}");
         assert!(text.ends_with("# EOF\n"));
     }
 }

@@ -41,9 +41,7 @@ pub struct DurationError(String);
 fn duration(text: &str) -> Result<Duration, DurationError> {
     let fail = || DurationError(text.to_owned());
     let digits = text.find(|character: char| !character.is_ascii_digit());
-    let (number, unit) = text
-        .split_at_checked(digits.unwrap_or(text.len()))
-        .ok_or_else(fail)?;
+    let (number, unit) = text.split_at_checked(digits.unwrap_or(text.len())).ok_or_else(fail)?;
     let number: u64 = number.parse().map_err(|_| fail())?;
     let millis = match unit {
         "ms" => 1,
@@ -53,10 +51,7 @@ fn duration(text: &str) -> Result<Duration, DurationError> {
         "d" => 86_400_000,
         _ => return Err(fail()),
     };
-    let millis = number
-        .checked_mul(millis)
-        .filter(|millis| *millis > 0)
-        .ok_or_else(fail)?;
+    let millis = number.checked_mul(millis).filter(|millis| *millis > 0).ok_or_else(fail)?;
     Ok(Duration::from_millis(millis))
 }
 

@@ -17,10 +17,7 @@ impl Shutdown {
     #[must_use]
     pub fn new() -> Self {
         let (sender, state) = watch::channel(false);
-        Self {
-            state,
-            sender: Arc::new(sender),
-        }
+        Self { state, sender: Arc::new(sender) }
     }
 
     /// Asks everything to stop.

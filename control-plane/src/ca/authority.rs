@@ -59,9 +59,7 @@ pub enum AuthorityError {
         reason: String,
     },
     /// A file of a pair is missing.
-    #[error(
-        "{0} is missing but files that belong to it are there: restore it, or remove them all to start a new mesh"
-    )]
+    #[error("{0} is missing but files that belong to it are there: restore it, or remove them all to start a new mesh")]
     Missing(&'static str),
     /// Making a certificate failed.
     #[error("making {file}: {source}")]
@@ -79,10 +77,7 @@ impl Authority {
     /// # Errors
     ///
     /// When files cannot be read or written, do not belong together or have expired.
-    pub fn load_or_make(
-        state_dir: &Path,
-        trust_domain: &TrustDomain,
-    ) -> Result<Self, AuthorityError> {
+    pub fn load_or_make(state_dir: &Path, trust_domain: &TrustDomain) -> Result<Self, AuthorityError> {
         let store = Store { dir: state_dir };
         files::ensure_dir(state_dir).map_err(|source| store.error("the folder", source))?;
         if store.text(INTERMEDIATE_PEM, files::PUBLIC)?.is_none() {
@@ -129,12 +124,8 @@ impl Store<'_> {
         if self.text(INTERMEDIATE_KEY, files::SECRET)?.is_some() {
             return Err(AuthorityError::Missing(INTERMEDIATE_PEM));
         }
-        let fail = |source| AuthorityError::Making {
-            file: INTERMEDIATE_PEM,
-            source,
-        };
-        let issuer = Issuer::from_ca_cert_der(&self.certificate(ROOT_PEM)?, self.key(ROOT_KEY)?)
-            .map_err(fail)?;
+        let fail = |source| AuthorityError::Making { file: INTERMEDIATE_PEM, source };
+        let issuer = Issuer::from_ca_cert_der(&self.certificate(ROOT_PEM)?, self.key(ROOT_KEY)?).map_err(fail)?;
         let key = KeyPair::generate().map_err(fail)?;
         let certificate = authority_params(
             &format!("Pillion intermediate of {trust_domain}"),
@@ -151,10 +142,7 @@ impl Store<'_> {
     }
 
     fn make_root(&self, trust_domain: &TrustDomain) -> Result<(), AuthorityError> {
-        let fail = |source| AuthorityError::Making {
-            file: ROOT_PEM,
-            source,
-        };
+        let fail = |source| AuthorityError::Making { file: ROOT_PEM, source };
         let key = KeyPair::generate_for(&PKCS_ECDSA_P384_SHA384).map_err(fail)?;
         let certificate = authority_params(
             &format!("Pillion root of {trust_domain}"),
@@ -174,17 +162,9 @@ impl Store<'_> {
         let intermediate = self.certificate(INTERMEDIATE_PEM)?;
         let key = self.key(INTERMEDIATE_KEY)?;
         let not_after = check_intermediate(&intermediate, &root, &key)?;
-        let issuer = Issuer::from_ca_cert_der(&intermediate, key).map_err(|error| {
-            AuthorityError::Content {
-                file: INTERMEDIATE_PEM,
-                reason: error.to_string(),
-            }
-        })?;
-        Ok(Authority {
-            signer: Arc::new(Signer::new(issuer, not_after)),
-            root,
-            intermediate,
-        })
+        let issuer = Issuer::from_ca_cert_der(&intermediate, key)
+            .map_err(|error| AuthorityError::Content { file: INTERMEDIATE_PEM, reason: error.to_string() })?;
+        Ok(Authority { signer: Arc::new(Signer::new(issuer, not_after)), root, intermediate })
     }
 
     fn certificate(&self, file: &'static str) -> Result<CertificateDer<'static>, AuthorityError> {
@@ -192,57 +172,35 @@ impl Store<'_> {
         all.next().ok_or(AuthorityError::Missing(file))
     }
 
-    fn certificates(
-        &self,
-        file: &'static str,
-    ) -> Result<Vec<CertificateDer<'static>>, AuthorityError> {
-        let text = self
-            .text(file, files::PUBLIC)?
-            .ok_or(AuthorityError::Missing(file))?;
+    fn certificates(&self, file: &'static str) -> Result<Vec<CertificateDer<'static>>, AuthorityError> {
+        let text = self.text(file, files::PUBLIC)?.ok_or(AuthorityError::Missing(file))?;
         let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text.as_bytes()).collect();
         match found {
             Ok(found) if !found.is_empty() => Ok(found),
-            _ => Err(AuthorityError::Content {
-                file,
-                reason: "no PEM block CERTIFICATE".to_owned(),
-            }),
+            _ => Err(AuthorityError::Content { file, reason: "no PEM block CERTIFICATE".to_owned() }),
         }
     }
 
     fn key(&self, file: &'static str) -> Result<KeyPair, AuthorityError> {
-        let text = self
-            .text(file, files::SECRET)?
-            .ok_or(AuthorityError::Missing(file))?;
-        KeyPair::from_pem(&text).map_err(|error| AuthorityError::Content {
-            file,
-            reason: error.to_string(),
-        })
+        let text = self.text(file, files::SECRET)?.ok_or(AuthorityError::Missing(file))?;
+        KeyPair::from_pem(&text).map_err(|error| AuthorityError::Content { file, reason: error.to_string() })
     }
 
     fn text(&self, file: &'static str, mode: u32) -> Result<Option<String>, AuthorityError> {
-        let content =
-            files::read(&self.dir.join(file), mode).map_err(|source| self.error(file, source))?;
+        let content = files::read(&self.dir.join(file), mode).map_err(|source| self.error(file, source))?;
         content
             .map(|bytes| {
-                String::from_utf8(bytes).map_err(|_| AuthorityError::Content {
-                    file,
-                    reason: "not text".to_owned(),
-                })
+                String::from_utf8(bytes).map_err(|_| AuthorityError::Content { file, reason: "not text".to_owned() })
             })
             .transpose()
     }
 
     fn write(&self, file: &'static str, mode: u32, text: &str) -> Result<(), AuthorityError> {
-        files::write(&self.dir.join(file), mode, text.as_bytes())
-            .map_err(|source| self.error(file, source))
+        files::write(&self.dir.join(file), mode, text.as_bytes()).map_err(|source| self.error(file, source))
     }
 
     fn error(&self, file: &'static str, source: io::Error) -> AuthorityError {
-        AuthorityError::File {
-            file,
-            dir: self.dir.display().to_string(),
-            source,
-        }
+        AuthorityError::File { file, dir: self.dir.display().to_string(), source }
     }
 }
 
@@ -253,12 +211,8 @@ fn check_intermediate(
     roots: &[CertificateDer<'_>],
     key: &KeyPair,
 ) -> Result<OffsetDateTime, AuthorityError> {
-    let bad = |reason: &str| AuthorityError::Content {
-        file: INTERMEDIATE_PEM,
-        reason: reason.to_owned(),
-    };
-    let (_, certificate) =
-        X509Certificate::from_der(der).map_err(|_| bad("not an X.509 certificate"))?;
+    let bad = |reason: &str| AuthorityError::Content { file: INTERMEDIATE_PEM, reason: reason.to_owned() };
+    let (_, certificate) = X509Certificate::from_der(der).map_err(|_| bad("not an X.509 certificate"))?;
     if !certificate.is_ca() {
         return Err(bad("not the certificate of an authority"));
     }
@@ -266,11 +220,8 @@ fn check_intermediate(
         return Err(bad("intermediate.key is not its key"));
     }
     let signed = roots.iter().any(|root| {
-        X509Certificate::from_der(root).is_ok_and(|(_, root)| {
-            certificate
-                .verify_signature(Some(root.public_key()))
-                .is_ok()
-        })
+        X509Certificate::from_der(root)
+            .is_ok_and(|(_, root)| certificate.verify_signature(Some(root.public_key())).is_ok())
     });
     if !signed {
         return Err(bad("not signed by the root in root.pem"));
@@ -282,10 +233,7 @@ fn check_intermediate(
     }
     if left < SOON {
         let days = left.whole_seconds().unsigned_abs() / DAY.as_secs();
-        warn!(
-            days,
-            "the intermediate certificate ends soon: make a new one with `pillion certs`"
-        );
+        warn!(days, "the intermediate certificate ends soon: make a new one with `pillion certs`");
     }
     Ok(not_after)
 }

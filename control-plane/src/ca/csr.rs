@@ -29,9 +29,7 @@ pub enum CsrError {
     #[error("it is not one PEM block CERTIFICATE REQUEST with a PKCS #10 request in it")]
     Malformed,
     /// Its key is of a kind, or a length, that is not allowed.
-    #[error(
-        "its key is not one of P-256, P-384, Ed25519 and RSA of {MIN_RSA_BITS} to {MAX_RSA_BITS} bits"
-    )]
+    #[error("its key is not one of P-256, P-384, Ed25519 and RSA of {MIN_RSA_BITS} to {MAX_RSA_BITS} bits")]
     Key,
     /// It was not signed with its own key.
     #[error("its signature is not by its own key")]
@@ -79,23 +77,16 @@ pub fn public_key(pem: &str, caller: &SpiffeId) -> Result<SubjectPublicKeyInfo, 
     if pem.len() > MAX_CSR_BYTES {
         return Err(CsrError::Oversize);
     }
-    let (block, _) =
-        Pem::read(std::io::Cursor::new(pem.as_bytes())).map_err(|_| CsrError::Malformed)?;
-    if !matches!(
-        block.label.as_str(),
-        "CERTIFICATE REQUEST" | "NEW CERTIFICATE REQUEST"
-    ) {
+    let (block, _) = Pem::read(std::io::Cursor::new(pem.as_bytes())).map_err(|_| CsrError::Malformed)?;
+    if !matches!(block.label.as_str(), "CERTIFICATE REQUEST" | "NEW CERTIFICATE REQUEST") {
         return Err(CsrError::Malformed);
     }
-    let (rest, request) =
-        X509CertificationRequest::from_der(&block.contents).map_err(|_| CsrError::Malformed)?;
+    let (rest, request) = X509CertificationRequest::from_der(&block.contents).map_err(|_| CsrError::Malformed)?;
     if !rest.is_empty() {
         return Err(CsrError::Malformed);
     }
     let key = strong_key(&request)?;
-    request
-        .verify_signature()
-        .map_err(|_| CsrError::Signature)?;
+    request.verify_signature().map_err(|_| CsrError::Signature)?;
     check_extensions(&request, caller)?;
     Ok(key)
 }
@@ -112,32 +103,21 @@ fn strong_key(request: &X509CertificationRequest<'_>) -> Result<SubjectPublicKey
     }
     let key = SubjectPublicKeyInfo::from_der(info.raw).map_err(|_| CsrError::Key)?;
     let algorithm = rcgen::PublicKeyData::algorithm(&key);
-    let allowed = [
-        &rcgen::PKCS_ECDSA_P256_SHA256,
-        &rcgen::PKCS_ECDSA_P384_SHA384,
-        &rcgen::PKCS_ED25519,
-        &rcgen::PKCS_RSA_SHA256,
-    ];
+    let allowed =
+        [&rcgen::PKCS_ECDSA_P256_SHA256, &rcgen::PKCS_ECDSA_P384_SHA384, &rcgen::PKCS_ED25519, &rcgen::PKCS_RSA_SHA256];
     if !allowed.contains(&algorithm) {
         return Err(CsrError::Key);
     }
     Ok(key)
 }
 
-fn check_extensions(
-    request: &X509CertificationRequest<'_>,
-    caller: &SpiffeId,
-) -> Result<(), CsrError> {
+fn check_extensions(request: &X509CertificationRequest<'_>, caller: &SpiffeId) -> Result<(), CsrError> {
     use x509_parser::cri_attributes::ParsedCriAttribute;
     for attribute in request.certification_request_info.iter_attributes() {
         match attribute.parsed_attribute() {
             ParsedCriAttribute::ExtensionRequest(requested) => {
                 for extension in &requested.extensions {
-                    check_extension(
-                        &extension.oid.to_id_string(),
-                        extension.parsed_extension(),
-                        caller,
-                    )?;
+                    check_extension(&extension.oid.to_id_string(), extension.parsed_extension(), caller)?;
                 }
             }
             _ => return Err(CsrError::Extension(attribute.oid.to_id_string())),
@@ -146,27 +126,17 @@ fn check_extensions(
     Ok(())
 }
 
-fn check_extension(
-    oid: &str,
-    extension: &ParsedExtension<'_>,
-    caller: &SpiffeId,
-) -> Result<(), CsrError> {
+fn check_extension(oid: &str, extension: &ParsedExtension<'_>, caller: &SpiffeId) -> Result<(), CsrError> {
     match extension {
-        ParsedExtension::BasicConstraints(constraints) if constraints.ca => {
-            Err(CsrError::Authority)
-        }
+        ParsedExtension::BasicConstraints(constraints) if constraints.ca => Err(CsrError::Authority),
         ParsedExtension::SubjectAlternativeName(names) => {
             let own = caller.to_string();
             match names.general_names.as_slice() {
                 [GeneralName::URI(uri)] if *uri == own => Ok(()),
                 [] => Err(CsrError::Name("(empty)".to_owned())),
                 several => {
-                    let other = several
-                        .iter()
-                        .find(|name| !matches!(name, GeneralName::URI(uri) if *uri == own));
-                    Err(CsrError::Name(
-                        other.map_or_else(|| format!("{own}, several times"), printable),
-                    ))
+                    let other = several.iter().find(|name| !matches!(name, GeneralName::URI(uri) if *uri == own));
+                    Err(CsrError::Name(other.map_or_else(|| format!("{own}, several times"), printable)))
                 }
             }
         }
@@ -177,10 +147,7 @@ fn check_extension(
 /// The name for a message: short, on one line.
 fn printable(name: &GeneralName<'_>) -> String {
     let text = name.to_string();
-    text.chars()
-        .filter(|character| !character.is_control())
-        .take(200)
-        .collect()
+    text.chars().filter(|character| !character.is_control()).take(200).collect()
 }
 
 #[cfg(test)]

@@ -16,10 +16,7 @@ pub(super) const PUBLIC: u32 = 0o644;
 
 /// Makes the folder, for its owner only.
 pub(super) fn ensure_dir(dir: &Path) -> io::Result<()> {
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(dir)
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)
 }
 
 /// The content of `path`, or `None` when there is no such file. A secret that
@@ -47,11 +44,7 @@ pub(super) fn write(path: &Path, mode: u32, content: &[u8]) -> io::Result<()> {
     let temporary = path.with_file_name(name);
     // Left by a process of the same number that died while writing.
     let _ = fs::remove_file(&temporary);
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(mode)
-        .open(&temporary)?;
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary)?;
     file.write_all(content)?;
     file.sync_all()?;
     drop(file);

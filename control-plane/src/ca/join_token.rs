@@ -97,12 +97,7 @@ struct Claims {
 /// # Errors
 ///
 /// When the key cannot be read or written, or the account is no account.
-pub fn mint(
-    state_dir: &Path,
-    namespace: &str,
-    service_account: &str,
-    ttl: Duration,
-) -> Result<String, MintError> {
+pub fn mint(state_dir: &Path, namespace: &str, service_account: &str, ttl: Duration) -> Result<String, MintError> {
     JoinKey::load(state_dir)?.mint(namespace, service_account, ttl)
 }
 
@@ -113,10 +108,7 @@ impl JoinKey {
     ///
     /// When it cannot be read or written, or is not of the right length.
     pub fn load(state_dir: &Path) -> Result<Self, MintError> {
-        let fail = |source| MintError::Key {
-            dir: state_dir.display().to_string(),
-            source,
-        };
+        let fail = |source| MintError::Key { dir: state_dir.display().to_string(), source };
         files::ensure_dir(state_dir).map_err(fail)?;
         let path = state_dir.join(KEY_FILE);
         if let Some(secret) = files::read(&path, files::SECRET).map_err(fail)? {
@@ -144,12 +136,7 @@ impl JoinKey {
     /// # Errors
     ///
     /// When the account is no account.
-    pub fn mint(
-        &self,
-        namespace: &str,
-        service_account: &str,
-        ttl: Duration,
-    ) -> Result<String, MintError> {
+    pub fn mint(&self, namespace: &str, service_account: &str, ttl: Duration) -> Result<String, MintError> {
         use pillion_wire::label::{is_label, is_subdomain};
         if !is_label(namespace) || !is_subdomain(service_account) {
             return Err(MintError::Account {
@@ -179,11 +166,7 @@ impl JoinKey {
         }
         let (signed, mac) = token.rsplit_once('.').ok_or(TokenError::Malformed)?;
         let claims = signed.strip_prefix(PREFIX).ok_or(TokenError::Malformed)?;
-        let decode = |text| {
-            URL_SAFE_NO_PAD
-                .decode(text)
-                .map_err(|_| TokenError::Malformed)
-        };
+        let decode = |text| URL_SAFE_NO_PAD.decode(text).map_err(|_| TokenError::Malformed);
         let (claims, mac) = (decode(claims)?, decode(mac)?);
         hmac::verify(&self.0, signed.as_bytes(), &mac).map_err(|_| TokenError::Forged)?;
         let claims: Claims = serde_json::from_slice(&claims).map_err(|_| TokenError::Malformed)?;
@@ -204,9 +187,7 @@ fn random_secret() -> [u8; KEY_BYTES] {
 }
 
 fn now() -> Duration {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default()
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -226,10 +207,7 @@ mod tests {
         let key = JoinKey::random();
         let token = key.mint("shop", "orders", MINUTE).unwrap();
         let identity = key.verify(&token, &domain()).unwrap();
-        assert_eq!(
-            identity.to_string(),
-            "spiffe://cluster.local/ns/shop/sa/orders"
-        );
+        assert_eq!(identity.to_string(), "spiffe://cluster.local/ns/shop/sa/orders");
     }
 
     #[test]
@@ -242,10 +220,7 @@ mod tests {
         let token = key.mint("shop", "orders", MINUTE).unwrap();
         let mac = token.rsplit_once('.').unwrap().1;
         let claims = serde_json::json!({"ns": "shop", "sa": "payment", "exp": u64::MAX});
-        let altered = format!(
-            "{PREFIX}{}.{mac}",
-            URL_SAFE_NO_PAD.encode(claims.to_string())
-        );
+        let altered = format!("{PREFIX}{}.{mac}", URL_SAFE_NO_PAD.encode(claims.to_string()));
         assert_eq!(key.verify(&altered, &domain()), Err(TokenError::Forged));
     }
 
@@ -255,12 +230,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let state = dir.path().join("state");
         let token = mint(&state, "shop", "orders", MINUTE).unwrap();
-        assert!(
-            JoinKey::load(&state)
-                .unwrap()
-                .verify(&token, &domain())
-                .is_ok()
-        );
+        assert!(JoinKey::load(&state).unwrap().verify(&token, &domain()).is_ok());
         let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode(&state.join(KEY_FILE)), 0o600);
         assert_eq!(mode(&state), 0o700);

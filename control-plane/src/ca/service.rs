@@ -52,23 +52,16 @@ impl IstioCertificateService for Certificates {
             refusal(&error)
         })?;
         let lifetime = self.lifetime(request.validity_duration);
-        let leaf = self
-            .authority
-            .signer()
-            .sign(&caller, &key, lifetime, &ServerNames::default())
-            .map_err(|error| {
-                self.metrics.refused_certificate("signing_failed");
-                error!(%caller, %error, "cannot sign");
-                Status::internal("the certificate could not be signed")
-            })?;
+        let leaf = self.authority.signer().sign(&caller, &key, lifetime, &ServerNames::default()).map_err(|error| {
+            self.metrics.refused_certificate("signing_failed");
+            error!(%caller, %error, "cannot sign");
+            Status::internal("the certificate could not be signed")
+        })?;
         self.metrics.certificate();
         info!(%caller, lifetime_seconds = lifetime.as_secs(), "certificate signed");
         // The last entry is the trust bundle, which may hold several roots.
-        let cert_chain = vec![
-            pem(&leaf),
-            pem(self.authority.intermediate()),
-            self.authority.roots().iter().map(pem).collect(),
-        ];
+        let cert_chain =
+            vec![pem(&leaf), pem(self.authority.intermediate()), self.authority.roots().iter().map(pem).collect()];
         Ok(Response::new(CreateCertificateResponse { cert_chain }))
     }
 }
@@ -83,20 +76,14 @@ impl Certificates {
     fn lifetime(&self, requested_seconds: i64) -> Duration {
         match u64::try_from(requested_seconds) {
             Ok(0) | Err(_) => self.max_lifetime,
-            Ok(seconds) => Duration::from_secs(seconds)
-                .min(self.max_lifetime)
-                .max(MIN_LIFETIME),
+            Ok(seconds) => Duration::from_secs(seconds).min(self.max_lifetime).max(MIN_LIFETIME),
         }
     }
 }
 
 fn refusal(error: &CsrError) -> Status {
     let text = format!("certificate request refused: {error}");
-    if error.is_forbidden() {
-        Status::permission_denied(text)
-    } else {
-        Status::invalid_argument(text)
-    }
+    if error.is_forbidden() { Status::permission_denied(text) } else { Status::invalid_argument(text) }
 }
 
 /// RFC 7468.

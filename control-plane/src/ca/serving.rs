@@ -61,28 +61,16 @@ impl Serving {
         address: IpAddr,
         provider: Arc<CryptoProvider>,
     ) -> Result<Self, ServingError> {
-        let mut addresses = vec![
-            IpAddr::from([127, 0, 0, 1]),
-            IpAddr::from(std::net::Ipv6Addr::LOCALHOST),
-        ];
+        let mut addresses = vec![IpAddr::from([127, 0, 0, 1]), IpAddr::from(std::net::Ipv6Addr::LOCALHOST)];
         if !address.is_unspecified() && !addresses.contains(&address) {
             addresses.push(address);
         }
         let names = ServerNames {
-            dns: vec![
-                "localhost".to_owned(),
-                "pillion-control-plane.pillion-system.svc".to_owned(),
-            ],
+            dns: vec!["localhost".to_owned(), "pillion-control-plane.pillion-system.svc".to_owned()],
             addresses,
         };
         let first = issue(&authority, &trust_domain, &names, &provider)?;
-        Ok(Self {
-            current: ArcSwap::from_pointee(first),
-            authority,
-            trust_domain,
-            names,
-            provider,
-        })
+        Ok(Self { current: ArcSwap::from_pointee(first), authority, trust_domain, names, provider })
     }
 
     /// Renews for ever, until asked to stop.
@@ -93,12 +81,7 @@ impl Serving {
                 () = tokio::time::sleep(wait) => {}
                 () = shutdown.requested() => return,
             }
-            wait = match issue(
-                &self.authority,
-                &self.trust_domain,
-                &self.names,
-                &self.provider,
-            ) {
+            wait = match issue(&self.authority, &self.trust_domain, &self.names, &self.provider) {
                 Ok(key) => {
                     self.current.store(Arc::new(key));
                     info!("renewed the control plane's own certificate");
@@ -130,8 +113,5 @@ fn issue(
     let leaf = authority.signer().sign(&identity, &key, LIFETIME, names)?;
     let der = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
     let signing = provider.key_provider.load_private_key(der)?;
-    Ok(CertifiedKey::new(
-        vec![leaf, authority.intermediate().clone()],
-        signing,
-    ))
+    Ok(CertifiedKey::new(vec![leaf, authority.intermediate().clone()], signing))
 }

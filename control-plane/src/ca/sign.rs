@@ -4,8 +4,8 @@ use std::{net::IpAddr, time::Duration};
 
 use pillion_wire::spiffe::SpiffeId;
 use rcgen::{
-    CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, PublicKeyData, SanType, SerialNumber,
+    CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    PublicKeyData, SanType, SerialNumber,
 };
 use rustls_pki_types::CertificateDer;
 use time::OffsetDateTime;
@@ -21,10 +21,7 @@ pub struct Signer {
 
 impl std::fmt::Debug for Signer {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter
-            .debug_struct("Signer")
-            .field("not_after", &self.not_after)
-            .finish_non_exhaustive()
+        formatter.debug_struct("Signer").field("not_after", &self.not_after).finish_non_exhaustive()
     }
 }
 
@@ -81,15 +78,10 @@ impl Signer {
         params.distinguished_name = DistinguishedName::new();
         params.is_ca = IsCa::ExplicitNoCa;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages = vec![
-            ExtendedKeyUsagePurpose::ServerAuth,
-            ExtendedKeyUsagePurpose::ClientAuth,
-        ];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         params.use_authority_key_identifier_extension = true;
         params.subject_alt_names = alternative_names(identity, names)?;
-        let certificate = params
-            .signed_by(key, &self.issuer)
-            .map_err(SignError::Signing)?;
+        let certificate = params.signed_by(key, &self.issuer).map_err(SignError::Signing)?;
         Ok(certificate.der().clone())
     }
 }
@@ -106,29 +98,17 @@ fn alternative_names(identity: &SpiffeId, names: &ServerNames) -> Result<Vec<San
 }
 
 /// Parameters of an authority's certificate.
-pub(super) fn authority_params(
-    common_name: &str,
-    lifetime: Duration,
-    is_ca: IsCa,
-) -> CertificateParams {
+pub(super) fn authority_params(common_name: &str, lifetime: Duration, is_ca: IsCa) -> CertificateParams {
     let now = OffsetDateTime::now_utc();
     let mut params = CertificateParams::default();
     params.not_before = now - BACKDATED;
     params.not_after = now + lifetime;
     params.serial_number = Some(random_serial());
     params.distinguished_name = DistinguishedName::new();
-    params
-        .distinguished_name
-        .push(DnType::CommonName, common_name);
-    params
-        .distinguished_name
-        .push(DnType::OrganizationName, "Pillion");
+    params.distinguished_name.push(DnType::CommonName, common_name);
+    params.distinguished_name.push(DnType::OrganizationName, "Pillion");
     params.is_ca = is_ca;
-    params.key_usages = vec![
-        KeyUsagePurpose::KeyCertSign,
-        KeyUsagePurpose::CrlSign,
-        KeyUsagePurpose::DigitalSignature,
-    ];
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
     params.use_authority_key_identifier_extension = true;
     params
 }

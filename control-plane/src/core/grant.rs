@@ -19,13 +19,7 @@ impl Grant {
     #[must_use]
     pub fn permits(&self, kind: RouteKind, namespace: &str, service: &Name) -> bool {
         self.name.namespace == service.namespace
-            && self
-                .from
-                .iter()
-                .any(|(from, from_namespace)| *from == kind && from_namespace == namespace)
-            && self
-                .to
-                .iter()
-                .any(|to| to.as_ref().is_none_or(|name| *name == service.name))
+            && self.from.iter().any(|(from, from_namespace)| *from == kind && from_namespace == namespace)
+            && self.to.iter().any(|to| to.as_ref().is_none_or(|name| *name == service.name))
     }
 }

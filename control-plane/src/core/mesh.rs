@@ -166,10 +166,8 @@ impl Mesh {
                 ports: inbound_ports(workload, spoken),
             };
             let kept = previous.and_then(|mesh| mesh.workloads.get(&view.name));
-            self.by_mesh_address
-                .insert(mesh_address, workload.name.clone());
-            self.workloads
-                .insert(workload.name.clone(), keep_equal(view, kept));
+            self.by_mesh_address.insert(mesh_address, workload.name.clone());
+            self.workloads.insert(workload.name.clone(), keep_equal(view, kept));
         }
     }
 }
@@ -181,10 +179,7 @@ fn keep_equal<T: PartialEq>(new: T, old: Option<&Arc<T>>) -> Arc<T> {
     }
 }
 
-pub(super) fn service_port(
-    service: &Service,
-    port: &Port,
-) -> Result<ServicePort, pillion_wire::name::NameError> {
+pub(super) fn service_port(service: &Service, port: &Port) -> Result<ServicePort, pillion_wire::name::NameError> {
     ServicePort::new(&service.name.name, &service.name.namespace, port.port)
 }
 
@@ -199,11 +194,7 @@ impl<'a> Directory<'a> {
         for workload in objects.workloads.values() {
             for (key, value) in &workload.labels {
                 by_label
-                    .entry((
-                        workload.name.namespace.as_str(),
-                        key.as_str(),
-                        value.as_str(),
-                    ))
+                    .entry((workload.name.namespace.as_str(), key.as_str(), value.as_str()))
                     .or_default()
                     .push(workload);
             }
@@ -218,17 +209,10 @@ impl<'a> Directory<'a> {
             .selector
             .iter()
             .map(|(key, value)| {
-                self.by_label
-                    .get(&(namespace, key.as_str(), value.as_str()))
-                    .map_or(&[][..], Vec::as_slice)
+                self.by_label.get(&(namespace, key.as_str(), value.as_str())).map_or(&[][..], Vec::as_slice)
             })
             .min_by_key(|candidates| candidates.len());
-        candidates
-            .unwrap_or_default()
-            .iter()
-            .filter(|workload| service.selects(&workload.labels))
-            .copied()
-            .collect()
+        candidates.unwrap_or_default().iter().filter(|workload| service.selects(&workload.labels)).copied().collect()
     }
 }
 
@@ -251,10 +235,8 @@ impl<'a> Draft<'a> {
         members: &[&'a Workload],
         findings: &mut Vec<Finding>,
     ) -> Self {
-        let found: Vec<_> = members
-            .iter()
-            .filter_map(|workload| Some((*workload, workload.port(&port.target)?)))
-            .collect();
+        let found: Vec<_> =
+            members.iter().filter_map(|workload| Some((*workload, workload.port(&port.target)?))).collect();
         if found.len() < members.len() {
             let target = match &port.target {
                 Target::Number(number) => number.to_string(),
@@ -272,12 +254,7 @@ impl<'a> Draft<'a> {
                 refused: false,
             });
         }
-        Self {
-            key,
-            port,
-            service,
-            members: found,
-        }
+        Self { key, port, service, members: found }
     }
 
     /// What the Service, or failing that its workloads, say is spoken here.
@@ -296,10 +273,8 @@ impl<'a> Draft<'a> {
             .as_deref()
             .and_then(Protocol::from_port_name)
             .or_else(|| {
-                let mut said = self
-                    .members
-                    .iter()
-                    .map(|(_, port)| port.name.as_deref().and_then(Protocol::from_port_name));
+                let mut said =
+                    self.members.iter().map(|(_, port)| port.name.as_deref().and_then(Protocol::from_port_name));
                 let first = said.next()??;
                 said.all(|other| other == Some(first)).then_some(first)
             })
@@ -334,14 +309,8 @@ impl<'a> Draft<'a> {
         endpoints.sort_unstable();
         endpoints.dedup_by(|a, b| a.address == b.address);
         PortView {
-            http: protocol
-                .carries_http()
-                .then(|| tables.http(self.service, self.port))
-                .flatten(),
-            tcp: protocol
-                .carries_tcp()
-                .then(|| tables.tcp(self.service, self.port))
-                .flatten(),
+            http: protocol.carries_http().then(|| tables.http(self.service, self.port)).flatten(),
+            tcp: protocol.carries_tcp().then(|| tables.tcp(self.service, self.port)).flatten(),
             key: self.key,
             protocol,
             endpoints,

@@ -44,9 +44,7 @@ fn split_host<'a>(host: &'a str, own_namespace: &'a str) -> Option<(&'a str, &'a
 /// Every host name that means `key`, whether qualified or seen from its own namespace.
 #[must_use]
 pub fn host_names(key: &ServicePort) -> [String; 4] {
-    let ServicePort {
-        service, namespace, ..
-    } = key;
+    let ServicePort { service, namespace, .. } = key;
     [
         service.clone(),
         format!("{service}.{namespace}"),

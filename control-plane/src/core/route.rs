@@ -141,12 +141,7 @@ impl Ranked<'_> {
     pub fn precedence(&self, other: &Self) -> Ordering {
         let key = |ranked: &Self| {
             let matched = ranked.matched;
-            (
-                path_rank(&matched.path),
-                matched.method.is_some(),
-                matched.headers.len(),
-                matched.query.len(),
-            )
+            (path_rank(&matched.path), matched.method.is_some(), matched.headers.len(), matched.query.len())
         };
         key(other)
             .cmp(&key(self))
@@ -168,10 +163,7 @@ fn path_rank(path: &PathMatch) -> (u8, usize) {
 
 /// Routes that know their age come before those that do not.
 fn age(route: &Route) -> (bool, &str) {
-    (
-        route.created.is_none(),
-        route.created.as_deref().unwrap_or_default(),
-    )
+    (route.created.is_none(), route.created.as_deref().unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -179,19 +171,11 @@ mod tests {
     use super::*;
 
     fn matched(path: PathMatch) -> Match {
-        Match {
-            path,
-            method: None,
-            headers: Vec::new(),
-            query: Vec::new(),
-        }
+        Match { path, method: None, headers: Vec::new(), query: Vec::new() }
     }
 
     fn named(name: &str) -> NamedMatch {
-        NamedMatch {
-            name: name.to_owned(),
-            value: ValueMatch::Exact("x".to_owned()),
-        }
+        NamedMatch { name: name.to_owned(), value: ValueMatch::Exact("x".to_owned()) }
     }
 
     fn route(name: &str, created: Option<&str>, matches: Vec<Match>) -> Route {
@@ -200,13 +184,7 @@ mod tests {
             name: Name::new("shop", name),
             created: created.map(str::to_owned),
             parents: Vec::new(),
-            rules: matches
-                .into_iter()
-                .map(|matched| Rule {
-                    matches: vec![matched],
-                    backends: Vec::new(),
-                })
-                .collect(),
+            rules: matches.into_iter().map(|matched| Rule { matches: vec![matched], backends: Vec::new() }).collect(),
         }
     }
 
@@ -214,24 +192,13 @@ mod tests {
         let mut ranked: Vec<Ranked<'_>> = routes
             .iter()
             .flat_map(|route| {
-                route
-                    .rules
-                    .iter()
-                    .enumerate()
-                    .flat_map(move |(rule, body)| {
-                        body.matches.iter().map(move |matched| Ranked {
-                            route,
-                            rule,
-                            matched,
-                        })
-                    })
+                route.rules.iter().enumerate().flat_map(move |(rule, body)| {
+                    body.matches.iter().map(move |matched| Ranked { route, rule, matched })
+                })
             })
             .collect();
         ranked.sort_by(Ranked::precedence);
-        ranked
-            .iter()
-            .map(|ranked| format!("{}/{}", ranked.route.name.name, ranked.rule))
-            .collect()
+        ranked.iter().map(|ranked| format!("{}/{}", ranked.route.name.name, ranked.rule)).collect()
     }
 
     #[test]
@@ -253,22 +220,10 @@ mod tests {
     #[test]
     fn method_before_headers_before_query() {
         let base = matched(PathMatch::Prefix("/".into()));
-        let method = Match {
-            method: Some("GET".into()),
-            ..base.clone()
-        };
-        let headers = Match {
-            headers: vec![named("a"), named("b")],
-            ..base.clone()
-        };
-        let header = Match {
-            headers: vec![named("a")],
-            ..base.clone()
-        };
-        let query = Match {
-            query: vec![named("q")],
-            ..base.clone()
-        };
+        let method = Match { method: Some("GET".into()), ..base.clone() };
+        let headers = Match { headers: vec![named("a"), named("b")], ..base.clone() };
+        let header = Match { headers: vec![named("a")], ..base.clone() };
+        let query = Match { query: vec![named("q")], ..base.clone() };
         let routes = [route("a", None, vec![base, query, header, headers, method])];
         assert_eq!(order(&routes), ["a/4", "a/3", "a/2", "a/1", "a/0"]);
     }

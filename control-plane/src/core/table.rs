@@ -25,18 +25,9 @@ impl<'a> Tables<'a> {
         let existing = objects
             .services
             .values()
-            .flat_map(|service| {
-                service
-                    .ports
-                    .iter()
-                    .filter_map(move |port| service_port(service, port).ok())
-            })
+            .flat_map(|service| service.ports.iter().filter_map(move |port| service_port(service, port).ok()))
             .collect();
-        let mut tables = Self {
-            objects,
-            attached: HashMap::new(),
-            existing,
-        };
+        let mut tables = Self { objects, attached: HashMap::new(), existing };
         for route in objects.routes.values() {
             tables.attach(route, findings);
             tables.check_backends(route, findings);
@@ -50,17 +41,9 @@ impl<'a> Tables<'a> {
             .routes(service, port)
             .filter(|route| route.kind != RouteKind::Tcp)
             .flat_map(|route| {
-                route
-                    .rules
-                    .iter()
-                    .enumerate()
-                    .flat_map(move |(rule, body)| {
-                        body.matches.iter().map(move |matched| Ranked {
-                            route,
-                            rule,
-                            matched,
-                        })
-                    })
+                route.rules.iter().enumerate().flat_map(move |(rule, body)| {
+                    body.matches.iter().map(move |matched| Ranked { route, rule, matched })
+                })
             })
             .collect();
         if ranked.is_empty() {
@@ -68,18 +51,9 @@ impl<'a> Tables<'a> {
         }
         ranked.sort_by(Ranked::precedence);
         let entries = ranked.into_iter().map(|ranked| {
-            let backends = ranked
-                .route
-                .rules
-                .get(ranked.rule)
-                .map_or(&[][..], |rule| &rule.backends);
+            let backends = ranked.route.rules.get(ranked.rule).map_or(&[][..], |rule| &rule.backends);
             RouteEntry {
-                name: format!(
-                    "{}/{}/{}",
-                    ranked.route.kind.name(),
-                    ranked.route.name,
-                    ranked.rule
-                ),
+                name: format!("{}/{}/{}", ranked.route.kind.name(), ranked.route.name, ranked.rule),
                 matched: ranked.matched.clone(),
                 shares: self.shares(ranked.route, backends),
             }
@@ -89,17 +63,8 @@ impl<'a> Tables<'a> {
 
     /// The byte streams of `port`, when a `TCPRoute` is attached to it: the oldest.
     pub(super) fn tcp(&self, service: &Service, port: &Port) -> Option<Vec<Share>> {
-        let age = |route: &&Route| {
-            (
-                route.created.is_none(),
-                route.created.clone(),
-                route.name.clone(),
-            )
-        };
-        let route = self
-            .routes(service, port)
-            .filter(|route| route.kind == RouteKind::Tcp)
-            .min_by_key(age)?;
+        let age = |route: &&Route| (route.created.is_none(), route.created.clone(), route.name.clone());
+        let route = self.routes(service, port).filter(|route| route.kind == RouteKind::Tcp).min_by_key(age)?;
         Some(self.shares(route, &route.rules.first()?.backends))
     }
 
@@ -120,10 +85,7 @@ impl<'a> Tables<'a> {
         let shares: Vec<Share> = backends
             .iter()
             .filter(|backend| backend.weight > 0)
-            .map(|backend| Share {
-                target: self.usable(route, backend).ok(),
-                weight: backend.weight,
-            })
+            .map(|backend| Share { target: self.usable(route, backend).ok(), weight: backend.weight })
             .collect();
         if shares.iter().all(|share| share.target.is_none()) {
             return Vec::new();
@@ -134,12 +96,7 @@ impl<'a> Tables<'a> {
     fn usable(&self, route: &Route, backend: &Backend) -> Result<ServicePort, String> {
         let service = &backend.service;
         let foreign = service.namespace != route.name.namespace;
-        if foreign
-            && !self
-                .objects
-                .grants
-                .iter()
-                .any(|grant| grant.permits(route.kind, &route.name.namespace, service))
+        if foreign && !self.objects.grants.iter().any(|grant| grant.permits(route.kind, &route.name.namespace, service))
         {
             return Err(format!(
                 "no ReferenceGrant in namespace {} lets {}s of {} refer to Service {}",
@@ -152,8 +109,8 @@ impl<'a> Tables<'a> {
         if !self.objects.services.contains_key(service) {
             return Err(format!("there is no Service {service}"));
         }
-        let key = ServicePort::new(&service.name, &service.namespace, backend.port)
-            .map_err(|error| error.to_string())?;
+        let key =
+            ServicePort::new(&service.name, &service.namespace, backend.port).map_err(|error| error.to_string())?;
         if !self.existing.contains(&key) {
             return Err(format!("Service {service} has no port {}", backend.port));
         }
@@ -172,20 +129,12 @@ impl<'a> Tables<'a> {
                 });
             };
             let Some(service) = self.objects.services.get(&name) else {
-                complain(format!(
-                    "there is no Service {name}: the route has no effect on it"
-                ));
+                complain(format!("there is no Service {name}: the route has no effect on it"));
                 continue;
             };
-            let mut ports = service
-                .ports
-                .iter()
-                .filter(|port| covers(parent, port))
-                .peekable();
+            let mut ports = service.ports.iter().filter(|port| covers(parent, port)).peekable();
             if ports.peek().is_none() {
-                complain(format!(
-                    "Service {name} has no such port: the route has no effect on it"
-                ));
+                complain(format!("Service {name} has no such port: the route has no effect on it"));
             } else if ports.all(|port| port.app_protocol.is_some_and(|it| !fits(route.kind, it))) {
                 complain(format!(
                     "no such port of Service {name} carries what a {} is about: the route has no effect on it",
@@ -214,10 +163,7 @@ impl<'a> Tables<'a> {
 
 fn covers(parent: &Parent, port: &Port) -> bool {
     parent.port.is_none_or(|number| number == port.port)
-        && parent
-            .section
-            .as_ref()
-            .is_none_or(|name| Some(name) == port.name.as_ref())
+        && parent.section.as_ref().is_none_or(|name| Some(name) == port.name.as_ref())
 }
 
 const fn fits(kind: RouteKind, protocol: Protocol) -> bool {

@@ -96,8 +96,6 @@ impl PortView {
     /// Whether any endpoint is inside the mesh.
     #[must_use]
     pub fn in_mesh(&self) -> bool {
-        self.endpoints
-            .iter()
-            .any(|endpoint| endpoint.mesh.is_some())
+        self.endpoints.iter().any(|endpoint| endpoint.mesh.is_some())
     }
 }

@@ -91,7 +91,6 @@ impl Workload {
     /// The address that other sidecars dial.
     #[must_use]
     pub fn mesh_address(&self) -> Option<SocketAddr> {
-        self.mesh_port
-            .map(|port| SocketAddr::new(self.address, port))
+        self.mesh_port.map(|port| SocketAddr::new(self.address, port))
     }
 }

@@ -139,8 +139,7 @@ impl Document {
     /// The line of the field at `path`, or of its nearest ancestor that exists.
     #[must_use]
     pub fn line_of(&self, path: &FieldPath) -> u64 {
-        Node::parse(&self.source.text, self.source.first_line)
-            .map_or(self.line, |node| node.line_of(path))
+        Node::parse(&self.source.text, self.source.first_line).map_or(self.line, |node| node.line_of(path))
     }
 }
 
@@ -162,17 +161,11 @@ pub(crate) struct Issues {
 
 impl Issues {
     fn error(&mut self, path: FieldPath, reason: impl Into<String>) {
-        self.errors.push(Issue {
-            path,
-            reason: reason.into(),
-        });
+        self.errors.push(Issue { path, reason: reason.into() });
     }
 
     fn warn(&mut self, path: FieldPath, reason: impl Into<String>) {
-        self.warnings.push(Issue {
-            path,
-            reason: reason.into(),
-        });
+        self.warnings.push(Issue { path, reason: reason.into() });
     }
 
     /// Notes unknown fields: those every object has, and what is below `metadata`
@@ -197,10 +190,7 @@ impl Issues {
 /// Parses and checks the document `text`, which starts at line `first_line`.
 #[must_use]
 pub fn read(text: &str, first_line: u64) -> Document {
-    let source = Source {
-        text: text.into(),
-        first_line,
-    };
+    let source = Source { text: text.into(), first_line };
     let node = match Node::parse(text, first_line) {
         Ok(node) => node,
         Err(error) => {
@@ -209,10 +199,7 @@ pub fn read(text: &str, first_line: u64) -> Document {
                 id: None,
                 outcome: Err(vec![Placed {
                     line: error.line,
-                    issue: Issue {
-                        path: FieldPath::root(),
-                        reason: format!("not YAML: {}", error.reason),
-                    },
+                    issue: Issue { path: FieldPath::root(), reason: format!("not YAML: {}", error.reason) },
                 }]),
                 warnings: Vec::new(),
                 source,
@@ -222,23 +209,13 @@ pub fn read(text: &str, first_line: u64) -> Document {
     let mut issues = Issues::default();
     let (id, object) = interpret(&node, &mut issues);
     let place = |found: Vec<Issue>| {
-        found
-            .into_iter()
-            .map(|issue| Placed {
-                line: node.line_of(&issue.path),
-                issue,
-            })
-            .collect::<Vec<_>>()
+        found.into_iter().map(|issue| Placed { line: node.line_of(&issue.path), issue }).collect::<Vec<_>>()
     };
     let warnings = place(issues.warnings);
     Document {
         line: node.line,
         id,
-        outcome: if issues.errors.is_empty() {
-            Ok(object)
-        } else {
-            Err(place(issues.errors))
-        },
+        outcome: if issues.errors.is_empty() { Ok(object) } else { Err(place(issues.errors)) },
         warnings,
         source,
     }
@@ -248,11 +225,7 @@ fn interpret(node: &Node, issues: &mut Issues) -> (Option<ObjectId>, Option<Obje
     let text = |key: &str| node.child(key).and_then(Node::as_str).unwrap_or_default();
     let (api_version, kind_name) = (text("apiVersion"), text("kind"));
     if api_version.is_empty() || kind_name.is_empty() {
-        let missing = if kind_name.is_empty() {
-            "kind"
-        } else {
-            "apiVersion"
-        };
+        let missing = if kind_name.is_empty() { "kind" } else { "apiVersion" };
         issues.error(FieldPath::root().key(missing), "missing");
         return (None, None);
     }
@@ -267,29 +240,14 @@ fn interpret(node: &Node, issues: &mut Issues) -> (Option<ObjectId>, Option<Obje
         return (None, None);
     };
     let object = match kind {
-        Kind::Service => {
-            service::read(node, &metadata, issues).map(|it| Object::Service(it.into()))
-        }
-        Kind::Workload => {
-            workload::read(node, &metadata, issues).map(|it| Object::Workload(it.into()))
-        }
-        Kind::Route(RouteKind::Http) => {
-            route::read_http(node, &metadata, issues).map(|it| Object::Route(it.into()))
-        }
-        Kind::Route(RouteKind::Grpc) => {
-            route::read_grpc(node, &metadata, issues).map(|it| Object::Route(it.into()))
-        }
-        Kind::Route(RouteKind::Tcp) => {
-            route::read_tcp(node, &metadata, issues).map(|it| Object::Route(it.into()))
-        }
-        Kind::ReferenceGrant => {
-            route::read_grant(node, &metadata, issues).map(|it| Object::Grant(it.into()))
-        }
+        Kind::Service => service::read(node, &metadata, issues).map(|it| Object::Service(it.into())),
+        Kind::Workload => workload::read(node, &metadata, issues).map(|it| Object::Workload(it.into())),
+        Kind::Route(RouteKind::Http) => route::read_http(node, &metadata, issues).map(|it| Object::Route(it.into())),
+        Kind::Route(RouteKind::Grpc) => route::read_grpc(node, &metadata, issues).map(|it| Object::Route(it.into())),
+        Kind::Route(RouteKind::Tcp) => route::read_tcp(node, &metadata, issues).map(|it| Object::Route(it.into())),
+        Kind::ReferenceGrant => route::read_grant(node, &metadata, issues).map(|it| Object::Grant(it.into())),
     };
-    let id = ObjectId {
-        kind,
-        name: metadata.name,
-    };
+    let id = ObjectId { kind, name: metadata.name };
     (Some(id), object)
 }
 
@@ -318,9 +276,7 @@ fn read_metadata(node: &Node, issues: &mut Issues) -> Option<Metadata> {
     let Typed { value, .. } = accept(typed::<Holder>(node), issues)?;
     let slim = value.metadata;
     let path = FieldPath::root().key("metadata");
-    let namespace = slim
-        .namespace
-        .unwrap_or_else(|| DEFAULT_NAMESPACE.to_owned());
+    let namespace = slim.namespace.unwrap_or_else(|| DEFAULT_NAMESPACE.to_owned());
     if !is_label(&namespace) {
         issues.error(path.key("namespace"), not_a_label(&namespace));
     }
@@ -335,13 +291,8 @@ fn read_metadata(node: &Node, issues: &mut Issues) -> Option<Metadata> {
 }
 
 /// Turns a type error into an issue.
-pub(crate) fn accept<T>(
-    outcome: Result<Typed<T>, TypeError>,
-    issues: &mut Issues,
-) -> Option<Typed<T>> {
-    outcome
-        .map_err(|error| issues.error(error.path, error.reason))
-        .ok()
+pub(crate) fn accept<T>(outcome: Result<Typed<T>, TypeError>, issues: &mut Issues) -> Option<Typed<T>> {
+    outcome.map_err(|error| issues.error(error.path, error.reason)).ok()
 }
 
 pub(crate) fn not_a_label(text: &str) -> String {
@@ -356,20 +307,15 @@ mod tests {
     fn what_is_no_object_is_refused_and_foreign_kinds_are_ignored() {
         let bad = read("just: text\n", 1);
         assert!(bad.outcome.is_err());
-        let foreign = read(
-            "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: a}\n",
-            1,
-        );
+        let foreign = read("apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: a}\n", 1);
         assert_eq!(foreign.outcome, Ok(None));
         assert_eq!(foreign.warnings.len(), 1);
     }
 
     #[test]
     fn a_bad_name_is_refused_at_its_line() {
-        let document = read(
-            "apiVersion: v1\nkind: Service\nmetadata:\n  name: Bad_Name\nspec: {ports: [{port: 80}]}\n",
-            11,
-        );
+        let document =
+            read("apiVersion: v1\nkind: Service\nmetadata:\n  name: Bad_Name\nspec: {ports: [{port: 80}]}\n", 11);
         let errors = document.outcome.unwrap_err();
         assert_eq!(errors[0].line, 14);
         assert_eq!(errors[0].issue.path.to_string(), "metadata.name");

@@ -49,9 +49,7 @@ impl FieldPath {
     /// Whether this path lies in the field `key` of some mapping, at any depth.
     #[must_use]
     pub fn passes(&self, key: &str) -> bool {
-        self.0
-            .iter()
-            .any(|segment| matches!(segment, Segment::Key(name) if name == key))
+        self.0.iter().any(|segment| matches!(segment, Segment::Key(name) if name == key))
     }
 
     /// The keys alone, indices left out: `spec.rules.matches`.
@@ -105,9 +103,7 @@ impl FromStr for FieldPath {
     fn from_str(text: &str) -> Result<Self, PathError> {
         let mut segments = Vec::new();
         for part in text.split('.').filter(|part| !part.is_empty()) {
-            let (key, indices) = part
-                .split_once('[')
-                .map_or((part, ""), |(key, rest)| (key, rest));
+            let (key, indices) = part.split_once('[').map_or((part, ""), |(key, rest)| (key, rest));
             if !key.is_empty() {
                 segments.push(Segment::Key(Cow::Owned(key.to_owned())));
             }
@@ -124,10 +120,7 @@ impl FromStr for FieldPath {
 }
 
 fn is_plain(key: &str) -> bool {
-    !key.is_empty()
-        && key
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-')
+    !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-')
 }
 
 #[cfg(test)]

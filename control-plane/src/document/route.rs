@@ -5,9 +5,7 @@ use serde::Deserialize;
 
 use super::{
     Issues, Metadata, accept,
-    gateway::{
-        BackendRef, Filter, GROUP, GrantSpec, GrpcRule, HttpRule, ParentRef, RouteSpec, TcpRule,
-    },
+    gateway::{BackendRef, Filter, GROUP, GrantSpec, GrpcRule, HttpRule, ParentRef, RouteSpec, TcpRule},
     path::FieldPath,
     tree::Node,
     typed::typed,
@@ -39,13 +37,7 @@ pub(super) fn read_http(node: &Node, metadata: &Metadata, issues: &mut Issues) -
         }
     });
     let rules = rules.collect();
-    finish(
-        RouteKind::Http,
-        metadata,
-        (spec.parent_refs, spec.hostnames),
-        rules,
-        issues,
-    )
+    finish(RouteKind::Http, metadata, (spec.parent_refs, spec.hostnames), rules, issues)
 }
 
 /// Reads a `GRPCRoute`.
@@ -59,13 +51,7 @@ pub(super) fn read_grpc(node: &Node, metadata: &Metadata, issues: &mut Issues) -
         }
     });
     let rules = rules.collect();
-    finish(
-        RouteKind::Grpc,
-        metadata,
-        (spec.parent_refs, spec.hostnames),
-        rules,
-        issues,
-    )
+    finish(RouteKind::Grpc, metadata, (spec.parent_refs, spec.hostnames), rules, issues)
 }
 
 /// Reads a `TCPRoute`.
@@ -77,22 +63,12 @@ pub(super) fn read_tcp(node: &Node, metadata: &Metadata, issues: &mut Issues) ->
             "a TCPRoute has one rule: nothing tells its connections apart",
         );
     }
-    let rules = spec
-        .rules
-        .into_iter()
-        .zip(rule_paths())
-        .map(|(raw, path)| Rule {
-            matches: Vec::<Match>::new(),
-            backends: backends(raw.backend_refs, metadata, &path, issues),
-        });
+    let rules = spec.rules.into_iter().zip(rule_paths()).map(|(raw, path)| Rule {
+        matches: Vec::<Match>::new(),
+        backends: backends(raw.backend_refs, metadata, &path, issues),
+    });
     let rules = rules.collect();
-    finish(
-        RouteKind::Tcp,
-        metadata,
-        (spec.parent_refs, spec.hostnames),
-        rules,
-        issues,
-    )
+    finish(RouteKind::Tcp, metadata, (spec.parent_refs, spec.hostnames), rules, issues)
 }
 
 /// Reads a `ReferenceGrant`.
@@ -113,12 +89,7 @@ pub(super) fn read_grant(node: &Node, metadata: &Metadata, issues: &mut Issues) 
             .iter()
             .filter_map(|from| Some((route_kind(&from.group, &from.kind)?, from.namespace.clone())))
             .collect(),
-        to: spec
-            .to
-            .into_iter()
-            .filter(|to| to.group.is_empty() && to.kind == "Service")
-            .map(|to| to.name)
-            .collect(),
+        to: spec.to.into_iter().filter(|to| to.group.is_empty() && to.kind == "Service").map(|to| to.name).collect(),
     })
 }
 
@@ -144,42 +115,23 @@ fn finish(
 ) -> Option<Route> {
     let spec = FieldPath::root().key("spec");
     if hostnames.is_some_and(|names| !names.is_empty()) {
-        issues.warn(
-            spec.key("hostnames"),
-            "ignored: a route inside the mesh concerns all names of its Service",
-        );
+        issues.warn(spec.key("hostnames"), "ignored: a route inside the mesh concerns all names of its Service");
     }
     if rules.is_empty() {
         issues.error(spec.key("rules"), "a route needs at least one rule");
     }
     if parents.is_empty() {
-        issues.warn(
-            spec.key("parentRefs"),
-            "the route is attached to nothing and has no effect",
-        );
+        issues.warn(spec.key("parentRefs"), "the route is attached to nothing and has no effect");
     }
     let parents = parents
         .into_iter()
         .enumerate()
-        .filter_map(|(index, raw)| {
-            parent(raw, metadata, &spec.key("parentRefs").index(index), issues)
-        })
+        .filter_map(|(index, raw)| parent(raw, metadata, &spec.key("parentRefs").index(index), issues))
         .collect();
-    Some(Route {
-        kind,
-        name: metadata.name.clone(),
-        created: metadata.created.clone(),
-        parents,
-        rules,
-    })
+    Some(Route { kind, name: metadata.name.clone(), created: metadata.created.clone(), parents, rules })
 }
 
-fn parent(
-    raw: ParentRef,
-    metadata: &Metadata,
-    path: &FieldPath,
-    issues: &mut Issues,
-) -> Option<Parent> {
+fn parent(raw: ParentRef, metadata: &Metadata, path: &FieldPath, issues: &mut Issues) -> Option<Parent> {
     let group = raw.group.as_deref().unwrap_or(GROUP);
     let kind = raw.kind.as_deref().unwrap_or("Gateway");
     if (group, kind) != ("", "Service") {
@@ -192,81 +144,46 @@ fn parent(
     if let Some(namespace) = raw.namespace
         && namespace != metadata.name.namespace
     {
-        issues.error(
-            path.key("namespace"),
-            "a route for the callers of another namespace's Service is not supported",
-        );
+        issues.error(path.key("namespace"), "a route for the callers of another namespace's Service is not supported");
     }
-    Some(Parent {
-        service: raw.name,
-        port: raw.port,
-        section: raw.section_name,
-    })
+    Some(Parent { service: raw.name, port: raw.port, section: raw.section_name })
 }
 
 fn refuse_filters(filters: Option<&[Filter]>, path: &FieldPath, issues: &mut Issues) {
     for (index, filter) in filters.unwrap_or_default().iter().enumerate() {
         let kind = filter.kind.as_deref().unwrap_or("of no type");
-        issues.error(
-            path.key("filters").index(index).key("type"),
-            format!("filter {kind} is not supported"),
-        );
+        issues.error(path.key("filters").index(index).key("type"), format!("filter {kind} is not supported"));
     }
 }
 
-fn backends(
-    raw: Option<Vec<BackendRef>>,
-    metadata: &Metadata,
-    rule: &FieldPath,
-    issues: &mut Issues,
-) -> Vec<Backend> {
+fn backends(raw: Option<Vec<BackendRef>>, metadata: &Metadata, rule: &FieldPath, issues: &mut Issues) -> Vec<Backend> {
     let raw = raw.unwrap_or_default();
     let path = rule.key("backendRefs");
     if raw.is_empty() {
         issues.warn(path.clone(), "no backends: all traffic that matches fails");
     }
-    raw.into_iter()
-        .enumerate()
-        .filter_map(|(index, raw)| backend(raw, metadata, &path.index(index), issues))
-        .collect()
+    raw.into_iter().enumerate().filter_map(|(index, raw)| backend(raw, metadata, &path.index(index), issues)).collect()
 }
 
-fn backend(
-    raw: BackendRef,
-    metadata: &Metadata,
-    path: &FieldPath,
-    issues: &mut Issues,
-) -> Option<Backend> {
+fn backend(raw: BackendRef, metadata: &Metadata, path: &FieldPath, issues: &mut Issues) -> Option<Backend> {
     refuse_filters(raw.filters.as_deref(), path, issues);
     let group = raw.group.as_deref().unwrap_or_default();
     let kind = raw.kind.as_deref().unwrap_or("Service");
     if (group, kind) != ("", "Service") {
-        issues.error(
-            path.key("kind"),
-            format!("{kind} of group `{group}` is not supported, only Service"),
-        );
+        issues.error(path.key("kind"), format!("{kind} of group `{group}` is not supported, only Service"));
         return None;
     }
     let weight = raw.weight.unwrap_or(1);
     let Some(weight) = u32::try_from(weight).ok().filter(|_| weight <= MAX_WEIGHT) else {
-        issues.error(
-            path.key("weight"),
-            format!("{weight} is not in 0..={MAX_WEIGHT}"),
-        );
+        issues.error(path.key("weight"), format!("{weight} is not in 0..={MAX_WEIGHT}"));
         return None;
     };
     let Some(port) = raw.port.filter(|port| *port != 0) else {
         issues.error(path.key("port"), "a Service needs a port, 1 to 65535");
         return None;
     };
-    let namespace = raw
-        .namespace
-        .unwrap_or_else(|| metadata.name.namespace.clone());
-    Some(Backend {
-        service: Name::new(namespace, raw.name),
-        port,
-        weight,
-    })
+    let namespace = raw.namespace.unwrap_or_else(|| metadata.name.namespace.clone());
+    Some(Backend { service: Name::new(namespace, raw.name), port, weight })
 }
 
 #[cfg(test)]

@@ -21,10 +21,7 @@ pub(super) fn read(node: &Node, metadata: &Metadata, issues: &mut Issues) -> Opt
     issues.unknown(raw.unknown, |_| false);
     let root = FieldPath::root();
     if !is_label(&metadata.name.name) {
-        issues.error(
-            root.key("metadata").key("name"),
-            not_a_label(&metadata.name.name),
-        );
+        issues.error(root.key("metadata").key("name"), not_a_label(&metadata.name.name));
     }
     let spec_path = root.key("spec");
     let Some(spec) = raw.value.spec else {
@@ -50,16 +47,10 @@ fn cluster_ips(spec: &ServiceSpec, path: &FieldPath, issues: &mut Issues) -> Vec
         (None, None) => Vec::new(),
     };
     let mut found = Vec::new();
-    for text in texts
-        .iter()
-        .filter(|text| !text.is_empty() && *text != "None")
-    {
+    for text in texts.iter().filter(|text| !text.is_empty() && *text != "None") {
         match text.parse() {
             Ok(address) => found.push(address),
-            Err(_) => issues.error(
-                path.key("clusterIP"),
-                format!("`{text}` is not an IP address"),
-            ),
+            Err(_) => issues.error(path.key("clusterIP"), format!("`{text}` is not an IP address")),
         }
     }
     found
@@ -76,28 +67,19 @@ fn ports(spec: &ServiceSpec, path: &FieldPath, issues: &mut Issues) -> Vec<Port>
         let path = path.index(index);
         let transport = raw.protocol.as_deref().unwrap_or("TCP");
         if transport != "TCP" {
-            issues.warn(
-                path.key("protocol"),
-                format!("{transport} is not carried, port ignored"),
-            );
+            issues.warn(path.key("protocol"), format!("{transport} is not carried, port ignored"));
             continue;
         }
         let Some(port) = port(raw, &path, issues) else {
             continue;
         };
         if !numbers.insert(port.port) {
-            issues.error(
-                path.key("port"),
-                format!("port {} is there twice", port.port),
-            );
+            issues.error(path.key("port"), format!("port {} is there twice", port.port));
         }
         if let Some(name) = &port.name
             && !names.insert(name.clone())
         {
-            issues.error(
-                path.key("name"),
-                format!("the name `{name}` is there twice"),
-            );
+            issues.error(path.key("name"), format!("the name `{name}` is there twice"));
         }
         ports.push(port);
     }
@@ -108,9 +90,7 @@ fn port(raw: &RawPort, path: &FieldPath, issues: &mut Issues) -> Option<Port> {
     let number = port_number(raw.port, &path.key("port"), issues)?;
     let target = match &raw.target_port {
         None | Some(IntOrString::Int(0)) => Target::Number(number),
-        Some(IntOrString::Int(target)) => {
-            Target::Number(port_number(*target, &path.key("targetPort"), issues)?)
-        }
+        Some(IntOrString::Int(target)) => Target::Number(port_number(*target, &path.key("targetPort"), issues)?),
         Some(IntOrString::String(name)) => Target::Name(name.clone()),
     };
     let app_protocol = raw.app_protocol.as_deref().and_then(|text| {
@@ -123,12 +103,7 @@ fn port(raw: &RawPort, path: &FieldPath, issues: &mut Issues) -> Option<Port> {
         }
         protocol
     });
-    Some(Port {
-        name: raw.name.clone().filter(|name| !name.is_empty()),
-        port: number,
-        target,
-        app_protocol,
-    })
+    Some(Port { name: raw.name.clone().filter(|name| !name.is_empty()), port: number, target, app_protocol })
 }
 
 fn port_number(number: i32, path: &FieldPath, issues: &mut Issues) -> Option<u16> {
@@ -149,10 +124,7 @@ mod tests {
         let text = format!("apiVersion: v1\nkind: Service\nmetadata: {{name: a}}\nspec: {spec}\n");
         match read(&text, 1).outcome {
             Ok(_) => Vec::new(),
-            Err(errors) => errors
-                .iter()
-                .map(|placed| placed.issue.path.to_string())
-                .collect(),
+            Err(errors) => errors.iter().map(|placed| placed.issue.path.to_string()).collect(),
         }
     }
 
@@ -163,18 +135,9 @@ mod tests {
             ("{ports: [{port: 0}]}", "spec.ports[0].port"),
             ("{ports: [{port: 70000}]}", "spec.ports[0].port"),
             ("{ports: [{port: 80}, {port: 80}]}", "spec.ports[1].port"),
-            (
-                "{ports: [{port: 80, name: a}, {port: 81, name: a}]}",
-                "spec.ports[1].name",
-            ),
-            (
-                "{ports: [{port: 80, targetPort: 99999}]}",
-                "spec.ports[0].targetPort",
-            ),
-            (
-                "{ports: [{port: 80}], clusterIP: nonsense}",
-                "spec.clusterIP",
-            ),
+            ("{ports: [{port: 80, name: a}, {port: 81, name: a}]}", "spec.ports[1].name"),
+            ("{ports: [{port: 80, targetPort: 99999}]}", "spec.ports[0].targetPort"),
+            ("{ports: [{port: 80}], clusterIP: nonsense}", "spec.clusterIP"),
             ("{type: ExternalName, ports: [{port: 80}]}", "spec.type"),
             ("{ports: [{port: x}]}", "spec.ports[0].port"),
         ] {
@@ -188,9 +151,7 @@ mod tests {
             "apiVersion: v1\nkind: Service\nmetadata: {name: a}\nspec: {clusterIP: None, ports: [{port: 80}]}\n",
             1,
         );
-        let Ok(Some(Object::Service(service))) = document.outcome else {
-            panic!("accepted")
-        };
+        let Ok(Some(Object::Service(service))) = document.outcome else { panic!("accepted") };
         assert!(service.cluster_ips.is_empty());
         assert_eq!(service.name.namespace, "default");
     }

@@ -44,8 +44,7 @@ fn push<'a>(parts: &mut Vec<Part<'a>>, text: Option<&'a str>, line: u64) {
 }
 
 fn is_marker(line: &str, marker: &str) -> bool {
-    line.strip_prefix(marker)
-        .is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\r', '\n']))
+    line.strip_prefix(marker).is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\r', '\n']))
 }
 
 #[cfg(test)]
@@ -57,10 +56,7 @@ mod tests {
     #[test]
     fn documents_keep_their_lines() {
         let parts = split("# head\na: 1\n---\nb: 2\n---\n# nothing\n---\r\nc: 3\n...\n");
-        let seen: Vec<(u64, &str)> = parts
-            .iter()
-            .map(|part| (part.line, part.text.trim()))
-            .collect();
+        let seen: Vec<(u64, &str)> = parts.iter().map(|part| (part.line, part.text.trim())).collect();
         assert_eq!(seen, [(1, "# head\na: 1"), (3, "b: 2"), (7, "c: 3")]);
     }
 

@@ -70,10 +70,7 @@ impl Node {
     #[must_use]
     pub fn child(&self, key: &str) -> Option<&Self> {
         match &self.value {
-            Value::Mapping(entries) => entries
-                .iter()
-                .find(|entry| entry.key == key)
-                .map(|entry| &entry.node),
+            Value::Mapping(entries) => entries.iter().find(|entry| entry.key == key).map(|entry| &entry.node),
             _ => None,
         }
     }
@@ -94,13 +91,10 @@ impl Node {
         let mut line = self.line;
         for segment in path.segments() {
             let next = match (segment, &node.value) {
-                (Segment::Key(key), Value::Mapping(entries)) => entries
-                    .iter()
-                    .find(|entry| entry.key == **key)
-                    .map(|entry| (entry.line, &entry.node)),
-                (Segment::Index(index), Value::Sequence(items)) => {
-                    items.get(*index).map(|item| (item.line, item))
+                (Segment::Key(key), Value::Mapping(entries)) => {
+                    entries.iter().find(|entry| entry.key == **key).map(|entry| (entry.line, &entry.node))
                 }
+                (Segment::Index(index), Value::Sequence(items)) => items.get(*index).map(|item| (item.line, item)),
                 _ => None,
             };
             let Some((found, child)) = next else { break };
@@ -124,12 +118,9 @@ impl Node {
             Raw::Integer(value) => Value::Integer(value),
             Raw::Float(value) => Value::Float(value),
             Raw::String(value) => Value::String(value),
-            Raw::Sequence(items) => Value::Sequence(
-                items
-                    .into_iter()
-                    .map(|item| Self::from_raw(item, offset))
-                    .collect(),
-            ),
+            Raw::Sequence(items) => {
+                Value::Sequence(items.into_iter().map(|item| Self::from_raw(item, offset)).collect())
+            }
             Raw::Mapping(entries) => Value::Mapping(
                 entries
                     .into_iter()
@@ -208,9 +199,7 @@ impl<'de> Visitor<'de> for RawVisitor {
     }
 
     fn visit_u64<E: serde::de::Error>(self, value: u64) -> Result<Raw, E> {
-        i64::try_from(value)
-            .map(Raw::Integer)
-            .map_err(|_| E::custom(format_args!("{value} is too large a number")))
+        i64::try_from(value).map(Raw::Integer).map_err(|_| E::custom(format_args!("{value} is too large a number")))
     }
 
     fn visit_f64<E>(self, value: f64) -> Result<Raw, E> {
@@ -237,10 +226,7 @@ impl<'de> Visitor<'de> for RawVisitor {
         let mut entries: Vec<(Spanned<String>, Spanned<Raw>)> = Vec::new();
         while let Some(key) = access.next_key::<Spanned<String>>()? {
             if entries.iter().any(|(seen, _)| seen.value == key.value) {
-                return Err(A::Error::custom(format_args!(
-                    "duplicate key `{}`",
-                    key.value
-                )));
+                return Err(A::Error::custom(format_args!("duplicate key `{}`", key.value)));
             }
             let value = access.next_value()?;
             entries.push((key, value));
@@ -280,10 +266,7 @@ mod tests {
     fn alias_bombs_are_refused() {
         let mut text = String::from("a: &a [x, x, x, x, x, x, x, x, x, x]\n");
         for (name, previous) in ('b'..='j').zip('a'..) {
-            text.push_str(&format!(
-                "{name}: &{name} [{}]\n",
-                vec![format!("*{previous}"); 10].join(", ")
-            ));
+            text.push_str(&format!("{name}: &{name} [{}]\n", vec![format!("*{previous}"); 10].join(", ")));
         }
         assert!(Node::parse(&text, 1).is_err());
     }

@@ -8,8 +8,8 @@
 use std::{borrow::Cow, cell::RefCell, fmt::Display};
 
 use serde::de::{
-    Deserialize, DeserializeSeed, Deserializer, EnumAccess, IntoDeserializer, MapAccess, SeqAccess,
-    Unexpected, VariantAccess, Visitor, value::StrDeserializer,
+    Deserialize, DeserializeSeed, Deserializer, EnumAccess, IntoDeserializer, MapAccess, SeqAccess, Unexpected,
+    VariantAccess, Visitor, value::StrDeserializer,
 };
 use serde::forward_to_deserialize_any;
 
@@ -34,14 +34,8 @@ pub struct Typed<T> {
 /// When a field has the wrong type, is missing or is refused by `T` itself.
 pub fn typed<T: for<'de> Deserialize<'de>>(node: &Node) -> Result<Typed<T>, TypeError> {
     let context = Context::default();
-    let value = T::deserialize(Reader {
-        node,
-        context: &context,
-    })?;
-    Ok(Typed {
-        value,
-        unknown: context.unknown.into_inner(),
-    })
+    let value = T::deserialize(Reader { node, context: &context })?;
+    Ok(Typed { value, unknown: context.unknown.into_inner() })
 }
 
 /// A document that does not fit its type.
@@ -56,10 +50,7 @@ pub struct TypeError {
 
 impl serde::de::Error for TypeError {
     fn custom<T: Display>(message: T) -> Self {
-        Self {
-            path: FieldPath::root(),
-            reason: message.to_string(),
-        }
+        Self { path: FieldPath::root(), reason: message.to_string() }
     }
 }
 
@@ -79,11 +70,7 @@ struct Context {
 
 impl Context {
     /// Runs `read` one step further in; an error comes back with that step.
-    fn within<T>(
-        &self,
-        segment: &Segment,
-        read: impl FnOnce() -> Result<T, TypeError>,
-    ) -> Result<T, TypeError> {
+    fn within<T>(&self, segment: &Segment, read: impl FnOnce() -> Result<T, TypeError>) -> Result<T, TypeError> {
         self.position.borrow_mut().push(segment.clone());
         let outcome = read();
         self.position.borrow_mut().pop();
@@ -121,15 +108,10 @@ impl<'de> Deserializer<'de> for Reader<'de> {
             Value::Integer(value) => visitor.visit_i64(*value),
             Value::Float(value) => visitor.visit_f64(*value),
             Value::String(value) => visitor.visit_borrowed_str(value),
-            Value::Sequence(items) => visitor.visit_seq(Items {
-                reader: self,
-                items: items.iter().enumerate(),
-            }),
-            Value::Mapping(entries) => visitor.visit_map(Fields {
-                reader: self,
-                entries: entries.iter(),
-                current: None,
-            }),
+            Value::Sequence(items) => visitor.visit_seq(Items { reader: self, items: items.iter().enumerate() }),
+            Value::Mapping(entries) => {
+                visitor.visit_map(Fields { reader: self, entries: entries.iter(), current: None })
+            }
         }
     }
 
@@ -156,10 +138,7 @@ impl<'de> Deserializer<'de> for Reader<'de> {
     ) -> Result<V::Value, TypeError> {
         match &self.node.value {
             Value::String(name) => visitor.visit_enum(UnitVariant(name)),
-            other => Err(serde::de::Error::invalid_type(
-                unexpected(other),
-                &"one of the names of an enumeration",
-            )),
+            other => Err(serde::de::Error::invalid_type(unexpected(other), &"one of the names of an enumeration")),
         }
     }
 
@@ -182,18 +161,12 @@ struct Items<'a> {
 impl<'de> SeqAccess<'de> for Items<'de> {
     type Error = TypeError;
 
-    fn next_element_seed<T: DeserializeSeed<'de>>(
-        &mut self,
-        seed: T,
-    ) -> Result<Option<T::Value>, TypeError> {
+    fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, TypeError> {
         let Some((index, item)) = self.items.next() else {
             return Ok(None);
         };
         let reader = self.reader.at(item);
-        self.reader
-            .context
-            .within(&Segment::Index(index), || seed.deserialize(reader))
-            .map(Some)
+        self.reader.context.within(&Segment::Index(index), || seed.deserialize(reader)).map(Some)
     }
 
     fn size_hint(&self) -> Option<usize> {
@@ -210,30 +183,21 @@ struct Fields<'a> {
 impl<'de> MapAccess<'de> for Fields<'de> {
     type Error = TypeError;
 
-    fn next_key_seed<K: DeserializeSeed<'de>>(
-        &mut self,
-        seed: K,
-    ) -> Result<Option<K::Value>, TypeError> {
+    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, TypeError> {
         let Some(entry) = self.entries.next() else {
             return Ok(None);
         };
         self.current = Some(entry);
         let key: StrDeserializer<'_, TypeError> = entry.key.as_str().into_deserializer();
-        seed.deserialize(key)
-            .map(Some)
-            .map_err(|error| error.within(segment(entry)))
+        seed.deserialize(key).map(Some).map_err(|error| error.within(segment(entry)))
     }
 
     fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, TypeError> {
         let Some(entry) = self.current.take() else {
-            return Err(serde::de::Error::custom(
-                "a value was asked for before its key",
-            ));
+            return Err(serde::de::Error::custom("a value was asked for before its key"));
         };
         let reader = self.reader.at(&entry.node);
-        self.reader
-            .context
-            .within(&segment(entry), || seed.deserialize(reader))
+        self.reader.context.within(&segment(entry), || seed.deserialize(reader))
     }
 
     fn size_hint(&self) -> Option<usize> {
@@ -272,11 +236,7 @@ impl<'de> VariantAccess<'de> for UnitVariant<'de> {
         Err(no_content(self.0))
     }
 
-    fn struct_variant<V: Visitor<'de>>(
-        self,
-        _: &'static [&'static str],
-        _: V,
-    ) -> Result<V::Value, TypeError> {
+    fn struct_variant<V: Visitor<'de>>(self, _: &'static [&'static str], _: V) -> Result<V::Value, TypeError> {
         Err(no_content(self.0))
     }
 }
@@ -321,20 +281,16 @@ mod tests {
 
     #[test]
     fn a_wrong_type_names_the_field() {
-        let error = read::<Service>(
-            "apiVersion: v1\nkind: Service\nspec:\n  ports:\n  - port: 80\n  - port: eighty\n",
-        )
-        .unwrap_err();
+        let error = read::<Service>("apiVersion: v1\nkind: Service\nspec:\n  ports:\n  - port: 80\n  - port: eighty\n")
+            .unwrap_err();
         assert_eq!(error.path.to_string(), "spec.ports[1].port");
         assert!(error.reason.contains("eighty"), "{error}");
     }
 
     #[test]
     fn unknown_fields_are_noted() {
-        let service = read::<Service>(
-            "apiVersion: v1\nkind: Service\nspec:\n  ports:\n  - port: 80\n    colour: red\n",
-        )
-        .unwrap();
+        let service =
+            read::<Service>("apiVersion: v1\nkind: Service\nspec:\n  ports:\n  - port: 80\n    colour: red\n").unwrap();
         let unknown: Vec<String> = service.unknown.iter().map(ToString::to_string).collect();
         assert_eq!(unknown, ["spec.ports[0].colour"]);
     }

@@ -82,19 +82,13 @@ pub(super) fn read(node: &Node, metadata: &Metadata, issues: &mut Issues) -> Opt
     if raw.value.api_version != API_VERSION {
         issues.error(
             FieldPath::root().key("apiVersion"),
-            format!(
-                "`{}` is not known, write {API_VERSION}",
-                raw.value.api_version
-            ),
+            format!("`{}` is not known, write {API_VERSION}", raw.value.api_version),
         );
     }
     let path = FieldPath::root().key("spec");
     let spec = raw.value.spec;
     if spec.address.is_unspecified() || spec.address.is_multicast() {
-        issues.error(
-            path.key("address"),
-            format!("{} cannot be dialled", spec.address),
-        );
+        issues.error(path.key("address"), format!("{} cannot be dialled", spec.address));
     }
     let service_account = spec.service_account.unwrap_or_else(|| "default".to_owned());
     if !is_subdomain(&service_account) {
@@ -111,11 +105,7 @@ pub(super) fn read(node: &Node, metadata: &Metadata, issues: &mut Issues) -> Opt
         ports,
         mesh_port,
         zone: metadata.labels.get("topology.kubernetes.io/zone").cloned(),
-        sidecar: sidecar(
-            spec.sidecar.unwrap_or_default(),
-            &path.key("sidecar"),
-            issues,
-        ),
+        sidecar: sidecar(spec.sidecar.unwrap_or_default(), &path.key("sidecar"), issues),
     })
 }
 
@@ -131,24 +121,16 @@ fn ports(raw: &[RawPort], path: &FieldPath, issues: &mut Issues) -> Vec<Workload
         if let Some(name) = &raw.name
             && !names.insert(name.clone())
         {
-            issues.error(
-                path.key("name"),
-                format!("the name `{name}` is there twice"),
-            );
+            issues.error(path.key("name"), format!("the name `{name}` is there twice"));
         }
         let protocol = raw.protocol.as_deref().and_then(|text| {
             let protocol = Protocol::from_workload(text);
             if protocol.is_none() {
-                issues.error(
-                    path.key("protocol"),
-                    format!("`{text}` is not one of http, h2c, grpc and tcp"),
-                );
+                issues.error(path.key("protocol"), format!("`{text}` is not one of http, h2c, grpc and tcp"));
             }
             protocol
         });
-        let application = raw
-            .application
-            .unwrap_or_else(|| SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port));
+        let application = raw.application.unwrap_or_else(|| SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port));
         if application.port() == 0 {
             issues.error(path.key("application"), "port 0 cannot be dialled");
         }
@@ -181,10 +163,7 @@ fn check_addresses(
         if port.application == SocketAddr::new(address, port.port) {
             issues.error(
                 path.key("application"),
-                format!(
-                    "the sidecar itself listens on {}: let the application listen elsewhere",
-                    port.application
-                ),
+                format!("the sidecar itself listens on {}: let the application listen elsewhere", port.application),
             );
         }
         if port.port == mesh_port {
@@ -197,22 +176,12 @@ fn sidecar(raw: RawSidecar, path: &FieldPath, issues: &mut Issues) -> Sidecar {
     let mut tcp = Vec::with_capacity(raw.tcp.len());
     for (index, entry) in raw.tcp.into_iter().enumerate() {
         match entry.destination.parse() {
-            Ok(destination) => tcp.push(TcpPort {
-                listen: entry.listen,
-                destination,
-            }),
-            Err(error) => issues.error(
-                path.key("tcp").index(index).key("destination"),
-                format!("`{}`: {error}", entry.destination),
-            ),
+            Ok(destination) => tcp.push(TcpPort { listen: entry.listen, destination }),
+            Err(error) => issues
+                .error(path.key("tcp").index(index).key("destination"), format!("`{}`: {error}", entry.destination)),
         }
     }
-    Sidecar {
-        outbound: raw.outbound,
-        tcp,
-        admin: raw.admin,
-        health: raw.health,
-    }
+    Sidecar { outbound: raw.outbound, tcp, admin: raw.admin, health: raw.health }
 }
 
 #[cfg(test)]
@@ -230,10 +199,7 @@ mod tests {
         match read(&text, 1).outcome {
             Ok(Some(Object::Workload(workload))) => Ok(workload),
             Ok(other) => panic!("{other:?}"),
-            Err(errors) => Err(errors
-                .iter()
-                .map(|placed| placed.issue.path.to_string())
-                .collect()),
+            Err(errors) => Err(errors.iter().map(|placed| placed.issue.path.to_string()).collect()),
         }
     }
 
@@ -252,34 +218,13 @@ mod tests {
             ("{address: nonsense}", "spec.address"),
             ("{address: 0.0.0.0}", "spec.address"),
             ("{address: 10.0.0.1, colour: red}", "spec.colour"),
-            (
-                "{address: 10.0.0.1, serviceAccount: 'a/b'}",
-                "spec.serviceAccount",
-            ),
-            (
-                "{address: 10.0.0.1, ports: [{port: 0}]}",
-                "spec.ports[0].port",
-            ),
-            (
-                "{address: 10.0.0.1, ports: [{port: 1, protocol: udp}]}",
-                "spec.ports[0].protocol",
-            ),
-            (
-                "{address: 10.0.0.1, ports: [{port: 1, access: open}]}",
-                "spec.ports[0].access",
-            ),
-            (
-                "{address: 10.0.0.1, ports: [{port: 1}, {port: 1}]}",
-                "spec.ports[1].port",
-            ),
-            (
-                "{address: 127.0.0.1, mesh: {port: 15008}, ports: [{port: 80}]}",
-                "spec.ports[0].application",
-            ),
-            (
-                "{address: 10.0.0.1, mesh: {port: 80}, ports: [{port: 80}]}",
-                "spec.ports[0].port",
-            ),
+            ("{address: 10.0.0.1, serviceAccount: 'a/b'}", "spec.serviceAccount"),
+            ("{address: 10.0.0.1, ports: [{port: 0}]}", "spec.ports[0].port"),
+            ("{address: 10.0.0.1, ports: [{port: 1, protocol: udp}]}", "spec.ports[0].protocol"),
+            ("{address: 10.0.0.1, ports: [{port: 1, access: open}]}", "spec.ports[0].access"),
+            ("{address: 10.0.0.1, ports: [{port: 1}, {port: 1}]}", "spec.ports[1].port"),
+            ("{address: 127.0.0.1, mesh: {port: 15008}, ports: [{port: 80}]}", "spec.ports[0].application"),
+            ("{address: 10.0.0.1, mesh: {port: 80}, ports: [{port: 80}]}", "spec.ports[0].port"),
             (
                 "{address: 10.0.0.1, sidecar: {tcp: [{listen: '127.0.0.1:1', destination: 'x'}]}}",
                 "spec.sidecar.tcp[0].destination",

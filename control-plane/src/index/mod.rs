@@ -54,12 +54,7 @@ impl Index {
     #[must_use]
     pub fn new(trust_domain: TrustDomain, metrics: Arc<Metrics>) -> Self {
         let empty = Arc::new(Catalog::empty(trust_domain.clone()));
-        Self {
-            trust_domain,
-            catalogs: watch::Sender::new(empty),
-            status: Arc::default(),
-            metrics,
-        }
+        Self { trust_domain, catalogs: watch::Sender::new(empty), status: Arc::default(), metrics }
     }
 
     /// The catalogs to come.
@@ -80,15 +75,9 @@ impl Index {
         let (mesh, problems) = compile(update, Some(previous.mesh()));
         let catalog = Catalog::new(mesh, self.trust_domain.clone(), Some(&previous));
         self.catalogs.send_replace(Arc::new(catalog));
-        let rejected = problems
-            .iter()
-            .filter(|problem| problem.severity == Severity::Error)
-            .count();
+        let rejected = problems.iter().filter(|problem| problem.severity == Severity::Error).count();
         self.metrics.configuration(update.objects.len(), rejected);
-        info!(
-            objects = update.objects.len(),
-            rejected, "configuration in force"
-        );
+        info!(objects = update.objects.len(), rejected, "configuration in force");
         self.report(update, problems);
     }
 
@@ -124,14 +113,10 @@ pub fn compile(update: &Update, previous: Option<&Mesh>) -> (Mesh, Vec<Problem>)
     for accepted in update.objects.values() {
         match &accepted.object {
             Object::Service(service) => {
-                objects
-                    .services
-                    .insert(service.name.clone(), Arc::clone(service));
+                objects.services.insert(service.name.clone(), Arc::clone(service));
             }
             Object::Workload(workload) => {
-                objects
-                    .workloads
-                    .insert(workload.name.clone(), Arc::clone(workload));
+                objects.workloads.insert(workload.name.clone(), Arc::clone(workload));
             }
             Object::Route(route) => {
                 let key = (route.kind, route.name.clone());
@@ -149,31 +134,16 @@ pub fn compile(update: &Update, previous: Option<&Mesh>) -> (Mesh, Vec<Problem>)
 
 fn place(update: &Update, finding: Finding) -> Problem {
     let id = match finding.subject {
-        Subject::Service(name) => ObjectId {
-            kind: Kind::Service,
-            name,
-        },
-        Subject::Workload(name) => ObjectId {
-            kind: Kind::Workload,
-            name,
-        },
-        Subject::Route(kind, name) => ObjectId {
-            kind: Kind::Route(kind),
-            name,
-        },
+        Subject::Service(name) => ObjectId { kind: Kind::Service, name },
+        Subject::Workload(name) => ObjectId { kind: Kind::Workload, name },
+        Subject::Route(kind, name) => ObjectId { kind: Kind::Route(kind), name },
     };
     let accepted = update.objects.get(&id);
     let path: FieldPath = finding.path.parse().unwrap_or_default();
     Problem {
-        file: accepted
-            .map(|accepted| accepted.file.clone())
-            .unwrap_or_default(),
+        file: accepted.map(|accepted| accepted.file.clone()).unwrap_or_default(),
         line: accepted.map_or(0, |accepted| accepted.line_of(&path)),
-        severity: if finding.refused {
-            Severity::Error
-        } else {
-            Severity::Warning
-        },
+        severity: if finding.refused { Severity::Error } else { Severity::Warning },
         object: Some(id.to_string()),
         field: finding.path,
         reason: finding.reason,

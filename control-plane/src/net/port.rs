@@ -80,10 +80,7 @@ impl Port {
             }
         }
         drop(self.listener);
-        let _ = timeout(DRAIN, async {
-            while connections.join_next().await.is_some() {}
-        })
-        .await;
+        let _ = timeout(DRAIN, async { while connections.join_next().await.is_some() {} }).await;
         connections.abort_all();
     }
 }
@@ -93,10 +90,7 @@ async fn accept(
     listener: &TcpListener,
     permits: &Arc<Semaphore>,
 ) -> io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
-    let permit = Arc::clone(permits)
-        .acquire_owned()
-        .await
-        .map_err(io::Error::other)?;
+    let permit = Arc::clone(permits).acquire_owned().await.map_err(io::Error::other)?;
     let (stream, address) = listener.accept().await?;
     Ok((stream, address, permit))
 }

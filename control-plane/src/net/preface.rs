@@ -30,10 +30,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AfterPreface<S> {
         if bytes != *PREFACE {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "not HTTP/2"));
         }
-        Ok(Self {
-            replayed: 0,
-            stream,
-        })
+        Ok(Self { replayed: 0, stream })
     }
 }
 
@@ -55,11 +52,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for AfterPreface<S> {
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for AfterPreface<S> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(context, bytes)
     }
 
@@ -105,10 +98,7 @@ mod tests {
     #[tokio::test]
     async fn another_protocol_is_refused() {
         let (mut client, server) = tokio::io::duplex(64);
-        client
-            .write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-            .await
-            .unwrap();
+        client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
         assert!(AfterPreface::read(server).await.is_err());
     }
 }

@@ -72,12 +72,7 @@ impl fmt::Display for Problem {
             Severity::Error => "error",
             Severity::Warning => "warning",
         };
-        write!(
-            formatter,
-            "{}:{}: {severity}: ",
-            self.file.display(),
-            self.line
-        )?;
+        write!(formatter, "{}:{}: {severity}: ", self.file.display(), self.line)?;
         if let Some(object) = &self.object {
             write!(formatter, "{object}: ")?;
         }

@@ -62,15 +62,8 @@ pub struct Found {
 #[derive(Debug)]
 enum Body {
     Ready(Any),
-    Outbound {
-        view: Arc<PortView>,
-        name: String,
-        dialect: Dialect,
-    },
-    Inbound {
-        view: Arc<WorkloadView>,
-        name: String,
-    },
+    Outbound { view: Arc<PortView>, name: String, dialect: Dialect },
+    Inbound { view: Arc<WorkloadView>, name: String },
 }
 
 impl Found {
@@ -85,17 +78,10 @@ impl Found {
     pub fn body(&self) -> Any {
         match &self.body {
             Body::Ready(any) => any.clone(),
-            Body::Outbound {
-                view,
-                name,
-                dialect,
-            } => pack(
-                type_url::LISTENER,
-                &outbound::listener(view, name, *dialect),
-            ),
-            Body::Inbound { view, name } => {
-                pack(type_url::LISTENER, &inbound::listener(view, name))
+            Body::Outbound { view, name, dialect } => {
+                pack(type_url::LISTENER, &outbound::listener(view, name, *dialect))
             }
+            Body::Inbound { view, name } => pack(type_url::LISTENER, &inbound::listener(view, name)),
         }
     }
 }
@@ -150,12 +136,7 @@ impl Catalog {
                 (view.key.clone(), entry)
             })
             .collect();
-        Self {
-            mesh,
-            trust_domain,
-            ports,
-            outbound_routes: Mutex::new(HashMap::new()),
-        }
+        Self { mesh, trust_domain, ports, outbound_routes: Mutex::new(HashMap::new()) }
     }
 
     /// The mesh that this is the catalog of.
@@ -194,11 +175,9 @@ impl Catalog {
     pub fn wildcard(&self, kind: Kind, viewer: &Viewer) -> Vec<String> {
         match kind {
             Kind::Cluster => self.mesh.ports().map(|view| view.key.to_string()).collect(),
-            Kind::Listener if viewer.dialect == Dialect::Envoy => viewer
-                .outbound_address
-                .map(|_| gateway::NAME.to_owned())
-                .into_iter()
-                .collect(),
+            Kind::Listener if viewer.dialect == Dialect::Envoy => {
+                viewer.outbound_address.map(|_| gateway::NAME.to_owned()).into_iter().collect()
+            }
             Kind::Listener | Kind::Route | Kind::Endpoints => Vec::new(),
         }
     }
@@ -221,18 +200,13 @@ impl Catalog {
 
     fn outbound(&self, destination: &Destination, name: &str, viewer: &Viewer) -> Lookup {
         let view = self.mesh.resolve(destination, viewer.identity.namespace());
-        let Some((view, entry)) = view.and_then(|view| Some((view, self.ports.get(&view.key)?)))
-        else {
+        let Some((view, entry)) = view.and_then(|view| Some((view, self.ports.get(&view.key)?))) else {
             return Lookup::Missing;
         };
         let resources = entry.resources(viewer.dialect, &self.trust_domain);
         Lookup::Found(Found {
             version: Arc::clone(&resources.listener),
-            body: Body::Outbound {
-                view: Arc::clone(view),
-                name: name.to_owned(),
-                dialect: viewer.dialect,
-            },
+            body: Body::Outbound { view: Arc::clone(view), name: name.to_owned(), dialect: viewer.dialect },
         })
     }
 
@@ -256,19 +230,13 @@ impl Catalog {
         };
         let own = view.name.namespace == viewer.identity.namespace()
             && view.service_account == viewer.identity.service_account()
-            && viewer
-                .workload
-                .as_ref()
-                .is_none_or(|workload| *workload == view.name.name);
+            && viewer.workload.as_ref().is_none_or(|workload| *workload == view.name.name);
         if !own {
             return Lookup::Refused(view.name.clone());
         }
         Lookup::Found(Found {
             version: version(&**view).into(),
-            body: Body::Inbound {
-                view: Arc::clone(view),
-                name: name.to_owned(),
-            },
+            body: Body::Inbound { view: Arc::clone(view), name: name.to_owned() },
         })
     }
 
@@ -278,11 +246,7 @@ impl Catalog {
         if let Some(built) = cache.get(namespace) {
             return built.found();
         }
-        let views: Vec<_> = self
-            .mesh
-            .ports()
-            .map(|view| (&view.key, view.protocol, &view.http))
-            .collect();
+        let views: Vec<_> = self.mesh.ports().map(|view| (&view.key, view.protocol, &view.http)).collect();
         let built = Built {
             version: version(&(namespace, views)).into(),
             any: pack(type_url::ROUTE, &gateway::routes(&self.mesh, namespace)),
@@ -295,19 +259,13 @@ impl Catalog {
 
 impl Built {
     fn found(&self) -> Found {
-        Found {
-            version: Arc::clone(&self.version),
-            body: Body::Ready(self.any.clone()),
-        }
+        Found { version: Arc::clone(&self.version), body: Body::Ready(self.any.clone()) }
     }
 }
 
 impl Entry {
     fn new(view: &Arc<PortView>) -> Self {
-        Self {
-            view: Arc::clone(view),
-            built: [const { OnceLock::new() }; Dialect::COUNT],
-        }
+        Self { view: Arc::clone(view), built: [const { OnceLock::new() }; Dialect::COUNT] }
     }
 
     fn resources(&self, dialect: Dialect, trust_domain: &TrustDomain) -> &PortResources {
@@ -321,8 +279,7 @@ impl Entry {
 impl PortResources {
     fn build(view: &PortView, dialect: Dialect, trust_domain: &TrustDomain) -> Self {
         let key = &view.key;
-        let secured = (dialect != Dialect::Pillion && view.in_mesh())
-            .then(|| (cluster::accounts(view), trust_domain));
+        let secured = (dialect != Dialect::Pillion && view.in_mesh()).then(|| (cluster::accounts(view), trust_domain));
         let visible: Vec<_> = endpoints::visible(view, dialect).collect();
         Self {
             listener: version(&("listener", dialect, key, view.protocol, &view.tcp)).into(),
@@ -332,17 +289,11 @@ impl PortResources {
             },
             cluster: Built {
                 version: version(&("cluster", dialect, key, view.protocol, secured)).into(),
-                any: pack(
-                    type_url::CLUSTER,
-                    &cluster::cluster(view, dialect, trust_domain),
-                ),
+                any: pack(type_url::CLUSTER, &cluster::cluster(view, dialect, trust_domain)),
             },
             endpoints: Built {
                 version: version(&("endpoints", key, visible, trust_domain)).into(),
-                any: pack(
-                    type_url::ENDPOINTS,
-                    &endpoints::assignment(view, dialect, trust_domain),
-                ),
+                any: pack(type_url::ENDPOINTS, &endpoints::assignment(view, dialect, trust_domain)),
             },
         }
     }

@@ -40,11 +40,7 @@ impl StreamCore for Delta {
         &request.type_url
     }
 
-    fn handle_request(
-        &mut self,
-        kind: Kind,
-        request: DeltaDiscoveryRequest,
-    ) -> Result<Option<Event>, StreamError> {
+    fn handle_request(&mut self, kind: Kind, request: DeltaDiscoveryRequest) -> Result<Option<Event>, StreamError> {
         let event = self.answer(kind, &request);
         let state = self.kinds.get_mut(kind);
         let first = !std::mem::replace(&mut state.known, true);
@@ -54,13 +50,10 @@ impl StreamCore for Delta {
             state.owes_answer = true;
             self.subscriptions.subscribe_all(kind);
         }
-        self.subscriptions
-            .subscribe(kind, request.resource_names_subscribe)?;
-        self.subscriptions
-            .unsubscribe(kind, &request.resource_names_unsubscribe);
+        self.subscriptions.subscribe(kind, request.resource_names_subscribe)?;
+        self.subscriptions.unsubscribe(kind, &request.resource_names_unsubscribe);
         if first {
-            self.subscriptions
-                .holds(kind, request.initial_resource_versions);
+            self.subscriptions.holds(kind, request.initial_resource_versions);
         }
         Ok(event)
     }
@@ -87,11 +80,7 @@ impl StreamCore for Delta {
             self.nonce += 1;
             let nonce = self.nonce.to_string();
             self.kinds.get_mut(kind).nonce.clone_from(&nonce);
-            events.push(Event::Sent {
-                kind,
-                resources: changes.resources.len(),
-                removed: changes.removed.len(),
-            });
+            events.push(Event::Sent { kind, resources: changes.resources.len(), removed: changes.removed.len() });
             return Some(DeltaDiscoveryResponse {
                 system_version_info: nonce.clone(),
                 type_url: kind.type_url().to_owned(),
@@ -116,15 +105,10 @@ impl Delta {
             return None;
         }
         Some(match &request.error_detail {
-            Some(detail) => Event::Nack {
-                kind,
-                version: request.response_nonce.clone(),
-                reason: detail.message.clone(),
-            },
-            None => Event::Ack {
-                kind,
-                version: request.response_nonce.clone(),
-            },
+            Some(detail) => {
+                Event::Nack { kind, version: request.response_nonce.clone(), reason: detail.message.clone() }
+            }
+            None => Event::Ack { kind, version: request.response_nonce.clone() },
         })
     }
 }

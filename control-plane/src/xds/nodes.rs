@@ -73,10 +73,7 @@ impl Nodes {
     /// Nobody yet.
     #[must_use]
     pub fn new(metrics: Arc<Metrics>) -> Arc<Self> {
-        Arc::new(Self {
-            metrics,
-            streams: Mutex::default(),
-        })
+        Arc::new(Self { metrics, streams: Mutex::default() })
     }
 
     /// Notes a new stream until the registration is dropped.
@@ -85,38 +82,23 @@ impl Nodes {
         let mut streams = self.streams.lock();
         streams.next += 1;
         let number = streams.next;
-        streams.by_number.insert(
-            number,
-            Status {
-                who,
-                since: SystemTime::now(),
-                names: 0,
-                kinds: PerKind::default(),
-            },
-        );
-        Registration {
-            nodes: Arc::clone(self),
-            number,
-        }
+        streams.by_number.insert(number, Status { who, since: SystemTime::now(), names: 0, kinds: PerKind::default() });
+        Registration { nodes: Arc::clone(self), number }
     }
 
     /// All of it as JSON.
     #[must_use]
     pub fn to_json(&self) -> serde_json::Value {
         let streams = self.streams.lock();
-        let nodes: Vec<serde_json::Value> =
-            streams.by_number.values().map(Status::to_json).collect();
+        let nodes: Vec<serde_json::Value> = streams.by_number.values().map(Status::to_json).collect();
         serde_json::json!({ "nodes": nodes })
     }
 }
 
 impl Status {
     fn to_json(&self) -> serde_json::Value {
-        let kinds: BTreeMap<&str, &KindStatus> = self
-            .kinds
-            .iter()
-            .map(|(kind, status)| (kind.name(), status))
-            .collect();
+        let kinds: BTreeMap<&str, &KindStatus> =
+            self.kinds.iter().map(|(kind, status)| (kind.name(), status)).collect();
         serde_json::json!({
             "node": self.who.node,
             "identity": self.who.identity,
@@ -148,9 +130,7 @@ impl Registration {
         match event {
             Event::Ack { kind, .. } => metrics.ack(*kind),
             Event::Nack { kind, .. } => metrics.nack(*kind),
-            Event::Sent {
-                kind, resources, ..
-            } => metrics.response(*kind, *resources),
+            Event::Sent { kind, resources, .. } => metrics.response(*kind, *resources),
             Event::Refused { .. } => metrics.refused_resource(),
         }
         let mut streams = self.nodes.streams.lock();
@@ -176,21 +156,13 @@ impl Status {
                 status.acks += 1;
                 status.accepted = Some(version.clone());
             }
-            Event::Nack {
-                kind,
-                version,
-                reason,
-            } => {
+            Event::Nack { kind, version, reason } => {
                 let status = self.kind(*kind);
                 status.nacks += 1;
                 let reason: String = reason.chars().take(MAX_REASON_CHARS).collect();
                 status.last_error = Some(format!("{version}: {reason}"));
             }
-            Event::Sent {
-                kind,
-                resources,
-                removed,
-            } => {
+            Event::Sent { kind, resources, removed } => {
                 let status = self.kind(*kind);
                 status.responses += 1;
                 status.resources += u64::try_from(*resources).unwrap_or(u64::MAX);

@@ -64,22 +64,13 @@ pub trait StreamCore: Default + Send + 'static {
     /// # Errors
     ///
     /// When the stream asks for too much.
-    fn handle_request(
-        &mut self,
-        kind: Kind,
-        request: Self::Request,
-    ) -> Result<Option<Event>, StreamError>;
+    fn handle_request(&mut self, kind: Kind, request: Self::Request) -> Result<Option<Event>, StreamError>;
 
     /// There is a new catalog.
     fn mark_changed(&mut self);
 
     /// The next response, if there is anything to say.
-    fn poll_response(
-        &mut self,
-        catalog: &Catalog,
-        viewer: &Viewer,
-        events: &mut Vec<Event>,
-    ) -> Option<Self::Response>;
+    fn poll_response(&mut self, catalog: &Catalog, viewer: &Viewer, events: &mut Vec<Event>) -> Option<Self::Response>;
 
     /// How many names are asked for.
     fn names(&self) -> usize;
@@ -135,9 +126,7 @@ pub enum StreamError {
     #[error("node of a sidecar: {0}")]
     Node(#[from] MeshError),
     /// The node claims to be somebody else.
-    #[error(
-        "the node claims namespace {namespace} and service account {service_account}, but {identity} is proven"
-    )]
+    #[error("the node claims namespace {namespace} and service account {service_account}, but {identity} is proven")]
     Claim {
         /// The claimed namespace.
         namespace: String,
@@ -259,23 +248,18 @@ impl<C: StreamCore> OpenStream<C> {
             }
         };
         // A client that takes nothing any more does not hold this task up.
-        let _ =
-            tokio::time::timeout(Duration::from_secs(1), self.responses.send(Err(status))).await;
+        let _ = tokio::time::timeout(Duration::from_secs(1), self.responses.send(Err(status))).await;
     }
 
     async fn run(&mut self) -> Result<(), End> {
-        let first = tokio::time::timeout(FIRST_REQUEST, self.requests.message())
-            .await
-            .map_err(|_| StreamError::NoNode)?;
+        let first =
+            tokio::time::timeout(FIRST_REQUEST, self.requests.message()).await.map_err(|_| StreamError::NoNode)?;
         let Some(first) = first.map_err(End::Status)? else {
             return Ok(());
         };
         let node = C::node(&first).ok_or(StreamError::NoNode)?;
         let viewer = viewer(node, &self.identity)?;
-        let registration = self
-            .discovery
-            .nodes
-            .register(self.identification(node, &viewer));
+        let registration = self.discovery.nodes.register(self.identification(node, &viewer));
         debug!(identity = %self.identity, node = %node.id, variant = self.variant, "xDS stream opened");
         self.take(first, &registration)?;
         let outcome = self.exchange(&viewer, &registration).await;
@@ -322,12 +306,7 @@ impl<C: StreamCore> OpenStream<C> {
         }
     }
 
-    fn poll(
-        &mut self,
-        catalog: &Catalog,
-        viewer: &Viewer,
-        registration: &Registration,
-    ) -> Option<C::Response> {
+    fn poll(&mut self, catalog: &Catalog, viewer: &Viewer, registration: &Registration) -> Option<C::Response> {
         let mut events = Vec::new();
         let response = self.core.poll_response(catalog, viewer, &mut events);
         for event in &events {
@@ -355,10 +334,7 @@ impl<C: StreamCore> OpenStream<C> {
         registration.names(self.core.names());
         if let Some(event) = event {
             registration.note(&event);
-            if let Event::Nack {
-                version, reason, ..
-            } = &event
-            {
+            if let Event::Nack { version, reason, .. } = &event {
                 warn!(
                     identity = %self.identity,
                     kind = kind.name(),
@@ -405,9 +381,7 @@ fn viewer(node: &Node, identity: &SpiffeId) -> Result<Viewer, StreamError> {
     let mut workload = None;
     if dialect == Dialect::Pillion {
         let info = NodeInfo::from_node(node)?;
-        if info.namespace != identity.namespace()
-            || info.service_account != identity.service_account()
-        {
+        if info.namespace != identity.namespace() || info.service_account != identity.service_account() {
             return Err(StreamError::Claim {
                 namespace: info.namespace,
                 service_account: info.service_account,
@@ -416,20 +390,11 @@ fn viewer(node: &Node, identity: &SpiffeId) -> Result<Viewer, StreamError> {
         }
         workload = Some(info.workload);
     }
-    Ok(Viewer {
-        identity: identity.clone(),
-        dialect,
-        workload,
-        outbound_address: outbound_address(node),
-    })
+    Ok(Viewer { identity: identity.clone(), dialect, workload, outbound_address: outbound_address(node) })
 }
 
 fn outbound_address(node: &Node) -> Option<SocketAddr> {
-    let field = node
-        .metadata
-        .as_ref()?
-        .fields
-        .get(gateway::ADDRESS_METADATA)?;
+    let field = node.metadata.as_ref()?.fields.get(gateway::ADDRESS_METADATA)?;
     match field.kind.as_ref()? {
         value::Kind::StringValue(text) => text.parse().ok(),
         _ => None,

@@ -47,11 +47,7 @@ impl StreamCore for Sotw {
         &request.type_url
     }
 
-    fn handle_request(
-        &mut self,
-        kind: Kind,
-        request: DiscoveryRequest,
-    ) -> Result<Option<Event>, StreamError> {
+    fn handle_request(&mut self, kind: Kind, request: DiscoveryRequest) -> Result<Option<Event>, StreamError> {
         let state = self.kinds.get_mut(kind);
         let nonce = &request.response_nonce;
         if !nonce.is_empty() && *nonce != state.nonce {
@@ -60,21 +56,11 @@ impl StreamCore for Sotw {
         }
         let first = !std::mem::replace(&mut state.known, true);
         let event = (!nonce.is_empty()).then(|| match &request.error_detail {
-            Some(detail) => Event::Nack {
-                kind,
-                version: request.version_info.clone(),
-                reason: detail.message.clone(),
-            },
-            None => Event::Ack {
-                kind,
-                version: request.version_info.clone(),
-            },
+            Some(detail) => Event::Nack { kind, version: request.version_info.clone(), reason: detail.message.clone() },
+            None => Event::Ack { kind, version: request.version_info.clone() },
         });
         let takes_all = whole(kind);
-        if request.resource_names.is_empty()
-            && takes_all
-            && (first || self.subscriptions.is_wildcard(kind))
-        {
+        if request.resource_names.is_empty() && takes_all && (first || self.subscriptions.is_wildcard(kind)) {
             if first {
                 self.kinds.get_mut(kind).owes_answer = true;
                 self.subscriptions.subscribe_all(kind);
@@ -116,11 +102,7 @@ impl StreamCore for Sotw {
             } else {
                 changes.resources
             };
-            events.push(Event::Sent {
-                kind,
-                resources: resources.len(),
-                removed: changes.removed.len(),
-            });
+            events.push(Event::Sent { kind, resources: resources.len(), removed: changes.removed.len() });
             return Some(self.response(kind, resources));
         }
         None
@@ -136,18 +118,13 @@ impl Sotw {
         self.nonce += 1;
         let nonce = self.nonce.to_string();
         self.kinds.get_mut(kind).nonce.clone_from(&nonce);
-        let held: Vec<(&str, &str)> = resources
-            .iter()
-            .map(|outgoing| (outgoing.name.as_str(), &*outgoing.version))
-            .collect();
+        let held: Vec<(&str, &str)> =
+            resources.iter().map(|outgoing| (outgoing.name.as_str(), &*outgoing.version)).collect();
         DiscoveryResponse {
             version_info: version(&held),
             type_url: kind.type_url().to_owned(),
             nonce,
-            resources: resources
-                .into_iter()
-                .map(|outgoing| -> Any { outgoing.body })
-                .collect(),
+            resources: resources.into_iter().map(|outgoing| -> Any { outgoing.body }).collect(),
             ..DiscoveryResponse::default()
         }
     }

@@ -113,10 +113,7 @@ impl Subscriptions {
         }
         let known = self.count();
         let state = self.kinds.get_mut(kind);
-        let added: BTreeSet<&String> = names
-            .iter()
-            .filter(|name| !state.names.contains(*name))
-            .collect();
+        let added: BTreeSet<&String> = names.iter().filter(|name| !state.names.contains(*name)).collect();
         if known + added.len() > MAX_NAMES {
             return Err(SubscribeError::TooMany);
         }
@@ -247,11 +244,7 @@ impl Subscriptions {
                     }
                     let body = found.body();
                     size += body.value.len() + name.len();
-                    changes.resources.push(Outgoing {
-                        name: name.clone(),
-                        version: Arc::clone(found.version()),
-                        body,
-                    });
+                    changes.resources.push(Outgoing { name: name.clone(), version: Arc::clone(found.version()), body });
                     *sent = version;
                 }
                 Lookup::Missing | Lookup::Refused(_) if *sent == Sent::Absent => {}
@@ -278,11 +271,9 @@ impl Subscriptions {
             .sent
             .keys()
             .filter_map(|name| match catalog.find(kind, name, viewer) {
-                Lookup::Found(found) => Some(Outgoing {
-                    name: name.clone(),
-                    version: Arc::clone(found.version()),
-                    body: found.body(),
-                }),
+                Lookup::Found(found) => {
+                    Some(Outgoing { name: name.clone(), version: Arc::clone(found.version()), body: found.body() })
+                }
                 Lookup::Missing | Lookup::Refused(_) => None,
             })
             .collect()

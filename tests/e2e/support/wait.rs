@@ -24,10 +24,10 @@ pub fn eventually<T>(what: &str, deadline: Duration, mut look: impl FnMut() -> O
     }
 }
 
-/// Looks until `condition` is true, for at most ten seconds.
+/// Looks until `condition` is true, for at most twenty seconds.
 ///
 /// # Panics
 /// When it did not become true.
 pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
-    eventually(what, Duration::from_secs(10), || condition().then_some(()));
+    eventually(what, Duration::from_secs(20), || condition().then_some(()));
 }

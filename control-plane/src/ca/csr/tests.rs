@@ -2,8 +2,8 @@ use super::*;
 
 use proptest::prelude::*;
 use rcgen::{
-    BasicConstraints, CertificateParams, CustomExtension, DistinguishedName,
-    ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose, SanType, SignatureAlgorithm,
+    BasicConstraints, CertificateParams, CustomExtension, DistinguishedName, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+    KeyUsagePurpose, SanType, SignatureAlgorithm,
 };
 
 fn caller() -> SpiffeId {
@@ -14,10 +14,7 @@ fn request(change: impl FnOnce(&mut CertificateParams)) -> String {
     request_with(&rcgen::PKCS_ECDSA_P256_SHA256, change)
 }
 
-fn request_with(
-    algorithm: &'static SignatureAlgorithm,
-    change: impl FnOnce(&mut CertificateParams),
-) -> String {
+fn request_with(algorithm: &'static SignatureAlgorithm, change: impl FnOnce(&mut CertificateParams)) -> String {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
     change(&mut params);
@@ -36,12 +33,7 @@ fn refusal(pem: &str) -> &'static str {
 #[test]
 fn a_bare_key_or_the_own_name_is_accepted() {
     assert_eq!(refusal(&request(|_| {})), "accepted");
-    assert_eq!(
-        refusal(&request(
-            |params| params.subject_alt_names = vec![uri(&caller().to_string())]
-        )),
-        "accepted"
-    );
+    assert_eq!(refusal(&request(|params| params.subject_alt_names = vec![uri(&caller().to_string())])), "accepted");
     for algorithm in [&rcgen::PKCS_ECDSA_P384_SHA384, &rcgen::PKCS_ED25519] {
         assert_eq!(refusal(&request_with(algorithm, |_| {})), "accepted");
     }
@@ -52,27 +44,14 @@ fn whatever_else_is_asked_for_is_refused() {
     let own = caller().to_string();
     let other = "spiffe://cluster.local/ns/shop/sa/payment";
     let cases: [(&str, String); 9] = [
-        (
-            "asks_for_ca",
-            request(|params| params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained)),
-        ),
-        (
-            "other_extension",
-            request(|params| params.is_ca = IsCa::ExplicitNoCa),
-        ),
-        (
-            "other_name",
-            request(|params| params.subject_alt_names = vec![uri(other)]),
-        ),
-        (
-            "other_name",
-            request(|params| params.subject_alt_names = vec![uri(&own), uri(other)]),
-        ),
+        ("asks_for_ca", request(|params| params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained))),
+        ("other_extension", request(|params| params.is_ca = IsCa::ExplicitNoCa)),
+        ("other_name", request(|params| params.subject_alt_names = vec![uri(other)])),
+        ("other_name", request(|params| params.subject_alt_names = vec![uri(&own), uri(other)])),
         (
             "other_name",
             request(|params| {
-                params.subject_alt_names =
-                    vec![uri(&own), SanType::DnsName("localhost".try_into().unwrap())];
+                params.subject_alt_names = vec![uri(&own), SanType::DnsName("localhost".try_into().unwrap())];
             }),
         ),
         (
@@ -81,10 +60,7 @@ fn whatever_else_is_asked_for_is_refused() {
                 params.subject_alt_names = vec![SanType::IpAddress([127, 0, 0, 1].into())];
             }),
         ),
-        (
-            "other_extension",
-            request(|params| params.key_usages = vec![KeyUsagePurpose::KeyCertSign]),
-        ),
+        ("other_extension", request(|params| params.key_usages = vec![KeyUsagePurpose::KeyCertSign])),
         (
             "other_extension",
             request(|params| {
@@ -94,8 +70,7 @@ fn whatever_else_is_asked_for_is_refused() {
         (
             "other_extension",
             request(|params| {
-                params.custom_extensions =
-                    vec![CustomExtension::from_oid_content(&[1, 2, 3, 4], vec![5, 0])];
+                params.custom_extensions = vec![CustomExtension::from_oid_content(&[1, 2, 3, 4], vec![5, 0])];
             }),
         ),
     ];
@@ -106,10 +81,7 @@ fn whatever_else_is_asked_for_is_refused() {
 
 #[test]
 fn weak_and_unusual_keys_are_refused() {
-    assert_eq!(
-        refusal(&request_with(&rcgen::PKCS_ECDSA_P521_SHA512, |_| {})),
-        "weak_key"
-    );
+    assert_eq!(refusal(&request_with(&rcgen::PKCS_ECDSA_P521_SHA512, |_| {})), "weak_key");
     // RSA of 1024 bits, made with `openssl req -new -newkey rsa:1024 -nodes -subj /CN=x`.
     assert_eq!(refusal(include_str!("rsa1024.csr")), "weak_key");
 }

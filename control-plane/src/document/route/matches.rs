@@ -16,19 +16,11 @@ use crate::{
 /// The greatest compiled size of one expression: the proxy's limit.
 const MAX_REGEX_BYTES: usize = 1 << 20;
 
-const METHODS: [&str; 9] = [
-    "GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH",
-];
+const METHODS: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"];
 
 /// The matches of an `HTTPRoute` rule; without any, every request.
-pub(super) fn http(
-    raw: Option<Vec<HttpMatch>>,
-    path: &FieldPath,
-    issues: &mut Issues,
-) -> Vec<Match> {
-    let raw = raw
-        .filter(|matches| !matches.is_empty())
-        .unwrap_or_else(|| vec![HttpMatch::default()]);
+pub(super) fn http(raw: Option<Vec<HttpMatch>>, path: &FieldPath, issues: &mut Issues) -> Vec<Match> {
+    let raw = raw.filter(|matches| !matches.is_empty()).unwrap_or_else(|| vec![HttpMatch::default()]);
     raw.into_iter()
         .enumerate()
         .map(|(index, raw)| {
@@ -36,10 +28,7 @@ pub(super) fn http(
             if let Some(method) = &raw.method
                 && !METHODS.contains(&method.as_str())
             {
-                issues.error(
-                    path.key("method"),
-                    format!("`{method}` is not an HTTP method"),
-                );
+                issues.error(path.key("method"), format!("`{method}` is not an HTTP method"));
             }
             Match {
                 path: http_path(raw.path, &path.key("path"), issues),
@@ -52,14 +41,8 @@ pub(super) fn http(
 }
 
 /// The matches of a `GRPCRoute` rule; without any, every call.
-pub(super) fn grpc(
-    raw: Option<Vec<GrpcMatch>>,
-    path: &FieldPath,
-    issues: &mut Issues,
-) -> Vec<Match> {
-    let raw = raw
-        .filter(|matches| !matches.is_empty())
-        .unwrap_or_else(|| vec![GrpcMatch::default()]);
+pub(super) fn grpc(raw: Option<Vec<GrpcMatch>>, path: &FieldPath, issues: &mut Issues) -> Vec<Match> {
+    let raw = raw.filter(|matches| !matches.is_empty()).unwrap_or_else(|| vec![GrpcMatch::default()]);
     raw.into_iter()
         .enumerate()
         .map(|(index, raw)| {
@@ -89,10 +72,7 @@ fn http_path(raw: Option<gateway::PathMatch>, path: &FieldPath, issues: &mut Iss
             PathMatch::Regex(value)
         }
         other => {
-            issues.error(
-                path.key("type"),
-                format!("`{other}` is not one of Exact, PathPrefix and RegularExpression"),
-            );
+            issues.error(path.key("type"), format!("`{other}` is not one of Exact, PathPrefix and RegularExpression"));
             PathMatch::Exact(value)
         }
     }
@@ -100,22 +80,13 @@ fn http_path(raw: Option<gateway::PathMatch>, path: &FieldPath, issues: &mut Iss
 
 fn check_literal_path(value: &str, path: &FieldPath, issues: &mut Issues) {
     if !value.starts_with('/') {
-        issues.error(
-            path.key("value"),
-            format!("`{value}` does not start with `/`"),
-        );
+        issues.error(path.key("value"), format!("`{value}` does not start with `/`"));
     }
     if value.contains("//") || value.split('/').any(|part| matches!(part, "." | "..")) {
-        issues.error(
-            path.key("value"),
-            format!("`{value}` is not a normalised path"),
-        );
+        issues.error(path.key("value"), format!("`{value}` is not a normalised path"));
     }
     if value.contains(['?', '#']) || value.bytes().any(|byte| byte <= b' ' || byte == 0x7f) {
-        issues.error(
-            path.key("value"),
-            format!("`{value}` cannot be the path of a request"),
-        );
+        issues.error(path.key("value"), format!("`{value}` cannot be the path of a request"));
     }
 }
 
@@ -144,10 +115,7 @@ fn grpc_path(raw: Option<MethodMatch>, path: &FieldPath, issues: &mut Issues) ->
             PathMatch::Regex(expression)
         }
         other => {
-            issues.error(
-                path.key("type"),
-                format!("`{other}` is not one of Exact and RegularExpression"),
-            );
+            issues.error(path.key("type"), format!("`{other}` is not one of Exact and RegularExpression"));
             PathMatch::Prefix("/".to_owned())
         }
     }
@@ -164,26 +132,16 @@ fn exact_method(service: Option<&str>, method: Option<&str>) -> PathMatch {
 
 /// Header matches. Of several with one name only the first counts, as Gateway
 /// API says; names are compared without case.
-fn headers(
-    raw: Vec<gateway::ValueMatch>,
-    path: &FieldPath,
-    issues: &mut Issues,
-) -> Vec<NamedMatch> {
+fn headers(raw: Vec<gateway::ValueMatch>, path: &FieldPath, issues: &mut Issues) -> Vec<NamedMatch> {
     for (index, header) in raw.iter().enumerate() {
         let is_token = http::HeaderName::from_bytes(header.name.as_bytes()).is_ok();
         if !is_token {
-            issues.error(
-                path.index(index).key("name"),
-                format!("`{}` cannot be the name of a header", header.name),
-            );
+            issues.error(path.index(index).key("name"), format!("`{}` cannot be the name of a header", header.name));
         }
     }
     let lowered = raw
         .into_iter()
-        .map(|header| gateway::ValueMatch {
-            name: header.name.to_ascii_lowercase(),
-            ..header
-        })
+        .map(|header| gateway::ValueMatch { name: header.name.to_ascii_lowercase(), ..header })
         .collect();
     values(lowered, path, issues)
 }
@@ -194,10 +152,7 @@ fn values(raw: Vec<gateway::ValueMatch>, path: &FieldPath, issues: &mut Issues) 
     for (index, raw) in raw.into_iter().enumerate() {
         let path = path.index(index);
         if !seen.insert(raw.name.clone()) {
-            issues.warn(
-                path.key("name"),
-                format!("`{}` is there twice, ignored", raw.name),
-            );
+            issues.warn(path.key("name"), format!("`{}` is there twice, ignored", raw.name));
             continue;
         }
         let value = match raw.kind.as_deref().unwrap_or("Exact") {
@@ -207,31 +162,20 @@ fn values(raw: Vec<gateway::ValueMatch>, path: &FieldPath, issues: &mut Issues) 
                 ValueMatch::Regex(raw.value)
             }
             other => {
-                issues.error(
-                    path.key("type"),
-                    format!("`{other}` is not one of Exact and RegularExpression"),
-                );
+                issues.error(path.key("type"), format!("`{other}` is not one of Exact and RegularExpression"));
                 continue;
             }
         };
-        found.push(NamedMatch {
-            name: raw.name,
-            value,
-        });
+        found.push(NamedMatch { name: raw.name, value });
     }
     found
 }
 
 fn check_regex(expression: &str, path: &FieldPath, issues: &mut Issues) {
-    let compiled = RegexBuilder::new(&format!("^(?:{expression})$"))
-        .size_limit(MAX_REGEX_BYTES)
-        .build();
+    let compiled = RegexBuilder::new(&format!("^(?:{expression})$")).size_limit(MAX_REGEX_BYTES).build();
     if let Err(error) = compiled {
         let text = error.to_string();
         let reason = text.lines().last().unwrap_or_default().trim();
-        issues.error(
-            path.clone(),
-            format!("`{expression}` is not a regular expression: {reason}"),
-        );
+        issues.error(path.clone(), format!("`{expression}` is not a regular expression: {reason}"));
     }
 }

@@ -21,10 +21,7 @@ fn route(kind: &str, rules: &str) -> Result<Arc<Route>, Vec<String>> {
     match document(kind, &spec).outcome {
         Ok(Some(Object::Route(route))) => Ok(route),
         Ok(other) => panic!("{other:?}"),
-        Err(errors) => Err(errors
-            .iter()
-            .map(|placed| placed.issue.path.to_string())
-            .collect()),
+        Err(errors) => Err(errors.iter().map(|placed| placed.issue.path.to_string()).collect()),
     }
 }
 
@@ -32,41 +29,21 @@ fn route(kind: &str, rules: &str) -> Result<Arc<Route>, Vec<String>> {
 fn refusals_name_the_field() {
     for (kind, rules, path) in [
         ("HTTPRoute", "[]", "spec.rules"),
-        (
-            "HTTPRoute",
-            "[{timeouts: {request: 1s}}]",
-            "spec.rules[0].timeouts",
-        ),
-        (
-            "HTTPRoute",
-            "[{retry: {attempts: 2}}]",
-            "spec.rules[0].retry",
-        ),
+        ("HTTPRoute", "[{timeouts: {request: 1s}}]", "spec.rules[0].timeouts"),
+        ("HTTPRoute", "[{retry: {attempts: 2}}]", "spec.rules[0].retry"),
         (
             "HTTPRoute",
             "[{filters: [{type: RequestRedirect, requestRedirect: {}}]}]",
             "spec.rules[0].filters[0].requestRedirect",
         ),
-        (
-            "HTTPRoute",
-            "[{filters: [{type: URLRewrite}]}]",
-            "spec.rules[0].filters[0].type",
-        ),
+        ("HTTPRoute", "[{filters: [{type: URLRewrite}]}]", "spec.rules[0].filters[0].type"),
         (
             "HTTPRoute",
             "[{backendRefs: [{name: a, port: 80, filters: [{type: X}]}]}]",
             "spec.rules[0].backendRefs[0].filters[0].type",
         ),
-        (
-            "HTTPRoute",
-            "[{backendRefs: [{name: a}]}]",
-            "spec.rules[0].backendRefs[0].port",
-        ),
-        (
-            "HTTPRoute",
-            "[{backendRefs: [{name: a, port: 1, weight: -1}]}]",
-            "spec.rules[0].backendRefs[0].weight",
-        ),
+        ("HTTPRoute", "[{backendRefs: [{name: a}]}]", "spec.rules[0].backendRefs[0].port"),
+        ("HTTPRoute", "[{backendRefs: [{name: a, port: 1, weight: -1}]}]", "spec.rules[0].backendRefs[0].weight"),
         (
             "HTTPRoute",
             "[{backendRefs: [{name: a, port: 1, kind: Bucket, group: x}]}]",
@@ -77,65 +54,29 @@ fn refusals_name_the_field() {
             "[{matches: [{path: {type: RegularExpression, value: '('}}]}]",
             "spec.rules[0].matches[0].path.value",
         ),
-        (
-            "HTTPRoute",
-            "[{matches: [{path: {type: Glob, value: '/x'}}]}]",
-            "spec.rules[0].matches[0].path.type",
-        ),
-        (
-            "HTTPRoute",
-            "[{matches: [{path: {value: x}}]}]",
-            "spec.rules[0].matches[0].path.value",
-        ),
-        (
-            "HTTPRoute",
-            "[{matches: [{method: get}]}]",
-            "spec.rules[0].matches[0].method",
-        ),
+        ("HTTPRoute", "[{matches: [{path: {type: Glob, value: '/x'}}]}]", "spec.rules[0].matches[0].path.type"),
+        ("HTTPRoute", "[{matches: [{path: {value: x}}]}]", "spec.rules[0].matches[0].path.value"),
+        ("HTTPRoute", "[{matches: [{method: get}]}]", "spec.rules[0].matches[0].method"),
         (
             "HTTPRoute",
             "[{matches: [{headers: [{name: 'a b', value: x}]}]}]",
             "spec.rules[0].matches[0].headers[0].name",
         ),
-        (
-            "HTTPRoute",
-            "[{matches: [{cookies: []}]}]",
-            "spec.rules[0].matches[0].cookies",
-        ),
-        (
-            "GRPCRoute",
-            "[{matches: [{method: {}}]}]",
-            "spec.rules[0].matches[0].method",
-        ),
+        ("HTTPRoute", "[{matches: [{cookies: []}]}]", "spec.rules[0].matches[0].cookies"),
+        ("GRPCRoute", "[{matches: [{method: {}}]}]", "spec.rules[0].matches[0].method"),
         ("TCPRoute", "[{}, {}]", "spec.rules[1]"),
     ] {
         let errors = route(kind, rules).unwrap_err();
-        assert!(
-            errors.iter().any(|found| found == path),
-            "{kind} {rules}: {errors:?}"
-        );
+        assert!(errors.iter().any(|found| found == path), "{kind} {rules}: {errors:?}");
     }
 }
 
 #[test]
 fn a_grpc_method_is_a_path() {
-    let paths = |rules: &str| {
-        route("GRPCRoute", rules).unwrap().rules[0].matches[0]
-            .path
-            .clone()
-    };
-    assert_eq!(
-        paths("[{matches: [{method: {service: p.S, method: M}}]}]"),
-        PathMatch::Exact("/p.S/M".into())
-    );
-    assert_eq!(
-        paths("[{matches: [{method: {service: p.S}}]}]"),
-        PathMatch::Text("/p.S/".into())
-    );
-    assert_eq!(
-        paths("[{matches: [{method: {method: M}}]}]"),
-        PathMatch::Regex("/[^/]+/M".into())
-    );
+    let paths = |rules: &str| route("GRPCRoute", rules).unwrap().rules[0].matches[0].path.clone();
+    assert_eq!(paths("[{matches: [{method: {service: p.S, method: M}}]}]"), PathMatch::Exact("/p.S/M".into()));
+    assert_eq!(paths("[{matches: [{method: {service: p.S}}]}]"), PathMatch::Text("/p.S/".into()));
+    assert_eq!(paths("[{matches: [{method: {method: M}}]}]"), PathMatch::Regex("/[^/]+/M".into()));
     assert_eq!(paths("[{}]"), PathMatch::Prefix("/".into()));
 }
 
@@ -162,14 +103,7 @@ fn hostnames_and_gateways_are_warnings() {
         "{parentRefs: [{name: gw}], hostnames: [a.example], newThing: 1, rules: [{backendRefs: [{name: a, port: 80}]}]}",
     );
     assert!(document.outcome.is_ok());
-    let mut paths: Vec<String> = document
-        .warnings
-        .iter()
-        .map(|placed| placed.issue.path.to_string())
-        .collect();
+    let mut paths: Vec<String> = document.warnings.iter().map(|placed| placed.issue.path.to_string()).collect();
     paths.sort();
-    assert_eq!(
-        paths,
-        ["spec.hostnames", "spec.newThing", "spec.parentRefs[0].kind"]
-    );
+    assert_eq!(paths, ["spec.hostnames", "spec.newThing", "spec.parentRefs[0].kind"]);
 }

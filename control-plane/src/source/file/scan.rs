@@ -71,17 +71,12 @@ impl Files {
     /// Nothing read yet.
     #[must_use]
     pub const fn new(root: PathBuf) -> Self {
-        Self {
-            root,
-            files: BTreeMap::new(),
-        }
+        Self { root, files: BTreeMap::new() }
     }
 
     /// The files by their paths relative to the directory, in order.
     pub fn contents(&self) -> impl Iterator<Item = (&Path, &Content)> {
-        self.files
-            .iter()
-            .map(|(path, file)| (path.as_path(), &file.content))
+        self.files.iter().map(|(path, file)| (path.as_path(), &file.content))
     }
 
     /// Looks at every file and reads those that changed.
@@ -102,10 +97,7 @@ impl Files {
 
     fn look(&mut self, path: &Path, stamp: Stamp, now: SystemTime, outcome: &mut Outcome) {
         let known = self.files.get_mut(path);
-        if known
-            .as_ref()
-            .is_some_and(|file| file.stamp == stamp && file.settled)
-        {
+        if known.as_ref().is_some_and(|file| file.stamp == stamp && file.settled) {
             return;
         }
         let full = self.root.join(path);
@@ -128,15 +120,7 @@ impl Files {
             outcome.again = Some(AGAIN);
         }
         outcome.changed = true;
-        self.files.insert(
-            path.to_owned(),
-            File {
-                stamp,
-                content,
-                settled,
-                deferred: 0,
-            },
-        );
+        self.files.insert(path.to_owned(), File { stamp, content, settled, deferred: 0 });
     }
 
     fn forget_gone(&mut self, found: &BTreeMap<PathBuf, Stamp>, outcome: &mut Outcome) {
@@ -174,9 +158,7 @@ impl Stamp {
 
     /// A time in the future is somebody's wrong clock and never fresh.
     fn is_fresh(&self, now: SystemTime) -> bool {
-        self.modified
-            .and_then(|modified| now.duration_since(modified).ok())
-            .is_some_and(|age| age < FRESH)
+        self.modified.and_then(|modified| now.duration_since(modified).ok()).is_some_and(|age| age < FRESH)
     }
 }
 
@@ -196,12 +178,7 @@ fn is_empty(content: &Content) -> bool {
 }
 
 /// Collects the YAML files below `folder`. A folder that vanishes meanwhile is empty.
-fn walk(
-    root: &Path,
-    folder: &Path,
-    depth: usize,
-    found: &mut BTreeMap<PathBuf, Stamp>,
-) -> io::Result<()> {
+fn walk(root: &Path, folder: &Path, depth: usize, found: &mut BTreeMap<PathBuf, Stamp>) -> io::Result<()> {
     for entry in fs::read_dir(root.join(folder))? {
         let name = entry?.file_name();
         let path = folder.join(&name);
@@ -240,34 +217,21 @@ fn is_yaml(name: &str) -> bool {
 mod tests {
     use super::*;
 
-    const SERVICE: &str =
-        "apiVersion: v1\nkind: Service\nmetadata: {name: a}\nspec: {ports: [{port: 80}]}\n";
+    const SERVICE: &str = "apiVersion: v1\nkind: Service\nmetadata: {name: a}\nspec: {ports: [{port: 80}]}\n";
 
     fn later() -> SystemTime {
         SystemTime::now() + Duration::from_secs(5)
     }
 
     fn paths(files: &Files) -> Vec<String> {
-        files
-            .contents()
-            .map(|(path, _)| path.display().to_string())
-            .collect()
+        files.contents().map(|(path, _)| path.display().to_string()).collect()
     }
 
     #[test]
     fn finds_nested_yaml_and_ignores_what_editors_leave() {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir_all(dir.path().join("x/y")).unwrap();
-        for name in [
-            "a.yaml",
-            "x/b.yml",
-            "x/y/c.json",
-            ".d.yaml",
-            "#e.yaml#",
-            "f.yaml~",
-            "g.txt",
-            ".h.yaml.swp",
-        ] {
+        for name in ["a.yaml", "x/b.yml", "x/y/c.json", ".d.yaml", "#e.yaml#", "f.yaml~", "g.txt", ".h.yaml.swp"] {
             fs::write(dir.path().join(name), SERVICE).unwrap();
         }
         let mut files = Files::new(dir.path().to_owned());

@@ -29,10 +29,7 @@ impl Content {
     /// The documents of `text`.
     #[must_use]
     pub fn parse(text: &str) -> Self {
-        let documents = split(text)
-            .into_iter()
-            .map(|part| Arc::new(read(part.text, part.line)))
-            .collect();
+        let documents = split(text).into_iter().map(|part| Arc::new(read(part.text, part.line))).collect();
         Self::Documents(documents)
     }
 }
@@ -83,8 +80,7 @@ impl Draft {
     fn add(&mut self, path: &Path, document: &Arc<Document>) {
         let id = document.id.as_ref();
         for placed in &document.warnings {
-            self.problems
-                .push(problem(path, placed, id, Severity::Warning));
+            self.problems.push(problem(path, placed, id, Severity::Warning));
         }
         match (&document.outcome, id) {
             (Ok(Some(object)), Some(id)) => self.accept(path, document, object, id),
@@ -134,10 +130,7 @@ impl Draft {
         }
     }
 
-    fn finish(
-        mut self,
-        previous: BTreeMap<ObjectId, Accepted>,
-    ) -> (BTreeMap<ObjectId, Accepted>, Vec<Problem>) {
+    fn finish(mut self, previous: BTreeMap<ObjectId, Accepted>) -> (BTreeMap<ObjectId, Accepted>, Vec<Problem>) {
         for (id, mut problem) in self.refusals {
             problem.previous_in_force =
                 id.is_some_and(|id| previous.contains_key(&id) && !self.objects.contains_key(&id));

@@ -47,15 +47,8 @@ impl Directory {
     ///
     /// When the directory cannot be read.
     pub fn open(root: &Path) -> Result<(Self, Update), DirectoryError> {
-        let fail = |source| DirectoryError {
-            dir: root.display().to_string(),
-            source,
-        };
-        let mut directory = Self {
-            root: root.to_owned(),
-            files: Files::new(root.to_owned()),
-            state: State::default(),
-        };
+        let fail = |source| DirectoryError { dir: root.display().to_string(), source };
+        let mut directory = Self { root: root.to_owned(), files: Files::new(root.to_owned()), state: State::default() };
         directory.files.scan(SystemTime::now()).map_err(fail)?;
         let update = directory.state.compose(directory.files.contents());
         Ok((directory, update))
@@ -67,9 +60,7 @@ impl Directory {
     ///
     /// When the thread cannot be started.
     pub fn watch(self, publish: impl FnMut(Update) -> bool + Send + 'static) -> io::Result<()> {
-        thread::Builder::new()
-            .name("config-watch".to_owned())
-            .spawn(move || self.run(publish))?;
+        thread::Builder::new().name("config-watch".to_owned()).spawn(move || self.run(publish))?;
         Ok(())
     }
 

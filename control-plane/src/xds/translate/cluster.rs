@@ -11,9 +11,8 @@ use pillion_wire::{
         matcher::{StringMatcher, string_matcher},
         pack,
         tls::{
-            CertificateProviderPluginInstance, CertificateValidationContext, CommonTlsContext,
-            SdsSecretConfig, SubjectAltNameMatcher, UpstreamTlsContext, common_tls_context,
-            subject_alt_name_matcher,
+            CertificateProviderPluginInstance, CertificateValidationContext, CommonTlsContext, SdsSecretConfig,
+            SubjectAltNameMatcher, UpstreamTlsContext, common_tls_context, subject_alt_name_matcher,
         },
         type_url,
         upstream_http::{HttpProtocolOptions, http_protocol_options},
@@ -42,18 +41,10 @@ pub(crate) fn cluster(view: &PortView, dialect: Dialect, trust_domain: &TrustDom
     let secured = dialect != Dialect::Pillion && view.in_mesh();
     Cluster {
         name: name.clone(),
-        connect_timeout: Some(Duration {
-            seconds: CONNECT_TIMEOUT_SECONDS,
-            nanos: 0,
-        }),
+        connect_timeout: Some(Duration { seconds: CONNECT_TIMEOUT_SECONDS, nanos: 0 }),
         lb_policy: cluster::LbPolicy::RoundRobin.into(),
-        cluster_discovery_type: Some(cluster::ClusterDiscoveryType::Type(
-            cluster::DiscoveryType::Eds.into(),
-        )),
-        eds_cluster_config: Some(cluster::EdsClusterConfig {
-            eds_config: Some(ads()),
-            service_name: name,
-        }),
+        cluster_discovery_type: Some(cluster::ClusterDiscoveryType::Type(cluster::DiscoveryType::Eds.into())),
+        eds_cluster_config: Some(cluster::EdsClusterConfig { eds_config: Some(ads()), service_name: name }),
         typed_extension_protocol_options: protocol_options(view.protocol, dialect, secured),
         transport_socket: secured.then(|| transport_socket(view, dialect, trust_domain)),
         ..Cluster::default()
@@ -74,11 +65,7 @@ fn protocol_options(protocol: Protocol, dialect: Dialect, secured: bool) -> Hash
         ExplicitHttpConfig, UpstreamProtocolOptions as Upstream, UseDownstreamHttpConfig,
         explicit_http_config::ProtocolConfig,
     };
-    let explicit = |protocol| {
-        Upstream::ExplicitHttpConfig(ExplicitHttpConfig {
-            protocol_config: Some(protocol),
-        })
-    };
+    let explicit = |protocol| Upstream::ExplicitHttpConfig(ExplicitHttpConfig { protocol_config: Some(protocol) });
     let http1 = ProtocolConfig::HttpProtocolOptions(Http1ProtocolOptions::default());
     let http2 = ProtocolConfig::Http2ProtocolOptions(Http2ProtocolOptions::default());
     let options = match protocol {
@@ -93,21 +80,11 @@ fn protocol_options(protocol: Protocol, dialect: Dialect, secured: bool) -> Hash
             ..UseDownstreamHttpConfig::default()
         }),
     };
-    let message = HttpProtocolOptions {
-        upstream_protocol_options: Some(options),
-        ..HttpProtocolOptions::default()
-    };
-    HashMap::from([(
-        type_url::HTTP_PROTOCOL_OPTIONS_KEY.to_owned(),
-        pack(type_url::HTTP_PROTOCOL_OPTIONS, &message),
-    )])
+    let message = HttpProtocolOptions { upstream_protocol_options: Some(options), ..HttpProtocolOptions::default() };
+    HashMap::from([(type_url::HTTP_PROTOCOL_OPTIONS_KEY.to_owned(), pack(type_url::HTTP_PROTOCOL_OPTIONS, &message))])
 }
 
-fn transport_socket(
-    view: &PortView,
-    dialect: Dialect,
-    trust_domain: &TrustDomain,
-) -> TransportSocket {
+fn transport_socket(view: &PortView, dialect: Dialect, trust_domain: &TrustDomain) -> TransportSocket {
     let identities: Vec<StringMatcher> = accounts(view)
         .into_iter()
         .filter_map(|(namespace, account)| SpiffeId::new(trust_domain, namespace, account).ok())
@@ -124,10 +101,7 @@ fn transport_socket(
         name: "envoy.transport_sockets.tls".to_owned(),
         config_type: Some(transport_socket::ConfigType::TypedConfig(pack(
             type_url::UPSTREAM_TLS,
-            &UpstreamTlsContext {
-                common_tls_context: Some(common),
-                ..UpstreamTlsContext::default()
-            },
+            &UpstreamTlsContext { common_tls_context: Some(common), ..UpstreamTlsContext::default() },
         ))),
     }
 }
@@ -136,31 +110,24 @@ fn transport_socket(
 /// older list of alternative names only.
 #[expect(deprecated, reason = "the field that gRFC A29 names")]
 fn grpc_tls(identities: Vec<StringMatcher>) -> CommonTlsContext {
-    let provider = CertificateProviderPluginInstance {
-        instance_name: GRPC_PROVIDER.to_owned(),
-        certificate_name: String::new(),
-    };
+    let provider =
+        CertificateProviderPluginInstance { instance_name: GRPC_PROVIDER.to_owned(), certificate_name: String::new() };
     CommonTlsContext {
         tls_certificate_provider_instance: Some(provider.clone()),
-        validation_context_type: Some(
-            common_tls_context::ValidationContextType::ValidationContext(
-                CertificateValidationContext {
-                    ca_certificate_provider_instance: Some(provider),
-                    match_subject_alt_names: identities,
-                    ..CertificateValidationContext::default()
-                },
-            ),
-        ),
+        validation_context_type: Some(common_tls_context::ValidationContextType::ValidationContext(
+            CertificateValidationContext {
+                ca_certificate_provider_instance: Some(provider),
+                match_subject_alt_names: identities,
+                ..CertificateValidationContext::default()
+            },
+        )),
         ..CommonTlsContext::default()
     }
 }
 
 /// Envoy: secrets by name, found among the static ones of its bootstrap.
 fn envoy_tls(identities: Vec<StringMatcher>, protocol: Protocol) -> CommonTlsContext {
-    let secret = |name: &str| SdsSecretConfig {
-        name: name.to_owned(),
-        sds_config: None,
-    };
+    let secret = |name: &str| SdsSecretConfig { name: name.to_owned(), sds_config: None };
     let names = identities
         .into_iter()
         .map(|matcher| SubjectAltNameMatcher {
@@ -171,23 +138,17 @@ fn envoy_tls(identities: Vec<StringMatcher>, protocol: Protocol) -> CommonTlsCon
         .collect();
     CommonTlsContext {
         tls_certificate_sds_secret_configs: vec![secret(ENVOY_CERTIFICATE)],
-        alpn_protocols: protocol
-            .carries_http()
-            .then(|| "h2".to_owned())
-            .into_iter()
-            .collect(),
-        validation_context_type: Some(
-            common_tls_context::ValidationContextType::CombinedValidationContext(
-                common_tls_context::CombinedCertificateValidationContext {
-                    default_validation_context: Some(CertificateValidationContext {
-                        match_typed_subject_alt_names: names,
-                        ..CertificateValidationContext::default()
-                    }),
-                    validation_context_sds_secret_config: Some(secret(ENVOY_ROOT)),
-                    ..common_tls_context::CombinedCertificateValidationContext::default()
-                },
-            ),
-        ),
+        alpn_protocols: protocol.carries_http().then(|| "h2".to_owned()).into_iter().collect(),
+        validation_context_type: Some(common_tls_context::ValidationContextType::CombinedValidationContext(
+            common_tls_context::CombinedCertificateValidationContext {
+                default_validation_context: Some(CertificateValidationContext {
+                    match_typed_subject_alt_names: names,
+                    ..CertificateValidationContext::default()
+                }),
+                validation_context_sds_secret_config: Some(secret(ENVOY_ROOT)),
+                ..common_tls_context::CombinedCertificateValidationContext::default()
+            },
+        )),
         ..CommonTlsContext::default()
     }
 }

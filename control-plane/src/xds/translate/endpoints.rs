@@ -8,10 +8,7 @@ use pillion_wire::{
     xds::{
         UInt32Value,
         core::{HealthStatus, Locality},
-        endpoint::{
-            ClusterLoadAssignment, Endpoint as XdsEndpoint, LbEndpoint, LocalityLbEndpoints,
-            lb_endpoint,
-        },
+        endpoint::{ClusterLoadAssignment, Endpoint as XdsEndpoint, LbEndpoint, LocalityLbEndpoints, lb_endpoint},
     },
 };
 
@@ -22,11 +19,7 @@ use crate::{
 };
 
 /// The endpoints of `view`, by zone.
-pub(crate) fn assignment(
-    view: &PortView,
-    dialect: Dialect,
-    trust_domain: &TrustDomain,
-) -> ClusterLoadAssignment {
+pub(crate) fn assignment(view: &PortView, dialect: Dialect, trust_domain: &TrustDomain) -> ClusterLoadAssignment {
     let mut zones: BTreeMap<&str, Vec<LbEndpoint>> = BTreeMap::new();
     for endpoint in visible(view, dialect) {
         zones
@@ -39,10 +32,7 @@ pub(crate) fn assignment(
         endpoints: zones
             .into_iter()
             .map(|(zone, lb_endpoints)| LocalityLbEndpoints {
-                locality: Some(Locality {
-                    zone: zone.to_owned(),
-                    ..Locality::default()
-                }),
+                locality: Some(Locality { zone: zone.to_owned(), ..Locality::default() }),
                 lb_endpoints,
                 // gRPC skips a locality without a weight.
                 load_balancing_weight: Some(UInt32Value { value: 1 }),
@@ -57,19 +47,13 @@ pub(crate) fn assignment(
 /// endpoints inside the mesh where there are any.
 pub(crate) fn visible(view: &PortView, dialect: Dialect) -> impl Iterator<Item = &Endpoint> {
     let only_mesh = dialect != Dialect::Pillion && view.in_mesh();
-    view.endpoints
-        .iter()
-        .filter(move |endpoint| !only_mesh || endpoint.mesh.is_some())
+    view.endpoints.iter().filter(move |endpoint| !only_mesh || endpoint.mesh.is_some())
 }
 
 fn lb_endpoint(endpoint: &Endpoint, trust_domain: &TrustDomain) -> LbEndpoint {
     let metadata = endpoint.mesh.as_ref().and_then(|inside| {
-        let identity =
-            SpiffeId::new(trust_domain, &inside.namespace, &inside.service_account).ok()?;
-        let endpoint = MeshEndpoint {
-            port: inside.port,
-            identity,
-        };
+        let identity = SpiffeId::new(trust_domain, &inside.namespace, &inside.service_account).ok()?;
+        let endpoint = MeshEndpoint { port: inside.port, identity };
         Some(endpoint.to_metadata())
     });
     LbEndpoint {

@@ -38,10 +38,7 @@ pub(crate) fn listener(address: SocketAddr) -> Listener {
         filter_chains: vec![FilterChain {
             filters: vec![Filter {
                 name: "envoy.filters.network.http_connection_manager".to_owned(),
-                config_type: Some(filter::ConfigType::TypedConfig(pack(
-                    type_url::HCM,
-                    &manager,
-                ))),
+                config_type: Some(filter::ConfigType::TypedConfig(pack(type_url::HCM, &manager))),
             }],
             ..FilterChain::default()
         }],

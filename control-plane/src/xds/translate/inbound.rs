@@ -9,10 +9,7 @@ use pillion_wire::{
         hcm::{HttpConnectionManager, http_connection_manager},
         listener::{Filter, FilterChain, FilterChainMatch, Listener, filter},
         pack,
-        route::{
-            NonForwardingAction, Route, RouteConfiguration, RouteMatch, VirtualHost, route,
-            route_match,
-        },
+        route::{NonForwardingAction, Route, RouteConfiguration, RouteMatch, VirtualHost, route, route_match},
         tcp_proxy::{TcpProxy, tcp_proxy},
         tls::{CommonTlsContext, DownstreamTlsContext},
         type_url,
@@ -42,9 +39,7 @@ pub(crate) fn listener(view: &WorkloadView, name: &str) -> Listener {
 fn chains(port: &InboundPort) -> Vec<FilterChain> {
     let name = format!("{}-{}", port.protocol.name(), port.port);
     let matched = FilterChainMatch {
-        destination_port: Some(UInt32Value {
-            value: port.port.into(),
-        }),
+        destination_port: Some(UInt32Value { value: port.port.into() }),
         ..FilterChainMatch::default()
     };
     let secured = FilterChain {
@@ -60,10 +55,7 @@ fn chains(port: &InboundPort) -> Vec<FilterChain> {
     }
     let plaintext = FilterChain {
         name: format!("{name}-plaintext"),
-        filter_chain_match: Some(FilterChainMatch {
-            transport_protocol: "raw_buffer".to_owned(),
-            ..matched
-        }),
+        filter_chain_match: Some(FilterChainMatch { transport_protocol: "raw_buffer".to_owned(), ..matched }),
         transport_socket: None,
         ..secured.clone()
     };
@@ -79,9 +71,7 @@ fn network_filter(port: &InboundPort) -> Filter {
         Protocol::Tcp => {
             return tcp_filter(&TcpProxy {
                 stat_prefix: APPLICATION.to_owned(),
-                cluster_specifier: Some(tcp_proxy::ClusterSpecifier::Cluster(
-                    APPLICATION.to_owned(),
-                )),
+                cluster_specifier: Some(tcp_proxy::ClusterSpecifier::Cluster(APPLICATION.to_owned())),
                 ..TcpProxy::default()
             });
         }
@@ -89,18 +79,13 @@ fn network_filter(port: &InboundPort) -> Filter {
     let manager = HttpConnectionManager {
         stat_prefix: APPLICATION.to_owned(),
         codec_type: codec.into(),
-        route_specifier: Some(http_connection_manager::RouteSpecifier::RouteConfig(
-            everything_here(),
-        )),
+        route_specifier: Some(http_connection_manager::RouteSpecifier::RouteConfig(everything_here())),
         http_filters: vec![router_filter()],
         ..HttpConnectionManager::default()
     };
     Filter {
         name: "envoy.filters.network.http_connection_manager".to_owned(),
-        config_type: Some(filter::ConfigType::TypedConfig(pack(
-            type_url::HCM,
-            &manager,
-        ))),
+        config_type: Some(filter::ConfigType::TypedConfig(pack(type_url::HCM, &manager))),
     }
 }
 

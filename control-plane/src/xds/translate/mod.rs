@@ -13,8 +13,8 @@ use std::net::SocketAddr;
 
 use pillion_wire::xds::{
     core::{
-        Address, AggregatedConfigSource, ApiVersion, ConfigSource, SocketAddress, address,
-        config_source, socket_address,
+        Address, AggregatedConfigSource, ApiVersion, ConfigSource, SocketAddress, address, config_source,
+        socket_address,
     },
     hcm::{HttpFilter, http_filter},
     pack,
@@ -29,9 +29,7 @@ pub(super) const INVALID_BACKEND: &str = "pillion-invalid-backend";
 fn ads() -> ConfigSource {
     ConfigSource {
         resource_api_version: ApiVersion::V3.into(),
-        config_source_specifier: Some(config_source::ConfigSourceSpecifier::Ads(
-            AggregatedConfigSource {},
-        )),
+        config_source_specifier: Some(config_source::ConfigSourceSpecifier::Ads(AggregatedConfigSource {})),
         ..ConfigSource::default()
     }
 }
@@ -40,9 +38,7 @@ fn socket_address(address: SocketAddr) -> Address {
     Address {
         address: Some(address::Address::SocketAddress(SocketAddress {
             address: address.ip().to_string(),
-            port_specifier: Some(socket_address::PortSpecifier::PortValue(
-                address.port().into(),
-            )),
+            port_specifier: Some(socket_address::PortSpecifier::PortValue(address.port().into())),
             ..SocketAddress::default()
         })),
     }
@@ -52,10 +48,7 @@ fn socket_address(address: SocketAddr) -> Address {
 fn router_filter() -> HttpFilter {
     HttpFilter {
         name: "envoy.filters.http.router".to_owned(),
-        config_type: Some(http_filter::ConfigType::TypedConfig(pack(
-            type_url::ROUTER,
-            &Router::default(),
-        ))),
+        config_type: Some(http_filter::ConfigType::TypedConfig(pack(type_url::ROUTER, &Router::default()))),
         ..HttpFilter::default()
     }
 }

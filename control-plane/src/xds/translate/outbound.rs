@@ -18,16 +18,15 @@ use crate::{
 pub(crate) fn listener(view: &PortView, name: &str, dialect: Dialect) -> Listener {
     Listener {
         name: name.to_owned(),
-        api_listener: view.protocol.carries_http().then(|| ApiListener {
-            api_listener: Some(pack(type_url::HCM, &requests(view))),
+        api_listener: view
+            .protocol
+            .carries_http()
+            .then(|| ApiListener { api_listener: Some(pack(type_url::HCM, &requests(view))) }),
+        default_filter_chain: (view.protocol.carries_tcp() && dialect != Dialect::Grpc).then(|| FilterChain {
+            name: "tcp".to_owned(),
+            filters: vec![tcp_filter(&streams(view))],
+            ..FilterChain::default()
         }),
-        default_filter_chain: (view.protocol.carries_tcp() && dialect != Dialect::Grpc).then(
-            || FilterChain {
-                name: "tcp".to_owned(),
-                filters: vec![tcp_filter(&streams(view))],
-                ..FilterChain::default()
-            },
-        ),
         ..Listener::default()
     }
 }
@@ -49,10 +48,7 @@ pub(super) fn rds_manager(route_name: String, stat_prefix: String) -> HttpConnec
 pub(super) fn tcp_filter(proxy: &TcpProxy) -> Filter {
     Filter {
         name: "envoy.filters.network.tcp_proxy".to_owned(),
-        config_type: Some(filter::ConfigType::TypedConfig(pack(
-            type_url::TCP_PROXY,
-            proxy,
-        ))),
+        config_type: Some(filter::ConfigType::TypedConfig(pack(type_url::TCP_PROXY, proxy))),
     }
 }
 
@@ -61,17 +57,9 @@ fn requests(view: &PortView) -> HttpConnectionManager {
 }
 
 fn streams(view: &PortView) -> TcpProxy {
-    let own = [Share {
-        target: Some(view.key.clone()),
-        weight: 1,
-    }];
+    let own = [Share { target: Some(view.key.clone()), weight: 1 }];
     let shares = view.tcp.as_deref().unwrap_or(&own);
-    let name = |share: &Share| {
-        share
-            .target
-            .as_ref()
-            .map_or_else(|| INVALID_BACKEND.to_owned(), ToString::to_string)
-    };
+    let name = |share: &Share| share.target.as_ref().map_or_else(|| INVALID_BACKEND.to_owned(), ToString::to_string);
     let specifier = match shares {
         [] => tcp_proxy::ClusterSpecifier::Cluster(INVALID_BACKEND.to_owned()),
         [only] => tcp_proxy::ClusterSpecifier::Cluster(name(only)),
@@ -86,9 +74,5 @@ fn streams(view: &PortView) -> TcpProxy {
                 .collect(),
         }),
     };
-    TcpProxy {
-        stat_prefix: view.key.to_string(),
-        cluster_specifier: Some(specifier),
-        ..TcpProxy::default()
-    }
+    TcpProxy { stat_prefix: view.key.to_string(), cluster_specifier: Some(specifier), ..TcpProxy::default() }
 }

@@ -4,9 +4,9 @@ use pillion_wire::xds::{
     core::{DataSource, data_source},
     matcher::{RegexMatcher, StringMatcher, string_matcher},
     route::{
-        DirectResponseAction, HeaderMatcher, QueryParameterMatcher, Route, RouteAction,
-        RouteConfiguration, RouteMatch, VirtualHost, WeightedCluster, header_matcher,
-        query_parameter_matcher, route, route_action, route_match, weighted_cluster,
+        DirectResponseAction, HeaderMatcher, QueryParameterMatcher, Route, RouteAction, RouteConfiguration, RouteMatch,
+        VirtualHost, WeightedCluster, header_matcher, query_parameter_matcher, route, route_action, route_match,
+        weighted_cluster,
     },
     {Duration, UInt32Value},
 };
@@ -35,19 +35,12 @@ pub(super) fn virtual_host(view: &PortView, domains: Vec<String>, dialect: Diale
         Some(entries) => entries
             .iter()
             .flat_map(|entry| {
-                paths(&entry.matched.path, dialect)
-                    .into_iter()
-                    .map(move |path| route_of(entry, path, dialect))
+                paths(&entry.matched.path, dialect).into_iter().map(move |path| route_of(entry, path, dialect))
             })
             .collect(),
         None => vec![default_route(view, dialect)],
     };
-    VirtualHost {
-        name: view.key.to_string(),
-        domains,
-        routes,
-        ..VirtualHost::default()
-    }
+    VirtualHost { name: view.key.to_string(), domains, routes, ..VirtualHost::default() }
 }
 
 fn default_route(view: &PortView, dialect: Dialect) -> Route {
@@ -57,10 +50,7 @@ fn default_route(view: &PortView, dialect: Dialect) -> Route {
             path_specifier: Some(route_match::PathSpecifier::Prefix(String::new())),
             ..RouteMatch::default()
         }),
-        action: Some(forward(
-            route_action::ClusterSpecifier::Cluster(view.key.to_string()),
-            dialect,
-        )),
+        action: Some(forward(route_action::ClusterSpecifier::Cluster(view.key.to_string()), dialect)),
         ..Route::default()
     }
 }
@@ -96,16 +86,14 @@ fn paths(path: &PathMatch, dialect: Dialect) -> Vec<route_match::PathSpecifier> 
 }
 
 fn headers(matched: &Match) -> Vec<HeaderMatcher> {
-    let method = matched.method.iter().map(|method| NamedMatch {
-        name: ":method".to_owned(),
-        value: ValueMatch::Exact(method.clone()),
-    });
+    let method = matched
+        .method
+        .iter()
+        .map(|method| NamedMatch { name: ":method".to_owned(), value: ValueMatch::Exact(method.clone()) });
     method
         .chain(matched.headers.iter().cloned())
         .map(|header| HeaderMatcher {
-            header_match_specifier: Some(header_matcher::HeaderMatchSpecifier::StringMatch(
-                string(&header.value),
-            )),
+            header_match_specifier: Some(header_matcher::HeaderMatchSpecifier::StringMatch(string(&header.value))),
             name: header.name,
             ..HeaderMatcher::default()
         })
@@ -115,11 +103,9 @@ fn headers(matched: &Match) -> Vec<HeaderMatcher> {
 fn parameter(parameter: &NamedMatch) -> QueryParameterMatcher {
     QueryParameterMatcher {
         name: parameter.name.clone(),
-        query_parameter_match_specifier: Some(
-            query_parameter_matcher::QueryParameterMatchSpecifier::StringMatch(string(
-                &parameter.value,
-            )),
-        ),
+        query_parameter_match_specifier: Some(query_parameter_matcher::QueryParameterMatchSpecifier::StringMatch(
+            string(&parameter.value),
+        )),
     }
 }
 
@@ -128,33 +114,20 @@ fn string(value: &ValueMatch) -> StringMatcher {
         ValueMatch::Exact(text) => string_matcher::MatchPattern::Exact(text.clone()),
         ValueMatch::Regex(text) => string_matcher::MatchPattern::SafeRegex(regex(text)),
     };
-    StringMatcher {
-        match_pattern: Some(pattern),
-        ..StringMatcher::default()
-    }
+    StringMatcher { match_pattern: Some(pattern), ..StringMatcher::default() }
 }
 
 fn regex(text: &str) -> RegexMatcher {
-    RegexMatcher {
-        regex: text.to_owned(),
-        ..RegexMatcher::default()
-    }
+    RegexMatcher { regex: text.to_owned(), ..RegexMatcher::default() }
 }
 
 fn action(shares: &[Share], dialect: Dialect) -> route::Action {
-    let name = |share: &Share| {
-        share
-            .target
-            .as_ref()
-            .map_or_else(|| INVALID_BACKEND.to_owned(), ToString::to_string)
-    };
+    let name = |share: &Share| share.target.as_ref().map_or_else(|| INVALID_BACKEND.to_owned(), ToString::to_string);
     match shares {
         [] => route::Action::DirectResponse(DirectResponseAction {
             status: 500,
             body: Some(DataSource {
-                specifier: Some(data_source::Specifier::InlineString(
-                    "no backend of this route exists\n".to_owned(),
-                )),
+                specifier: Some(data_source::Specifier::InlineString("no backend of this route exists\n".to_owned())),
                 ..DataSource::default()
             }),
             ..DirectResponseAction::default()
@@ -165,9 +138,7 @@ fn action(shares: &[Share], dialect: Dialect) -> route::Action {
                 .iter()
                 .map(|share| weighted_cluster::ClusterWeight {
                     name: name(share),
-                    weight: Some(UInt32Value {
-                        value: share.weight,
-                    }),
+                    weight: Some(UInt32Value { value: share.weight }),
                     ..weighted_cluster::ClusterWeight::default()
                 })
                 .collect();

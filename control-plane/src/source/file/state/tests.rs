@@ -1,26 +1,14 @@
 use super::*;
 
 fn service(name: &str, port: &str) -> String {
-    format!(
-        "apiVersion: v1\nkind: Service\nmetadata: {{name: {name}}}\nspec: {{ports: [{{port: {port}}}]}}\n"
-    )
+    format!("apiVersion: v1\nkind: Service\nmetadata: {{name: {name}}}\nspec: {{ports: [{{port: {port}}}]}}\n")
 }
 
 fn compose(state: &mut State, files: &[(&str, String)]) -> (Vec<String>, Vec<Problem>) {
-    let contents: Vec<(PathBuf, Content)> = files
-        .iter()
-        .map(|(path, text)| (PathBuf::from(path), Content::parse(text)))
-        .collect();
-    let update = state.compose(
-        contents
-            .iter()
-            .map(|(path, content)| (path.as_path(), content)),
-    );
-    let names = update
-        .objects
-        .keys()
-        .map(|id| id.name.name.clone())
-        .collect();
+    let contents: Vec<(PathBuf, Content)> =
+        files.iter().map(|(path, text)| (PathBuf::from(path), Content::parse(text))).collect();
+    let update = state.compose(contents.iter().map(|(path, content)| (path.as_path(), content)));
+    let names = update.objects.keys().map(|id| id.name.name.clone()).collect();
     (names, update.problems)
 }
 
@@ -53,12 +41,7 @@ fn a_refused_object_keeps_its_last_good_version_and_recovers() {
 #[test]
 fn a_bad_object_does_not_hurt_its_neighbours() {
     let mut state = State::default();
-    let text = format!(
-        "{}---\n{}---\n{}",
-        service("a", "80"),
-        service("b", "0"),
-        service("c", "80")
-    );
+    let text = format!("{}---\n{}---\n{}", service("a", "80"), service("b", "0"), service("c", "80"));
     let (names, problems) = compose(&mut state, &[("all.yaml", text)]);
     assert_eq!(names, ["a", "c"]);
     assert_eq!(problems.len(), 1);
@@ -69,17 +52,10 @@ fn a_bad_object_does_not_hurt_its_neighbours() {
 fn text_that_is_no_yaml_keeps_what_the_file_held() {
     let mut state = State::default();
     let good = format!("{}---\n{}", service("a", "80"), service("b", "80"));
-    compose(
-        &mut state,
-        &[("all.yaml", good), ("other.yaml", service("c", "80"))],
-    );
+    compose(&mut state, &[("all.yaml", good), ("other.yaml", service("c", "80"))]);
     let broken = format!("{}---\nkind: [Service\n", service("a", "81"));
     let (names, problems) = compose(&mut state, &[("all.yaml", broken)]);
-    assert_eq!(
-        names,
-        ["a", "b"],
-        "c's file is gone, b may be what is broken"
-    );
+    assert_eq!(names, ["a", "b"], "c's file is gone, b may be what is broken");
     assert_eq!(port_of(&state, "a"), 81);
     assert_eq!(problems.len(), 1);
     let (names, _) = compose(&mut state, &[("all.yaml", service("a", "81"))]);
@@ -99,19 +75,12 @@ fn an_unreadable_file_keeps_what_it_held() {
 #[test]
 fn of_two_documents_for_one_object_the_first_by_path_wins() {
     let mut state = State::default();
-    let files = [
-        ("a.yaml", service("x", "80")),
-        ("b.yaml", service("x", "81")),
-    ];
+    let files = [("a.yaml", service("x", "80")), ("b.yaml", service("x", "81"))];
     let (names, problems) = compose(&mut state, &files);
     assert_eq!(names, ["x"]);
     assert_eq!(port_of(&state, "x"), 80);
     assert_eq!(problems[0].file, Path::new("b.yaml"));
-    assert!(
-        problems[0].reason.contains("a.yaml:1"),
-        "{}",
-        problems[0].reason
-    );
+    assert!(problems[0].reason.contains("a.yaml:1"), "{}", problems[0].reason);
 }
 
 #[test]
