@@ -29,6 +29,8 @@ while answer is None:
     data = tls.recv(65536)
     assert data, "the connection was closed without an answer"
     for event in connection.receive_data(data):
+        if answer is not None:
+            break
         if isinstance(event, h2.events.ResponseReceived):
             answer = dict(event.headers)
         elif isinstance(event, (h2.events.StreamReset, h2.events.ConnectionTerminated)):
