@@ -6,6 +6,7 @@ mod forwarded;
 mod headers;
 mod server;
 mod stream;
+mod tunnel;
 
 pub use body::{Body, BoxError};
 pub use client::{Http1, Http2, http1, http2};
@@ -13,3 +14,4 @@ pub use forwarded::{append_forwarded, client_cert};
 pub use headers::{strip_hop_by_hop, strip_mesh, upgrade_token};
 pub use server::{ServerSettings, serve};
 pub use stream::{Duplex, duplex};
+pub use tunnel::{Cutter, Http2Tunnel};

@@ -9,10 +9,11 @@ use http_body::Body;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::time::MissedTickBehavior;
 
 use super::BoxError;
+use super::tunnel::Streams;
 use crate::drain::Drain;
 use crate::net::{HeadTimeout, Phase, Transport};
 
@@ -107,8 +108,8 @@ fn http1_builder(settings: &ServerSettings) -> http1::Builder {
     builder
 }
 
-fn http2_builder(settings: &ServerSettings) -> http2::Builder<TokioExecutor> {
-    let mut builder = http2::Builder::new(TokioExecutor::new());
+fn http2_builder(settings: &ServerSettings) -> http2::Builder<Streams> {
+    let mut builder = http2::Builder::new(Streams);
     builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(settings.max_streams)

@@ -78,6 +78,11 @@ impl<S> HeadTimeout<S> {
         Self { inner, phase, head, idle, wait: Wait::Head, sleep: Box::pin(tokio::time::sleep(head)) }
     }
 
+    /// The stream behind, without deadlines.
+    pub fn into_inner(self) -> S {
+        self.inner
+    }
+
     fn wait_for(&mut self, wait: Wait) {
         self.wait = wait;
         match wait {

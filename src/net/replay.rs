@@ -4,7 +4,7 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 
 use super::{Protocol, Verdict, detect};
@@ -20,6 +20,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Replay<S> {
     /// Nothing read yet.
     pub fn new(inner: S) -> Self {
         Self { prefix: BytesMut::new(), inner }
+    }
+
+    /// What was read of `inner` already comes first.
+    pub fn after(read: Bytes, inner: S) -> Self {
+        Self { prefix: BytesMut::from(read), inner }
     }
 
     /// Reads until the first bytes say what the connection speaks. `None`: the peer closed before.

@@ -180,7 +180,7 @@ fn verdict(error: &hyper::Error, host: &Host, reused: bool) -> ProxyError {
         use std::error::Error as _;
         error.source().map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"))
     };
-    if error.is_user() {
+    if error.is_user() || h2_error(error).is_some_and(is_our_reset) {
         return ProxyError::ClientGone; // Only the body that we pass on can fail so.
     }
     let broken = [h2::Reason::PROTOCOL_ERROR, h2::Reason::FRAME_SIZE_ERROR, h2::Reason::COMPRESSION_ERROR];
@@ -194,8 +194,17 @@ fn verdict(error: &hyper::Error, host: &Host, reused: bool) -> ProxyError {
 }
 
 fn h2_reason(error: &hyper::Error) -> Option<h2::Reason> {
+    h2_error(error)?.reason()
+}
+
+fn h2_error(error: &hyper::Error) -> Option<&h2::Error> {
     use std::error::Error as _;
-    error.source()?.downcast_ref::<h2::Error>()?.reason()
+    error.source()?.downcast_ref()
+}
+
+/// hyper resets a stream when the body that it is to send fails.
+fn is_our_reset(error: &h2::Error) -> bool {
+    error.is_reset() && !error.is_remote() && !error.is_library()
 }
 
 fn note(record: &mut Record, host: &Host) {

@@ -166,7 +166,7 @@ async fn once(worker: &Worker, upstreams: &Upstreams, host: &Arc<Host>) -> Resul
             _ => ProxyError::TunnelRefused { address, status: response.status() },
         });
     }
-    let end = End::Upgrade(hyper::upgrade::on(&mut response));
+    let end = End::Upgrade(hyper::upgrade::on(&mut response), None);
     Ok(Opened { end, in_flight, lease: Some(Lease::Http2(lease)) })
 }
 

@@ -18,8 +18,8 @@ use super::message::{Head, UPGRADE_HEADER};
 use super::reply::ReplyBody;
 use super::{inbound, outbound, tcp};
 use crate::error::ProxyError;
-use crate::http::{Body, Duplex, duplex};
-use crate::net::{Serving, Transport, copy, reset_on_close};
+use crate::http::{Body, Cutter, Duplex, Http2Tunnel, duplex};
+use crate::net::{HeadTimeout, Replay, Serving, Transport, copy, reset_on_close};
 use crate::telemetry::Record;
 use crate::upstream::InFlight;
 
@@ -28,8 +28,8 @@ use crate::upstream::InFlight;
 pub(super) enum End {
     /// A connection.
     Stream(Transport),
-    /// What becomes of an HTTP connection or stream once its response is out.
-    Upgrade(OnUpgrade),
+    /// What becomes of an HTTP connection or stream once its response is out; a stream that we accepted can be reset.
+    Upgrade(OnUpgrade, Option<Cutter>),
     /// A pair of bodies.
     Bodies(Box<Duplex>),
 }
@@ -92,7 +92,10 @@ pub(super) async fn connect(
         Way::Bound(_) | Way::Front { .. } => return Err(ProxyError::BadRequest("CONNECT is not served on this port")),
     };
     let opened = tcp::open(worker, &upstreams, record).await?;
-    Ok(Outcome::Switched(Response::new(ReplyBody::local(Body::default())), opened.join(End::Upgrade(on_upgrade))))
+    Ok(Outcome::Switched(
+        Response::new(ReplyBody::local(Body::default())),
+        opened.join(End::Upgrade(on_upgrade, Cutter::current())),
+    ))
 }
 
 /// A request that asks to change the protocol. When the upstream declines, its answer is passed on as any other.
@@ -116,7 +119,8 @@ pub(super) async fn upgrade(
     let switched = hyper::upgrade::on(&mut response);
     let (mut parts, incoming) = response.into_parts();
     walk::clean(&mut parts.headers, from_sidecar, record);
-    let upstream = if from_sidecar { End::Bodies(Box::new(upstream_duplex(incoming))) } else { End::Upgrade(switched) };
+    let upstream =
+        if from_sidecar { End::Bodies(Box::new(upstream_duplex(incoming))) } else { End::Upgrade(switched, None) };
     let (downstream, to_client) = if matches!(client.way, Way::Mesh(_)) {
         parts.status = StatusCode::OK;
         parts.headers.insert(UPGRADE_HEADER, token);
@@ -126,7 +130,7 @@ pub(super) async fn upgrade(
         parts.status = StatusCode::SWITCHING_PROTOCOLS;
         parts.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
         parts.headers.insert(UPGRADE, token);
-        (End::Upgrade(on_upgrade), Body::default())
+        (End::Upgrade(on_upgrade, None), Body::default())
     };
     parts.version = http::Version::HTTP_11;
     let tunnel = Tunnel { downstream, upstream, in_flight: sent.in_flight, lease: Some(sent.lease) };
@@ -136,8 +140,8 @@ pub(super) async fn upgrade(
 impl End {
     async fn open(self) -> io::Result<Stream> {
         Ok(match self {
-            Self::Stream(transport) => Stream::Transport(transport),
-            Self::Upgrade(upgrade) => Stream::Upgraded(TokioIo::new(upgrade.await.map_err(io::Error::other)?)),
+            Self::Stream(transport) => Stream::Transport(Replay::new(transport)),
+            Self::Upgrade(upgrade, cutter) => Stream::switched(upgrade.await.map_err(io::Error::other)?, cutter),
             Self::Bodies(bodies) => Stream::Bodies(bodies),
         })
     }
@@ -146,17 +150,29 @@ impl End {
 /// An end that is open.
 #[derive(Debug)]
 enum Stream {
-    Transport(Transport),
-    Upgraded(TokioIo<Upgraded>),
+    Transport(Replay<Transport>),
+    Http2(Http2Tunnel),
     Bodies(Box<Duplex>),
 }
 
 impl Stream {
-    /// Makes dropping it a reset. A stream of HTTP/2 that has not ended is reset by being dropped.
+    /// The connection itself where HTTP/1.1 has left it to us, else a stream of HTTP/2.
+    fn switched(upgraded: Upgraded, cutter: Option<Cutter>) -> Self {
+        let upgraded = match upgraded.downcast::<TokioIo<HeadTimeout<Transport>>>() {
+            Ok(server) => return Self::Transport(Replay::after(server.read_buf, server.io.into_inner().into_inner())),
+            Err(upgraded) => upgraded,
+        };
+        match upgraded.downcast::<TokioIo<Transport>>() {
+            Ok(client) => Self::Transport(Replay::after(client.read_buf, client.io.into_inner())),
+            Err(stream) => Self::Http2(Http2Tunnel::new(stream, cutter)),
+        }
+    }
+
+    /// Makes dropping it a reset.
     fn reset(&mut self) {
         match self {
-            Self::Transport(transport) => reset_on_close(transport.tcp()),
-            Self::Upgraded(_) => {}
+            Self::Transport(transport) => reset_on_close(transport.get_ref().tcp()),
+            Self::Http2(tunnel) => tunnel.abort(),
             Self::Bodies(bodies) => bodies.abort(),
         }
     }
@@ -166,7 +182,7 @@ macro_rules! each {
     ($self:expr, $stream:ident => $do:expr) => {
         match $self.get_mut() {
             Self::Transport($stream) => $do,
-            Self::Upgraded($stream) => $do,
+            Self::Http2($stream) => $do,
             Self::Bodies($stream) => $do,
         }
     };

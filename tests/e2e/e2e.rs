@@ -4,6 +4,10 @@
 //! One binary, one module per topic, all on top of `support`. The file is not called `main.rs`, since cargo would then
 //! take the folder for a test of the workspace's root package as well.
 
+mod bodies;
 mod commands;
+mod failover;
+mod grpc;
 mod smoke;
 mod support;
+mod tcp;

@@ -26,6 +26,7 @@
 )]
 
 mod mesh;
+mod peer;
 mod process;
 mod raw;
 mod sidecar;
@@ -34,6 +35,7 @@ mod wait;
 mod workload;
 
 pub use mesh::Mesh;
+pub use peer::{connect, read_http_head, read_to_end, tcp_server, tunnel};
 pub use process::{Process, in_workspace, pillion};
 pub use raw::exchange;
 pub use sidecar::Sidecar;
