@@ -83,19 +83,4 @@ impl Certificates {
 fn refusal(error: &CsrError) -> Status {
     let text = format!("certificate request refused: {error}");
     if error.is_forbidden() { Status::permission_denied(text) } else { Status::invalid_argument(text) }
-<<<<<<< HEAD
-=======
-}
-
-/// RFC 7468.
-pub(crate) fn pem(certificate: &CertificateDer<'_>) -> String {
-    let text = STANDARD.encode(certificate);
-    let mut lines = String::from("-----BEGIN CERTIFICATE-----\n");
-    for chunk in text.as_bytes().chunks(64) {
-        lines.push_str(&String::from_utf8_lossy(chunk));
-        lines.push('\n');
-    }
-    lines.push_str("-----END CERTIFICATE-----\n");
-    lines
->>>>>>> refs/heads/t-stream
 }

@@ -142,11 +142,7 @@ fn place(update: &Update, finding: Finding) -> Problem {
     let accepted = update.objects.get(&id);
     let path: FieldPath = finding.path.parse().unwrap_or_default();
     Problem {
-<<<<<<< HEAD
         file: accepted.map(|accepted| accepted.file.to_path_buf()).unwrap_or_default(),
-=======
-        file: accepted.map(|accepted| accepted.file.clone()).unwrap_or_default(),
->>>>>>> refs/heads/t-stream
         line: accepted.map_or(0, |accepted| accepted.line_of(&path)),
         severity: if finding.refused { Severity::Error } else { Severity::Warning },
         object: Some(id.to_string()),

@@ -201,15 +201,11 @@ impl Catalog {
     }
 
     fn outbound(&self, destination: &Destination, name: &str, viewer: &Viewer) -> Lookup {
-<<<<<<< HEAD
         let view = self
             .mesh
             .resolve(destination, viewer.identity.namespace())
             // gRPC refuses a listener that carries no HTTP.
             .filter(|view| viewer.dialect != Dialect::Grpc || view.protocol.carries_http());
-=======
-        let view = self.mesh.resolve(destination, viewer.identity.namespace());
->>>>>>> refs/heads/t-stream
         let Some((view, entry)) = view.and_then(|view| Some((view, self.ports.get(&view.key)?))) else {
             return Lookup::Missing;
         };

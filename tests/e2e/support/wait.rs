@@ -24,18 +24,10 @@ pub fn eventually<T>(what: &str, deadline: Duration, mut look: impl FnMut() -> O
     }
 }
 
-<<<<<<< HEAD
 /// Looks until `condition` is true, for at most half a minute.
-=======
-/// Looks until `condition` is true, for at most twenty seconds.
->>>>>>> refs/heads/t-stream
 ///
 /// # Panics
 /// When it did not become true.
 pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
-<<<<<<< HEAD
     eventually(what, Duration::from_secs(30), || condition().then_some(()));
-=======
-    eventually(what, Duration::from_secs(20), || condition().then_some(()));
->>>>>>> refs/heads/t-stream
 }

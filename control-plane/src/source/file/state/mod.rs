@@ -28,7 +28,6 @@ pub enum Content {
 impl Content {
     /// The documents of `text`; those that are in `previous` as they are, are kept.
     #[must_use]
-<<<<<<< HEAD:control-plane/src/source/file/state/mod.rs
     pub fn parse(text: &str, previous: Option<&Self>) -> Self {
         let known: HashMap<u64, &Arc<Document>> = match previous {
             Some(Self::Documents(documents)) => {
@@ -43,10 +42,6 @@ impl Content {
                 same.map_or_else(|| Arc::new(read(part.text, part.line)), |document| Arc::clone(document))
             })
             .collect();
-=======
-    pub fn parse(text: &str) -> Self {
-        let documents = split(text).into_iter().map(|part| Arc::new(read(part.text, part.line))).collect();
->>>>>>> refs/heads/t-stream:control-plane/src/source/file/state.rs
         Self::Documents(documents)
     }
 }
@@ -147,11 +142,7 @@ impl Draft {
         }
     }
 
-<<<<<<< HEAD:control-plane/src/source/file/state/mod.rs
     fn finish(mut self, previous: &BTreeMap<ObjectId, Accepted>) -> (BTreeMap<ObjectId, Accepted>, Vec<Problem>) {
-=======
-    fn finish(mut self, previous: BTreeMap<ObjectId, Accepted>) -> (BTreeMap<ObjectId, Accepted>, Vec<Problem>) {
->>>>>>> refs/heads/t-stream:control-plane/src/source/file/state.rs
         for (id, mut problem) in self.refusals {
             problem.previous_in_force =
                 id.is_some_and(|id| previous.contains_key(&id) && !self.objects.contains_key(&id));

@@ -8,11 +8,7 @@ fn service(name: &str, port: &str) -> String {
 
 fn compose(state: &mut State, files: &[(&str, String)]) -> (Vec<String>, Vec<Problem>) {
     let contents: Vec<(PathBuf, Content)> =
-<<<<<<< HEAD
         files.iter().map(|(path, text)| (PathBuf::from(path), Content::parse(text, None))).collect();
-=======
-        files.iter().map(|(path, text)| (PathBuf::from(path), Content::parse(text))).collect();
->>>>>>> refs/heads/t-stream
     let update = state.compose(contents.iter().map(|(path, content)| (path.as_path(), content)));
     let names = update.objects.keys().map(|id| id.name.name.clone()).collect();
     (names, update.problems)
