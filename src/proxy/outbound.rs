@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use http::header::HOST;
 use http::request;
+use pillion_wire::mesh::INVALID_BACKEND;
 use pillion_wire::name::Destination;
 
 use super::Worker;
@@ -37,6 +38,9 @@ pub(super) async fn plan(
     match &route.action {
         Action::Forward(split) => {
             let cluster = split.pick(rand::random());
+            if cluster.config.name == INVALID_BACKEND {
+                return Err(ProxyError::InvalidBackend(route.name.to_string()));
+            }
             record.cluster = Arc::from(cluster.config.name.as_str());
             Ok(Plan::Forward(Upstreams::Cluster(Arc::clone(cluster))))
         }

@@ -31,6 +31,10 @@ pub const HTTP_VERSION_HEADER: &str = "x-pillion-http-version";
 /// itself and on no other.
 pub const REASON_HEADER: &str = "x-pillion-reason";
 
+/// The cluster that stands for a backend which does not exist or may not be used: its share of the traffic is
+/// answered 500 (Gateway API, `HTTPRouteRule.backendRefs`). No such cluster is ever sent.
+pub const INVALID_BACKEND: &str = "pillion-invalid-backend";
+
 /// Key in `LbEndpoint.metadata.filter_metadata` (Envoy `core.v3.Metadata`) of
 /// endpoints that have a sidecar. See [`MeshEndpoint`].
 pub const ENDPOINT_METADATA: &str = "pillion.dev/mesh";

@@ -7,6 +7,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use pillion_wire::mesh::INVALID_BACKEND;
 use pillion_wire::name::Destination;
 
 use super::Reference;
@@ -16,9 +17,6 @@ use crate::config::{
 use crate::discovery::Kind;
 use crate::snapshot::Cluster;
 use crate::upstream::Upstream;
-
-/// The cluster that the control plane names where a route's backend does not exist. It is never asked for.
-const INVALID_BACKEND: &str = "pillion-invalid-backend";
 
 /// Everything that listeners refer to, directly or not.
 #[derive(Debug, Default)]

@@ -22,8 +22,7 @@ use pillion_wire::xds::{
     type_url,
 };
 
-/// The cluster that stands for backends that do not exist: it never does either.
-pub(super) const INVALID_BACKEND: &str = "pillion-invalid-backend";
+pub(super) use pillion_wire::mesh::INVALID_BACKEND;
 
 /// "Ask for it on this stream."
 fn ads() -> ConfigSource {
