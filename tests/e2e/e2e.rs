@@ -3,6 +3,14 @@
 //!
 //! One binary, one module per topic, all on top of `support`. The file is not called `main.rs`, since cargo would then
 //! take the folder for a test of the workspace's root package as well.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    reason = "nothing here but tests and what they stand on: a failure must stop the test with its cause"
+)]
 
 mod bodies;
 mod commands;

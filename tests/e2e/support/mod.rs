@@ -13,17 +13,7 @@
 //! No fixed port and no fixed sleep anywhere: ports are the kernel's choice on a loopback address that belongs to this
 //! mesh alone, and [`eventually`] waits for what is to become true. Every process dies when its handle is dropped; when
 //! the test fails, its log is printed.
-#![allow(
-    dead_code,
-    unused_imports,
-    unreachable_pub,
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::print_stderr,
-    reason = "test support: each topic uses a part of it, and a failure must stop the test with its cause"
-)]
+#![allow(dead_code, unused_imports, unreachable_pub, reason = "test support: each topic uses a part of it")]
 
 mod mesh;
 mod peer;
