@@ -3,11 +3,13 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use pillion_wire::name::Destination;
 use pillion_wire::spiffe::SpiffeId;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
@@ -19,6 +21,9 @@ use crate::http::{ServerSettings, serve as serve_http};
 use crate::net::{Phase, Protocol, Replay, Transport, reset_on_close};
 use crate::snapshot::{InboundPort, Target};
 use crate::tls::verify::spiffe_id_of;
+
+/// How long a stop waits for connections that have said nothing yet.
+const LAST_MOMENT: Duration = Duration::from_secs(1);
 
 /// By which door a connection came in.
 #[derive(Clone, Debug)]
@@ -40,6 +45,8 @@ enum Refused {
     Silent,
     #[error("the connection broke: {0}")]
     Broken(#[from] io::Error),
+    #[error("the TLS handshake was not done when the sidecar stopped")]
+    Stopping,
     #[error("this port speaks HTTP; something else came")]
     NotHttp,
     #[error("the TLS handshake failed: {0}")]
@@ -99,8 +106,7 @@ async fn mesh(worker: &Arc<Worker>, stream: TcpStream, address: SocketAddr) -> R
     let config = worker.shared.tls.mesh().ok_or(Refused::NoIdentity)?;
     let (stream, peer) = accept_tls(worker, config, Replay::new(stream)).await?;
     let mut stream = Replay::new(stream);
-    let deadline = worker.shared.settings.timeouts.head;
-    match timeout(deadline, stream.detect()).await.map_err(|_late| Refused::Silent)?? {
+    match detect(worker, &mut stream).await? {
         None => Ok(()),
         Some(Protocol::Http2) => {
             let transport = Transport::Terminated(Box::new(stream));
@@ -129,9 +135,7 @@ async fn front(worker: &Arc<Worker>, stream: TcpStream, address: SocketAddr, por
         let mut tls = Replay::new(tls);
         peer = Some(id);
         if !is_tcp {
-            let deadline = worker.shared.settings.timeouts.head;
-            let inner = timeout(deadline, tls.detect()).await.map_err(|_late| Refused::Silent)??;
-            let Some(inner) = inner else { return Ok(()) };
+            let Some(inner) = detect(worker, &mut tls).await? else { return Ok(()) };
             protocol = inner;
         }
         Transport::Terminated(Box::new(tls))
@@ -180,10 +184,23 @@ async fn tcp_front(
     Ok(())
 }
 
-/// The first bytes, within the head deadline. `None`: the client closed without a word.
-async fn detect(worker: &Worker, stream: &mut Replay<TcpStream>) -> Result<Option<Protocol>, Refused> {
+/// The first bytes, within the head deadline. `None`: the client closed without a word, or has none while we stop.
+async fn detect<S>(worker: &Worker, stream: &mut Replay<S>) -> Result<Option<Protocol>, Refused>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     let deadline = worker.shared.settings.timeouts.head;
-    Ok(timeout(deadline, stream.detect()).await.map_err(|_late| Refused::Silent)??)
+    tokio::select! {
+        detected = timeout(deadline, stream.detect()) => Ok(detected.map_err(|_late| Refused::Silent)??),
+        () = last_moment(worker) => Ok(None),
+    }
+}
+
+/// When a client that has said nothing yet is not waited for any longer: a moment after stopping began, in which what
+/// it sent before it could know of that still arrives.
+async fn last_moment(worker: &Worker) {
+    worker.shared.drain.stopping().await;
+    sleep(LAST_MOMENT).await;
 }
 
 async fn accept_tls(
@@ -193,7 +210,10 @@ async fn accept_tls(
 ) -> Result<(TlsStream<Replay<TcpStream>>, SpiffeId), Refused> {
     let accept = TlsAcceptor::from(config).accept(stream);
     let deadline = worker.shared.settings.timeouts.tls;
-    let stream = timeout(deadline, accept).await.map_err(|_late| Refused::TlsTimeout)?.map_err(Refused::Tls)?;
+    let stream = tokio::select! {
+        accepted = timeout(deadline, accept) => accepted.map_err(|_late| Refused::TlsTimeout)?.map_err(Refused::Tls)?,
+        () = last_moment(worker) => return Err(Refused::Stopping),
+    };
     let leaf = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
     // The verifier has seen it already; without one there is no session.
     let peer = leaf.and_then(|leaf| spiffe_id_of(leaf).ok()).ok_or(Refused::NoIdentity)?;
@@ -253,6 +273,7 @@ impl Refused {
         match self {
             Self::Silent => "silent",
             Self::Broken(_) => "broken",
+            Self::Stopping => "stopping",
             Self::NotHttp => "not_http",
             Self::Tls(error) => tls_code(error),
             Self::TlsTimeout => "tls_timeout",

@@ -61,13 +61,14 @@ pub(super) async fn target(worker: &Worker, destination: &Destination) -> Result
 /// The destination that a request names: in its target, else in its one `Host` field (RFC 9112, section 3.2).
 pub(super) fn destination(request: &request::Parts) -> Result<Destination, ProxyError> {
     let authority = authority(request)?;
-    let parsed: http::uri::Authority =
-        authority.parse().map_err(|_invalid| ProxyError::BadAuthority("it is not host or host:port"))?;
     if authority.contains('@') {
         return Err(ProxyError::BadAuthority("user information has no place in it"));
     }
-    let port = match parsed.port() {
-        Some(port) => port.as_str().parse().map_err(|_invalid| ProxyError::BadAuthority("its port is no number"))?,
+    let parsed: http::uri::Authority =
+        authority.parse().map_err(|_invalid| ProxyError::BadAuthority("it is not host or host:port"))?;
+    // `Authority::port` leaves out a number that is none, and so would we take port 80 for it.
+    let port = match authority.strip_prefix(parsed.host()).and_then(|rest| rest.strip_prefix(':')) {
+        Some(port) => port.parse().map_err(|_invalid| ProxyError::BadAuthority("its port is no number"))?,
         None => HTTP_PORT,
     };
     Destination::new(parsed.host(), port).map_err(|_invalid| ProxyError::BadAuthority("its host is no name or address"))

@@ -250,12 +250,21 @@ fn a_client_that_goes_away_ends_the_applications_connection_soon() {
             stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf").expect("a client");
         }
         sender.send("begun").expect("the test waits");
-        let _end = read_to_end(&mut stream);
-        sender.send("ended").expect("the test waits");
+        let (received, _end) = read_to_end(&mut stream);
+        let complete = received.ends_with(b"0\r\n\r\n");
+        sender.send(if complete { "taken for complete" } else { "ended" }).expect("the test waits");
     });
     let wait_for = |what| assert_eq!(ended.recv_timeout(DEADLINE), Ok(what));
-    for head in ["GET /begun HTTP/1.1", "GET /waiting HTTP/1.1", "POST /sending HTTP/1.1\r\nContent-Length: 100"] {
+    for head in [
+        "GET /begun HTTP/1.1",
+        "GET /waiting HTTP/1.1",
+        "POST /sending HTTP/1.1\r\nContent-Length: 100",
+        "POST /chunks HTTP/1.1\r\nTransfer-Encoding: chunked",
+    ] {
         let mut stream = pair.request(head);
+        if head.starts_with("POST ") {
+            stream.write_all(b"4\r\nhalf\r\n").unwrap();
+        }
         wait_for("begun");
         if head.starts_with("GET /begun") {
             read_http_head(&mut stream);
@@ -302,4 +311,27 @@ fn an_application_that_breaks_off_is_never_taken_for_one_that_has_finished() {
         let log = pair.client.access_log();
         log.iter().filter(|line| line["reason"] == "upstream_reset").count() == 6
     });
+}
+
+#[test]
+fn clients_that_do_not_read_do_not_starve_others_on_the_same_mesh_connection() {
+    const STALLED: usize = 90;
+    let sent = Arc::new(AtomicU64::new(0));
+    let counter = Arc::clone(&sent);
+    let pair = Pair::start(move |mut stream| {
+        let length: u64 = if read_http_head(&mut stream).starts_with("GET /large") { 1 << 30 } else { 2 };
+        write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n").expect("a client");
+        let _broken = pour(&mut stream, length, &counter);
+    });
+    let stalled: Vec<TcpStream> = (0..STALLED)
+        .map(|_| {
+            let mut stream = pair.request("GET /large HTTP/1.1");
+            assert!(read_http_head(&mut stream).starts_with("HTTP/1.1 200 "));
+            stream
+        })
+        .collect();
+    standstill("all of them stand still", &sent);
+    let quick = pair.curl(&["--max-time", "15", "http://app.shop/quick"]);
+    assert_eq!((quick.status.code(), quick.stdout.as_slice()), (Some(0), &b".."[..]), "{quick:?}");
+    drop(stalled);
 }

@@ -15,7 +15,9 @@
 mod bodies;
 mod commands;
 mod failover;
+mod graceful;
 mod grpc;
 mod smoke;
+mod startup;
 mod support;
 mod tcp;

@@ -307,3 +307,20 @@ fn a_tunnel_to_a_port_that_the_workload_does_not_have_is_refused() {
         assert_eq!((&refused["status"], &refused["reason"]), (&"404".into(), &"unknown_port".into()), "{target}");
     }
 }
+
+#[test]
+fn many_tunnels_at_once_each_carry_their_own_bytes() {
+    let ledger = Ledger::start(line_protocol);
+    let mut streams: Vec<TcpStream> = (0..300).map(|_| connect(ledger.client.tcp(LEDGER))).collect();
+    for round in 0..2 {
+        for (number, stream) in streams.iter_mut().enumerate() {
+            write!(stream, "ECHO {round}.{number}\r\n").unwrap();
+        }
+        for (number, stream) in streams.iter_mut().enumerate() {
+            assert_eq!(line(stream), format!("+{round}.{number}"));
+        }
+    }
+    let mesh = [("listener", "mesh")];
+    let connections = ledger.server.metric("pillion_connections_open", &mesh);
+    assert!((1.0..=10.0).contains(&connections), "they share a few connections: {connections}");
+}

@@ -3,7 +3,6 @@
 import json
 import queue
 import sys
-import threading
 
 import grpc
 
@@ -104,16 +103,6 @@ def unavailable():
     error = failure(lambda: method("unary_unary", "Unary")(b"x", timeout=DEADLINE))
     reason = dict(error.initial_metadata() or ()) | dict(error.trailing_metadata() or ())
     print(json.dumps({"code": error.code().name, "details": error.details(), "reason": reason.get("x-pillion-reason")}))
-
-
-def hold():
-    """A conversation that goes on, an answer for each request, until standard input ends."""
-    requests = queue.Queue()
-    answers = method("stream_stream", "Converse")(iter(requests.get, None))
-    threading.Thread(target=lambda: (sys.stdin.read(), requests.put(None)), daemon=True).start()
-    requests.put(b"x")
-    print(next(answers).decode(), flush=True)
-    assert list(answers) == [] and answers.code() == grpc.StatusCode.OK
 
 
 globals()[case]()

@@ -119,6 +119,13 @@ impl Mesh {
         fs::rename(&new, &path).expect("a document in place");
     }
 
+    /// Replaces a part of a file of documents, which must be there.
+    pub fn edit(&self, name: &str, from: &str, to: &str) {
+        let text = fs::read_to_string(self.config().join(name)).expect("a document to edit");
+        assert!(text.contains(from), "{name} does not say {from:?}: {text}");
+        self.write(name, &text.replace(from, to));
+    }
+
     /// Removes a file of documents.
     pub fn remove(&self, name: &str) {
         fs::remove_file(self.config().join(name)).expect("a document to remove");
