@@ -65,8 +65,12 @@ pub(crate) fn run(settings: &Run) -> anyhow::Result<()> {
 
 async fn serve(settings: &Run) -> anyhow::Result<()> {
     let mut interrupts = Interrupts::new()?;
-    let temporary = tempfile::Builder::new().prefix("pillion-run-").tempdir().context("no temporary folder")?;
-    let state = settings.state.clone().unwrap_or_else(|| temporary.path().to_owned());
+    let temporary = match settings.state {
+        Some(_) => None,
+        None => Some(tempfile::Builder::new().prefix("pillion-run-").tempdir().context("no temporary folder")?),
+    };
+    let folder = temporary.as_ref().map(|folder| folder.path().to_owned()).or_else(|| settings.state.clone());
+    let state = folder.context("no folder for the state")?;
     crate::certs::files::private_folder(&state)?;
     let parts = MeshSettings {
         config: settings.dir.clone(),
