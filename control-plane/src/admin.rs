@@ -1,5 +1,6 @@
 //! Admin pages: health, metrics, who is connected, what is in force. Read only,
-//! plain HTTP/1.1, meant for a local address.
+//! plain HTTP/1.1, meant for a local address. What is in force and who is connected
+//! is not shown to requests that a web page could have caused.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -89,6 +90,11 @@ impl Admin {
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             return page(StatusCode::METHOD_NOT_ALLOWED, "text/plain", "read only\n".into());
         }
+        if request.uri().path().starts_with("/debug/") && !is_direct(request) {
+            warn!("a debug page was asked for with an Origin, or under a name: refused");
+            let text = "requests from web pages are not answered here\n";
+            return page(StatusCode::FORBIDDEN, "text/plain", text.into());
+        }
         match request.uri().path() {
             "/healthz" => page(StatusCode::OK, "text/plain", "ok\n".into()),
             "/metrics" => {
@@ -103,6 +109,18 @@ impl Admin {
             ),
         }
     }
+}
+
+/// No page's script, and no name that somebody else's DNS pointed at this machine.
+fn is_direct(request: &Request<Incoming>) -> bool {
+    let host = request.headers().get(header::HOST);
+    let host = host.map_or(Ok("localhost"), header::HeaderValue::to_str);
+    let authority = host.unwrap_or_default().parse::<http::uri::Authority>();
+    let is_local = authority.is_ok_and(|authority| {
+        let name = authority.host().trim_matches(['[', ']']);
+        name == "localhost" || name.parse::<std::net::IpAddr>().is_ok()
+    });
+    is_local && !request.headers().contains_key(header::ORIGIN)
 }
 
 fn json(value: &serde_json::Value) -> Response<Full<Bytes>> {

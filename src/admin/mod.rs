@@ -6,7 +6,7 @@
 mod dump;
 
 use std::convert::Infallible;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -69,14 +69,14 @@ async fn accept(port: Port, listener: tokio::net::TcpListener, shared: Arc<Share
     loop {
         // The semaphore is never closed.
         let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
-        let Ok((stream, _)) = listener.accept().await else {
+        let Ok((stream, client)) = listener.accept().await else {
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
         };
         let (shared, readiness) = (Arc::clone(&shared), Arc::clone(&readiness));
         tokio::spawn(async move {
             let service = service_fn(move |request| {
-                let answer = answer(port, &request, &shared, &readiness);
+                let answer = answer(port, client, &request, &shared, &readiness);
                 async move { Ok::<_, Infallible>(answer) }
             });
             let connection = http1::Builder::new()
@@ -91,8 +91,16 @@ async fn accept(port: Port, listener: tokio::net::TcpListener, shared: Arc<Share
     }
 }
 
-fn answer(port: Port, request: &Request<Incoming>, shared: &Shared, readiness: &Readiness) -> Response<Full<Bytes>> {
+fn answer(
+    port: Port,
+    client: SocketAddr,
+    request: &Request<Incoming>,
+    shared: &Shared,
+    readiness: &Readiness,
+) -> Response<Full<Bytes>> {
     if port == Port::Admin && !is_local(request) {
+        let detail = "a request with an Origin, or with a Host that is a name other than localhost";
+        shared.telemetry.connection_refused("admin", client, "web_page", detail);
         return text(StatusCode::FORBIDDEN, "requests from web pages are not answered here\n".to_owned());
     }
     match (port, request.method(), request.uri().path()) {

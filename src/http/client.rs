@@ -22,8 +22,9 @@ pub struct Http2 {
     max_streams: Arc<AtomicUsize>,
 }
 
+/// Flow-control windows: [`MAX_STREAMS`] stalled streams do not fill the connection's, and so stop no other.
 const STREAM_WINDOW: u32 = 256 << 10;
-const CONNECTION_WINDOW: u32 = 16 << 20;
+const CONNECTION_WINDOW: u32 = 32 << 20;
 const SEND_BUFFER: usize = 256 << 10;
 const PING_EVERY: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::future::Future;
+use std::pin::Pin;
 use std::time::Duration;
 
 use http::{Request, Response};
@@ -10,7 +11,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::time::MissedTickBehavior;
+use tokio::time::{MissedTickBehavior, timeout};
 
 use super::BoxError;
 use super::tunnel::Streams;
@@ -32,9 +33,10 @@ pub struct ServerSettings {
     pub max_headers: usize,
 }
 
-/// Flow-control windows: small per stream, so that stalled streams cannot fill the connection's.
+/// Flow-control windows: the streams that another sidecar opens on one connection cannot fill the connection's
+/// together, so that stalled ones do not stop the others.
 const STREAM_WINDOW: u32 = 256 << 10;
-const CONNECTION_WINDOW: u32 = 16 << 20;
+const CONNECTION_WINDOW: u32 = 32 << 20;
 /// Bytes of one response that may wait to be sent.
 const SEND_BUFFER: usize = 256 << 10;
 /// A silent HTTP/2 peer is asked whether it is still there.
@@ -77,7 +79,8 @@ where
                 _ = idle.tick() => {
                     let quiet = phase.quiet_at();
                     if quiet.is_some() && quiet == seen {
-                        break;
+                        connection.as_mut().graceful_shutdown();
+                        return part(connection, phase, settings.head_timeout).await;
                     }
                     seen = quiet;
                 }
@@ -95,6 +98,21 @@ where
     }
     connection.as_mut().graceful_shutdown();
     connection.await
+}
+
+/// Lets an idle peer end the connection, and ends it for one that does not.
+async fn part(
+    mut connection: Pin<&mut impl Future<Output = hyper::Result<()>>>,
+    phase: &Phase,
+    patience: Duration,
+) -> hyper::Result<()> {
+    loop {
+        match timeout(patience, connection.as_mut()).await {
+            Ok(result) => return result,
+            Err(_elapsed) if phase.quiet_at().is_some() => return Ok(()),
+            Err(_elapsed) => {} // A request came just before it was told.
+        }
+    }
 }
 
 fn http1_builder(settings: &ServerSettings) -> http1::Builder {

@@ -16,6 +16,11 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
+/// A client took too long over a request head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the request head did not arrive in time")]
+pub struct SlowHead;
+
 /// Shared between a connection and the requests on it: is one being served?
 #[derive(Clone, Debug, Default)]
 pub struct Phase(Arc<Counts>);
@@ -54,7 +59,8 @@ impl Drop for Serving {
     }
 }
 
-/// A stream that fails with `TimedOut` when a head takes longer than `head`, or none begins within `idle`.
+/// A stream that fails with `TimedOut` when a head takes longer than `head` (then with [`SlowHead`] in it), or none
+/// begins within `idle`.
 #[derive(Debug)]
 pub struct HeadTimeout<S> {
     inner: S,
@@ -110,7 +116,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for HeadTimeout<S> {
         }
         if this.wait != Wait::Serving {
             ready!(this.sleep.as_mut().poll(cx));
-            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            let error = match this.wait {
+                Wait::Head => io::Error::new(io::ErrorKind::TimedOut, SlowHead),
+                Wait::Idle | Wait::Serving => io::ErrorKind::TimedOut.into(),
+            };
+            return Poll::Ready(Err(error));
         }
         Poll::Pending
     }

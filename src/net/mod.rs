@@ -9,7 +9,7 @@ mod transport;
 
 pub use copy::{Copied, copy};
 pub use detect::{PREFACE, Protocol, Verdict, detect};
-pub use head_timeout::{HeadTimeout, Phase, Serving};
+pub use head_timeout::{HeadTimeout, Phase, Serving, SlowHead};
 pub use replay::Replay;
 pub use socket::{dial, listen, reset_on_close, tune};
 pub use transport::Transport;

@@ -46,6 +46,28 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Replay<S> {
         }
     }
 
+    /// Reads until the first bytes say whether it is TLS, and not a byte more: a client whose first word is short
+    /// waits for the answer to it. False also when the peer closed before.
+    ///
+    /// # Errors
+    /// When reading fails.
+    ///
+    /// # Cancel safety
+    /// What was read is kept and read again later.
+    pub async fn detect_tls(&mut self) -> io::Result<bool> {
+        loop {
+            match self.prefix.first() {
+                Some(0x16) => return Ok(self.detect().await? == Some(Protocol::Tls)),
+                Some(_) => return Ok(false),
+                None => {}
+            }
+            self.prefix.reserve(64);
+            if self.inner.read_buf(&mut self.prefix).await? == 0 {
+                return Ok(false);
+            }
+        }
+    }
+
     /// The stream behind.
     pub fn get_ref(&self) -> &S {
         &self.inner

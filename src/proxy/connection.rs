@@ -18,9 +18,9 @@ use super::tunnel::End;
 use super::{Worker, http, tcp};
 use crate::config::{Access, AppProtocol};
 use crate::http::{ServerSettings, serve as serve_http};
-use crate::net::{Phase, Protocol, Replay, Transport, reset_on_close};
+use crate::net::{Phase, Protocol, Replay, SlowHead, Transport, reset_on_close};
 use crate::snapshot::{InboundPort, Target};
-use crate::tls::verify::spiffe_id_of;
+use crate::tls::verify::{explained, spiffe_id_of};
 
 /// How long a stop waits for connections that have said nothing yet.
 const LAST_MOMENT: Duration = Duration::from_secs(1);
@@ -38,7 +38,7 @@ pub enum Entry {
     Front(u16),
 }
 
-/// Why a connection ended before it carried anything. Names the counter.
+/// Why we ended a connection: before it carried anything, or because its client broke the protocol. Names the counter.
 #[derive(Debug, thiserror::Error)]
 enum Refused {
     #[error("nothing was said in time")]
@@ -49,8 +49,8 @@ enum Refused {
     Stopping,
     #[error("this port speaks HTTP; something else came")]
     NotHttp,
-    #[error("the TLS handshake failed: {0}")]
-    Tls(io::Error),
+    #[error("the TLS handshake failed: {1}")]
+    Tls(&'static str, io::Error),
     #[error("the TLS handshake took too long")]
     TlsTimeout,
     #[error("this sidecar has no certificate yet")]
@@ -61,11 +61,20 @@ enum Refused {
     UnknownPort(u16),
     #[error("{0}")]
     Destination(#[from] crate::error::ProxyError),
+    #[error(transparent)]
+    SlowHead(#[from] SlowHead),
+    #[error("the request head is larger than allowed")]
+    LargeHead,
+    #[error("not valid HTTP: {0}")]
+    BadHttp(String),
+    #[error("more than one HTTP/2 client may cause: {0}")]
+    Flood(String),
 }
 
 /// Serves one connection to its end.
 pub(super) async fn serve(worker: Arc<Worker>, stream: TcpStream, address: SocketAddr, entry: Entry) {
-    let open = worker.shared.telemetry.metrics.connections_open(entry.name());
+    let listener = entry.name();
+    let open = worker.shared.telemetry.metrics.connections_open(listener);
     open.inc();
     let served = match entry {
         Entry::OutboundHttp => outbound_http(&worker, stream, address).await,
@@ -75,8 +84,7 @@ pub(super) async fn serve(worker: Arc<Worker>, stream: TcpStream, address: Socke
     };
     open.dec();
     if let Err(refused) = served {
-        worker.shared.telemetry.metrics.connection_refused(refused.code());
-        tracing::debug!(client = %address, reason = refused.code(), %refused, "connection refused");
+        worker.shared.telemetry.connection_refused(listener, address, refused.code(), &refused.to_string());
     }
 }
 
@@ -167,11 +175,11 @@ async fn tcp_front(
         return Ok(());
     };
     let mut stream = Replay::new(stream);
-    let protocol = tokio::select! {
-        protocol = stream.detect() => protocol?,
-        () = opened.speaks() => None,
+    let is_tls = tokio::select! {
+        is_tls = stream.detect_tls() => is_tls?,
+        () = opened.speaks() => false,
     };
-    let client = if protocol == Some(Protocol::Tls) {
+    let client = if is_tls {
         let config = worker.shared.tls.front().ok_or(Refused::NoIdentity)?;
         let (tls, peer) = accept_tls(worker, config, stream).await?;
         record.peer = Arc::from(peer.to_string());
@@ -210,10 +218,11 @@ async fn accept_tls(
 ) -> Result<(TlsStream<Replay<TcpStream>>, SpiffeId), Refused> {
     let accept = TlsAcceptor::from(config).accept(stream);
     let deadline = worker.shared.settings.timeouts.tls;
-    let stream = tokio::select! {
-        accepted = timeout(deadline, accept) => accepted.map_err(|_late| Refused::TlsTimeout)?.map_err(Refused::Tls)?,
+    let accepted = tokio::select! {
+        accepted = timeout(deadline, accept) => accepted.map_err(|_late| Refused::TlsTimeout)?,
         () = last_moment(worker) => return Err(Refused::Stopping),
     };
+    let stream = accepted.map_err(|error| Refused::Tls(tls_code(&error), explained(error)))?;
     let leaf = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
     // The verifier has seen it already; without one there is no session.
     let peer = leaf.and_then(|leaf| spiffe_id_of(leaf).ok()).ok_or(Refused::NoIdentity)?;
@@ -246,14 +255,31 @@ async fn http(
     let serve = serve_http(transport, is_http2, &limits, &phase, &worker.shared.drain, |request| {
         http::serve(Arc::clone(&client), request)
     });
-    if let Err(error) = Box::pin(serve).await {
-        tracing::debug!(client = %address, %error, "connection ended");
-        if error.is_parse() || error.is_timeout() {
-            let reason = if error.is_timeout() { "head_timeout" } else { "bad_http" };
-            worker.shared.telemetry.metrics.connection_refused(reason);
-        }
+    let Err(error) = Box::pin(serve).await else { return Ok(()) };
+    tracing::debug!(client = %address, %error, "connection ended");
+    broken_protocol(&error).map_or(Ok(()), Err)
+}
+
+/// What the client did wrong, if it was that which ended the connection.
+fn broken_protocol(error: &hyper::Error) -> Option<Refused> {
+    let cause = std::error::Error::source(error);
+    let detail = || cause.map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"));
+    if error.is_parse_too_large() {
+        return Some(Refused::LargeHead);
     }
-    Ok(())
+    if error.is_parse() {
+        return Some(Refused::BadHttp(detail()));
+    }
+    let cause = cause?;
+    if let Some(slow) = cause.downcast_ref::<io::Error>().and_then(|error| error.get_ref()?.downcast_ref::<SlowHead>())
+    {
+        return Some(Refused::SlowHead(*slow));
+    }
+    let error = cause.downcast_ref::<h2::Error>().filter(|error| error.is_library())?;
+    match error.reason() {
+        Some(h2::Reason::ENHANCE_YOUR_CALM) => Some(Refused::Flood(error.to_string())),
+        _ => Some(Refused::BadHttp(detail())),
+    }
 }
 
 impl Entry {
@@ -275,12 +301,16 @@ impl Refused {
             Self::Broken(_) => "broken",
             Self::Stopping => "stopping",
             Self::NotHttp => "not_http",
-            Self::Tls(error) => tls_code(error),
+            Self::Tls(code, _) => code,
             Self::TlsTimeout => "tls_timeout",
             Self::NoIdentity => "no_identity",
             Self::Plaintext(_) => "plaintext_refused",
             Self::UnknownPort(_) => "unknown_port",
             Self::Destination(error) => error.reason().code,
+            Self::SlowHead(_) => "head_timeout",
+            Self::LargeHead => "head_too_large",
+            Self::BadHttp(_) => "bad_http",
+            Self::Flood(_) => "http2_flood",
         }
     }
 }
@@ -299,6 +329,7 @@ fn tls_code(error: &io::Error) -> &'static str {
         Some(Error::InvalidCertificate(_)) => "tls_bad_certificate",
         Some(Error::AlertReceived(_)) => "tls_refused_by_peer",
         Some(Error::InvalidMessage(_)) => "tls_not_tls",
+        Some(Error::PeerIncompatible(_)) => "tls_incompatible",
         _ => "tls_failed",
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::header::SERVER;
+use http::header::{SERVER, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode, Version, request};
 use hyper::body::Incoming;
 use pillion_wire::mesh::REASON_HEADER;
@@ -90,6 +90,13 @@ async fn forward(client: &Client, request: Request<Incoming>, record: &mut Recor
 /// The request as it goes on: cleaned, and for our application with the word of who called.
 fn head(client: &Client, parts: request::Parts) -> Result<Head, ProxyError> {
     let authority = outbound::authority(&parts)?.into_owned();
+    // hyper takes `chunked` off; whatever else was applied would be forwarded as if it were the content.
+    let mut codings = parts.headers.get_all(TRANSFER_ENCODING).iter();
+    if codings.next().is_some_and(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"chunked"))
+        || codings.next().is_some()
+    {
+        return Err(ProxyError::BadRequest("it has a transfer coding other than chunked"));
+    }
     let mut head = Head::new(parts, authority, matches!(client.way, Way::Mesh(_)));
     match &client.way {
         // Only a sidecar of the mesh can be believed about who called.

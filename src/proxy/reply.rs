@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HeaderMap};
+use http::header::{CONNECTION, CONTENT_TYPE, HeaderMap};
 use http::{HeaderName, HeaderValue, Response, StatusCode};
 use http_body::{Body as _, Frame, SizeHint};
 use pillion_wire::mesh::REASON_HEADER;
@@ -111,6 +111,11 @@ pub(super) fn failure(error: &ProxyError, is_grpc: bool, record: &mut Record) ->
         response
     };
     response.headers_mut().insert(HeaderName::from_static(REASON_HEADER), HeaderValue::from_static(reason.code));
+    let is_malformed = matches!(error, ProxyError::BadRequest(_) | ProxyError::BadAuthority(_));
+    if is_malformed && record.protocol != "HTTP/2" {
+        // What follows on the connection was perhaps meant as a part of this request.
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
     response
 }
 

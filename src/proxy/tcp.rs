@@ -183,6 +183,7 @@ fn connect_request(host: &Host) -> Request<Body> {
 fn begin(worker: &Worker, direction: &'static str, address: SocketAddr) -> Box<Record> {
     let mut record = Box::new(Record::begin(&worker.shared.telemetry, direction, address));
     "TCP".clone_into(&mut record.method);
+    record.is_tcp = true;
     record
 }
 

@@ -80,6 +80,7 @@ pub(super) async fn connect(
     let (parts, _body) = request.into_parts();
     let worker = &client.worker;
     "TCP".clone_into(&mut record.method);
+    record.is_tcp = true;
     let upstreams = match &client.way {
         Way::Outbound => {
             let destination = outbound::destination(&parts)?;

@@ -5,12 +5,11 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use serde::Serialize;
 use tokio::time::Instant;
 
-use super::{RequestLabels, Telemetry};
+use super::{RequestLabels, Telemetry, unix_milliseconds};
 
 /// Filled in as the request walks; see the module.
 #[derive(Debug)]
@@ -21,6 +20,8 @@ pub struct Record {
     pub direction: &'static str,
     /// HTTP method, or `TCP`.
     pub method: String,
+    /// Counted as a TCP connection, not as a request. Not to be told from the method, which a client makes up.
+    pub is_tcp: bool,
     /// `:authority` or `Host`, as the client sent it.
     pub authority: String,
     /// Path without the query: queries may hold secrets.
@@ -92,6 +93,7 @@ impl Record {
             started: Instant::now(),
             direction,
             method: String::new(),
+            is_tcp: false,
             authority: String::new(),
             path: String::new(),
             protocol: "TCP",
@@ -124,7 +126,7 @@ impl Record {
     fn line(&self) -> Line<'_> {
         Line {
             event: "access",
-            time_ms: SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_millis()),
+            time_ms: unix_milliseconds(),
             direction: self.direction,
             method: &self.method,
             authority: &self.authority,
@@ -151,7 +153,7 @@ impl Record {
 
 impl Drop for Record {
     fn drop(&mut self) {
-        if self.status == 0 && self.reason.is_empty() && self.method != "TCP" {
+        if self.status == 0 && self.reason.is_empty() && !self.is_tcp {
             self.fail("client_gone", "DC", "the client went away before the answer was there".to_owned());
         }
         let labels = RequestLabels {
@@ -163,7 +165,7 @@ impl Drop for Record {
             status: self.status,
             reason: self.reason,
         };
-        if self.method == "TCP" {
+        if self.is_tcp {
             self.telemetry.metrics.tcp_connection(&labels, self.bytes_received, self.bytes_sent);
         } else {
             self.telemetry.metrics.request(&labels, self.started.elapsed());

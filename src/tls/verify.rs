@@ -8,6 +8,7 @@
 //! under the very same verifier `Arc`: so these hold fixed roots, and new roots
 //! mean a new verifier.
 
+use std::io;
 use std::sync::Arc;
 
 use pillion_wire::spiffe::{SpiffeId, SpiffeIdError, TrustDomain};
@@ -71,6 +72,15 @@ pub fn peer_error(error: &Error) -> Option<&PeerError> {
     match error {
         Error::InvalidCertificate(CertificateError::Other(OtherError(cause))) => cause.downcast_ref(),
         _ => None,
+    }
+}
+
+/// A failed handshake in words that help: what is wrong with the peer's identity, when it was that.
+pub fn explained(error: io::Error) -> io::Error {
+    let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<Error>()).and_then(peer_error);
+    match cause {
+        Some(cause) => io::Error::new(error.kind(), cause.clone()),
+        None => error,
     }
 }
 

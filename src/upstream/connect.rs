@@ -11,6 +11,7 @@ use super::HostKey;
 use crate::error::ProxyError;
 use crate::net::{self, Transport};
 use crate::tls::TlsClient;
+use crate::tls::verify::explained;
 
 /// Connects to `host` within `deadline`, TLS included.
 ///
@@ -18,19 +19,18 @@ use crate::tls::TlsClient;
 /// Nothing has been sent to the application when this fails.
 pub(super) async fn connect(tls: &TlsClient, host: &HostKey, deadline: Duration) -> Result<Transport, ProxyError> {
     let address = host.dial();
-    let attempt = async {
-        let tcp = net::dial(address).await.map_err(|source| ProxyError::Connect { address, source })?;
-        let Some(mesh) = &host.mesh else { return Ok(Transport::Dialled(tcp)) };
-        let config = tls.to(&mesh.identity).ok_or(ProxyError::NoIdentity)?;
-        // An address as server name sends no SNI; the verifier asks for the SPIFFE id instead.
-        let name = ServerName::from(address.ip());
-        let stream = TlsConnector::from(config).connect(name, tcp).await.map_err(|source| ProxyError::UpstreamTls {
-            address,
-            expected: mesh.identity.clone(),
-            source,
-        })?;
-        Ok(Transport::Originated(Box::new(stream)))
-    };
+    let attempt =
+        async {
+            let tcp = net::dial(address).await.map_err(|source| ProxyError::Connect { address, source })?;
+            let Some(mesh) = &host.mesh else { return Ok(Transport::Dialled(tcp)) };
+            let config = tls.to(&mesh.identity).ok_or(ProxyError::NoIdentity)?;
+            // An address as server name sends no SNI; the verifier asks for the SPIFFE id instead.
+            let name = ServerName::from(address.ip());
+            let stream = TlsConnector::from(config).connect(name, tcp).await.map_err(|source| {
+                ProxyError::UpstreamTls { address, expected: mesh.identity.clone(), source: explained(source) }
+            })?;
+            Ok(Transport::Originated(Box::new(stream)))
+        };
     timeout(deadline, attempt).await.unwrap_or(Err(ProxyError::ConnectTimeout(address)))
 }
 

@@ -102,6 +102,11 @@ impl Mesh {
         self.folder.path().join("state")
     }
 
+    /// Where the control plane's own pages are.
+    pub fn admin_address(&self) -> SocketAddr {
+        self.admin
+    }
+
     /// A folder for whatever else the test needs.
     pub fn scratch(&self) -> &Path {
         self.folder.path()

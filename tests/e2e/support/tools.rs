@@ -105,6 +105,13 @@ pub fn python_app(mesh: &Mesh, name: &str, arguments: &[&str]) -> App {
     App { process, address }
 }
 
+/// Runs `tests/e2e/apps/NAME` to its end with one argument, JSON, and returns the JSON that it printed.
+pub fn python_json(name: &str, argument: &serde_json::Value) -> serde_json::Value {
+    let mut command = python();
+    let output = run(command.arg(in_workspace("tests/e2e/apps").join(name)).arg(argument.to_string()));
+    serde_json::from_str(&output).unwrap_or_else(|error| panic!("{name} printed {output:?}: {error}"))
+}
+
 /// Python's own file server, with one file `hello.txt` that says "hello".
 pub fn python_files(mesh: &Mesh) -> App {
     let folder = mesh.scratch().join("files");
