@@ -14,6 +14,7 @@
 
 mod bodies;
 mod commands;
+mod control;
 mod failover;
 mod graceful;
 mod grpc;

@@ -5,6 +5,7 @@ use pillion_wire::xds::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse
 
 use super::{
     catalog::{Catalog, Viewer},
+    dialect::Dialect,
     kind::{Kind, PerKind},
     server::{Event, StreamCore, StreamError},
     subscriptions::{Outgoing, Subscriptions},
@@ -76,6 +77,11 @@ impl StreamCore for Delta {
             let owed = std::mem::take(&mut self.kinds.get_mut(kind).owes_answer);
             if changes.is_empty() && !owed {
                 continue;
+            }
+            if kind == Kind::Cluster && viewer.dialect == Dialect::Envoy {
+                // Envoy warms a changed cluster only when its endpoints come again.
+                let names = changes.resources.iter().map(|sent| sent.name.as_str());
+                self.subscriptions.resend(Kind::Endpoints, names);
             }
             self.nonce += 1;
             let nonce = self.nonce.to_string();

@@ -132,6 +132,21 @@ fn a_first_wildcard_is_answered_even_if_there_is_nothing() {
 }
 
 #[test]
+fn envoy_is_sent_the_endpoints_of_a_changed_cluster_again() {
+    let changed = shop(1).replace("[{port: 80}]", "[{port: 80, appProtocol: http}]");
+    for (dialect, again) in [(Dialect::Envoy, true), (Dialect::Pillion, false)] {
+        let mut client = Client::new(dialect);
+        client.subscribe(Kind::Cluster, &["b.shop:80"]);
+        client.next();
+        client.subscribe(Kind::Endpoints, &["b.shop:80"]);
+        client.next();
+        client.edit(&changed);
+        assert_eq!(client.next().0, ["b.shop:80"], "{dialect:?}: the cluster");
+        assert_eq!(client.poll().is_some(), again, "{dialect:?}: its endpoints");
+    }
+}
+
+#[test]
 fn a_sidecar_never_gets_everything() {
     let mut client = Client::new(Dialect::Pillion);
     client.send(Kind::Cluster, |_| {});

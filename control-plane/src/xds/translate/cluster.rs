@@ -12,7 +12,8 @@ use pillion_wire::{
         pack,
         tls::{
             CertificateProviderPluginInstance, CertificateValidationContext, CommonTlsContext, SdsSecretConfig,
-            SubjectAltNameMatcher, UpstreamTlsContext, common_tls_context, subject_alt_name_matcher,
+            SubjectAltNameMatcher, TlsParameters, UpstreamTlsContext, common_tls_context, subject_alt_name_matcher,
+            tls_parameters,
         },
         type_url,
         upstream_http::{HttpProtocolOptions, http_protocol_options},
@@ -136,7 +137,14 @@ fn envoy_tls(identities: Vec<StringMatcher>, protocol: Protocol) -> CommonTlsCon
             ..SubjectAltNameMatcher::default()
         })
         .collect();
+    // As a client Envoy offers TLS 1.2 at most unless told otherwise, and sidecars speak 1.3 only.
+    let version = tls_parameters::TlsProtocol::TlSv13.into();
     CommonTlsContext {
+        tls_params: Some(TlsParameters {
+            tls_minimum_protocol_version: version,
+            tls_maximum_protocol_version: version,
+            ..TlsParameters::default()
+        }),
         tls_certificate_sds_secret_configs: vec![secret(ENVOY_CERTIFICATE)],
         alpn_protocols: protocol.carries_http().then(|| "h2".to_owned()).into_iter().collect(),
         validation_context_type: Some(common_tls_context::ValidationContextType::CombinedValidationContext(

@@ -1,0 +1,151 @@
+//! Envoy as a client of the control plane, with both variants of the protocol, in place of a sidecar.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::{Shop, certificates, refusals, soon, split};
+use crate::support::{Mesh, Process, Workload, curl, eventually, in_workspace, python_files};
+
+#[test]
+fn envoy_is_served_over_the_delta_protocol() {
+    is_served("DELTA_GRPC", "delta");
+}
+
+#[test]
+fn envoy_is_served_the_state_of_the_world() {
+    is_served("GRPC", "sotw");
+}
+
+fn is_served(api_type: &str, variant: &str) {
+    let mesh = Mesh::start();
+    let files = python_files(&mesh);
+    mesh.outsider(Workload::new("plain").port("http", files.address));
+    mesh.service("plain", &[("http", 80, "http")]);
+    let shop = Shop::open(&mesh, &[]);
+    let envoy = Envoy::start(&mesh, api_type);
+
+    let answer = |version: &str| {
+        let response = curl(&[&format!("http://{}/", envoy.outbound), "-H", "Host: web.shop"]);
+        (response.status, response.text().trim()) == (200, version)
+    };
+    soon("Envoy reaches a service of the mesh", || answer("v1"));
+    let peer = "spiffe://cluster.local/ns/shop/sa/envoy";
+    let labels = [("direction", "inbound"), ("peer", peer), ("tls", "mutual"), ("status", "200")];
+    soon("with mutual TLS", || shop.versions[0].metric("pillion_requests_total", &labels) >= 1.0);
+    mesh.write("route.yaml", &split(0, 1));
+    soon("Envoy follows a changed weight", || (0..10).all(|_| answer("v2")));
+
+    let modified = envoy.statistic("cluster_manager.cluster_modified");
+    mesh.service("plain", &[("http", 80, "h2c")]);
+    soon("Envoy has a changed cluster", || envoy.statistic("cluster_manager.cluster_modified") > modified);
+    // It would give up waiting for the endpoints of a changed cluster only after 15 seconds.
+    eventually("the changed cluster is in use", Duration::from_secs(10), || {
+        (envoy.statistic("cluster_manager.warming_clusters") == 0).then_some(())
+    });
+
+    let nodes: Value = serde_json::from_str(&mesh.admin("/debug/nodes")).unwrap();
+    let node = nodes["nodes"].as_array().unwrap().iter().find(|node| node["node"] == "shop/envoy").unwrap();
+    assert_eq!((&node["dialect"], &node["variant"]), (&"envoy".into(), &variant.into()));
+    for kind in ["cluster", "endpoints", "listener", "route"] {
+        let status = &node["kinds"][kind];
+        assert!(status["acks"].as_u64().unwrap() > 0 && status["nacks"] == 0, "{kind}: {status}");
+    }
+    assert_eq!((refusals(&mesh), envoy.statistic("listener_manager.lds.update_rejected")), (0.0, 0));
+    assert_eq!(envoy.statistic("cluster_manager.cds.update_rejected"), 0);
+}
+
+/// Envoy with its outbound listener and its admin page.
+struct Envoy {
+    _process: Process,
+    outbound: String,
+    admin: String,
+}
+
+impl Envoy {
+    fn start(mesh: &Mesh, api_type: &str) -> Self {
+        let (outbound, admin) = (mesh.free_address().to_string(), mesh.free_address());
+        let file = mesh.scratch().join("envoy.yaml");
+        let control_plane = mesh.control_plane_address();
+        let config = TEMPLATE
+            .replace("@OUTBOUND@", &outbound)
+            .replace("@ADMIN_PORT@", &admin.port().to_string())
+            .replace("@PORT@", &control_plane.port().to_string())
+            .replace("@IP@", &mesh.ip().to_string())
+            .replace("@API_TYPE@", api_type)
+            .replace("@CERTIFICATES@", certificates(mesh, "envoy").to_str().unwrap());
+        std::fs::write(&file, config).unwrap();
+        let process = Process::spawn("envoy", &mut command(&file));
+        let envoy = Self { _process: process, outbound, admin: admin.to_string() };
+        let ready = format!("http://{admin}/ready");
+        soon("Envoy is ready", || curl(&[&ready]).status == 200);
+        envoy
+    }
+
+    /// A counter or gauge by its name.
+    fn statistic(&self, name: &str) -> u64 {
+        let page = curl(&[&format!("http://{}/stats?filter=^{name}$", self.admin)]).text();
+        let value = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": ")?.parse().ok());
+        value.unwrap_or_else(|| panic!("no statistic {name}: {page}"))
+    }
+}
+
+fn command(file: &Path) -> Command {
+    let program = in_workspace(".test-tools/envoy/bin/envoy");
+    assert!(program.is_file(), "{} is missing: run tests/run, which makes it", program.display());
+    let mut command = Command::new(program);
+    // Its shared memory has a name by number; several run at a time.
+    command.args(["--concurrency", "1", "-l", "warning", "--use-dynamic-base-id", "-c"]).arg(file);
+    command
+}
+
+/// What a person writes to put Envoy in a sidecar's place.
+const TEMPLATE: &str = r#"
+node: { id: shop/envoy, cluster: shop, metadata: { outbound_address: "@OUTBOUND@" } }
+admin: { address: { socket_address: { address: "@IP@", port_value: @ADMIN_PORT@ } } }
+dynamic_resources:
+  ads_config:
+    api_type: @API_TYPE@
+    transport_api_version: V3
+    set_node_on_first_message_only: true
+    grpc_services: [ { envoy_grpc: { cluster_name: control-plane } } ]
+  lds_config: { ads: {}, resource_api_version: V3 }
+  cds_config: { ads: {}, resource_api_version: V3 }
+static_resources:
+  secrets:
+  - name: pillion-workload
+    tls_certificate:
+      certificate_chain: { filename: "@CERTIFICATES@/envoy.pem" }
+      private_key: { filename: "@CERTIFICATES@/envoy.key" }
+  - name: pillion-root
+    validation_context: { trusted_ca: { filename: "@CERTIFICATES@/root.pem" } }
+  clusters:
+  - name: control-plane
+    type: STATIC
+    connect_timeout: 5s
+    typed_extension_protocol_options:
+      envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
+        "@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+        explicit_http_config: { http2_protocol_options: {} }
+    load_assignment:
+      cluster_name: control-plane
+      endpoints:
+      - lb_endpoints:
+        - endpoint: { address: { socket_address: { address: "@IP@", port_value: @PORT@ } } }
+    transport_socket:
+      name: envoy.transport_sockets.tls
+      typed_config:
+        "@type": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
+        common_tls_context:
+          tls_params: { tls_maximum_protocol_version: TLSv1_3 }
+          alpn_protocols: [ h2 ]
+          tls_certificate_sds_secret_configs: [ { name: pillion-workload } ]
+          combined_validation_context:
+            default_validation_context:
+              match_typed_subject_alt_names:
+              - san_type: URI
+                matcher: { exact: "spiffe://cluster.local/ns/pillion-system/sa/pillion-control-plane" }
+            validation_context_sds_secret_config: { name: pillion-root }
+"#;

@@ -1,0 +1,123 @@
+//! gRPC's own xDS client: no sidecar on its side, certificates from `pillion certs`.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use super::{certificates, refusals, soon};
+use crate::support::{App, Mesh, Sidecar, Workload, curl, python_app};
+
+#[test]
+fn grpcs_own_client_balances_over_mutual_tls_and_follows_a_changed_weight() {
+    let mesh = Mesh::start();
+    let greeters = ["a", "b"].map(|name| python_app(&mesh, "greeter.py", &[name]));
+    mesh.service("greeter", &[("grpc", 80, "grpc")]);
+    for version in ["a", "b"] {
+        mesh.service(version, &[("grpc", 80, "grpc")]);
+    }
+    let servers = [
+        mesh.workload(Workload::new("greeter-1").port("grpc", greeters[0].address)),
+        mesh.workload(Workload::new("greeter-2").port("grpc", greeters[1].address)),
+    ];
+    mesh.write("versions.yaml", &format!("{}---\n{}", version(&servers[0], "a"), version(&servers[1], "b")));
+    let client = client(&mesh, "greeter.shop:80");
+
+    soon("both are connected", || call(&client, 4)["answers"].as_object().unwrap().len() == 2);
+    let tally = call(&client, 20);
+    assert_eq!(tally["errors"], json!({}));
+    assert!(["a", "b"].iter().all(|name| tally["answers"][name].as_u64() >= Some(8)), "{tally}");
+    let peer = "spiffe://cluster.local/ns/shop/sa/caller";
+    for server in &servers {
+        let labels = [("direction", "inbound"), ("peer", peer), ("tls", "mutual")];
+        soon("its identity arrives", || server.metric("pillion_requests_total", &labels) >= 8.0);
+    }
+
+    for (weights, only) in [((1, 0), "a"), ((0, 1), "b")] {
+        mesh.write("route.yaml", &route(weights));
+        soon(&format!("all calls go to {only}"), || {
+            call(&client, 10) == json!({ "answers": { only: 10 }, "errors": {} })
+        });
+    }
+    mesh.write("route.yaml", &route((1, 1)));
+    soon("both are called again", || call(&client, 20)["answers"].as_object().unwrap().len() == 2);
+
+    let statuses: Value = serde_json::from_str(&page(&client, "/csds")).unwrap();
+    let statuses = statuses.as_array().unwrap();
+    assert!(statuses.len() >= 4, "{statuses:?}");
+    assert!(statuses.iter().all(|status| status["status"] == "ACKED"), "{statuses:?}");
+    assert_eq!(refusals(&mesh), 0.0);
+}
+
+#[test]
+fn grpcs_own_client_refuses_a_server_of_another_identity() {
+    let mesh = Mesh::start();
+    let greeter = python_app(&mesh, "greeter.py", &["real"]);
+    let server = mesh.workload(Workload::new("greeter").port("grpc", greeter.address));
+    mesh.service("payment", &[("grpc", 80, "grpc")]);
+    // At the address where `payment` is said to be, `greeter` answers.
+    mesh.write(
+        "payment.yaml",
+        &version(&server, "payment").replace("serviceAccount: greeter", "serviceAccount: payment"),
+    );
+    let client = client(&mesh, "payment.shop:80");
+
+    let tally = call(&client, 2);
+    assert_eq!(tally["answers"], json!({}));
+    let errors = tally["errors"].to_string();
+    assert!(errors.contains("UNAVAILABLE") && errors.contains("SANs"), "{errors}");
+    let requests = server.metric("pillion_requests_total", &[("direction", "inbound")]);
+    assert_eq!(requests, 0.0, "nothing reached the wrong server");
+}
+
+/// One more workload at a sidecar's front port, so that a version has a Service of its own.
+fn version(sidecar: &Sidecar, app: &str) -> String {
+    let front = sidecar.front("grpc");
+    format!(
+        "apiVersion: pillion.dev/v1alpha1\nkind: Workload\n\
+         metadata: {{ name: version-{app}, namespace: shop, labels: {{ app: {app} }} }}\n\
+         spec:\n  address: {}\n  serviceAccount: greeter\n  mesh: {{ port: 1 }}\n  \
+         ports: [ {{ name: grpc, port: {} }} ]\n",
+        front.ip(),
+        front.port()
+    )
+}
+
+fn route((a, b): (u32, u32)) -> String {
+    format!(
+        "apiVersion: gateway.networking.k8s.io/v1\nkind: GRPCRoute\nmetadata: {{ name: greeter, namespace: shop }}\n\
+         spec:\n  parentRefs: [ {{ kind: Service, group: \"\", name: greeter }} ]\n  rules:\n  \
+         - matches: [ {{ method: {{ service: shop.Greeter }} }} ]\n    backendRefs:\n    \
+         - {{ name: a, port: 80, weight: {a} }}\n    - {{ name: b, port: 80, weight: {b} }}\n"
+    )
+}
+
+fn client(mesh: &Mesh, target: &str) -> App {
+    let bootstrap = bootstrap(mesh, &certificates(mesh, "caller")).to_string();
+    let file = mesh.secret_file("grpc.json", &bootstrap);
+    python_app(mesh, "xds_client.py", &[file.to_str().unwrap(), &format!("xds:///{target}")])
+}
+
+fn bootstrap(mesh: &Mesh, folder: &Path) -> Value {
+    let certificates = json!({
+        "ca_certificate_file": folder.join("root.pem"),
+        "certificate_file": folder.join("caller.pem"),
+        "private_key_file": folder.join("caller.key"),
+    });
+    json!({
+        "xds_servers": [{
+            "server_uri": mesh.control_plane_address().to_string(),
+            "channel_creds": [{ "type": "tls", "config": certificates }],
+            "server_features": ["xds_v3"],
+        }],
+        "node": { "id": "shop/caller" },
+        "certificate_providers": { "default": { "plugin_name": "file_watcher", "config": certificates } },
+    })
+}
+
+fn call(client: &App, count: u32) -> Value {
+    serde_json::from_str(&page(client, &format!("/call/{count}"))).unwrap()
+}
+
+fn page(client: &App, path: &str) -> String {
+    curl(&[&format!("http://{}{path}", client.address)]).text()
+}
