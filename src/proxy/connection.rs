@@ -100,7 +100,13 @@ async fn outbound_tcp(
     address: SocketAddr,
     destination: Destination,
 ) -> Result<(), Refused> {
-    let target: Arc<Target> = super::outbound::target(worker, &destination).await?;
+    let target: Arc<Target> = match super::outbound::target(worker, &destination).await {
+        Ok(target) => target,
+        Err(error) => {
+            reset_on_close(&stream); // The client must not take it for an empty answer.
+            return Err(error.into());
+        }
+    };
     if let Some(split) = &target.tcp {
         tcp::outbound(worker, stream, address, &target, split).await;
         return Ok(());

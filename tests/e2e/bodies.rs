@@ -312,26 +312,3 @@ fn an_application_that_breaks_off_is_never_taken_for_one_that_has_finished() {
         log.iter().filter(|line| line["reason"] == "upstream_reset").count() == 6
     });
 }
-
-#[test]
-fn clients_that_do_not_read_do_not_starve_others_on_the_same_mesh_connection() {
-    const STALLED: usize = 90;
-    let sent = Arc::new(AtomicU64::new(0));
-    let counter = Arc::clone(&sent);
-    let pair = Pair::start(move |mut stream| {
-        let length: u64 = if read_http_head(&mut stream).starts_with("GET /large") { 1 << 30 } else { 2 };
-        write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n").expect("a client");
-        let _broken = pour(&mut stream, length, &counter);
-    });
-    let stalled: Vec<TcpStream> = (0..STALLED)
-        .map(|_| {
-            let mut stream = pair.request("GET /large HTTP/1.1");
-            assert!(read_http_head(&mut stream).starts_with("HTTP/1.1 200 "));
-            stream
-        })
-        .collect();
-    standstill("all of them stand still", &sent);
-    let quick = pair.curl(&["--max-time", "15", "http://app.shop/quick"]);
-    assert_eq!((quick.status.code(), quick.stdout.as_slice()), (Some(0), &b".."[..]), "{quick:?}");
-    drop(stalled);
-}

@@ -91,3 +91,13 @@ fn a_grpc_client_is_told_unavailable_and_why_when_the_application_is_down() {
     assert_eq!(told["reason"], "connect_failure", "{told}");
     assert!(told["details"].as_str().unwrap().contains("cannot connect"), "{told}");
 }
+
+#[test]
+fn a_grpc_stream_whose_server_dies_ends_in_an_error_and_not_as_if_complete() {
+    let streams = Streams::start();
+    streams.check("broken");
+    until("it is logged as the server's doing", || {
+        let log = streams.client.access_log();
+        log.iter().any(|line| line["path"] == "/streams.Streams/Die" && line["reason"] == "upstream_reset")
+    });
+}

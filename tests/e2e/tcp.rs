@@ -324,3 +324,36 @@ fn many_tunnels_at_once_each_carry_their_own_bytes() {
     let connections = ledger.server.metric("pillion_connections_open", &mesh);
     assert!((1.0..=10.0).contains(&connections), "they share a few connections: {connections}");
 }
+
+#[test]
+fn a_tcp_client_of_nobody_is_reset_or_told_and_not_answered_with_nothing() {
+    let mesh = Mesh::start();
+    mesh.service("ledger", &[("tcp", 7000, "tcp")]);
+    let _down = mesh.workload(Workload::new("ledger").port("tcp", mesh.free_address()));
+    let client = mesh.workload(Workload::new("client").tcp(LEDGER).tcp("nobody.shop:7000"));
+    for (destination, reason) in [(LEDGER, "connect_failure"), ("nobody.shop:7000", "unknown_destination")] {
+        assert!(is_reset(&mut connect(client.tcp(destination))), "{destination}");
+        let mut stream = connect(client.outbound());
+        write!(stream, "CONNECT {destination} HTTP/1.1\r\nHost: {destination}\r\n\r\n").unwrap();
+        let head = read_http_head(&mut stream);
+        assert!(head.contains(&format!("x-pillion-reason: {reason}")), "{head}");
+    }
+}
+
+#[test]
+fn a_permissive_front_port_of_no_declared_protocol_takes_http_and_opaque_bytes() {
+    let mesh = Mesh::start();
+    let application = tcp_server(&mesh, line_protocol);
+    let files = python_files(&mesh);
+    let server = mesh.workload(
+        Workload::new("any")
+            .port_with("lines", application, "access: permissive")
+            .port_with("files", files.address, "access: permissive")
+            .port("closed", application),
+    );
+    assert_eq!(ask(&mut connect(server.front("lines")), "PING"), "+PONG");
+    assert_eq!(curl(&[&format!("http://{}/hello.txt", server.front("files"))]).text(), "hello\n");
+    let mut stream = connect(server.front("closed"));
+    stream.write_all(b"*1\r\n$4\r\nPING\r\n").unwrap();
+    assert!(is_reset(&mut stream), "opaque plaintext to a strict port");
+}

@@ -99,6 +99,13 @@ def cancel():
     assert call.code() == grpc.StatusCode.CANCELLED
 
 
+def broken():
+    call = method("unary_stream", "Die")(b"x", timeout=DEADLINE)
+    assert next(call) == b"one"
+    error = failure(lambda: next(call))
+    assert error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INTERNAL), error
+
+
 def unavailable():
     error = failure(lambda: method("unary_unary", "Unary")(b"x", timeout=DEADLINE))
     reason = dict(error.initial_metadata() or ()) | dict(error.trailing_metadata() or ())

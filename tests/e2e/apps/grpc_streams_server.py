@@ -4,6 +4,7 @@ Prints where it listens, and then one line per call that its client gave up.
 """
 
 import json
+import os
 import sys
 import threading
 import time
@@ -44,6 +45,12 @@ def break_off(request, context):
     context.abort(grpc.StatusCode.DATA_LOSS, "lost the rest")
 
 
+def die(request, context):
+    yield b"one"
+    time.sleep(0.05)  # Until it is out.
+    os._exit(1)
+
+
 def converse(requests, context):
     for request in requests:
         yield b"re: " + request
@@ -71,6 +78,7 @@ HANDLERS = {
     "Gather": grpc.stream_unary_rpc_method_handler(gather),
     "Scatter": grpc.unary_stream_rpc_method_handler(scatter),
     "BreakOff": grpc.unary_stream_rpc_method_handler(break_off),
+    "Die": grpc.unary_stream_rpc_method_handler(die),
     "Converse": grpc.stream_stream_rpc_method_handler(converse),
     "Linger": grpc.unary_unary_rpc_method_handler(linger),
     "LingerStream": grpc.unary_stream_rpc_method_handler(linger_stream),
