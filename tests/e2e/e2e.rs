@@ -17,6 +17,7 @@ mod commands;
 mod failover;
 mod graceful;
 mod grpc;
+mod http;
 mod smoke;
 mod startup;
 mod support;
