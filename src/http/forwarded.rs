@@ -32,9 +32,16 @@ pub fn append_forwarded(headers: &mut HeaderMap, caller: IpAddr, scheme: &'stati
 
 /// Replaces whatever stood in `X-Forwarded-Client-Cert` by our own word; without a peer identity nothing stands there.
 ///
-/// Envoy's format (`forward_client_cert_details: SANITIZE_SET`): `By=<us>;URI=<peer>`.
+/// Envoy's format (`forward_client_cert_details: SANITIZE_SET`): `By=<us>;URI=<peer>`. Spellings with `_` go too:
+/// CGI and its heirs (WSGI, Rack) cannot tell them from the real one.
 pub fn client_cert(headers: &mut HeaderMap, us: Option<&SpiffeId>, peer: Option<&SpiffeId>) {
     headers.remove(CLIENT_CERT);
+    let look_alike =
+        |name: &&HeaderName| name.as_str().contains('_') && name.as_str().replace('_', "-") == CLIENT_CERT.as_str();
+    let look_alikes: Vec<HeaderName> = headers.keys().filter(look_alike).cloned().collect();
+    for name in look_alikes {
+        headers.remove(name);
+    }
     let Some(peer) = peer else { return };
     let value = us.map_or_else(|| format!("URI={peer}"), |us| format!("By={us};URI={peer}"));
     if let Ok(value) = HeaderValue::try_from(value) {
@@ -93,6 +100,7 @@ mod tests {
     fn a_forged_client_cert_never_survives() {
         let mut headers = HeaderMap::new();
         headers.insert(CLIENT_CERT, HeaderValue::from_static("URI=spiffe://evil/ns/a/sa/b"));
+        headers.insert("x_forwarded-client_cert", HeaderValue::from_static("URI=spiffe://evil/ns/a/sa/b"));
         client_cert(&mut headers, None, None);
         assert!(headers.is_empty());
     }

@@ -1,6 +1,6 @@
 //! What a proxy must take out of a message before it forwards it (RFC 9110, section 7.6.1).
 
-use http::header::{CONNECTION, HeaderName, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
+use http::header::{CONNECTION, CONTENT_LENGTH, HeaderName, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderValue};
 
 /// Header fields that start so are ours; nobody else's are believed.
@@ -40,10 +40,13 @@ pub fn strip_mesh(headers: &mut HeaderMap) {
     }
 }
 
-/// The protocol that an HTTP/1.1 message asks to change to. `h2c` is not offered by us (RFC 9113 dropped it).
+/// The protocol that an HTTP/1.1 message asks to change to. `h2c` is not offered by us (RFC 9113 dropped it), and
+/// a request with content is an ordinary one: whoever gets an upgrade may decline it (RFC 9110, section 7.8).
 pub fn upgrade_token(headers: &HeaderMap) -> Option<HeaderValue> {
     let asked = list(headers, &CONNECTION).any(|option| option.eq_ignore_ascii_case("upgrade"));
-    let token = headers.get(UPGRADE).filter(|_| asked)?;
+    let has_content = headers.contains_key(TRANSFER_ENCODING)
+        || headers.get(CONTENT_LENGTH).is_some_and(|length| length.as_bytes() != b"0");
+    let token = headers.get(UPGRADE).filter(|_| asked && !has_content)?;
     (!token.as_bytes().eq_ignore_ascii_case(b"h2c")).then(|| token.clone())
 }
 
@@ -83,7 +86,11 @@ mod tests {
     }
 
     #[test]
-    fn an_upgrade_needs_both_fields_and_is_never_h2c() {
+    fn an_upgrade_needs_both_fields_no_content_and_is_never_h2c() {
+        let upgrade = [("connection", "upgrade"), ("upgrade", "foo")];
+        assert!(upgrade_token(&headers(&[upgrade[0], upgrade[1], ("content-length", "0")])).is_some());
+        assert!(upgrade_token(&headers(&[upgrade[0], upgrade[1], ("content-length", "1")])).is_none());
+        assert!(upgrade_token(&headers(&[upgrade[0], upgrade[1], ("transfer-encoding", "chunked")])).is_none());
         assert!(upgrade_token(&headers(&[("connection", "Upgrade"), ("upgrade", "websocket")])).is_some());
         assert!(upgrade_token(&headers(&[("connection", "keep-alive"), ("upgrade", "websocket")])).is_none());
         assert!(upgrade_token(&headers(&[("connection", "upgrade, http2-settings"), ("upgrade", "h2c")])).is_none());

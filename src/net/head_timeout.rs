@@ -76,7 +76,11 @@ enum Wait {
     Serving,
     Idle,
     Head,
+    Lingering,
 }
+
+/// Longest wait for a client to close after our last answer: some round trips.
+const LINGER: Duration = Duration::from_secs(2);
 
 impl<S> HeadTimeout<S> {
     /// `head` runs from the start: the first bytes of a connection were what made it known as HTTP.
@@ -95,6 +99,7 @@ impl<S> HeadTimeout<S> {
             Wait::Serving => {}
             Wait::Idle => self.sleep.as_mut().reset(Instant::now() + self.idle),
             Wait::Head => self.sleep.as_mut().reset(Instant::now() + self.head),
+            Wait::Lingering => self.sleep.as_mut().reset(Instant::now() + LINGER),
         }
     }
 }
@@ -126,7 +131,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for HeadTimeout<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for HeadTimeout<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for HeadTimeout<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.inner).poll_write(cx, buf)
     }
@@ -135,8 +140,27 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for HeadTimeout<S> {
         Pin::new(&mut self.inner).poll_flush(cx)
     }
 
+    /// A lingering close (RFC 9112, section 9.6): to close with unread bytes of the client is a reset, which may
+    /// destroy our last answer before it was read. A client that was idle sends nothing, and is not waited for.
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_shutdown(cx)
+        let this = &mut *self;
+        if this.wait != Wait::Lingering {
+            ready!(Pin::new(&mut this.inner).poll_shutdown(cx))?;
+            if this.wait == Wait::Idle {
+                return Poll::Ready(Ok(()));
+            }
+            this.wait_for(Wait::Lingering);
+        }
+        let mut discarded = [0; 4096];
+        let mut buf = ReadBuf::new(&mut discarded);
+        while this.sleep.as_mut().poll(cx).is_pending() {
+            buf.clear();
+            let read = ready!(Pin::new(&mut this.inner).poll_read(cx, &mut buf));
+            if read.is_err() || buf.filled().is_empty() {
+                break;
+            }
+        }
+        Poll::Ready(Ok(()))
     }
 
     fn poll_write_vectored(

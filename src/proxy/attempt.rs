@@ -2,15 +2,15 @@
 //!
 //! No retry is configured here (that is a policy). What is repeated is a request
 //! of which certainly nothing reached an application: the connection could not be
-//! made, it was closed before the request was written, or the host's own sidecar
-//! says that its application could not be reached. Beyond that, an idempotent
-//! request without a body is sent once more when a *kept* connection turned out to
-//! have been closed (RFC 9110, section 9.2.2).
+//! made, it was closed before the request was written, the host says that it did
+//! not look at it, or the host's own sidecar says that its application could not be
+//! reached. Beyond that, an idempotent request without a body is sent once more when
+//! a *kept* connection turned out to have been closed (RFC 9110, section 9.2.2).
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Method, Response, StatusCode};
+use http::{Method, Response};
 use hyper::body::Incoming;
 use pillion_wire::mesh::REASON_HEADER;
 use tokio::time::Instant;
@@ -24,6 +24,8 @@ use crate::snapshot::{Cluster, InboundPort};
 use crate::telemetry::Record;
 use crate::upstream::{Host, HostKey, InFlight, Lease1, Lease2};
 
+/// Times that one host may refuse a request before we believe that it means it.
+const MAX_REFUSALS: u32 = 3;
 /// Hosts tried for one request, at most.
 const MAX_HOSTS: usize = 3;
 
@@ -124,6 +126,7 @@ async fn once(
     let repeatable = body.is_empty();
     let in_flight = host.begin();
     let mut fresh = false;
+    let mut refusals = 0;
     loop {
         let taken = match upstreams.version(host, head) {
             Version::Http1 => worker.pool.http1(host, fresh, deadline).await.map(Lease::Http1),
@@ -143,21 +146,22 @@ async fn once(
         };
         let unsent = failed.take_message().map(http::Request::into_body);
         let error = failed.into_error();
-        let again = reused && !fresh;
+        let refused = was_refused(&error);
+        let again = if refused { refusals < MAX_REFUSALS } else { reused && !fresh };
         body = match unsent {
             Some(unsent) if again => unsent,
-            None if again && repeatable && may_repeat(&error, &head.method) => Body::default(),
+            None if again && repeatable && (refused || may_repeat(&error, &head.method)) => Body::default(),
             unsent => return Err(Failed { error: verdict(&error, host, reused), unsent }),
         };
-        worker.shared.telemetry.metrics.upstream_retry("idle_race");
-        fresh = true;
+        worker.shared.telemetry.metrics.upstream_retry(if refused { "refused" } else { "idle_race" });
+        refusals += u32::from(refused);
+        fresh |= !refused;
     }
 }
 
-/// Did the host's sidecar answer in its stead, because it could not reach it?
+/// Did the host's sidecar answer in its stead, because it could not reach it? To gRPC it says so in a 200.
 fn application_unreachable(sent: &Sent) -> bool {
     sent.host.key().mesh.is_some()
-        && sent.response.status() == StatusCode::SERVICE_UNAVAILABLE
         && sent
             .response
             .headers()
@@ -167,11 +171,21 @@ fn application_unreachable(sent: &Sent) -> bool {
 
 /// May a request without a body that was perhaps written be sent once more?
 ///
-/// The peer says that it did not look at it (RFC 9113, section 8.7), or the request is
-/// idempotent and no answer began (RFC 9110, section 9.2.2).
+/// When the connection is gone, the request is idempotent and no answer began (RFC 9110, section 9.2.2). A stream
+/// that was reset is an answer.
 fn may_repeat(error: &hyper::Error, method: &Method) -> bool {
-    h2_reason(error) == Some(h2::Reason::REFUSED_STREAM)
-        || (method.is_idempotent() && !error.is_parse() && !error.is_user())
+    let answered = error.is_parse() || h2_error(error).is_some_and(h2::Error::is_reset);
+    method.is_idempotent() && !answered && !error.is_user()
+}
+
+/// Does the peer say that it did not look at the request (RFC 9113, sections 6.8 and 8.7)? A peer that retires a
+/// connection says so of all that was sent after the last request that it took.
+fn was_refused(error: &hyper::Error) -> bool {
+    h2_error(error).is_some_and(|error| match error.reason() {
+        Some(h2::Reason::REFUSED_STREAM) => error.is_reset(),
+        Some(h2::Reason::NO_ERROR) => error.is_go_away() && error.is_remote(),
+        _ => false,
+    })
 }
 
 fn verdict(error: &hyper::Error, host: &Host, reused: bool) -> ProxyError {

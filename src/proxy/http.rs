@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use http::header::{SERVER, TRANSFER_ENCODING};
-use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode, Version, request};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, request};
 use hyper::body::Incoming;
 use pillion_wire::mesh::REASON_HEADER;
 
@@ -16,6 +16,9 @@ use super::{inbound, outbound};
 use crate::error::ProxyError;
 use crate::http::{Body, append_forwarded, client_cert, strip_hop_by_hop, strip_mesh};
 use crate::telemetry::Record;
+
+/// Reason code of an answer that a route prescribes.
+const DIRECT_RESPONSE: &str = "direct_response";
 
 /// What was decided for a request.
 pub(super) enum Plan {
@@ -76,7 +79,7 @@ async fn forward(client: &Client, request: Request<Incoming>, record: &mut Recor
     };
     let upstreams = match plan {
         Plan::Forward(upstreams) => upstreams,
-        Plan::Answer { status, body } => return Ok(Outcome::Reply(answer(status, body))),
+        Plan::Answer { status, body } => return Ok(Outcome::Reply(answer(status, body, record))),
     };
     let head = head(client, parts)?;
     if head.upgrade.is_some() {
@@ -84,7 +87,7 @@ async fn forward(client: &Client, request: Request<Incoming>, record: &mut Recor
         return Box::pin(upgrade).await;
     }
     let sent = attempt::send(worker, &upstreams, &head, Body::from(body), record).await?;
-    Ok(Outcome::Reply(reply(sent, record)))
+    reply(sent, record).map(Outcome::Reply)
 }
 
 /// The request as it goes on: cleaned, and for our application with the word of who called.
@@ -113,11 +116,18 @@ fn head(client: &Client, parts: request::Parts) -> Result<Head, ProxyError> {
 }
 
 /// An upstream response on its way back.
-pub(super) fn reply(sent: Sent, record: &mut Record) -> Response<ReplyBody> {
+///
+/// # Errors
+/// When the host changes the protocol although nobody asked it to.
+pub(super) fn reply(sent: Sent, record: &mut Record) -> Result<Response<ReplyBody>, ProxyError> {
     let Sent { response, host, lease, in_flight } = sent;
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        let detail = "it switched protocols unasked".to_owned();
+        return Err(ProxyError::UpstreamProtocol { address: host.key().dial(), detail });
+    }
     let (mut parts, body) = response.into_parts();
     clean(&mut parts.headers, host.key().mesh.is_some(), record);
-    Response::from_parts(parts, ReplyBody::upstream(body.into(), lease, in_flight))
+    Ok(Response::from_parts(parts, ReplyBody::upstream(body.into(), lease, in_flight)))
 }
 
 /// Removes what concerned the upstream connection. What a sidecar says of its own failure stays.
@@ -136,10 +146,13 @@ pub(super) fn clean(headers: &mut HeaderMap, from_mesh: bool, record: &mut Recor
 }
 
 /// A response that the route itself asks for.
-fn answer(status: StatusCode, body: String) -> Response<ReplyBody> {
+fn answer(status: StatusCode, body: String, record: &mut Record) -> Response<ReplyBody> {
+    record.fail(DIRECT_RESPONSE, "", "the route says to answer so".to_owned());
     let mut response = Response::new(ReplyBody::local(Body::full(body)));
     *response.status_mut() = status;
-    response.headers_mut().insert(SERVER, http::HeaderValue::from_static("pillion"));
+    let headers = response.headers_mut();
+    headers.insert(SERVER, HeaderValue::from_static("pillion"));
+    headers.insert(HeaderName::from_static(REASON_HEADER), HeaderValue::from_static(DIRECT_RESPONSE));
     response
 }
 

@@ -75,6 +75,8 @@ pub(super) fn destination(request: &request::Parts) -> Result<Destination, Proxy
 }
 
 /// The authority of a request. Several `Host` fields are refused: the next hop might choose another one.
+///
+/// Empty in HTTP/1.0, which has no `Host`: a port that leads to one destination needs none.
 pub(super) fn authority(request: &request::Parts) -> Result<Cow<'_, str>, ProxyError> {
     let mut hosts = request.headers.get_all(HOST).iter();
     let host = hosts.next();
@@ -84,7 +86,10 @@ pub(super) fn authority(request: &request::Parts) -> Result<Cow<'_, str>, ProxyE
     if let Some(authority) = request.uri.authority() {
         return Ok(Cow::Borrowed(authority.as_str()));
     }
-    let host = host.ok_or(ProxyError::BadAuthority("there is no Host field"))?;
+    let Some(host) = host else {
+        let old = request.version <= http::Version::HTTP_10;
+        return old.then_some(Cow::Borrowed("")).ok_or(ProxyError::BadAuthority("there is no Host field"));
+    };
     host.to_str().map(Cow::Borrowed).map_err(|_invalid| ProxyError::BadAuthority("the Host field is not text"))
 }
 
@@ -119,6 +124,7 @@ mod tests {
             ("/", &["a:99999"]),
             ("/", &["user@a"]),
             ("/", &["a b"]),
+            ("/", &["a:http"]),
             ("/", &[""]),
         ] {
             assert_eq!(parse(uri, hosts), Err("bad_authority"), "{uri} {hosts:?}");

@@ -114,7 +114,7 @@ pub(super) async fn upgrade(
     let agreed = sent.response.status() == StatusCode::SWITCHING_PROTOCOLS
         || (from_sidecar && sent.response.headers().contains_key(&UPGRADE_HEADER));
     let Some(token) = head.upgrade.clone().filter(|_| agreed) else {
-        return Ok(Outcome::Reply(walk::reply(sent, record)));
+        return walk::reply(sent, record).map(Outcome::Reply);
     };
     let mut response = sent.response;
     let switched = hyper::upgrade::on(&mut response);

@@ -18,6 +18,7 @@ mod control;
 mod failover;
 mod graceful;
 mod grpc;
+mod http;
 mod security;
 mod smoke;
 mod startup;

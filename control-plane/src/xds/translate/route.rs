@@ -124,6 +124,9 @@ fn regex(text: &str) -> RegexMatcher {
 fn action(shares: &[Share], dialect: Dialect) -> route::Action {
     let name = |share: &Share| share.target.as_ref().map_or_else(|| INVALID_BACKEND.to_owned(), ToString::to_string);
     match shares {
+        [] if dialect == Dialect::Pillion => {
+            forward(route_action::ClusterSpecifier::Cluster(INVALID_BACKEND.to_owned()), dialect)
+        }
         [] => route::Action::DirectResponse(DirectResponseAction {
             status: 500,
             body: Some(DataSource {
