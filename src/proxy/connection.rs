@@ -259,7 +259,8 @@ async fn http(
     let phase = Phase::default();
     let client = Arc::new(Client { worker: Arc::clone(worker), address, way, phase: phase.clone() });
     let serve = serve_http(transport, is_http2, &limits, &phase, &worker.shared.drain, |request| {
-        http::serve(Arc::clone(&client), request)
+        // Begun here, not when the future is first polled: before that, hyper reads once more.
+        http::serve(Arc::clone(&client), client.phase.begin(), request)
     });
     let Err(error) = Box::pin(serve).await else { return Ok(()) };
     tracing::debug!(client = %address, %error, "connection ended");

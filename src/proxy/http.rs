@@ -15,6 +15,7 @@ use super::tunnel::{self, Tunnel};
 use super::{inbound, outbound};
 use crate::error::ProxyError;
 use crate::http::{Body, append_forwarded, client_cert, strip_hop_by_hop, strip_mesh};
+use crate::net::Serving;
 use crate::telemetry::Record;
 
 /// Reason code of an answer that a route prescribes.
@@ -45,8 +46,7 @@ pub(super) enum Outcome {
 ///
 /// # Cancel safety
 /// Dropped when the client goes away: the request to the upstream host is cancelled, and the record says so.
-pub(super) async fn serve(client: Arc<Client>, request: Request<Incoming>) -> Response<ReplyBody> {
-    let serving = client.phase.begin();
+pub(super) async fn serve(client: Arc<Client>, serving: Serving, request: Request<Incoming>) -> Response<ReplyBody> {
     let mut record = Box::new(begin(&client, &request));
     let is_grpc = reply::is_grpc(request.headers());
     let outcome = if request.method() == Method::CONNECT {

@@ -61,9 +61,6 @@ pub(super) async fn target(worker: &Worker, destination: &Destination) -> Result
 /// The destination that a request names: in its target, else in its one `Host` field (RFC 9112, section 3.2).
 pub(super) fn destination(request: &request::Parts) -> Result<Destination, ProxyError> {
     let authority = authority(request)?;
-    if authority.contains('@') {
-        return Err(ProxyError::BadAuthority("user information has no place in it"));
-    }
     let parsed: http::uri::Authority =
         authority.parse().map_err(|_invalid| ProxyError::BadAuthority("it is not host or host:port"))?;
     // `Authority::port` leaves out a number that is none, and so would we take port 80 for it.
@@ -74,7 +71,8 @@ pub(super) fn destination(request: &request::Parts) -> Result<Destination, Proxy
     Destination::new(parsed.host(), port).map_err(|_invalid| ProxyError::BadAuthority("its host is no name or address"))
 }
 
-/// The authority of a request. Several `Host` fields are refused: the next hop might choose another one.
+/// The authority of a request. Several `Host` fields are refused: the next hop might choose another one. So is user
+/// information (RFC 9110, section 4.2.4), which makes one host look like another.
 ///
 /// Empty in HTTP/1.0, which has no `Host`: a port that leads to one destination needs none.
 pub(super) fn authority(request: &request::Parts) -> Result<Cow<'_, str>, ProxyError> {
@@ -83,14 +81,18 @@ pub(super) fn authority(request: &request::Parts) -> Result<Cow<'_, str>, ProxyE
     if hosts.next().is_some() {
         return Err(ProxyError::BadAuthority("there is more than one Host field"));
     }
-    if let Some(authority) = request.uri.authority() {
-        return Ok(Cow::Borrowed(authority.as_str()));
-    }
-    let Some(host) = host else {
-        let old = request.version <= http::Version::HTTP_10;
-        return old.then_some(Cow::Borrowed("")).ok_or(ProxyError::BadAuthority("there is no Host field"));
+    let authority = match (request.uri.authority(), host) {
+        (Some(authority), _) => authority.as_str(),
+        (None, Some(host)) => {
+            host.to_str().map_err(|_invalid| ProxyError::BadAuthority("the Host field is not text"))?
+        }
+        (None, None) if request.version <= http::Version::HTTP_10 => "",
+        (None, None) => return Err(ProxyError::BadAuthority("there is no Host field")),
     };
-    host.to_str().map(Cow::Borrowed).map_err(|_invalid| ProxyError::BadAuthority("the Host field is not text"))
+    if authority.contains('@') {
+        return Err(ProxyError::BadAuthority("user information has no place in it"));
+    }
+    Ok(Cow::Borrowed(authority))
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ Prints a JSON list: "code", "details", and "chain" or "resources" and "removed".
 import base64
 import json
 import sys
+import threading
 
 import grpc
 from envoy.service.discovery.v3 import ads_pb2_grpc, discovery_pb2
@@ -73,14 +74,24 @@ def discover(channel, metadata, case):
     request.node.user_agent_name = case.get("agent", "pillion")
     request.node.user_agent_version = "1"
     request.node.metadata.update({"namespace": namespace, "workload": workload, "serviceAccount": account})
+    done = threading.Event()
+
+    def requests():
+        """The client's half stays open until the answer is there."""
+        yield request
+        done.wait()
+
     names = case["names"]
     if sotw:
         request.resource_names.extend(names)
-        stream = stub.StreamAggregatedResources(iter([request]), metadata=metadata, timeout=DEADLINE)
+        stream = stub.StreamAggregatedResources(requests(), metadata=metadata, timeout=DEADLINE)
     else:
         request.resource_names_subscribe.extend(names)
-        stream = stub.DeltaAggregatedResources(iter([request]), metadata=metadata, timeout=DEADLINE)
-    answer = next(stream, None)
+        stream = stub.DeltaAggregatedResources(requests(), metadata=metadata, timeout=DEADLINE)
+    try:
+        answer = next(stream, None)
+    finally:
+        done.set()
     if answer is None:
         return {"code": stream.code().name, "details": stream.details()}
     if sotw:

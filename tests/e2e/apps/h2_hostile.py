@@ -270,7 +270,7 @@ def malformed(job):
     for request in requests:
         attack = Attack(job)
         attack.send(attack.request(1, **request))
-        refused += attack.wait(lambda: attack.answers or attack.resets or attack.goaway is not None) or attack.closed
+        refused += attack.wait(lambda: bool(attack.answers or attack.resets) or attack.goaway is not None) or attack.closed
         whole.statuses += attack.statuses
         whole.resets += attack.resets
         attack.socket.close()

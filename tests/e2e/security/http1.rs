@@ -308,6 +308,17 @@ fn slow_heads_end_in_time_and_slow_bodies_hold_up_nobody() {
     assert!(!requests.iter().any(|request| request.contains("loris")), "half a head reaches nobody");
 }
 
+/// The last of them found the deadline for the first one's head long past.
+#[test]
+fn pipelined_requests_are_all_answered_however_long_they_take() {
+    let stage = Stage::new(&[("head_timeout", "300ms")]);
+    let one = "GET /slow HTTP/1.1\r\nHost: app.shop\r\n";
+    let all = format!("{one}\r\n{one}\r\n{one}\r\n{one}Connection: close\r\n\r\n");
+    for (port, _) in stage.ports() {
+        assert_eq!(statuses(&talk(port, all.as_bytes())), [200; 4], "{port}");
+    }
+}
+
 #[test]
 fn garbage_tls_and_clients_that_leave_are_counted_and_harm_nobody() {
     let stage = Stage::new(&[("head_timeout", "700ms"), ("tls_timeout", "700ms")]);

@@ -5,8 +5,9 @@ use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Duration;
 
-/// Answers 200 to every head at once, before it reads the body, so that a request that announces a body which never
+/// Answers 200 to every head at once (to `GET /slow` after a while), before it reads the body, so that a request that announces a body which never
 /// comes takes the bytes of the next one.
 pub struct Recorder {
     /// Where it listens.
@@ -47,6 +48,9 @@ fn serve(mut stream: TcpStream, heads: &Mutex<Vec<String>>) {
     while let Some(head) = take_head(&mut stream, &mut bytes) {
         let skipped = field(&head, "content-length").and_then(|length| length.parse::<usize>().ok());
         let chunked = field(&head, "transfer-encoding").is_some_and(|coding| coding.eq_ignore_ascii_case("chunked"));
+        if head.starts_with("GET /slow") {
+            thread::sleep(Duration::from_millis(200));
+        }
         heads.lock().expect("no test thread panicked").push(head);
         if stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").is_err() {
             return;
