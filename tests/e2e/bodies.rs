@@ -299,8 +299,9 @@ fn an_application_that_breaks_off_is_never_taken_for_one_that_has_finished() {
     for path in ["/length", "/chunked", "/in-a-chunk"] {
         let url = format!("http://app.shop{path}");
         let broken = pair.curl(&[&url]);
+        // A partial file, or the end of the connection: before the head where that was not yet written.
         let code = broken.status.code();
-        assert!(matches!(code, Some(18 | 56)), "{path} over HTTP/1.1: {broken:?}");
+        assert!(matches!(code, Some(18 | 52 | 56)), "{path} over HTTP/1.1: {broken:?}");
         // As a reverse proxy: curl speaks HTTP/2 to a proxy only in TLS.
         let plain = format!("http://{}{path}", pair.client.outbound());
         let mut command = Command::new(tool("curl", "curl"));

@@ -186,8 +186,8 @@ fn help_names_every_setting_with_its_default() {
     }
     let control_plane = help("control-plane");
     for (flag, default) in [
-        ("--config", "[env: PILLION_CONFIG="),
-        ("--state", "[env: PILLION_STATE="),
+        ("--config", "[env: PILLION_CONTROL_PLANE_CONFIG="),
+        ("--state", "[env: PILLION_CONTROL_PLANE_STATE="),
         ("--listen", "[default: 127.0.0.1:15010]"),
         ("--admin", "[default: 127.0.0.1:15014]"),
         ("--trust-domain", "[default: cluster.local]"),

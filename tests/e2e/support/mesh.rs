@@ -5,7 +5,7 @@ use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 
 use pillion_cli::metrics::Samples;
 use serde_json::{Value, json};
@@ -217,8 +217,12 @@ fn own_loopback_address() -> IpAddr {
     IpAddr::V4(Ipv4Addr::new(127, part(pid / 250, 250), part(pid, 250), part(mesh, 250)))
 }
 
-/// A port that is free on this address, by the kernel's choice. Nobody else binds to the address, so it stays free.
+/// A port that is free on this address and stays so until somebody is told of it.
+///
+/// Below the range from which the kernel takes ports for those who ask for any (`ip_local_port_range`, from 32768): one
+/// of the mesh's own processes would else sooner or later be given a port that was promised to another.
 fn free_port(ip: IpAddr) -> u16 {
-    let listener = TcpListener::bind((ip, 0)).expect("a free port");
-    listener.local_addr().expect("bound").port()
+    static NEXT: AtomicU16 = AtomicU16::new(10_000);
+    let is_free = |port: &u16| TcpListener::bind((ip, *port)).is_ok();
+    std::iter::repeat_with(|| NEXT.fetch_add(1, Ordering::Relaxed)).find(is_free).expect("endless")
 }

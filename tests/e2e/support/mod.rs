@@ -10,7 +10,7 @@
 //! assert_eq!(response.status, 200);
 //! ```
 //!
-//! No fixed port and no fixed sleep anywhere: ports are the kernel's choice on a loopback address that belongs to this
+//! No fixed port and no fixed sleep anywhere: ports are whichever are free on a loopback address that belongs to this
 //! mesh alone, and [`eventually`] waits for what is to become true. Every process dies when its handle is dropped; when
 //! the test fails, its log is printed.
 #![allow(dead_code, unused_imports, unreachable_pub, reason = "test support: each topic uses a part of it")]
