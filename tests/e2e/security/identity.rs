@@ -256,8 +256,11 @@ fn the_control_plane_resumes_no_session_and_openssl_gets_no_ticket_from_anybody(
     }
 }
 
+/// The first bytes of a client and of its server.
+type Hellos = (Vec<u8>, Vec<u8>);
+
 /// Listens, forwards one connection to `to`, and tells the first bytes of each direction.
-fn tap(ip: std::net::IpAddr, to: SocketAddr) -> (u16, mpsc::Receiver<(Vec<u8>, Vec<u8>)>) {
+fn tap(ip: std::net::IpAddr, to: SocketAddr) -> (u16, mpsc::Receiver<Hellos>) {
     let listener = TcpListener::bind((ip, 0)).expect("a free port");
     let port = listener.local_addr().expect("bound").port();
     let (sender, receiver) = mpsc::channel();
