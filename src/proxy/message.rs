@@ -1,6 +1,6 @@
 //! A request on its way: what is sent to whichever host is picked, in whichever version of HTTP it speaks.
 
-use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderName, TE, TRANSFER_ENCODING, UPGRADE};
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderName, TE, UPGRADE};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderValue, Method, Request, Uri, request};
 use pillion_wire::mesh::{HTTP_VERSION_HEADER, PORT_HEADER};
@@ -36,7 +36,7 @@ impl Head {
     /// own fields are believed then and removed in any case.
     pub(super) fn new(parts: request::Parts, authority: String, from_mesh: bool) -> Self {
         let mut headers = parts.headers;
-        let upgrade = if from_mesh { headers.get(&UPGRADE_HEADER).cloned() } else { wanted_upgrade(&headers) };
+        let upgrade = if from_mesh { headers.get(&UPGRADE_HEADER).cloned() } else { upgrade_token(&headers) };
         if upgrade.is_some() {
             // Sent on without a body, it must not announce one: the next request on the connection would be taken for it.
             headers.remove(CONTENT_LENGTH);
@@ -106,12 +106,4 @@ impl Head {
         // Without an authority only the path remains, which h2 sends as it is.
         Uri::from_parts(parts).unwrap_or_else(|_no_authority| Uri::from(self.path.clone()))
     }
-}
-
-/// The upgrade that an application asks for. With a body it is left out, which declines it (RFC 9110, section 7.8): the
-/// body would have to be sent on first.
-fn wanted_upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
-    let has_body = headers.contains_key(TRANSFER_ENCODING)
-        || headers.get(CONTENT_LENGTH).is_some_and(|length| length.as_bytes() != b"0");
-    upgrade_token(headers).filter(|_| !has_body)
 }

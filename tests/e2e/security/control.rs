@@ -6,9 +6,10 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt as _;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use super::{Credentials, another_ca, certificate, openssl};
 use crate::support::{Mesh, Workload, curl, output, pillion, python_files, python_json, run, until};

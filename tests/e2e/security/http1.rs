@@ -5,7 +5,9 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::{refused, statuses};
 use crate::support::{Mesh, Recorder, Sidecar, Workload, curl, talk, until};
@@ -115,13 +117,14 @@ fn malformed_requests_are_refused_and_counted_and_reach_nobody() {
     }
 }
 
-#[test]
-fn what_could_be_read_in_two_ways_reaches_the_application_in_one() {
-    let stage = Stage::new(&[]);
+/// What is sent, what is answered, what the application sees.
+type Reading = (&'static str, String, &'static [u16], &'static [&'static str]);
+
+/// Requests with more than one reading, and other oddities.
+fn ambiguous() -> Vec<Reading> {
     let chunks = "4\r\nabcd\r\n0\r\n\r\n";
     let close = "GET /end HTTP/1.1\r\nHost: app.shop\r\nConnection: close\r\n\r\n";
-    // What is sent, what is answered, what the application sees.
-    let cases: [(&str, String, &[u16], &[&str]); 12] = [
+    vec![
         // RFC 9112, section 6.1: the chunks count, and the connection ends with the response.
         (
             "CL.TE",
@@ -185,19 +188,18 @@ fn what_could_be_read_in_two_ways_reaches_the_application_in_one() {
             &[200],
             &["GET /end"],
         ),
-    ];
+    ]
+}
+
+#[test]
+fn what_could_be_read_in_two_ways_reaches_the_application_in_one() {
+    let stage = Stage::new(&[]);
     for (port, _) in stage.ports() {
-        for (name, bytes, answered, seen) in &cases {
+        for (name, bytes, answered, seen) in ambiguous() {
             let before = stage.app.requests().len();
-            // An empty line before a request is not something that tells HTTP from other protocols by its first bytes.
-            if *name == "an empty line first" && statuses(&talk(port, bytes.as_bytes())).is_empty() {
-                continue;
-            }
-            if *name != "an empty line first" {
-                let received = talk(port, bytes.as_bytes());
-                assert_eq!(statuses(&received), *answered, "{name} on {port}: {received}");
-            }
-            assert_eq!(stage.app.requests()[before..], **seen, "{name} on {port}");
+            let received = talk(port, bytes.as_bytes());
+            assert_eq!(statuses(&received), answered, "{name} on {port}: {received}");
+            assert_eq!(stage.app.requests()[before..], *seen, "{name} on {port}");
         }
     }
     let heads = stage.app.heads();

@@ -177,7 +177,7 @@ fn an_http2_client_that_says_nothing_is_let_go() {
     let settings = |workload: Workload| workload.setting("idle_timeout", "300ms").setting("head_timeout", "300ms");
     let client = mesh.workload(settings(Workload::new("client")));
     let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-    let began = std::time::Instant::now();
+    let began = tokio::time::Instant::now();
     // Neither a mute client, nor one that greets and then answers nothing.
     talk(client.outbound(), preface);
     talk(client.outbound(), &[&preface[..], &[0, 0, 0, 4, 0, 0, 0, 0, 0]].concat());
