@@ -272,6 +272,7 @@ impl<C: StreamCore> OpenStream<C> {
         let shutdown = self.discovery.shutdown.clone();
         let responses = self.responses.clone();
         let mut next = None;
+        let mut asks = true;
         loop {
             if next.is_none() {
                 let catalog = {
@@ -283,14 +284,18 @@ impl<C: StreamCore> OpenStream<C> {
                 };
                 next = self.poll(&catalog, viewer, registration);
             }
+            // A client that has closed its half still gets what it asked for.
+            if !asks && next.is_none() {
+                return Ok(());
+            }
             tokio::select! {
                 permit = responses.reserve(), if next.is_some() => {
                     let (Ok(permit), Some(response)) = (permit, next.take()) else { return Ok(()) };
                     permit.send(Ok(response));
                 }
-                request = self.requests.message() => match request.map_err(End::Status)? {
+                request = self.requests.message(), if asks => match request.map_err(End::Status)? {
                     Some(request) => self.take(request, registration)?,
-                    None => return Ok(()),
+                    None => asks = false,
                 },
                 changed = catalogs.changed() => {
                     if changed.is_err() {

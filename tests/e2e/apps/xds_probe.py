@@ -6,6 +6,7 @@ FOLDER holds root.pem, probe.pem and probe.key; NODE is the JSON of the xDS node
 
 POST /send    a request of the variant as JSON, sent as it is
 POST /refuse  TEXT: the next response is refused with this text
+POST /last    a request like /send, after which the client closes its half of the stream
 POST /restart a new stream on a new connection; forgets what came
 GET  /        {"responses": [...], "status": how the stream ended, or null}
 """
@@ -110,6 +111,9 @@ class Control(http.server.BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers["Content-Length"] or 0)).decode()
         if self.path == "/send":
             Control.session.send(json.loads(body))
+        elif self.path == "/last":
+            Control.session.send(json.loads(body))
+            Control.session.requests.put(None)
         elif self.path == "/refuse":
             Control.session.refusal = body
         else:

@@ -87,11 +87,11 @@ fn files_are_followed_however_they_are_written() {
     shop.all_go_to("v2");
     fs::remove_dir_all(mesh.config().join("a")).unwrap();
     shop.all_go_to("v1");
+    load.stop();
     mesh.remove("service-web.yaml");
     soon("a removed service is unknown", || {
         curl(&[&format!("http://{}/", shop.client.outbound()), "-H", "Host: web.shop"]).status != 200
     });
-    drop(load);
 }
 
 fn other(name: &str) -> String {

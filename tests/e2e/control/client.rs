@@ -25,6 +25,12 @@ impl Probe {
         self.post("/send", &request.to_string());
     }
 
+    /// The same, and closes the client's half of the stream.
+    pub(super) fn send_last(&self, kind: &str, mut request: Value) {
+        request["typeUrl"] = type_url(kind).into();
+        self.post("/last", &request.to_string());
+    }
+
     /// The next response is refused with this text.
     pub(super) fn refuse(&self, reason: &str) {
         self.post("/refuse", reason);

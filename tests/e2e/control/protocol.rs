@@ -87,6 +87,17 @@ fn versions_that_a_client_holds_are_not_sent_again() {
 }
 
 #[test]
+fn a_client_that_closes_its_half_still_gets_what_it_asked_for() {
+    let mesh = shop();
+    let probe = Probe::open(&mesh, "delta");
+    for kind in KINDS.into_iter().cycle().take(12) {
+        probe.send_last(kind, json!({ "resourceNamesSubscribe": ["web.shop:80"] }));
+        assert_eq!(names(&probe.responses(1)[0]), (kind, vec!["web.shop:80"]));
+        probe.restart();
+    }
+}
+
+#[test]
 fn a_refusal_is_counted_and_shown_with_its_reason() {
     let mesh = shop();
     let probe = Probe::open(&mesh, "delta");

@@ -18,7 +18,7 @@ fn ten_thousand_endpoints_are_served_and_applied_and_one_change_pushes_one_resou
     mesh.service("big", &[("http", 80, "http")]);
     let mut documents = String::new();
     for number in 1..ENDPOINTS {
-        write!(documents, "{}---\n", endpoint(number, 8080)).unwrap();
+        writeln!(documents, "{}---", endpoint(number, 8080)).unwrap();
     }
     mesh.write("last.yaml", &endpoint(ENDPOINTS, 8080));
     let start = Instant::now();
