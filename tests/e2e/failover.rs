@@ -95,7 +95,7 @@ fn of_two_instances_one_that_is_killed_costs_no_request_and_comes_back_when_it_i
 }
 
 #[test]
-fn load_sees_no_failure_while_one_of_two_instances_is_killed() {
+fn load_loses_at_most_what_a_killed_instance_had_in_hand() {
     let mesh = Mesh::start();
     mesh.service("app", &[("http", 80, "http")]);
     let (first, second) = (mesh.free_address(), mesh.free_address());
@@ -115,7 +115,15 @@ fn load_sees_no_failure_while_one_of_two_instances_is_killed() {
     });
     victim.kill();
     let report = load.join().unwrap();
-    assert!(!report.contains("Non-2xx") && !report.contains("Socket errors"), "{report}");
+    assert!(!report.contains("Socket errors"), "{report}");
+    // What was written to it may have been done: that is not repeated. All that comes later is tried on the other one.
+    let failed: u32 = report
+        .lines()
+        .find_map(|line| line.trim().strip_prefix("Non-2xx or 3xx responses: "))
+        .map_or(0, |count| count.parse().unwrap());
+    assert!(failed <= 8, "eight were under way: {report}");
+    let log: Vec<Value> = client.access_log().into_iter().filter(|line| line["response_code"] == 503).collect();
+    assert!(log.iter().all(|line| line["detail"].as_str().unwrap().ends_with("upstream_reset")), "{log:?}");
 }
 
 #[test]

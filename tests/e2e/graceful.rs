@@ -266,7 +266,9 @@ fn a_client_sidecar_that_stops_under_load_gives_no_wrong_answer_and_exits_0() {
     let report = String::from_utf8(load.join().unwrap().stdout).unwrap();
     assert!(!report.contains("Non-2xx"), "{report}");
     assert!(client.process.log().contains("drained"));
-    assert_eq!(client.access_log().len(), 0, "no request failed");
+    // wrk leaves with requests under way when its time is over before the sidecar's.
+    let log: Vec<_> = client.access_log().into_iter().filter(|line| line["reason"] != "client_gone").collect();
+    assert_eq!(log.len(), 0, "no request failed: {log:?}");
 }
 
 /// Connections that are open for the whole test, each of a kind, and what shows that they still are.
