@@ -123,7 +123,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for HeadTimeout<S> {
             ready!(this.sleep.as_mut().poll(cx));
             let error = match this.wait {
                 Wait::Head => io::Error::new(io::ErrorKind::TimedOut, SlowHead),
-                Wait::Idle | Wait::Serving => io::ErrorKind::TimedOut.into(),
+                Wait::Idle | Wait::Serving | Wait::Lingering => io::ErrorKind::TimedOut.into(),
             };
             return Poll::Ready(Err(error));
         }
