@@ -43,6 +43,9 @@ pub(super) fn repeat(error: &ProxyError) -> ProxyError {
             ProxyError::UpstreamTls { address: *address, expected: expected.clone(), source: copy(source) }
         }
         ProxyError::ConnectTimeout(address) => ProxyError::ConnectTimeout(*address),
+        ProxyError::UpstreamReset { address, detail } => {
+            ProxyError::UpstreamReset { address: *address, detail: detail.clone() }
+        }
         ProxyError::UpstreamProtocol { address, detail } => {
             ProxyError::UpstreamProtocol { address: *address, detail: detail.clone() }
         }

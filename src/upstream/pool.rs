@@ -223,6 +223,13 @@ impl Drop for Lease2 {
     }
 }
 
+/// A connection that broke before it was of use: cut, as by a peer that refuses our certificate, or no HTTP.
 fn broken(host: &HostKey, error: &hyper::Error) -> ProxyError {
-    ProxyError::UpstreamProtocol { address: host.dial(), detail: error.to_string() }
+    use std::error::Error as _;
+    let (address, cause) = (host.dial(), error.source());
+    let detail = cause.map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"));
+    if cause.is_some_and(|cause| cause.is::<std::io::Error>()) {
+        return ProxyError::UpstreamReset { address, detail };
+    }
+    ProxyError::UpstreamProtocol { address, detail }
 }
