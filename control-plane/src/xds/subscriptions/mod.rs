@@ -18,8 +18,8 @@ use super::{
 };
 use crate::core::service::Name;
 
-/// The most names that one stream may ask for, over all kinds.
-pub const MAX_NAMES: usize = 10_000;
+/// The most names that one stream may ask for, over all kinds: what the 4,096 destinations that a sidecar may hold refer to.
+pub const MAX_NAMES: usize = 20_000;
 
 /// The longest name, in bytes: a host name, a port and room to spare.
 pub const MAX_NAME_BYTES: usize = 1024;
