@@ -5,7 +5,7 @@ use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::mpsc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 
@@ -18,11 +18,9 @@ const PAYMENT: &str = "spiffe://cluster.local/ns/shop/sa/payment";
 /// A certificate that was valid for a second, and is not any more.
 fn expired(mesh: &Mesh, account: &str) -> Credentials {
     let made = certificate(mesh, &mesh.state(), account, &["--lifetime", "1s"]);
-    until("it has expired", || {
-        let mut check = openssl();
-        check.args(["x509", "-noout", "-checkend", "0", "-in"]).arg(&made.certificate);
-        !output(&mut check).status.success()
-    });
+    // The second named in it counts as valid still.
+    let made_at = SystemTime::now();
+    until("it has expired", || made_at.elapsed().is_ok_and(|age| age >= Duration::from_secs(2)));
     made
 }
 
