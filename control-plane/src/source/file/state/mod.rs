@@ -143,16 +143,19 @@ impl Draft {
     }
 
     fn finish(mut self, previous: &BTreeMap<ObjectId, Accepted>) -> (BTreeMap<ObjectId, Accepted>, Vec<Problem>) {
-        for (id, mut problem) in self.refusals {
-            problem.previous_in_force =
-                id.is_some_and(|id| previous.contains_key(&id) && !self.objects.contains_key(&id));
-            self.problems.push(problem);
-        }
+        let mut kept = BTreeSet::new();
         for (id, old) in previous {
-            let keep = self.refused.contains(id) || self.opaque.contains(&old.file);
-            if keep && !self.objects.contains_key(id) {
+            let may_be_meant = self.refused.contains(id) || self.opaque.contains(&old.file);
+            // A document that comes after by path does not take the place of one that is only broken.
+            let is_replaced = self.objects.get(id).is_some_and(|new| new.file <= old.file);
+            if may_be_meant && !is_replaced {
                 self.objects.insert(id.clone(), old.clone());
+                kept.insert(id);
             }
+        }
+        for (id, mut problem) in self.refusals {
+            problem.previous_in_force = id.as_ref().is_some_and(|id| kept.contains(id));
+            self.problems.push(problem);
         }
         self.problems.sort();
         (self.objects, self.problems)

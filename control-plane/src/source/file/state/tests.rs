@@ -102,3 +102,18 @@ fn documents_that_did_not_change_are_kept() {
     assert!(Arc::ptr_eq(&before[0], &after[0]));
     assert!(!Arc::ptr_eq(&before[1], &after[1]));
 }
+
+#[test]
+fn a_broken_document_is_not_replaced_by_a_later_one_for_the_same_object() {
+    let mut state = State::default();
+    let old = ("route.yaml", service("a", "80"));
+    compose(&mut state, &[("new.yaml", service("a", "81")), old.clone()]);
+    assert_eq!(port_of(&state, "a"), 81, "moved: the new file comes first by path");
+    for broken in [service("a", "0"), "kind: [Service\n".to_owned()] {
+        compose(&mut state, &[("new.yaml", broken.clone()), old.clone()]);
+        assert_eq!(port_of(&state, "a"), 81, "the old file has not been removed yet: {broken}");
+        let (names, problems) = compose(&mut state, &[("new.yaml", broken)]);
+        assert_eq!((names.as_slice(), port_of(&state, "a")), (&["a".to_owned()][..], 81), "and now it has");
+        assert_eq!(problems.len(), 1);
+    }
+}
