@@ -22,10 +22,7 @@ use crate::slot::Slot;
 use crate::snapshot::{Directory, Outbound};
 use crate::telemetry::{AccessLog, Metrics, Telemetry};
 use crate::tls::{TlsClient, TlsServer};
-use crate::{admin, discovery, identity, worker};
-
-/// Destinations that may wait to be looked up.
-const DEMAND_QUEUE: usize = 1024;
+use crate::{discovery, identity, worker};
 
 /// The program: reads its settings, runs until it is told to stop.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
@@ -77,7 +74,7 @@ async fn serve(mut settings: Bootstrap) -> anyhow::Result<()> {
     let bound = Bound::bind(&mut settings)?;
     let settings = Arc::new(settings);
     let identity = Arc::new(Slot::new(None));
-    let (demand, demanded) = mpsc::channel(DEMAND_QUEUE);
+    let (demand, demanded) = mpsc::channel(discovery::DEMAND_CAPACITY);
     let shared = Arc::new(Shared {
         directory: Directory::new(Arc::new(Slot::new(Outbound::default())), demand),
         inbound: Arc::new(Slot::new(None)),
@@ -113,7 +110,7 @@ async fn serve(mut settings: Bootstrap) -> anyhow::Result<()> {
 
     tokio::select! {
         signal = stop.received() => tracing::info!(signal, "stopping"),
-        () = admin::drain_requested(&shared) => tracing::info!("stopping, as the admin port was asked to"),
+        () = shared.drain.stopping() => tracing::info!("stopping, as the admin port was asked to"),
     }
     drain(&shared).await;
     Ok(())

@@ -59,11 +59,6 @@ pub fn serve(
     Ok(())
 }
 
-/// Completes when somebody asks for `POST /drain`.
-pub async fn drain_requested(shared: &Shared) {
-    shared.drain.stopping().await;
-}
-
 async fn accept(port: Port, listener: tokio::net::TcpListener, shared: Arc<Shared>, readiness: Arc<Readiness>) {
     let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {

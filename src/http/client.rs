@@ -10,6 +10,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::sync::oneshot;
 
 use super::Body;
+use super::http2::{CONNECTION_WINDOW, PING_EVERY, PING_TIMEOUT, SEND_BUFFER, STREAM_WINDOW};
 use crate::net::Transport;
 
 /// Sends requests on an HTTP/1.1 connection, one after the other.
@@ -23,12 +24,6 @@ pub struct Http2 {
     max_streams: Arc<AtomicUsize>,
 }
 
-/// Flow-control windows: [`MAX_STREAMS`] stalled streams do not fill the connection's, and so stop no other.
-const STREAM_WINDOW: u32 = 256 << 10;
-const CONNECTION_WINDOW: u32 = 32 << 20;
-const SEND_BUFFER: usize = 256 << 10;
-const PING_EVERY: Duration = Duration::from_secs(30);
-const PING_TIMEOUT: Duration = Duration::from_secs(10);
 /// Largest response head, in bytes.
 const MAX_HEADER_BYTES: u32 = 64 << 10;
 /// More requests than this on one connection queue behind one another; ztunnel's figure.

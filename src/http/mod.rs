@@ -4,6 +4,7 @@ mod body;
 mod client;
 mod forwarded;
 mod headers;
+mod http2;
 mod server;
 mod stream;
 mod tunnel;

@@ -14,6 +14,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::time::{MissedTickBehavior, timeout};
 
 use super::BoxError;
+use super::http2::{CONNECTION_WINDOW, PING_EVERY, PING_TIMEOUT, SEND_BUFFER, STREAM_WINDOW};
 use super::tunnel::Streams;
 use crate::drain::Drain;
 use crate::net::{HeadTimeout, Phase, Transport};
@@ -32,16 +33,6 @@ pub struct ServerSettings {
     /// Fields in a request head.
     pub max_headers: usize,
 }
-
-/// Flow-control windows: the streams that another sidecar opens on one connection cannot fill the connection's
-/// together, so that stalled ones do not stop the others.
-const STREAM_WINDOW: u32 = 256 << 10;
-const CONNECTION_WINDOW: u32 = 32 << 20;
-/// Bytes of one response that may wait to be sent.
-const SEND_BUFFER: usize = 256 << 10;
-/// A silent HTTP/2 peer is asked whether it is still there.
-const PING_EVERY: Duration = Duration::from_secs(30);
-const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Serves one connection until either side ends it. When `drain` begins, requests under way are
 /// finished and the client is told to go elsewhere (GOAWAY, `Connection: close`).

@@ -27,7 +27,7 @@ use crate::upstream::{Host, HostKey, InFlight, Lease1, Lease2};
 /// Times that one host may refuse a request before we believe that it means it.
 const MAX_REFUSALS: u32 = 3;
 /// Hosts tried for one request, at most.
-const MAX_HOSTS: usize = 3;
+pub(super) const MAX_HOSTS: usize = 3;
 
 /// Where a request may go.
 #[derive(Clone, Debug)]
@@ -221,13 +221,12 @@ fn is_our_reset(error: &h2::Error) -> bool {
     error.is_reset() && !error.is_remote() && !error.is_library()
 }
 
-fn note(record: &mut Record, host: &Host) {
+/// Notes the host that is tried next; outbound, it is the other end.
+pub(super) fn note(record: &mut Record, host: &Host) {
     record.attempts += 1;
     record.upstream = Some(host.key().address);
     if record.direction == "outbound" {
-        let mesh = host.key().mesh.as_ref();
-        record.tls = if mesh.is_some() { "mutual" } else { "none" };
-        record.peer = mesh.map_or_else(Arc::default, |mesh| Arc::from(mesh.identity.to_string()));
+        record.other_end(host.key().mesh.as_ref().map(|mesh| &mesh.identity));
     }
 }
 

@@ -188,8 +188,7 @@ async fn tcp_front(
     let client = if is_tls {
         let config = worker.shared.tls.front().ok_or(Refused::NoIdentity)?;
         let (tls, peer) = accept_tls(worker, config, stream).await?;
-        record.peer = Arc::from(peer.to_string());
-        record.tls = "mutual";
+        record.other_end(Some(&peer));
         Transport::Terminated(Box::new(Replay::new(tls)))
     } else {
         Transport::Accepted(stream)

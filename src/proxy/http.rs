@@ -172,9 +172,6 @@ fn begin(client: &Client, request: &Request<Incoming>) -> Record {
         Version::HTTP_10 => "HTTP/1.0",
         _ => "HTTP/1.1",
     };
-    if let Some(peer) = client.way.peer() {
-        record.peer = Arc::from(peer.to_string());
-        record.tls = "mutual";
-    }
+    record.other_end(client.way.peer());
     record
 }

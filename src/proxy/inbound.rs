@@ -74,7 +74,8 @@ fn served(worker: &Worker, port: &str) -> Result<InboundPort, ProxyError> {
         .ok_or_else(|| ProxyError::UnknownPort(port.to_owned()))
 }
 
-fn note(record: &mut Record, served: &InboundPort) {
+/// Notes the port of our application that is meant.
+pub(super) fn note(record: &mut Record, served: &InboundPort) {
     record.destination = Arc::from(format!("inbound:{}", served.config.port));
     record.cluster = Arc::clone(&record.destination);
 }

@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::Worker;
-use super::attempt::{Lease, Upstreams};
+use super::attempt::{self, Lease, Upstreams};
 use super::tunnel::{End, Tunnel};
 use crate::error::ProxyError;
 use crate::http::Body;
@@ -18,9 +18,6 @@ use crate::net::{Phase, Replay, Transport, reset_on_close};
 use crate::snapshot::{InboundPort, Split, Target};
 use crate::telemetry::Record;
 use crate::upstream::{Host, HostKey, InFlight};
-
-/// Hosts tried for one connection, at most.
-const MAX_HOSTS: usize = 3;
 
 /// A connection to a host, or a tunnel to one behind its sidecar.
 #[derive(Debug)]
@@ -79,10 +76,7 @@ pub(super) async fn inbound(
     peer: Option<&SpiffeId>,
 ) {
     let Some((mut record, opened)) = open_application(worker, address, served).await else { return };
-    if let Some(peer) = peer {
-        record.peer = Arc::from(peer.to_string());
-        record.tls = "mutual";
-    }
+    record.other_end(peer);
     opened.join(downstream).run(record, Phase::default().begin()).await;
 }
 
@@ -93,8 +87,7 @@ pub(super) async fn open_application(
     served: &InboundPort,
 ) -> Option<(Box<Record>, Opened)> {
     let mut record = begin(worker, "inbound", address);
-    record.destination = Arc::from(format!("inbound:{}", served.config.port));
-    record.cluster = Arc::clone(&record.destination);
+    super::inbound::note(&mut record, served);
     match open(worker, &Upstreams::Application(served.clone()), &mut record).await {
         Ok(opened) => Some((record, opened)),
         Err(error) => {
@@ -118,16 +111,10 @@ pub(super) fn choose(split: &Split, record: &mut Record) -> Upstreams {
 pub(super) async fn open(worker: &Worker, upstreams: &Upstreams, record: &mut Record) -> Result<Opened, ProxyError> {
     let mut tried: Vec<HostKey> = Vec::new();
     let mut last = ProxyError::NoHealthyUpstream(upstreams.name().to_owned());
-    while tried.len() < MAX_HOSTS {
+    while tried.len() < attempt::MAX_HOSTS {
         let Some(host) = upstreams.pick(&tried) else { break };
         tried.push(host.key().clone());
-        record.attempts += 1;
-        record.upstream = Some(host.key().address);
-        if record.direction == "outbound" {
-            let mesh = host.key().mesh.as_ref();
-            record.tls = if mesh.is_some() { "mutual" } else { "none" };
-            record.peer = mesh.map_or_else(Arc::default, |mesh| Arc::from(mesh.identity.to_string()));
-        }
+        attempt::note(record, &host);
         match once(worker, upstreams, &host).await {
             Ok(opened) => {
                 host.mark_reachable();

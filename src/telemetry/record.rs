@@ -6,6 +6,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use pillion_wire::spiffe::SpiffeId;
 use serde::Serialize;
 use tokio::time::Instant;
 
@@ -112,6 +113,12 @@ impl Record {
             bytes_sent: 0,
             bytes_received: 0,
         }
+    }
+
+    /// Notes who is at the other end: a proven identity over mutual TLS, or nobody that is known.
+    pub fn other_end(&mut self, id: Option<&SpiffeId>) {
+        self.tls = if id.is_some() { "mutual" } else { "none" };
+        self.peer = id.map_or_else(Arc::default, |id| Arc::from(id.to_string()));
     }
 
     /// Notes why it failed, unless an earlier failure is noted already.
