@@ -200,6 +200,19 @@ fn load_from(
 }
 
 impl Bootstrap {
+    /// Is it one of our own ports? To carry traffic there would be to send it to ourselves.
+    pub fn is_own_port(&self, port: u16) -> bool {
+        let fixed = [Some(self.admin), Some(self.health), self.mesh, self.outbound_http];
+        let intercepting = [self.intercept.as_ref().map(|i| i.inbound), self.dns.as_ref().map(|dns| dns.listen)];
+        fixed.into_iter().chain(intercepting).flatten().any(|address| address.port() == port)
+            || self.tcp.iter().any(|binding| binding.listen.port() == port)
+    }
+
+    /// How connections are redirected to us, if they are.
+    pub fn redirection(&self) -> Option<Redirection> {
+        self.intercept.as_ref().map(|intercept| intercept.redirection)
+    }
+
     /// How we introduce ourselves to the control plane.
     pub fn node(&self) -> NodeInfo {
         NodeInfo {
