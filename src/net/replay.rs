@@ -96,6 +96,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Replay<S> {
         }
     }
 
+    /// What the bytes read so far speak, as far as can be said.
+    pub fn guess(&self) -> Protocol {
+        match detect(&self.prefix) {
+            Verdict::Is(protocol) => protocol,
+            Verdict::More => Protocol::Opaque,
+        }
+    }
+
     /// Reads until something has been read that was not asked for yet, or nothing more will come.
     ///
     /// # Cancel safety

@@ -1,5 +1,6 @@
 //! One accepted connection: find out what it speaks and who speaks it, then serve it.
 
+use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,16 +9,20 @@ use pillion_wire::name::Destination;
 use pillion_wire::spiffe::SpiffeId;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use super::attempt::Upstreams;
 use super::client::{Client, Way};
+use super::race::{Heard, Word, race};
 use super::refused::{Refused, broken_protocol, tls_code};
+use super::tcp::Opened;
 use super::tunnel::End;
 use super::{Worker, http, inbound, interception, tcp};
 use crate::config::{Access, AppProtocol};
 use crate::drain::Drain;
+use crate::error::ProxyError;
 use crate::http::{ServerSettings, serve as serve_http};
 use crate::net::{Phase, Protocol, Replay, Transport, reset_on_close};
 use crate::snapshot::{InboundPort, Target};
@@ -125,6 +130,9 @@ pub(super) async fn from_outside(
     if is_tcp && permissive {
         return tcp_front(worker, stream, address, served).await;
     }
+    if permissive && served.config.protocol == AppProtocol::Auto {
+        return anything(worker, stream, address, dialled, served).await;
+    }
     let mut stream = Replay::new(stream);
     let Some(mut protocol) = detect(worker, &mut stream, &worker.shared.drain).await? else { return Ok(()) };
     let mut peer = None;
@@ -152,6 +160,53 @@ pub(super) async fn from_outside(
     }
     tcp::inbound(worker, End::Stream(transport), address, served, peer.as_ref()).await;
     Ok(())
+}
+
+/// A permissive port of which nothing is declared: HTTP, or opaque bytes, which TLS is too: it is the application's own.
+async fn anything(
+    worker: &Arc<Worker>,
+    stream: TcpStream,
+    address: SocketAddr,
+    dialled: Option<IpAddr>,
+    served: &Arc<InboundPort>,
+) -> Result<(), Refused> {
+    let mut stream = Replay::new(stream);
+    let mut record = tcp::begin(worker, "inbound", address);
+    inbound::note(&mut record, served);
+    let upstreams = Upstreams::Application(Arc::clone(served));
+    let key = SocketAddr::new(served.config.application.ip(), served.config.port);
+    let dial = Box::pin(tcp::open(worker, &upstreams, &mut record));
+    let Some((word, opened)) = heard(worker, "inbound", key, &worker.shared.drain, &mut stream, dial).await? else {
+        return Ok(());
+    };
+    if let Word::Client(protocol @ (Protocol::Http1 | Protocol::Http2)) = word {
+        record.forget();
+        let way = Way::Front { port: served.config.port, address: dialled, peer: None };
+        return http(worker, Transport::Accepted(stream), protocol, address, way).await;
+    }
+    tcp::join(stream, opened, record).await;
+    Ok(())
+}
+
+/// The outcome of the [`race`] for a connection to `key`, counted and remembered. `None`: we stop, and neither side has
+/// said anything.
+pub(super) async fn heard(
+    worker: &Worker,
+    direction: &'static str,
+    key: SocketAddr,
+    drain: &Drain,
+    stream: &mut Replay<TcpStream>,
+    dial: impl Future<Output = Result<Opened, ProxyError>>,
+) -> Result<Option<Heard>, Refused> {
+    let began = Instant::now();
+    let expected = worker.shared.detected.recall(key, began);
+    let heard = tokio::select! {
+        heard = race(stream, expected, dial) => heard?,
+        () = last_moment(drain) => return Ok(None),
+    };
+    worker.shared.telemetry.metrics.detection(direction, heard.0.name(), began.elapsed());
+    worker.shared.detected.remember(key, heard.0, Instant::now());
+    Ok(Some(heard))
 }
 
 /// Opaque TCP with or without TLS. A TLS client speaks first; when the application does, the client speaks none.

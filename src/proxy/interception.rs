@@ -13,14 +13,13 @@ use tokio::time::Instant;
 
 use super::attempt::{UNKNOWN, Upstreams};
 use super::client::Way;
-use super::connection::{detect, from_outside, http, last_moment, outbound_http};
-use super::race::{Word, race};
+use super::connection::{detect, from_outside, heard, http, last_moment, outbound_http};
+use super::race::Word;
 use super::refused::Refused;
-use super::tunnel::End;
 use super::{Worker, inbound as planning, outbound as directory, tcp};
 use crate::bootstrap::UnknownDestinations;
 use crate::error::ProxyError;
-use crate::net::{Phase, Protocol, Replay, Transport, is_local, original_destination, reset_on_close};
+use crate::net::{Protocol, Replay, Transport, is_local, original_destination, reset_on_close};
 use crate::snapshot::Target;
 use crate::upstream::{Host, HostKey};
 
@@ -101,24 +100,16 @@ async fn known(
     let mut record = tcp::begin(worker, "outbound", address);
     record.destination = Arc::from(target.label());
     let upstreams = tcp::choose(split, &mut record);
-    let began = Instant::now();
-    let expected = worker.shared.detected.recall(dialled, began);
-    let heard = {
-        let dial = Box::pin(tcp::open(worker, &upstreams, &mut record));
-        tokio::select! {
-            heard = race(&mut stream, expected, dial) => heard,
-            () = last_moment(&drain) => return Ok(()),
-        }
+    let dial = Box::pin(tcp::open(worker, &upstreams, &mut record));
+    let Some((word, opened)) = heard(worker, "outbound", dialled, &drain, &mut stream, dial).await? else {
+        return Ok(());
     };
-    let (word, opened) = heard?;
-    worker.shared.telemetry.metrics.detection("outbound", word.name(), began.elapsed());
-    worker.shared.detected.remember(dialled, word, Instant::now());
     if let Word::Client(protocol @ (Protocol::Http1 | Protocol::Http2)) = word {
         record.forget();
         drop(opened);
         return http(worker, Transport::Accepted(stream), protocol, address, way).await;
     }
-    join(stream, opened, record).await;
+    tcp::join(stream, opened, record).await;
     Ok(())
 }
 
@@ -146,29 +137,11 @@ async fn unknown(
     let drain = worker.shared.drain.of_application();
     let word = tokio::select! {
         biased;
-        protocol = stream.first_word() => Word::Client(protocol?),
+        () = stream.fill() => Word::Client(stream.guess()),
         () = opened.speaks() => Word::Server,
         () = last_moment(&drain) => return Ok(()),
     };
     worker.shared.telemetry.metrics.detection("outbound", word.name(), began.elapsed());
-    join(stream, Some(Ok(opened)), record).await;
+    tcp::join(stream, Some(Ok(opened)), record).await;
     Ok(())
-}
-
-/// Carries bytes both ways, or says why there is nobody to carry them to.
-async fn join(
-    stream: Replay<TcpStream>,
-    opened: Option<Result<tcp::Opened, ProxyError>>,
-    mut record: Box<crate::telemetry::Record>,
-) {
-    match opened {
-        Some(Ok(opened)) => {
-            opened.join(End::Stream(Transport::Accepted(stream))).run(record, Phase::default().begin()).await;
-        }
-        Some(Err(error)) => {
-            tcp::refuse(&error, &mut record);
-            reset_on_close(stream.get_ref());
-        }
-        None => record.forget(),
-    }
 }

@@ -42,11 +42,14 @@ pub(super) enum Word {
     Nobody,
 }
 
+/// What was found out, and the dialled target: always, unless it is HTTP.
+pub(super) type Heard = (Word, Option<Result<Opened, ProxyError>>);
+
 /// What connections to a destination turned out to be, for a while.
 #[derive(Debug, Default)]
 pub struct Memory(Mutex<HashMap<SocketAddr, (Word, Instant)>>);
 
-/// Finds out who speaks first, and what; with the dialled target, unless it is HTTP.
+/// Finds out who speaks first, and what.
 ///
 /// # Errors
 /// When the client's connection breaks.
@@ -57,7 +60,7 @@ pub(super) async fn race(
     stream: &mut Replay<TcpStream>,
     expected: Option<Word>,
     dial: impl Future<Output = Result<Opened, ProxyError>>,
-) -> io::Result<(Word, Option<Result<Opened, ProxyError>>)> {
+) -> io::Result<Heard> {
     let mut dial = pin!(dial);
     let mut opened = None;
     let word = {

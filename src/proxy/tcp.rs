@@ -165,6 +165,24 @@ fn connect_request(host: &Host) -> Request<Body> {
     request
 }
 
+/// Carries bytes both ways, or says why there is nobody to carry them to.
+pub(super) async fn join(
+    stream: Replay<TcpStream>,
+    opened: Option<Result<Opened, ProxyError>>,
+    mut record: Box<Record>,
+) {
+    match opened {
+        Some(Ok(opened)) => {
+            opened.join(End::Stream(Transport::Accepted(stream))).run(record, Phase::default().begin()).await;
+        }
+        Some(Err(error)) => {
+            refuse(&error, &mut record);
+            reset_on_close(stream.get_ref());
+        }
+        None => record.forget(),
+    }
+}
+
 /// The story of a connection.
 pub(super) fn begin(worker: &Worker, direction: &'static str, address: SocketAddr) -> Box<Record> {
     let mut record = Box::new(Record::begin(&worker.shared.telemetry, direction, address));
