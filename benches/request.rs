@@ -177,7 +177,8 @@ fn outbound(endpoint: Option<Endpoint>) -> Outbound {
         http: Some(Routes { name: "app.bench:80".to_owned(), virtual_hosts: vec![host] }),
         tcp: None,
     };
-    Outbound { targets: HashMap::from([(destination, Lookup::Known(Arc::new(target)))]) }
+    let targets = HashMap::from([(destination, Lookup::Known(Arc::new(target)))]);
+    Outbound { targets, ..Outbound::default() }
 }
 
 fn inbound(application: Option<SocketAddr>) -> Inbound {

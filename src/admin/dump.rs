@@ -11,7 +11,10 @@ use crate::proxy::Shared;
 use crate::snapshot::{Action, Cluster, Lookup, Route, Split, Target};
 use crate::upstream::Host;
 
-/// Identity, inbound ports and outbound destinations.
+/// What stands for a destination or host that the control plane does not know.
+const UNKNOWN: &str = "unknown to the control plane";
+
+/// Identity, inbound ports outbound destinations, and host names that DNS asked for.
 pub(super) fn config(shared: &Shared) -> Value {
     let identity = shared.identity.load();
     let inbound = shared.inbound.load();
@@ -35,12 +38,28 @@ pub(super) fn config(shared: &Shared) -> Value {
         .map(|(destination, lookup)| {
             let value = match lookup {
                 Lookup::Known(known) => target(known),
-                Lookup::Unknown => json!("unknown to the control plane"),
+                Lookup::Unknown => json!(UNKNOWN),
             };
             (destination.to_string(), value)
         })
         .collect();
-    json!({ "identity": identity.as_ref().as_ref().map(certificate), "inbound": ports, "outbound": destinations })
+    let hosts: BTreeMap<&str, Value> = outbound
+        .hosts
+        .iter()
+        .map(|(host, lookup)| {
+            let value = match lookup {
+                Lookup::Known(addresses) => json!(&**addresses),
+                Lookup::Unknown => json!(UNKNOWN),
+            };
+            (host.as_str(), value)
+        })
+        .collect();
+    json!({
+        "identity": identity.as_ref().as_ref().map(certificate),
+        "inbound": ports,
+        "outbound": destinations,
+        "hosts": hosts,
+    })
 }
 
 /// Every cluster in use with its hosts.

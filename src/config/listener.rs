@@ -1,7 +1,7 @@
 //! Listeners: what a destination accepts, and what our own workload serves (LDS).
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use pillion_wire::name::Destination;
 
@@ -16,6 +16,15 @@ pub struct OutboundListener {
     pub http: Option<RouteSource>,
     /// `default_filter_chain` with a `TcpProxy`. `None`: the destination takes no opaque TCP.
     pub tcp: Option<Split>,
+}
+
+/// What DNS answers for a host name of the mesh (the `Listener` named `pillion/host?name=HOST`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostListener {
+    /// The host name, in lower case, without a dot at its end.
+    pub name: String,
+    /// `address` and `additional_addresses`, in the order sent, each once. Empty: the name exists and has none.
+    pub addresses: Vec<IpAddr>,
 }
 
 /// Where an `HttpConnectionManager` takes its routes from.

@@ -3,6 +3,7 @@
 //! ```text
 //! Outbound ── Destination ── Target ─┬ http: Routes ── VirtualHost ── Route ── Split ─┐
 //!                                    └ tcp: Split ───────────────────────────────────┴─ Cluster ── Upstream (live)
+//!          ── host name ─── addresses
 //! Inbound  ── port ───────── InboundPort ── Host (live)
 //! ```
 //! `discovery` builds these; `proxy` reads them. The two meet nowhere else.
@@ -10,10 +11,11 @@
 mod directory;
 mod routes;
 
-pub use directory::{Directory, Unresolved};
+pub use directory::{Demand, Directory, Unresolved};
 pub use routes::{Action, Cluster, Route, Routes, Split, VirtualHost};
 
 use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use pillion_wire::name::Destination;
@@ -26,15 +28,26 @@ use crate::upstream::Host;
 pub struct Outbound {
     /// What was asked for and answered. A destination that is missing has not been asked for yet.
     pub targets: HashMap<Destination, Lookup>,
+    /// The same for host names, as DNS asks for them: their addresses, none when the name has none.
+    pub hosts: HashMap<String, Lookup<[IpAddr]>>,
 }
 
-/// The control plane's answer for one destination.
-#[derive(Clone, Debug)]
-pub enum Lookup {
+/// The control plane's answer for one destination, or for one host name.
+#[derive(Debug)]
+pub enum Lookup<T: ?Sized = Target> {
     /// It is known: here is how to reach it.
-    Known(Arc<Target>),
+    Known(Arc<T>),
     /// The control plane has no such destination.
     Unknown,
+}
+
+impl<T: ?Sized> Clone for Lookup<T> {
+    fn clone(&self) -> Self {
+        match self {
+            Self::Known(known) => Self::Known(Arc::clone(known)),
+            Self::Unknown => Self::Unknown,
+        }
+    }
 }
 
 /// One destination with all that it refers to.

@@ -4,15 +4,15 @@
 
 use std::net::SocketAddr;
 
-use pillion_wire::name::ServicePort;
+use pillion_wire::name::{PortName, ServicePort};
 
 use super::{protocol::Protocol, route::Match, service::Name, workload::Access};
 
-/// One port of a Service: where its callers' traffic goes.
+/// One port of a Service, or of a single workload: where its callers' traffic goes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct PortView {
     /// Which port.
-    pub key: ServicePort,
+    pub key: PortName,
     /// What is spoken on it.
     pub protocol: Protocol,
     /// Requests, when routes are attached: the first that matches. `None`: all

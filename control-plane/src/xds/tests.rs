@@ -264,6 +264,72 @@ fn a_permissive_port_has_a_second_chain_for_plaintext() {
 }
 
 #[test]
+fn a_listener_says_the_address_that_it_was_asked_by() {
+    use pillion_wire::xds::core::{address, socket_address};
+    let catalog = catalog(&shop(1), None);
+    for asked in ["10.0.0.1:15008", "0.0.0.0:15008", "[::]:15008"] {
+        let listener = listener(&catalog, &inbound(asked), Dialect::Pillion);
+        let Some(address::Address::SocketAddress(socket)) = listener.address.unwrap().address else {
+            panic!("{asked}")
+        };
+        let Some(socket_address::PortSpecifier::PortValue(port)) = socket.port_specifier else { panic!("{asked}") };
+        let said = std::net::SocketAddr::new(socket.address.parse().unwrap(), port.try_into().unwrap());
+        assert_eq!(said.to_string(), asked);
+    }
+}
+
+#[test]
+fn a_single_workload_has_resources_of_its_own_while_it_is_there() {
+    let before = catalog(&shop(1), None);
+    for name in ["10.0.0.1:8080", "10.0.0.1:5432", "10.0.0.2:8080"] {
+        assert_eq!(listener(&before, name, Dialect::Pillion).name, name);
+        assert_eq!(cluster(&before, name, Dialect::Pillion).name, name);
+        let assignment = endpoints(&before, name, Dialect::Pillion);
+        assert_eq!(assignment.cluster_name, name);
+        let in_mesh = assignment.endpoints[0].lb_endpoints[0].metadata.is_some();
+        assert_eq!(in_mesh, name.starts_with("10.0.0.1"), "{name}");
+        let routes = routes(&before, name, Dialect::Pillion);
+        assert_eq!(routes.virtual_hosts[0].routes[0].name, "default", "the Service's routes are not for it");
+    }
+    assert!(cluster(&before, "10.0.0.1:8080", Dialect::Envoy).transport_socket.is_some());
+    assert!(listener(&before, "10.0.0.1:5432", Dialect::Pillion).default_filter_chain.is_some());
+    let pillion = viewer(Dialect::Pillion);
+    assert!(matches!(before.find(Kind::Listener, "10.0.0.9:80", &pillion), Lookup::Missing));
+
+    let version =
+        |catalog: &Catalog| find(catalog, Kind::Endpoints, "10.0.0.1:8080", Dialect::Pillion).version().clone();
+    let elsewhere = catalog(&shop(2), Some(&before));
+    assert!(std::sync::Arc::ptr_eq(&version(&before), &version(&elsewhere)), "not made again");
+    let outside = shop(1).replace("address: 10.0.0.1, mesh: {port: 15008}", "address: 10.0.0.1");
+    let outside = catalog(&outside, Some(&before));
+    assert_ne!(version(&before), version(&outside));
+    let gone = catalog(&shop(1).replace("address: 10.0.0.1,", "address: 10.0.0.11,"), Some(&before));
+    for kind in Kind::ALL {
+        assert!(matches!(gone.find(kind, "10.0.0.1:8080", &pillion), Lookup::Missing), "{kind:?}");
+    }
+}
+
+#[test]
+fn a_host_listener_lists_addresses_and_is_for_sidecars() {
+    let text = service("v", "[{port: 80}]").replace("selector", "clusterIPs: [10.96.0.1, 'fd00::a'], selector");
+    let before = catalog(&text, None);
+    let name = "pillion/host?name=v.shop";
+    let listener = listener(&before, name, Dialect::Pillion);
+    assert_eq!(listener.name, name);
+    assert!(format!("{:?}", listener.address).contains("10.96.0.1"));
+    assert_eq!(listener.additional_addresses.len(), 1);
+    assert!(listener.api_listener.is_none() && listener.default_filter_chain.is_none());
+    assert!(matches!(before.find(Kind::Listener, name, &viewer(Dialect::Grpc)), Lookup::Missing));
+    assert!(matches!(
+        before.find(Kind::Listener, "pillion/host?name=w.shop", &viewer(Dialect::Pillion)),
+        Lookup::Missing
+    ));
+    let after = catalog(&text.replace("10.96.0.1", "10.96.0.2"), Some(&before));
+    let version = |catalog: &Catalog| find(catalog, Kind::Listener, name, Dialect::Pillion).version().clone();
+    assert_ne!(version(&before), version(&after));
+}
+
+#[test]
 fn envoy_may_ask_for_everything() {
     let catalog = catalog(&shop(1), None);
     let envoy = viewer(Dialect::Envoy);

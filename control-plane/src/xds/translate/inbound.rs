@@ -1,6 +1,8 @@
 //! Inbound `Listener` of a workload: one filter chain per port, or two where
 //! plaintext from outside the mesh is allowed.
 
+use std::net::SocketAddr;
+
 use pillion_wire::{
     mesh::application_to_metadata,
     xds::{
@@ -26,11 +28,11 @@ use crate::core::{
 /// The cluster that means the application itself.
 const APPLICATION: &str = "application";
 
-/// The listener of `view` under the `name` that was asked for.
-pub(crate) fn listener(view: &WorkloadView, name: &str) -> Listener {
+/// The listener of `view` under the `name` that was asked for, which says that it is bound to `address`.
+pub(crate) fn listener(view: &WorkloadView, name: &str, address: SocketAddr) -> Listener {
     Listener {
         name: name.to_owned(),
-        address: Some(socket_address(view.mesh_address)),
+        address: Some(socket_address(address)),
         filter_chains: view.ports.iter().flat_map(chains).collect(),
         ..Listener::default()
     }

@@ -57,10 +57,16 @@ fn requests(view: &PortView) -> HttpConnectionManager {
 }
 
 fn streams(view: &PortView) -> TcpProxy {
-    let own = [Share { target: Some(view.key.clone()), weight: 1 }];
-    let shares = view.tcp.as_deref().unwrap_or(&own);
+    let specifier = match &view.tcp {
+        Some(shares) => split(shares),
+        None => tcp_proxy::ClusterSpecifier::Cluster(view.key.to_string()),
+    };
+    TcpProxy { stat_prefix: view.key.to_string(), cluster_specifier: Some(specifier), ..TcpProxy::default() }
+}
+
+fn split(shares: &[Share]) -> tcp_proxy::ClusterSpecifier {
     let name = |share: &Share| share.target.as_ref().map_or_else(|| INVALID_BACKEND.to_owned(), ToString::to_string);
-    let specifier = match shares {
+    match shares {
         [] => tcp_proxy::ClusterSpecifier::Cluster(INVALID_BACKEND.to_owned()),
         [only] => tcp_proxy::ClusterSpecifier::Cluster(name(only)),
         several => tcp_proxy::ClusterSpecifier::WeightedClusters(tcp_proxy::WeightedCluster {
@@ -73,6 +79,5 @@ fn streams(view: &PortView) -> TcpProxy {
                 })
                 .collect(),
         }),
-    };
-    TcpProxy { stat_prefix: view.key.to_string(), cluster_specifier: Some(specifier), ..TcpProxy::default() }
+    }
 }

@@ -1,7 +1,7 @@
 //! Listeners: what a destination accepts, and what our own workload serves.
 
-use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
 
 use pillion_wire::mesh::application_from_metadata;
 use pillion_wire::name::Destination;
@@ -10,9 +10,9 @@ use pillion_wire::xds::tcp_proxy::tcp_proxy::ClusterSpecifier;
 use pillion_wire::xds::tcp_proxy::{TcpProxy, tcp_proxy};
 use pillion_wire::xds::type_url;
 
-use super::at::{At, Reason, Refusal, pass_over, port_number, refuse, same_name, socket_address, unpack};
+use super::at::{At, Reason, Refusal, ip_address, pass_over, port_number, refuse, same_name, socket_address, unpack};
 use super::{hcm, route, tls};
-use crate::config::{Access, AppProtocol, InboundListener, InboundPort, OutboundListener, Split};
+use crate::config::{Access, AppProtocol, HostListener, InboundListener, InboundPort, OutboundListener, Split};
 
 /// `api_listener` for HTTP, `default_filter_chain` for opaque TCP.
 pub(super) fn outbound(
@@ -23,7 +23,7 @@ pub(super) fn outbound(
 ) -> Result<OutboundListener, Refusal> {
     same_name(&at.field("name"), name, listener.name.clone())?;
     refuse_extras(at, &listener)?;
-    refuse!(at, listener; filter_chains);
+    refuse!(at, listener; filter_chains, additional_addresses);
     pass_over!(at, listener; address);
     let http = match listener.api_listener {
         Some(api) => {
@@ -51,7 +51,7 @@ pub(super) fn inbound(
 ) -> Result<InboundListener, Refusal> {
     same_name(&at.field("name"), name, listener.name.clone())?;
     refuse_extras(at, &listener)?;
-    refuse!(at, listener; api_listener, default_filter_chain);
+    refuse!(at, listener; api_listener, default_filter_chain, additional_addresses);
     let bound = &at.field("address");
     if listener.address.is_some() && socket_address(bound, listener.address)? != address {
         return Err(bound.invalid("is not the address in the listener's name"));
@@ -79,9 +79,30 @@ pub(super) fn inbound(
     Ok(InboundListener { ports })
 }
 
+/// Addresses and nothing else, all with port 0: it is never bound.
+pub(super) fn host(at: &At<'_>, name: &str, host: String, listener: Listener) -> Result<HostListener, Refusal> {
+    same_name(&at.field("name"), name, listener.name.clone())?;
+    refuse_extras(at, &listener)?;
+    refuse!(at, listener; api_listener, filter_chains, default_filter_chain);
+    let mut addresses: Vec<IpAddr> = Vec::new();
+    let first = listener.address.map(|address| ip_address(&at.field("address"), address)).transpose()?;
+    addresses.extend(first);
+    let more = at.field("additional_addresses");
+    for (index, additional) in listener.additional_addresses.into_iter().enumerate() {
+        let at = &more.index(index);
+        refuse!(at, additional; socket_options);
+        pass_over!(at, additional; tcp_keepalive);
+        let at = &at.field("address");
+        addresses.push(ip_address(at, at.required(additional.address)?)?);
+    }
+    let mut seen = BTreeSet::new();
+    addresses.retain(|address| seen.insert(*address));
+    Ok(HostListener { name: host, addresses })
+}
+
 fn refuse_extras(at: &At<'_>, listener: &Listener) -> Result<(), Refusal> {
     refuse!(at, listener;
-        additional_addresses, filter_chain_matcher, fcds_config, use_original_dst, listener_filters,
+        filter_chain_matcher, fcds_config, use_original_dst, listener_filters,
         udp_listener_config, listener_specifier, access_log, socket_options, transparent, deprecated_v1);
     pass_over!(at, listener;
         stat_prefix, stats_matcher, per_connection_buffer_limit_bytes, metadata, drain_type, traffic_direction,

@@ -12,7 +12,9 @@ use pillion_wire::xds::endpoint::{
     ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints, cluster_load_assignment, lb_endpoint,
 };
 use pillion_wire::xds::hcm::{HttpConnectionManager, HttpFilter, Rds, http_connection_manager, http_filter};
-use pillion_wire::xds::listener::{ApiListener, Filter, FilterChain, FilterChainMatch, Listener, filter};
+use pillion_wire::xds::listener::{
+    AdditionalAddress, ApiListener, Filter, FilterChain, FilterChainMatch, Listener, filter,
+};
 use pillion_wire::xds::matcher::{RegexMatcher, StringMatcher, string_matcher};
 use pillion_wire::xds::route::{
     DirectResponseAction, HeaderMatcher, NonForwardingAction, QueryParameterMatcher, RedirectAction, Route,
@@ -33,6 +35,7 @@ use crate::config::{
     UpstreamProtocol, ValueMatch,
 };
 
+const HOST: &str = "pillion/host?name=orders.shop";
 const INBOUND: &str = "pillion/inbound?xds.resource.listening_address=127.0.0.1:15008";
 
 fn ads() -> ConfigSource {
@@ -234,6 +237,54 @@ fn an_inbound_listener_lists_the_ports_of_the_application() {
     assert_eq!(config.ports.into_iter().collect::<Vec<_>>(), wanted);
 }
 
+/// A listener of the host `orders.shop`.
+fn host_listener(addresses: &[&str]) -> Listener {
+    let mut addresses = addresses.iter().map(|text| bare_address(text, Some(0)));
+    Listener {
+        name: HOST.into(),
+        address: addresses.next(),
+        additional_addresses: addresses
+            .map(|address| AdditionalAddress { address: Some(address), ..AdditionalAddress::default() })
+            .collect(),
+        ..Listener::default()
+    }
+}
+
+fn bare_address(ip: &str, port: Option<u32>) -> Address {
+    let port_specifier = port.map(socket_address::PortSpecifier::PortValue);
+    let socket = SocketAddress { address: ip.to_owned(), port_specifier, ..SocketAddress::default() };
+    Address { address: Some(address::Address::SocketAddress(socket)) }
+}
+
+#[test]
+fn a_host_listener_is_a_list_of_addresses() {
+    for (sent, wanted) in [
+        (&["10.0.0.1", "fd00::1", "10.0.0.1"][..], &["10.0.0.1", "fd00::1"][..]),
+        (&["10.0.0.1"], &["10.0.0.1"]),
+        (&[], &[]),
+    ] {
+        let Config::Host(config) = listener(&host_listener(sent)).expect("accepted") else { panic!("not a host") };
+        assert_eq!(config.name, "orders.shop");
+        assert_eq!(config.addresses.iter().map(ToString::to_string).collect::<Vec<_>>(), wanted);
+    }
+    let without_port = Listener { address: Some(bare_address("10.0.0.1", None)), ..host_listener(&[]) };
+    assert!(listener(&without_port).is_ok());
+    for (message, wanted) in [
+        (
+            Listener { address: Some(bare_address("10.0.0.1", Some(80))), ..host_listener(&[]) },
+            "address.socket_address.port_value: has to be 0, for nothing listens there",
+        ),
+        (host_listener(&["10.0.0.1", "x"]), "additional_addresses[0].address.socket_address.address: is no IP address"),
+        (
+            Listener { additional_addresses: vec![AdditionalAddress::default()], ..host_listener(&[]) },
+            "additional_addresses[0].address: is missing",
+        ),
+        (Listener { name: HOST.into(), ..outbound(&manager()) }, "api_listener: is not supported"),
+    ] {
+        assert_eq!(refused(listener(&message)), wanted);
+    }
+}
+
 #[test]
 fn listeners_that_would_mean_something_else_are_refused_with_the_path() {
     use http_connection_manager::CodecType;
@@ -275,6 +326,10 @@ fn listeners_that_would_mean_something_else_are_refused_with_the_path() {
         (with_chain(|chain| chain.transport_socket = None), "filter_chains[0].transport_socket: is missing"),
         (with_chain(|chain| chain.metadata = None), "filter_chains[0].metadata: is missing"),
         (with_chain(|chain| chain.filters.clear()), "filter_chains[0].filters: is missing"),
+        (
+            Listener { additional_addresses: vec![AdditionalAddress::default()], ..outbound(&manager()) },
+            "additional_addresses: is not supported",
+        ),
         (
             with_chain(|chain| {
                 chain.filter_chain_match.as_mut().expect("set").server_names = vec!["a".into()];
