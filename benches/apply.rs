@@ -56,7 +56,7 @@ fn assembly() -> Assembly {
     let mut assembly = Assembly::new(None);
     let destination = NAME.parse::<pillion_wire::name::Destination>().expect("literal");
     assembly.handle_demand(Demand::Destination(destination.clone()), Instant::now());
-    let listener = OutboundListener { destination, http: None, tcp: Some(Split::one(NAME)) };
+    let listener = OutboundListener { destination, http: None, tcp: Some(Split::one(NAME)), tls: Vec::new() };
     tell(&mut assembly, Kind::Listener, Config::Outbound(listener));
     let cluster = Cluster {
         name: NAME.to_owned(),

@@ -84,7 +84,7 @@ fn used_by(target: &Target) -> impl Iterator<Item = &Arc<Cluster>> {
         Action::Forward(split) => Some(split),
         Action::DirectResponse { .. } => None,
     });
-    http.chain(&target.tcp).flat_map(Split::clusters).map(|(_, cluster)| cluster)
+    http.chain(&target.tcp).chain(target.tls.all()).flat_map(Split::clusters).map(|(_, cluster)| cluster)
 }
 
 fn certificate(identity: &Identity) -> Value {
@@ -102,7 +102,12 @@ fn target(target: &Target) -> Value {
         .http
         .as_ref()
         .map(|routes| routes.virtual_hosts.iter().flat_map(|host| &host.routes).map(route).collect());
-    json!({ "routes": routes, "tcp": target.tcp.as_ref().map(split) })
+    let tls: Vec<Value> = target
+        .tls
+        .iter()
+        .map(|(names, clusters)| json!({ "server_names": names, "clusters": split(clusters) }))
+        .collect();
+    json!({ "routes": routes, "tls": tls, "tcp": target.tcp.as_ref().map(split) })
 }
 
 fn route(route: &Route) -> Value {

@@ -135,7 +135,7 @@ async fn front(worker: &Arc<Worker>, stream: TcpStream, address: SocketAddr, por
     let inbound = worker.shared.inbound.load_full();
     let known = inbound.as_ref().as_ref().and_then(|inbound| inbound.ports.get(&port));
     let served = known.ok_or(Refused::UnknownPort(port))?;
-    let is_tcp = served.config.protocol == AppProtocol::Tcp;
+    let is_tcp = served.config.protocol.is_opaque();
     let permissive = served.config.access == Access::Permissive;
     if is_tcp && permissive {
         return tcp_front(worker, stream, address, served).await;

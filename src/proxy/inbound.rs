@@ -10,7 +10,7 @@ use super::Worker;
 use super::attempt::Upstreams;
 use super::client::Way;
 use super::http::Plan;
-use crate::config::{Access, AppProtocol};
+use crate::config::Access;
 use crate::error::ProxyError;
 use crate::snapshot::InboundPort;
 use crate::telemetry::Record;
@@ -31,7 +31,7 @@ pub(super) fn plan(
     if way.peer().is_none() && served.config.access == Access::Strict {
         return Err(ProxyError::PlaintextRefused(served.config.port));
     }
-    if served.config.protocol == AppProtocol::Tcp {
+    if served.config.protocol.is_opaque() {
         return Err(ProxyError::BadRequest("this port takes opaque TCP (CONNECT), not HTTP requests"));
     }
     Ok(Plan::Forward(Upstreams::Application(served)))

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! Outbound ── Destination ── Target ─┬ http: Routes ── VirtualHost ── Route ── Split ─┐
+//!                                    ├ tls: TlsSplits ── Split ──────────────────────┤
 //!                                    └ tcp: Split ───────────────────────────────────┴─ Cluster ── Upstream (live)
 //!          ── host name ─── addresses
 //! Inbound  ── port ───────── InboundPort ── Host (live)
@@ -10,9 +11,11 @@
 
 mod directory;
 mod routes;
+mod tls;
 
 pub use directory::{Demand, Directory, Unresolved};
 pub use routes::{Action, Cluster, Route, Routes, Split, VirtualHost};
+pub use tls::TlsSplits;
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
@@ -59,6 +62,16 @@ pub struct Target {
     pub http: Option<Routes>,
     /// Clusters, when it takes opaque TCP.
     pub tcp: Option<Split>,
+    /// Clusters for TLS that the application itself speaks, by the name that it asks for. See [`Self::tls_split`].
+    pub tls: TlsSplits,
+}
+
+impl Target {
+    /// Where a TLS connection goes that asks for the name `sni`: what is told for that name or for the longest suffix
+    /// of it, else for names in general, else where all TCP goes. `None`: the destination takes no such connection.
+    pub fn tls_split(&self, sni: Option<&str>) -> Option<&Split> {
+        self.tls.select(sni).or(self.tcp.as_ref())
+    }
 }
 
 /// Everything that inbound traffic needs, by workload port.

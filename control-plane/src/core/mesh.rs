@@ -371,6 +371,7 @@ impl<'a> Draft<'a> {
         PortView {
             http: protocol.carries_http().then(|| tables.http(self.service, self.port)).flatten(),
             tcp: protocol.carries_tcp().then(|| tables.tcp(self.service, self.port)).flatten(),
+            tls: if protocol.carries_tcp() { tables.tls(self.service, self.port) } else { Vec::new() },
             key: PortName::Service(self.key),
             protocol,
             endpoints,

@@ -85,6 +85,7 @@ impl Reach {
             protocol,
             http: None,
             tcp: None,
+            tls: Vec::new(),
             endpoints: vec![Endpoint { address, mesh: found.mesh.clone(), zone: found.zone.clone() }],
         })
     }

@@ -55,7 +55,7 @@ impl World {
 
     fn listener(&mut self, name: &str, route: &str) {
         let http = Some(RouteSource::Named(route.into()));
-        let config = OutboundListener { destination: destination(name), http, tcp: None };
+        let config = OutboundListener { destination: destination(name), http, tcp: None, tls: Vec::new() };
         self.tell(Kind::Listener, name, Config::Outbound(config));
     }
 
