@@ -11,6 +11,7 @@ use pillion_proxy::config::{Cluster, LbPolicy, OutboundListener, Split, Upstream
 use pillion_proxy::discovery::assemble::Assembly;
 use pillion_proxy::discovery::xds::translate;
 use pillion_proxy::discovery::{Change, Config, Kind, Update};
+use pillion_proxy::snapshot::Demand;
 use pillion_wire::mesh::MeshEndpoint;
 use pillion_wire::xds::core::{Address, SocketAddress, address, socket_address};
 use pillion_wire::xds::endpoint::{ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints, lb_endpoint};
@@ -54,8 +55,8 @@ fn tell(assembly: &mut Assembly, kind: Kind, config: Config) {
 fn assembly() -> Assembly {
     let mut assembly = Assembly::new(None, false);
     let destination = NAME.parse::<pillion_wire::name::Destination>().expect("literal");
-    assembly.handle_demand(destination.clone(), Instant::now());
-    let listener = OutboundListener { destination, http: None, tcp: Some(Split::one(NAME)) };
+    assembly.handle_demand(Demand::Destination(destination.clone()), Instant::now());
+    let listener = OutboundListener { destination, http: None, tcp: Some(Split::one(NAME)), tls: Vec::new() };
     tell(&mut assembly, Kind::Listener, Config::Outbound(listener));
     let cluster = Cluster {
         name: NAME.to_owned(),

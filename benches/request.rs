@@ -32,7 +32,8 @@ use pillion_proxy::identity::Identity;
 use pillion_proxy::proxy::{Entry, Memory, Shared, Worker, listener};
 use pillion_proxy::slot::Slot;
 use pillion_proxy::snapshot::{
-    Action, Cluster, Directory, Inbound, InboundPort, Lookup, Outbound, Route, Routes, Split, Target, VirtualHost,
+    Action, Cluster, Directory, Inbound, InboundPort, Lookup, Outbound, Route, Routes, Split, Target, TlsSplits,
+    VirtualHost,
 };
 use pillion_proxy::telemetry::{AccessLog, Metrics, Telemetry};
 use pillion_proxy::tls::{TlsClient, TlsServer};
@@ -178,8 +179,10 @@ fn outbound(endpoint: Option<Endpoint>) -> Outbound {
         destination: destination.clone(),
         http: Some(Routes { name: "app.bench:80".to_owned(), virtual_hosts: vec![host] }),
         tcp: None,
+        tls: TlsSplits::default(),
     };
-    Outbound { targets: HashMap::from([(destination, Lookup::Known(Arc::new(target)))]) }
+    let targets = HashMap::from([(destination, Lookup::Known(Arc::new(target)))]);
+    Outbound { targets, ..Outbound::default() }
 }
 
 fn inbound(application: Option<SocketAddr>) -> Inbound {

@@ -4,7 +4,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use pillion_wire::name::{Destination, ListenerName, ServicePort};
+use pillion_wire::name::{Destination, ListenerName, PortName, ServicePort, host_name};
 
 fuzz_target!(|bytes: &[u8]| {
     let Ok(text) = std::str::from_utf8(bytes) else {
@@ -20,6 +20,12 @@ fuzz_target!(|bytes: &[u8]| {
         assert_eq!(name.to_string(), text);
         assert_eq!(ServicePort::new(&name.service, &name.namespace, name.port), Ok(name));
     }
+    if let Ok(name) = text.parse::<PortName>() {
+        assert_eq!(name.to_string(), text);
+        if let PortName::Workload(address) = name {
+            assert_eq!(Destination::from(address).to_string(), text);
+        }
+    }
 });
 
 fn check_listener(text: &str, name: &ListenerName) {
@@ -31,6 +37,10 @@ fn check_listener(text: &str, name: &ListenerName) {
         ListenerName::Inbound(address) | ListenerName::GrpcServer(address) => {
             assert_eq!(name.to_string(), text);
             assert_ne!(address.port(), 0);
+        }
+        ListenerName::Host(host) => {
+            assert_eq!(host_name(host).as_ref(), Ok(host));
+            assert!(!host.is_empty() && host.len() <= 253 && host.parse::<std::net::IpAddr>().is_err());
         }
     }
 }

@@ -11,7 +11,10 @@ use crate::proxy::Shared;
 use crate::snapshot::{Action, Cluster, Lookup, Route, Split, Target};
 use crate::upstream::Host;
 
-/// Identity, inbound ports and outbound destinations.
+/// What stands for a destination or host that the control plane does not know.
+const UNKNOWN: &str = "unknown to the control plane";
+
+/// Identity, inbound ports outbound destinations, and host names that DNS asked for.
 pub(super) fn config(shared: &Shared) -> Value {
     let identity = shared.identity.load();
     let inbound = shared.inbound.load();
@@ -35,12 +38,28 @@ pub(super) fn config(shared: &Shared) -> Value {
         .map(|(destination, lookup)| {
             let value = match lookup {
                 Lookup::Known(known) => target(known),
-                Lookup::Unknown => json!("unknown to the control plane"),
+                Lookup::Unknown => json!(UNKNOWN),
             };
             (destination.to_string(), value)
         })
         .collect();
-    json!({ "identity": identity.as_ref().as_ref().map(certificate), "inbound": ports, "outbound": destinations })
+    let hosts: BTreeMap<&str, Value> = outbound
+        .hosts
+        .iter()
+        .map(|(host, lookup)| {
+            let value = match lookup {
+                Lookup::Known(addresses) => json!(&**addresses),
+                Lookup::Unknown => json!(UNKNOWN),
+            };
+            (host.as_str(), value)
+        })
+        .collect();
+    json!({
+        "identity": identity.as_ref().as_ref().map(certificate),
+        "inbound": ports,
+        "outbound": destinations,
+        "hosts": hosts,
+    })
 }
 
 /// Every cluster in use with its hosts.
@@ -65,7 +84,7 @@ fn used_by(target: &Target) -> impl Iterator<Item = &Arc<Cluster>> {
         Action::Forward(split) => Some(split),
         Action::DirectResponse { .. } => None,
     });
-    http.chain(&target.tcp).flat_map(Split::clusters).map(|(_, cluster)| cluster)
+    http.chain(&target.tcp).chain(target.tls.all()).flat_map(Split::clusters).map(|(_, cluster)| cluster)
 }
 
 fn certificate(identity: &Identity) -> Value {
@@ -83,7 +102,12 @@ fn target(target: &Target) -> Value {
         .http
         .as_ref()
         .map(|routes| routes.virtual_hosts.iter().flat_map(|host| &host.routes).map(route).collect());
-    json!({ "routes": routes, "tcp": target.tcp.as_ref().map(split) })
+    let tls: Vec<Value> = target
+        .tls
+        .iter()
+        .map(|(names, clusters)| json!({ "server_names": names, "clusters": split(clusters) }))
+        .collect();
+    json!({ "routes": routes, "tls": tls, "tcp": target.tcp.as_ref().map(split) })
 }
 
 fn route(route: &Route) -> Value {

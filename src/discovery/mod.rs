@@ -20,27 +20,26 @@ pub use update::{Change, Config, Kind, Update};
 use std::convert::Infallible;
 use std::sync::Arc;
 
-use pillion_wire::name::Destination;
 use tokio::sync::mpsc;
 
 use crate::bootstrap::Bootstrap;
 use crate::identity::Identity;
 use crate::slot::Slot;
-use crate::snapshot::{Inbound, Outbound};
+use crate::snapshot::{Demand, Inbound, Outbound};
 use crate::telemetry::Metrics;
 use source::{Context, SOURCES};
 
-/// Destinations that may wait to be asked for; a demand beyond that fails at once.
+/// Destinations and hosts that may wait to be asked for; a demand beyond that fails at once.
 pub const DEMAND_CAPACITY: usize = 1024;
 
-/// Keeps `outbound` and `inbound` as the control plane says, for the destinations that come in by `demand`.
+/// Keeps `outbound` and `inbound` as the control plane says, for the destinations and hosts that come in by `demand`.
 ///
 /// `inbound` holds `None` until the first configuration has been applied; without
 /// a mesh port, until the control plane has been reached.
 pub async fn run(
     bootstrap: Arc<Bootstrap>,
     identity: Arc<Slot<Option<Identity>>>,
-    demand: mpsc::Receiver<Destination>,
+    demand: mpsc::Receiver<Demand>,
     outbound: Arc<Slot<Outbound>>,
     inbound: Arc<Slot<Option<Inbound>>>,
     metrics: Arc<Metrics>,

@@ -4,14 +4,13 @@ use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use pillion_wire::name::Destination;
 use tokio::sync::mpsc;
 
 use super::xds::Xds;
 use crate::bootstrap::Bootstrap;
 use crate::identity::Identity;
 use crate::slot::Slot;
-use crate::snapshot::{Inbound, Outbound};
+use crate::snapshot::{Demand, Inbound, Outbound};
 use crate::telemetry::Metrics;
 
 /// Takes demand in, publishes snapshots.
@@ -29,7 +28,7 @@ pub(super) static SOURCES: &[&dyn ConfigSource] = &[&Xds];
 pub(super) struct Context {
     pub(super) bootstrap: Arc<Bootstrap>,
     pub(super) identity: Arc<Slot<Option<Identity>>>,
-    pub(super) demand: mpsc::Receiver<Destination>,
+    pub(super) demand: mpsc::Receiver<Demand>,
     pub(super) outbound: Arc<Slot<Outbound>>,
     pub(super) inbound: Arc<Slot<Option<Inbound>>>,
     pub(super) metrics: Arc<Metrics>,

@@ -1,6 +1,6 @@
 //! What a source tells: one resource at a time, already translated and checked.
 
-use crate::config::{Cluster, Endpoints, InboundListener, OutboundListener, RouteConfig};
+use crate::config::{Cluster, Endpoints, HostListener, InboundListener, OutboundListener, RouteConfig};
 
 /// The kinds of resources. Their order is that in which they refer to each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -57,6 +57,8 @@ pub enum Config {
     Outbound(OutboundListener),
     /// What our workload serves.
     Inbound(InboundListener),
+    /// The addresses of a host name.
+    Host(HostListener),
     /// Routes.
     Route(RouteConfig),
     /// A cluster.

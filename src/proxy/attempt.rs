@@ -278,7 +278,7 @@ impl Upstreams {
                 UpstreamProtocol::Downstream => head.client_version,
             },
             Self::Application(port) => match port.config.protocol {
-                AppProtocol::Http1 | AppProtocol::Tcp => Version::Http1,
+                AppProtocol::Http1 | AppProtocol::Tcp | AppProtocol::Tls => Version::Http1,
                 AppProtocol::Http2 => Version::Http2,
                 AppProtocol::Auto => head.client_version,
             },

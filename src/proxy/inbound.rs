@@ -32,7 +32,7 @@ pub(super) fn plan(client: &Client, request: &request::Parts, record: &mut Recor
     if client.way.peer().is_none() && served.config.access == Access::Strict {
         return Err(ProxyError::PlaintextRefused(served.config.port));
     }
-    if served.config.protocol == AppProtocol::Tcp {
+    if served.config.protocol.is_opaque() {
         return Err(ProxyError::BadRequest("this port takes opaque TCP (CONNECT), not HTTP requests"));
     }
     Ok(Plan::Forward(Upstreams::Application(served)))

@@ -1,9 +1,10 @@
 //! Where a request finds its destination: the snapshot first, the control plane when it is new.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pillion_wire::name::Destination;
+use pillion_wire::name::{Destination, ListenerName, host_name};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
@@ -14,7 +15,26 @@ use crate::slot::Slot;
 #[derive(Clone, Debug)]
 pub struct Directory {
     outbound: Arc<Slot<Outbound>>,
-    demand: mpsc::Sender<Destination>,
+    demand: mpsc::Sender<Demand>,
+}
+
+/// What the control plane is asked for.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Demand {
+    /// How to reach a destination.
+    Destination(Destination),
+    /// The addresses of a host name, as [`host_name`] returns it.
+    Host(String),
+}
+
+impl Demand {
+    /// The name of the `Listener` that is the answer.
+    pub fn listener(&self) -> ListenerName {
+        match self {
+            Self::Destination(destination) => ListenerName::Outbound(destination.clone()),
+            Self::Host(host) => ListenerName::Host(host.clone()),
+        }
+    }
 }
 
 /// Why a destination cannot be used.
@@ -33,7 +53,7 @@ pub enum Unresolved {
 
 impl Directory {
     /// `demand` leads to the discovery task, which publishes its answers in `outbound`.
-    pub fn new(outbound: Arc<Slot<Outbound>>, demand: mpsc::Sender<Destination>) -> Self {
+    pub fn new(outbound: Arc<Slot<Outbound>>, demand: mpsc::Sender<Demand>) -> Self {
         Self { outbound, demand }
     }
 
@@ -55,15 +75,39 @@ impl Directory {
     /// # Cancel safety
     /// Dropping the future leaves at most a demand behind; its answer serves the next caller.
     pub async fn resolve(&self, destination: &Destination, wait: Duration) -> Result<Arc<Target>, Unresolved> {
-        if let Some(lookup) = self.outbound.load().targets.get(destination) {
-            return lookup.target();
+        let find = |outbound: &Outbound| outbound.targets.get(destination).map(Lookup::known);
+        self.look(find, || Demand::Destination(destination.clone()), wait).await
+    }
+
+    /// The addresses that DNS answers for the host `name`, in any spelling, waiting up to `wait` when they have to
+    /// be asked for. None: the name exists and has no address.
+    ///
+    /// # Errors
+    /// [`Unresolved`]; a name that cannot be one of the mesh is unknown at once.
+    ///
+    /// # Cancel safety
+    /// As [`Self::resolve`].
+    pub async fn host(&self, name: &str, wait: Duration) -> Result<Arc<[IpAddr]>, Unresolved> {
+        let name = host_name(name).map_err(|_no_host| Unresolved::Unknown)?;
+        let find = |outbound: &Outbound| outbound.hosts.get(&name).map(Lookup::known);
+        self.look(find, || Demand::Host(name.clone()), wait).await
+    }
+
+    async fn look<T: ?Sized>(
+        &self,
+        find: impl Fn(&Outbound) -> Option<Result<Arc<T>, Unresolved>>,
+        demand: impl FnOnce() -> Demand,
+        wait: Duration,
+    ) -> Result<Arc<T>, Unresolved> {
+        if let Some(found) = find(&self.outbound.load()) {
+            return found;
         }
         let mut changes = self.outbound.subscribe();
-        self.demand.try_send(destination.clone()).map_err(|_full| Unresolved::Overloaded)?;
+        self.demand.try_send(demand()).map_err(|_full| Unresolved::Overloaded)?;
         let answer = async {
             loop {
-                if let Some(lookup) = self.outbound.load().targets.get(destination) {
-                    return lookup.target();
+                if let Some(found) = find(&self.outbound.load()) {
+                    return found;
                 }
                 if changes.changed().await.is_err() {
                     return Err(Unresolved::Timeout);
@@ -74,10 +118,10 @@ impl Directory {
     }
 }
 
-impl Lookup {
-    fn target(&self) -> Result<Arc<Target>, Unresolved> {
+impl<T: ?Sized> Lookup<T> {
+    fn known(&self) -> Result<Arc<T>, Unresolved> {
         match self {
-            Self::Known(target) => Ok(Arc::clone(target)),
+            Self::Known(known) => Ok(Arc::clone(known)),
             Self::Unknown => Err(Unresolved::Unknown),
         }
     }

@@ -2,16 +2,20 @@
 //!
 //! ```text
 //! Outbound ── Destination ── Target ─┬ http: Routes ── VirtualHost ── Route ── Split ─┐
+//!                                    ├ tls: TlsSplits ── Split ──────────────────────┤
 //!                                    └ tcp: Split ───────────────────────────────────┴─ Cluster ── Upstream (live)
+//!          ── host name ─── addresses
 //! Inbound  ── port ───────── InboundPort ── Host (live)
 //! ```
 //! `discovery` builds these; `proxy` reads them. The two meet nowhere else.
 
 mod directory;
 mod routes;
+mod tls;
 
-pub use directory::{Directory, Unresolved};
+pub use directory::{Demand, Directory, Unresolved};
 pub use routes::{Action, Cluster, Route, Routes, Split, VirtualHost};
+pub use tls::TlsSplits;
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
@@ -27,15 +31,26 @@ use crate::upstream::{Host, HostKey};
 pub struct Outbound {
     /// What was asked for and answered. A destination that is missing has not been asked for yet.
     pub targets: HashMap<Destination, Lookup>,
+    /// The same for host names, as DNS asks for them: their addresses, none when the name has none.
+    pub hosts: HashMap<String, Lookup<[IpAddr]>>,
 }
 
-/// The control plane's answer for one destination.
-#[derive(Clone, Debug)]
-pub enum Lookup {
+/// The control plane's answer for one destination, or for one host name.
+#[derive(Debug)]
+pub enum Lookup<T: ?Sized = Target> {
     /// It is known: here is how to reach it.
-    Known(Arc<Target>),
+    Known(Arc<T>),
     /// The control plane has no such destination.
     Unknown,
+}
+
+impl<T: ?Sized> Clone for Lookup<T> {
+    fn clone(&self) -> Self {
+        match self {
+            Self::Known(known) => Self::Known(Arc::clone(known)),
+            Self::Unknown => Self::Unknown,
+        }
+    }
 }
 
 /// One destination with all that it refers to.
@@ -47,9 +62,17 @@ pub struct Target {
     pub http: Option<Routes>,
     /// Clusters, when it takes opaque TCP.
     pub tcp: Option<Split>,
+    /// Clusters for TLS that the application itself speaks, by the name that it asks for. See [`Self::tls_split`].
+    pub tls: TlsSplits,
 }
 
 impl Target {
+    /// Where a TLS connection goes that asks for the name `sni`: what is told for that name or for the longest suffix
+    /// of it, else for names in general, else where all TCP goes. `None`: the destination takes no such connection.
+    pub fn tls_split(&self, sni: Option<&str>) -> Option<&Split> {
+        self.tls.select(sni).or(self.tcp.as_ref())
+    }
+
     /// What it is called in metrics and logs: an address by the name of what stands behind it.
     pub fn label(&self) -> String {
         let routes = self.http.as_ref().map(|routes| routes.name.clone());

@@ -1,13 +1,16 @@
 //! Names of xDS resources, and the destinations that they stand for.
 //!
 //! A resource is asked for by name, and the name is all that both sides know
-//! at first (gRFC A27). Three kinds of name exist:
+//! at first (gRFC A27). Four kinds of name exist:
 //!
 //! - outbound listeners: the destination as the application wrote it,
 //!   `orders.shop:80` or `10.0.0.1:80`, see [`Destination`];
 //! - inbound listeners: a prefix and the listening address, in the form of
 //!   gRFC A36's `server_listener_resource_name_template`, see [`ListenerName`];
-//! - clusters, endpoints and routes: the port of a Service, see [`ServicePort`].
+//! - host listeners: a prefix and a host name, whose addresses DNS answers with,
+//!   see [`ListenerName::Host`];
+//! - clusters, endpoints and routes: the port of a Service or of a single
+//!   workload, see [`PortName`].
 //!
 //! Each has one spelling: parsing what was printed gives the same value, and
 //! printing what was parsed gives the same text (for a host name: in lower
@@ -135,6 +138,39 @@ impl fmt::Display for ServicePort {
     }
 }
 
+/// What a cluster, its endpoints and its routes are named after.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum PortName {
+    /// A port of a Service, as `payment.shop:80`.
+    Service(ServicePort),
+    /// A port of one workload, by its address: `10.0.0.5:8080`, `[fd00::5]:8080`,
+    /// the text of the [`Destination`] that leads there. Never with port 0, a
+    /// scope, or an IPv4 address written as IPv6.
+    Workload(SocketAddr),
+}
+
+impl FromStr for PortName {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let canonical = |address: &SocketAddr| Destination::from(*address).to_string() == text && address.port() != 0;
+        match text.parse::<SocketAddr>() {
+            Ok(address) if canonical(&address) => Ok(Self::Workload(address)),
+            Ok(_) => Err(NameError::Address(excerpt(text))),
+            Err(_) => text.parse().map(Self::Service),
+        }
+    }
+}
+
+impl fmt::Display for PortName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Service(port) => port.fmt(f),
+            Self::Workload(address) => Bare(*address).fmt(f),
+        }
+    }
+}
+
 /// The name of a `Listener` resource.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum ListenerName {
@@ -146,6 +182,11 @@ pub enum ListenerName {
     /// What a proxyless gRPC server receives (gRFC A36): named by the address
     /// that it listens on, see [`GRPC_SERVER_TEMPLATE`].
     GrpcServer(SocketAddr),
+    /// The addresses that DNS answers for a host name of the mesh, as
+    /// `pillion/host?name=orders.shop`: a `Listener` that has nothing but
+    /// `address` and `additional_addresses`, all with port 0. The host is as
+    /// [`host_name`] returns it.
+    Host(String),
 }
 
 impl FromStr for ListenerName {
@@ -158,6 +199,9 @@ impl FromStr for ListenerName {
         if let Some(address) = text.strip_prefix(GRPC_SERVER_PREFIX) {
             return listening_address(address).map(Self::GrpcServer);
         }
+        if let Some(host) = text.strip_prefix(HOST_PREFIX) {
+            return host_name(host).map(Self::Host);
+        }
         text.parse().map(Self::Outbound)
     }
 }
@@ -168,11 +212,12 @@ impl fmt::Display for ListenerName {
             Self::Outbound(destination) => destination.fmt(f),
             Self::Inbound(address) => write!(f, "{INBOUND_PREFIX}{}", Bare(*address)),
             Self::GrpcServer(address) => write!(f, "{GRPC_SERVER_PREFIX}{}", Bare(*address)),
+            Self::Host(host) => write!(f, "{HOST_PREFIX}{host}"),
         }
     }
 }
 
-serde_as_text!(Destination, ServicePort, ListenerName);
+serde_as_text!(Destination, ServicePort, PortName, ListenerName);
 
 /// Template of the names of inbound listeners, `%s` being the mesh address: the
 /// form of gRFC A36's `server_listener_resource_name_template`.
@@ -184,6 +229,17 @@ pub const GRPC_SERVER_TEMPLATE: &str = "grpc/server?xds.resource.listening_addre
 
 const INBOUND_PREFIX: &str = "pillion/inbound?xds.resource.listening_address=";
 const GRPC_SERVER_PREFIX: &str = "grpc/server?xds.resource.listening_address=";
+const HOST_PREFIX: &str = "pillion/host?name=";
+
+/// The one spelling of a host name: in lower case, without the dot at its end.
+///
+/// # Errors
+/// When it is no DNS name (RFC 1123, underscores allowed), which an IP address
+/// and what resolvers would read as one are not either.
+pub fn host_name(text: &str) -> Result<String, NameError> {
+    let name = text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase();
+    if is_host_name(&name) { Ok(name) } else { Err(NameError::Name(excerpt(text))) }
+}
 
 /// Why a text is not the name of a resource.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -195,6 +251,9 @@ pub enum NameError {
     /// Neither a DNS name nor an IP address.
     #[error("{0:?} is neither a DNS name nor an IP address (IPv6 needs brackets)")]
     Host(String),
+    /// Not a DNS name.
+    #[error("{0:?} is not a DNS name")]
+    Name(String),
     /// Not `<service>.<namespace>`.
     #[error("{0:?} is not of the form <service>.<namespace>")]
     Service(String),
@@ -241,8 +300,7 @@ fn canonical_host(host: &str) -> Option<String> {
     if let Ok(address) = host.parse::<IpAddr>() {
         return Some(address.to_canonical().to_string());
     }
-    let name = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
-    is_host_name(&name).then_some(name)
+    host_name(host).ok()
 }
 
 /// RFC 1123 section 2.1 with underscores, which container names have; not
@@ -308,6 +366,7 @@ mod tests {
                 ListenerName::GrpcServer(address),
                 ListenerName::Outbound(Destination::new(&host, address.port()).unwrap()),
                 ListenerName::Outbound(address.into()),
+                ListenerName::Host(host.clone()),
             ] {
                 prop_assert_eq!(name.to_string().parse(), Ok(name.clone()));
                 let json = serde_json::to_string(&name).unwrap();
@@ -320,13 +379,14 @@ mod tests {
             text in prop_oneof![
                 ".{0,60}",
                 r"[\[\]a-zA-Z0-9._:%-]{0,24}:[0-9+]{0,6}",
+                r"pillion/host\?name=[a-zA-Z0-9._-]{0,20}",
                 r"(pillion/inbound|grpc/server)\?xds.resource.listening_address=[\[\]0-9a-fA-F.:%]{0,20}(:[0-9]{1,5})?",
             ]
         ) {
             if let Ok(name) = text.parse::<ListenerName>() {
                 prop_assert_eq!(name.to_string().parse(), Ok(name));
             }
-            if let Ok(name) = text.parse::<ServicePort>() {
+            if let Ok(name) = text.parse::<PortName>() {
                 prop_assert_eq!(name.to_string(), text);
             }
         }
@@ -411,6 +471,35 @@ mod tests {
             "[::1]:80",
         ] {
             assert!(text.parse::<ServicePort>().is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn ports_are_named_after_services_or_addresses() {
+        let service = ServicePort::new("payment", "shop", 80).unwrap();
+        assert_eq!("payment.shop:80".parse(), Ok(PortName::Service(service)));
+        for text in ["10.0.0.5:8080", "[fd00::5]:8080"] {
+            let name: PortName = text.parse().unwrap();
+            assert_eq!(name, PortName::Workload(text.parse().unwrap()));
+            assert_eq!(name.to_string(), text);
+            assert_eq!(text.parse::<Destination>().unwrap().to_string(), text, "what leads there has that name too");
+        }
+        for text in
+            ["10.0.0.5:0", "[::ffff:10.0.0.5]:80", "[fd00:0::5]:80", "[fe80::1%1]:80", "10.0.0.5:080", "10.0.0.5"]
+        {
+            assert!(text.parse::<PortName>().is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn hosts_are_dns_names_in_one_spelling() {
+        for text in ["pillion/host?name=Orders.Shop.", "pillion/host?name=orders.shop"] {
+            let name: ListenerName = text.parse().unwrap();
+            assert_eq!(name, ListenerName::Host("orders.shop".to_owned()));
+            assert_eq!(name.to_string(), "pillion/host?name=orders.shop");
+        }
+        for host in ["", ".", "10.0.0.1", "[::1]", "::1", "a:80", "a b", "-a", "a..b", "1.2.3.0x7f", "*.shop", "a?b"] {
+            assert!(format!("pillion/host?name={host}").parse::<ListenerName>().is_err(), "{host:?}");
         }
     }
 

@@ -9,20 +9,22 @@
 //! parent that does not exist, a mesh address that two workloads claim.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     net::{IpAddr, SocketAddr},
     sync::Arc,
 };
 
-use pillion_wire::name::ServicePort;
+use pillion_wire::name::{PortName, ServicePort};
 
 use super::{
+    address::Assigned,
     grant::Grant,
     protocol::Protocol,
+    reach::{Reach, inside},
     route::{Route, RouteKind},
-    service::{Name, Port, Service, Target},
+    service::{ClusterIp, Name, Port, Service, Target},
     table,
-    view::{Endpoint, InboundPort, Inside, PortView, WorkloadView},
+    view::{Endpoint, InboundPort, PortView, WorkloadView},
     workload::{Workload, WorkloadPort},
 };
 
@@ -43,9 +45,21 @@ pub struct Objects {
 #[derive(Debug, Default)]
 pub struct Mesh {
     ports: BTreeMap<ServicePort, Arc<PortView>>,
-    cluster_ips: HashMap<IpAddr, Name>,
+    hosts: BTreeMap<Name, Host>,
+    virtual_addresses: HashMap<IpAddr, Name>,
+    assigned: Assigned,
+    reach: Reach,
     workloads: BTreeMap<Name, Arc<WorkloadView>>,
     by_mesh_address: HashMap<SocketAddr, Name>,
+}
+
+/// What DNS says of a Service.
+#[derive(Debug, Default)]
+struct Host {
+    /// Its virtual addresses, or the addresses of the workloads of a headless one.
+    addresses: Vec<IpAddr>,
+    /// The workloads of a headless one by name.
+    workloads: BTreeMap<String, Vec<IpAddr>>,
 }
 
 /// Something that only shows when objects are put together.
@@ -79,6 +93,7 @@ impl Mesh {
         let mut findings = Vec::new();
         let mut mesh = Self::default();
         let directory = Directory::new(objects);
+        mesh.assigned = Assigned::new(objects, previous.map(|mesh| &mesh.assigned), &mut findings);
         let mut spoken = HashMap::new();
         let mut drafts = Vec::new();
         for service in objects.services.values() {
@@ -90,19 +105,26 @@ impl Mesh {
                     drafts.push(draft);
                 }
             }
-            for address in &service.cluster_ips {
-                mesh.cluster_ips.insert(*address, service.name.clone());
-            }
+            mesh.add_host(service, &members, &mut findings);
         }
         let tables = table::Tables::new(objects, &mut findings);
         for draft in drafts {
+            let key = draft.key.clone();
             let view = draft.finish(&tables);
-            let kept = previous.and_then(|mesh| mesh.ports.get(&view.key));
-            let view = keep_equal(view, kept);
-            mesh.ports.insert(view.key.clone(), view);
+            let kept = previous.and_then(|mesh| mesh.ports.get(&key));
+            mesh.ports.insert(key, keep_equal(view, kept));
         }
         mesh.add_workloads(objects, &spoken, previous, &mut findings);
         (mesh, findings)
+    }
+
+    /// The view of `name`, if there is such a Service or workload with such a port.
+    #[must_use]
+    pub fn named(&self, name: &PortName) -> Option<Arc<PortView>> {
+        match name {
+            PortName::Service(key) => self.port(key).map(Arc::clone),
+            PortName::Workload(address) => self.reach.view(*address).map(Arc::new),
+        }
     }
 
     /// The view of one port of a Service.
@@ -112,14 +134,24 @@ impl Mesh {
     }
 
     /// All ports of all Services, in order.
-    pub fn ports(&self) -> impl Iterator<Item = &Arc<PortView>> {
-        self.ports.values()
+    pub fn ports(&self) -> impl Iterator<Item = (&ServicePort, &Arc<PortView>)> {
+        self.ports.iter()
     }
 
     /// The Service that has this virtual address.
     #[must_use]
     pub fn service_at(&self, address: IpAddr) -> Option<&Name> {
-        self.cluster_ips.get(&address)
+        self.virtual_addresses.get(&address)
+    }
+
+    /// What DNS answers for the Service `name`, or for one workload of it when that is headless: the addresses
+    /// in order, none when it has none. `None`: there is no such host.
+    pub(super) fn addresses(&self, name: &Name, workload: Option<&str>) -> Option<&[IpAddr]> {
+        let host = self.hosts.get(name)?;
+        match workload {
+            Some(workload) => host.workloads.get(workload).map(Vec::as_slice),
+            None => Some(&host.addresses),
+        }
     }
 
     /// The workload whose sidecar accepts mesh traffic at `address`.
@@ -139,6 +171,33 @@ impl Mesh {
         self.workloads.values()
     }
 
+    fn add_host(&mut self, service: &Service, members: &[&Workload], findings: &mut Vec<Finding>) {
+        let mut host = match &service.cluster_ip {
+            ClusterIp::Headless => {
+                let all: BTreeSet<IpAddr> = members.iter().flat_map(|workload| workload.addresses()).collect();
+                let own = |workload: &&Workload| (workload.name.name.clone(), workload.addresses().collect());
+                Host { addresses: all.into_iter().collect(), workloads: members.iter().map(own).collect() }
+            }
+            ClusterIp::Given(addresses) => Host { addresses: addresses.clone(), ..Host::default() },
+            ClusterIp::Automatic(_) => Host { addresses: self.assigned.of(&service.name).collect(), ..Host::default() },
+        };
+        if service.cluster_ip != ClusterIp::Headless {
+            host.addresses.retain(|address| {
+                let owner = self.virtual_addresses.entry(*address).or_insert_with(|| service.name.clone());
+                if *owner != service.name {
+                    findings.push(Finding {
+                        subject: Subject::Service(service.name.clone()),
+                        path: "spec.clusterIP".to_owned(),
+                        reason: format!("{address} is already the address of Service {owner}, which keeps it"),
+                        refused: false,
+                    });
+                }
+                *owner == service.name
+            });
+        }
+        self.hosts.insert(service.name.clone(), host);
+    }
+
     fn add_workloads(
         &mut self,
         objects: &Objects,
@@ -147,10 +206,14 @@ impl Mesh {
         findings: &mut Vec<Finding>,
     ) {
         for workload in objects.workloads.values() {
+            let ports = inbound_ports(workload, spoken);
             let Some(mesh_address) = workload.mesh_address() else {
+                self.reach.add(workload, &ports, findings);
                 continue;
             };
-            if let Some(first) = self.by_mesh_address.get(&mesh_address) {
+            let all = || workload.addresses().map(|address| SocketAddr::new(address, mesh_address.port()));
+            let taken = all().find_map(|address| Some((address, self.by_mesh_address.get(&address)?)));
+            if let Some((mesh_address, first)) = taken {
                 findings.push(Finding {
                     subject: Subject::Workload(workload.name.clone()),
                     path: "spec.mesh.port".to_owned(),
@@ -163,10 +226,11 @@ impl Mesh {
                 name: workload.name.clone(),
                 service_account: workload.service_account.clone(),
                 mesh_address,
-                ports: inbound_ports(workload, spoken),
+                ports,
             };
+            self.reach.add(workload, &view.ports, findings);
             let kept = previous.and_then(|mesh| mesh.workloads.get(&view.name));
-            self.by_mesh_address.insert(mesh_address, workload.name.clone());
+            self.by_mesh_address.extend(all().map(|address| (address, workload.name.clone())));
             self.workloads.insert(workload.name.clone(), keep_equal(view, kept));
         }
     }
@@ -298,11 +362,7 @@ impl<'a> Draft<'a> {
             .iter()
             .map(|(workload, port)| Endpoint {
                 address: SocketAddr::new(workload.address, port.port),
-                mesh: workload.mesh_port.map(|mesh_port| Inside {
-                    port: mesh_port,
-                    namespace: workload.name.namespace.clone(),
-                    service_account: workload.service_account.clone(),
-                }),
+                mesh: inside(workload),
                 zone: workload.zone.clone(),
             })
             .collect();
@@ -311,7 +371,8 @@ impl<'a> Draft<'a> {
         PortView {
             http: protocol.carries_http().then(|| tables.http(self.service, self.port)).flatten(),
             tcp: protocol.carries_tcp().then(|| tables.tcp(self.service, self.port)).flatten(),
-            key: self.key,
+            tls: if protocol.carries_tcp() { tables.tls(self.service, self.port) } else { Vec::new() },
+            key: PortName::Service(self.key),
             protocol,
             endpoints,
         }

@@ -1,9 +1,11 @@
 //! The domain: services, workloads, routes, and the mesh that they make
 //! together. Pure: nothing here reads, waits or speaks a protocol.
 
+pub mod address;
 pub mod grant;
 pub mod mesh;
 pub mod protocol;
+mod reach;
 pub mod resolve;
 pub mod route;
 pub mod service;

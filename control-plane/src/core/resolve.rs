@@ -1,14 +1,18 @@
 //! From the name that a caller used to a port of a Service.
 //!
 //! `svc` means the caller's own namespace; `svc.ns`, `svc.ns.svc` and
-//! `svc.ns.svc.cluster.local` mean the same wherever they are used. A virtual
-//! address means the Service that has it.
+//! `svc.ns.svc.cluster.local` mean the same wherever they are used, and with the name
+//! of a workload before them that workload of a headless Service. A virtual address
+//! means the Service that has it, any other address the workload that has it.
 
-use std::sync::Arc;
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
-use pillion_wire::name::{Destination, ServicePort};
+use pillion_wire::name::{Destination, PortName, ServicePort};
 
-use super::{mesh::Mesh, view::PortView};
+use super::{mesh::Mesh, service::Name, view::PortView};
 
 /// The suffix of fully qualified names.
 const CLUSTER_DOMAIN: &str = "cluster.local";
@@ -16,28 +20,60 @@ const CLUSTER_DOMAIN: &str = "cluster.local";
 impl Mesh {
     /// The port that `destination` means to a caller in `namespace`.
     #[must_use]
-    pub fn resolve(&self, destination: &Destination, namespace: &str) -> Option<&Arc<PortView>> {
-        let (service, namespace) = match destination.ip() {
-            Some(address) => {
-                let name = self.service_at(address)?;
-                (name.name.as_str(), name.namespace.as_str())
-            }
-            None => split_host(&destination.host, namespace)?,
+    pub fn resolve(&self, destination: &Destination, namespace: &str) -> Option<Arc<PortView>> {
+        let port = destination.port;
+        let name = match destination.ip() {
+            Some(address) => match self.service_at(address) {
+                Some(service) => PortName::Service(ServicePort::new(&service.name, &service.namespace, port).ok()?),
+                None => PortName::Workload(SocketAddr::new(address, port)),
+            },
+            None => match Host::of(&destination.host, namespace)? {
+                Host { workload: None, service, namespace } => {
+                    PortName::Service(ServicePort::new(service, namespace, port).ok()?)
+                }
+                Host { workload, service, namespace } => {
+                    let addresses = self.addresses(&Name::new(namespace, service), workload)?;
+                    PortName::Workload(SocketAddr::new(*addresses.first()?, port))
+                }
+            },
         };
-        self.port(&ServicePort::new(service, namespace, destination.port).ok()?)
+        self.named(&name)
+    }
+
+    /// The addresses that DNS answers for `host` to a caller in `namespace`: the virtual ones of a Service, those
+    /// of the workloads of a headless one. None in it: the host exists and has no address. `None`: there is no
+    /// such host.
+    #[must_use]
+    pub fn host_addresses(&self, host: &str, namespace: &str) -> Option<&[IpAddr]> {
+        let Host { workload, service, namespace } = Host::of(host, namespace)?;
+        self.addresses(&Name::new(namespace, service), workload)
     }
 }
 
-/// Service and namespace of a host name.
-fn split_host<'a>(host: &'a str, own_namespace: &'a str) -> Option<(&'a str, &'a str)> {
-    let Some((service, rest)) = host.split_once('.') else {
-        return Some((host, own_namespace));
-    };
-    let (namespace, suffix) = rest.split_once('.').unwrap_or((rest, ""));
-    match suffix.split_once('.') {
-        None if suffix.is_empty() || suffix == "svc" => Some((service, namespace)),
-        Some(("svc", CLUSTER_DOMAIN)) => Some((service, namespace)),
-        _ => None,
+/// What a host name is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Host<'a> {
+    /// One workload of a headless Service.
+    workload: Option<&'a str>,
+    service: &'a str,
+    namespace: &'a str,
+}
+
+impl<'a> Host<'a> {
+    /// The parts of `host` as a caller in `own_namespace` means it.
+    fn of(host: &'a str, own_namespace: &'a str) -> Option<Self> {
+        let without_domain = host.strip_suffix(CLUSTER_DOMAIN).and_then(|rest| rest.strip_suffix(".svc."));
+        let without_svc = host.strip_suffix(".svc");
+        let qualified = without_domain.or(without_svc).filter(|rest| rest.contains('.'));
+        let mut labels = qualified.unwrap_or(host).split('.');
+        let labels = (labels.next()?, labels.next(), labels.next(), labels.next());
+        let (workload, service, namespace) = match labels {
+            (service, None, ..) => (None, service, own_namespace),
+            (service, Some(namespace), None, _) => (None, service, namespace),
+            (workload, Some(service), Some(namespace), None) => (Some(workload), service, namespace),
+            _ => return None,
+        };
+        Some(Self { workload, service, namespace })
     }
 }
 
@@ -62,16 +98,22 @@ mod tests {
     #[test]
     fn host_forms() {
         for (host, expected) in [
-            ("orders", Some(("orders", "mine"))),
-            ("orders.shop", Some(("orders", "shop"))),
-            ("orders.shop.svc", Some(("orders", "shop"))),
-            ("orders.shop.svc.cluster.local", Some(("orders", "shop"))),
+            ("orders", Some((None, "orders", "mine"))),
+            ("orders.shop", Some((None, "orders", "shop"))),
+            ("orders.shop.svc", Some((None, "orders", "shop"))),
+            ("orders.shop.svc.cluster.local", Some((None, "orders", "shop"))),
+            ("orders.svc", Some((None, "orders", "svc"))),
+            ("db-0.db.shop", Some((Some("db-0"), "db", "shop"))),
+            ("db-0.db.shop.svc", Some((Some("db-0"), "db", "shop"))),
+            ("db-0.db.shop.svc.cluster.local", Some((Some("db-0"), "db", "shop"))),
+            ("www.example.org", Some((Some("www"), "example", "org"))),
             ("orders.shop.svc.cluster", None),
-            ("orders.shop.example", None),
-            ("www.example.org", None),
+            ("orders.svc.cluster.local", None),
+            ("a.db-0.db.shop.svc", None),
             ("a.b.c.d.e", None),
         ] {
-            assert_eq!(split_host(host, "mine"), expected, "{host}");
+            let expected = expected.map(|(workload, service, namespace)| Host { workload, service, namespace });
+            assert_eq!(Host::of(host, "mine"), expected, "{host}");
         }
     }
 
@@ -80,10 +122,8 @@ mod tests {
         fn every_form_of_a_name_means_it(service in "[a-z]{1,9}", namespace in "[a-z]{1,9}") {
             let key = ServicePort::new(&service, &namespace, 80).unwrap();
             for host in host_names(&key) {
-                prop_assert_eq!(
-                    split_host(&host, &namespace),
-                    Some((service.as_str(), namespace.as_str()))
-                );
+                let expected = Host { workload: None, service: &service, namespace: &namespace };
+                prop_assert_eq!(Host::of(&host, &namespace), Some(expected));
             }
         }
     }

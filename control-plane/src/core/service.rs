@@ -33,10 +33,41 @@ pub struct Service {
     pub name: Name,
     /// Labels that a workload must carry to stand behind it. Empty selects none.
     pub selector: BTreeMap<String, String>,
-    /// Its virtual addresses.
-    pub cluster_ips: Vec<IpAddr>,
+    /// Where its virtual addresses come from.
+    pub cluster_ip: ClusterIp,
     /// Its ports, each number once.
     pub ports: Vec<Port>,
+}
+
+/// Where the virtual addresses of a [`Service`] come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ClusterIp {
+    /// The Service says them; never empty.
+    Given(Vec<IpAddr>),
+    /// The mesh gives it one of each of these families, see [`super::address`].
+    Automatic(Vec<Family>),
+    /// It has none: callers go to its workloads (`clusterIP: None`, "headless").
+    Headless,
+}
+
+/// A family of IP addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+impl Family {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::V4, Self::V6];
+}
+
+impl From<IpAddr> for Family {
+    fn from(address: IpAddr) -> Self {
+        if address.is_ipv4() { Self::V4 } else { Self::V6 }
+    }
 }
 
 /// A port of a [`Service`].

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt::Write as _, sync::Arc};
 
-use pillion_wire::name::{Destination, ServicePort};
+use pillion_wire::name::{Destination, PortName, ServicePort};
 
 use super::{
     mesh::{Finding, Mesh, Objects},
@@ -85,7 +85,9 @@ fn the_protocol_comes_from_the_strongest_source() {
         ("name: http-web", "name: x", Protocol::Http, Protocol::Http),
         ("name: web", "name: grpc-api", Protocol::Grpc, Protocol::Grpc),
         ("name: web", "name: x", Protocol::Auto, Protocol::Auto),
-        ("appProtocol: https", "name: x", Protocol::Tcp, Protocol::Tcp),
+        ("appProtocol: https", "name: x", Protocol::Tls, Protocol::Tls),
+        ("name: web", "protocol: tls", Protocol::Tls, Protocol::Tls),
+        ("name: https-web", "name: x", Protocol::Tls, Protocol::Tls),
         ("appProtocol: strange", "name: x", Protocol::Auto, Protocol::Auto),
     ] {
         let (mesh, _) = compile(
@@ -123,6 +125,151 @@ fn names_and_virtual_addresses_resolve() {
         let destination: Destination = destination.parse().unwrap();
         assert_eq!(mesh.resolve(&destination, namespace).is_some(), found, "{destination}");
     }
+}
+
+/// What a destination leads to: `name protocol endpoint[+mesh port]`.
+fn reached(mesh: &Mesh, destination: &str) -> Option<String> {
+    let view = mesh.resolve(&destination.parse().unwrap(), "other")?;
+    let endpoints: Vec<String> = view
+        .endpoints
+        .iter()
+        .map(|endpoint| {
+            let mesh = endpoint.mesh.as_ref().map(|inside| format!("+{}", inside.port)).unwrap_or_default();
+            format!("{}{mesh}", endpoint.address)
+        })
+        .collect();
+    assert!(matches!(&view.key, PortName::Service(_)) || view.http.is_none() && view.tcp.is_none());
+    Some(format!("{} {} {}", view.key, view.protocol.name(), endpoints.join(" ")))
+}
+
+#[test]
+fn a_workload_is_reached_by_its_own_address_on_any_port() {
+    let (mesh, findings) = compile(
+        &[
+            service("a", "[{port: 80, targetPort: 8080, appProtocol: grpc}]")
+                .replace("selector", "clusterIP: 10.96.0.1, selector"),
+            workload(
+                "a-1",
+                "a",
+                "address: 10.0.0.1, addresses: ['fd00::1'], mesh: {port: 15008},
+                 ports: [{port: 8080}, {port: 9090, protocol: http}]",
+            ),
+            workload("b-1", "b", "address: 10.0.0.2, ports: [{name: tcp-x, port: 7000}]"),
+            route("HTTPRoute", "r", "name: a", "[{backendRefs: [{name: a, port: 80}]}]"),
+        ]
+        .concat(),
+    );
+    assert!(findings.is_empty(), "{findings:?}");
+    for (destination, expected) in [
+        ("10.0.0.1:8080", Some("10.0.0.1:8080 grpc 10.0.0.1:8080+15008")),
+        ("[fd00::1]:8080", Some("[fd00::1]:8080 grpc [fd00::1]:8080+15008")),
+        ("10.0.0.1:9090", Some("10.0.0.1:9090 http 10.0.0.1:9090+15008")),
+        ("10.0.0.1:5432", Some("10.0.0.1:5432 auto 10.0.0.1:5432+15008")),
+        ("10.0.0.2:7000", Some("10.0.0.2:7000 tcp 10.0.0.2:7000")),
+        ("10.0.0.2:22", Some("10.0.0.2:22 auto 10.0.0.2:22")),
+        // The sidecar itself, and addresses of nobody.
+        ("10.0.0.1:15008", None),
+        ("10.0.0.3:80", None),
+        // A virtual address leads to the Service and to its ports only.
+        ("10.96.0.1:80", Some("a.shop:80 grpc 10.0.0.1:8080+15008")),
+        ("10.96.0.1:8080", None),
+    ] {
+        assert_eq!(reached(&mesh, destination).as_deref(), expected, "{destination}");
+    }
+}
+
+#[test]
+fn a_shared_address_leads_only_where_one_workload_says_so() {
+    let local = |name: &str, mesh: u16, port: u16| {
+        let spec = format!(
+            "address: 127.0.0.1, mesh: {{port: {mesh}}}, ports: [{{port: {port}, application: '127.0.0.1:1'}}]"
+        );
+        workload(name, name, &spec)
+    };
+    let (mesh, findings) = compile(
+        &[
+            local("a", 15008, 8080),
+            local("b", 15009, 8081),
+            local("c", 15010, 9000),
+            local("d", 15011, 9000),
+            workload("node-1", "n", "address: 10.0.0.9, ports: [{port: 80}]"),
+            workload("node-2", "n", "address: 10.0.0.9, ports: [{port: 81}]"),
+            workload("alone", "n", "address: 127.0.0.2, ports: [{port: 80}]"),
+        ]
+        .concat(),
+    );
+    for (destination, expected) in [
+        ("127.0.0.1:8080", Some("127.0.0.1:8080 auto 127.0.0.1:8080+15008")),
+        ("127.0.0.1:8081", Some("127.0.0.1:8081 auto 127.0.0.1:8081+15009")),
+        ("127.0.0.1:9000", None),
+        ("127.0.0.1:22", None),
+        ("127.0.0.1:15008", None),
+        ("10.0.0.9:81", Some("10.0.0.9:81 auto 10.0.0.9:81")),
+        ("10.0.0.9:22", None),
+        // Everybody's own, even when a single workload names it.
+        ("127.0.0.2:80", Some("127.0.0.2:80 auto 127.0.0.2:80")),
+        ("127.0.0.2:22", None),
+    ] {
+        assert_eq!(reached(&mesh, destination).as_deref(), expected, "{destination}");
+    }
+    assert_eq!(findings.len(), 1, "{findings:?}");
+    assert!(!findings[0].refused && findings[0].reason.contains("shop/c"), "{findings:?}");
+}
+
+#[test]
+fn hosts_have_the_addresses_that_callers_dial() {
+    let headless = service("db", "[{port: 5432}]").replace("selector", "clusterIP: None, selector");
+    let given = service("a", "[{port: 80}]").replace("selector", "clusterIPs: [10.96.0.1, 'fd00::a'], selector");
+    let text = [
+        headless.as_str(),
+        &given,
+        &headless.replace("name: db", "name: empty").replace("app: db", "app: none"),
+        &service("auto", "[{port: 80}]"),
+        &workload("db-0", "db", "address: 10.0.0.7, addresses: ['fd00::7'], mesh: {port: 15008}"),
+        &workload("db-1", "db", "address: 10.0.0.6"),
+    ]
+    .concat();
+    let (mesh, _) = compile(&text);
+    let addresses = |mesh: &Mesh, host: &str, namespace: &str| {
+        let found = mesh.host_addresses(host, namespace)?;
+        Some(found.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "))
+    };
+    for (host, namespace, expected) in [
+        ("a", "shop", Some("10.96.0.1 fd00::a")),
+        ("a", "other", None),
+        ("a.shop", "other", Some("10.96.0.1 fd00::a")),
+        ("a.shop.svc", "other", Some("10.96.0.1 fd00::a")),
+        ("a.shop.svc.cluster.local", "other", Some("10.96.0.1 fd00::a")),
+        ("db.shop", "other", Some("10.0.0.6 10.0.0.7 fd00::7")),
+        ("db-0.db.shop", "other", Some("10.0.0.7 fd00::7")),
+        ("db-1.db.shop.svc.cluster.local", "other", Some("10.0.0.6")),
+        ("empty.shop", "other", Some("")),
+        ("db-2.db.shop", "other", None),
+        ("db-0.a.shop", "other", None),
+        ("db-0", "shop", None),
+        ("www.example.org", "shop", None),
+    ] {
+        assert_eq!(addresses(&mesh, host, namespace).as_deref(), expected, "{host}");
+    }
+    assert_eq!(mesh.host_addresses("auto.shop", "other").unwrap().len(), 2);
+    let by_name = reached(&mesh, "db-0.db.shop.svc:5432");
+    assert_eq!(by_name.as_deref(), Some("10.0.0.7:5432 auto 10.0.0.7:5432+15008"));
+    let automatic = mesh.host_addresses("auto.shop", "shop").unwrap()[1];
+    let resolved = mesh.resolve(&Destination::new(&automatic.to_string(), 80).unwrap(), "other");
+    assert_eq!(resolved.unwrap().key.to_string(), "auto.shop:80");
+
+    let (after, _) = Mesh::compile(&objects(&text.replace("name: db-1", "name: gone")), Some(&mesh));
+    assert_eq!(addresses(&after, "db-1.db.shop", "other"), None);
+}
+
+#[test]
+fn a_virtual_address_belongs_to_one_service() {
+    let at = |name: &str| service(name, "[{port: 80}]").replace("selector", "clusterIP: 10.96.0.1, selector");
+    let (mesh, findings) = compile(&[at("a"), at("b")].concat());
+    assert_eq!(reached(&mesh, "10.96.0.1:80").as_deref(), Some("a.shop:80 auto "));
+    assert_eq!(mesh.host_addresses("b.shop", "other"), Some(&[][..]));
+    assert_eq!(findings.len(), 1);
+    assert!(!findings[0].refused && findings[0].reason.contains("shop/a"), "{findings:?}");
 }
 
 #[test]
@@ -176,6 +323,56 @@ fn routes_concern_the_ports_they_name() {
 }
 
 #[test]
+fn tls_is_routed_by_the_name_that_is_asked_for() {
+    let named = |name: &str, age: &str, hostnames: &str, backend: &str| {
+        route(
+            "TLSRoute",
+            name,
+            "name: a",
+            &format!("[{{backendRefs: [{{name: {backend}, port: 443}}]}}], hostnames: {hostnames}"),
+        )
+        .replace("namespace: shop", &format!("namespace: shop, creationTimestamp: {age}"))
+    };
+    let (mesh, findings) = compile(
+        &[
+            service("a", "[{port: 443, appProtocol: tls}, {port: 80, appProtocol: http}, {port: 7, appProtocol: tcp}, {port: 9}]"),
+            service("b", "[{port: 443}]"),
+            named("late", "'2026-02-01T00:00:00Z'", "[x.example, y.example]", "b"),
+            named("early", "'2026-01-01T00:00:00Z'", "[x.example, '*.example']", "a"),
+            named("all", "'2026-03-01T00:00:00Z'", "[]", "gone"),
+            named("never", "'2026-04-01T00:00:00Z'", "[x.example]", "b"),
+            route("TLSRoute", "lost", "name: a, port: 80", "[{backendRefs: [{name: a, port: 443}]}]"),
+        ]
+        .concat(),
+    );
+    let expected = [
+        ("TLSRoute/shop/early", vec!["x.example", "*.example"], Some("a.shop:443")),
+        ("TLSRoute/shop/late", vec!["y.example"], Some("b.shop:443")),
+        ("TLSRoute/shop/all", vec![], None),
+    ];
+    for (key, routed) in [("a.shop:443", true), ("a.shop:7", true), ("a.shop:9", true), ("a.shop:80", false)] {
+        let view = port(&mesh, key);
+        let found: Vec<_> = view
+            .tls
+            .iter()
+            .map(|entry| {
+                let target = entry.shares.first().and_then(|share| share.target.as_ref()).map(ToString::to_string);
+                (entry.name.as_str(), entry.server_names.clone(), target)
+            })
+            .collect();
+        let expected = expected
+            .iter()
+            .map(|(name, names, target)| {
+                (*name, names.iter().map(ToString::to_string).collect(), target.map(str::to_owned))
+            })
+            .collect::<Vec<_>>();
+        assert_eq!(found, if routed { expected } else { vec![] }, "{key}");
+    }
+    let paths: Vec<&str> = findings.iter().map(|finding| finding.path.as_str()).collect();
+    assert_eq!(paths, ["spec.rules[0].backendRefs[0]", "spec.parentRefs[0]"], "{findings:?}");
+}
+
+#[test]
 fn another_namespaces_service_needs_a_grant() {
     let foreign = service("b", "[{port: 80}]").replace("namespace: shop", "namespace: bank");
     let own = service("a", "[{port: 80}]");
@@ -203,6 +400,7 @@ fn a_mesh_address_belongs_to_one_workload() {
     let (mesh, findings) = compile(&[workload("a-1", "a", spec), workload("a-2", "a", spec)].concat());
     assert_eq!(mesh.workloads().count(), 1);
     assert!(findings[0].refused);
+    assert!(reached(&mesh, "10.0.0.1:80").is_some(), "what is refused does not claim the address");
     assert_eq!(findings[0].path, "spec.mesh.port");
 }
 

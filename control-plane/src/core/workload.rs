@@ -19,6 +19,8 @@ pub struct Workload {
     pub labels: BTreeMap<String, String>,
     /// The address that callers dial.
     pub address: IpAddr,
+    /// Other addresses that lead to it, as those of another family.
+    pub more_addresses: Vec<IpAddr>,
     /// The account whose identity it has.
     pub service_account: String,
     /// Its ports, each number once.
@@ -86,6 +88,11 @@ impl Workload {
             Target::Number(number) => port.port == *number,
             Target::Name(name) => port.name.as_ref() == Some(name),
         })
+    }
+
+    /// All its addresses, each once, the one that Services lead to first.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        std::iter::once(self.address).chain(self.more_addresses.iter().copied())
     }
 
     /// The address that other sidecars dial.

@@ -1,6 +1,6 @@
 //! `Service` of the core API.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use k8s_openapi::{
     api::core::v1::{Service as Raw, ServicePort as RawPort, ServiceSpec},
@@ -12,8 +12,11 @@ use pillion_wire::label::is_label;
 use super::{Issues, Metadata, accept, not_a_label, path::FieldPath, tree::Node, typed::typed};
 use crate::core::{
     protocol::Protocol,
-    service::{Port, Service, Target},
+    service::{ClusterIp, Family, Port, Service, Target},
 };
+
+/// What `clusterIP` says where a Service has no virtual address.
+const HEADLESS: &str = "None";
 
 /// Reads a `Service`.
 pub(super) fn read(node: &Node, metadata: &Metadata, issues: &mut Issues) -> Option<Service> {
@@ -34,26 +37,67 @@ pub(super) fn read(node: &Node, metadata: &Metadata, issues: &mut Issues) -> Opt
     }
     Some(Service {
         name: metadata.name.clone(),
-        cluster_ips: cluster_ips(&spec, &spec_path, issues),
+        cluster_ip: cluster_ip(&spec, &spec_path, issues),
         ports: ports(&spec, &spec_path.key("ports"), issues),
         selector: spec.selector.unwrap_or_default(),
     })
 }
 
-fn cluster_ips(spec: &ServiceSpec, path: &FieldPath, issues: &mut Issues) -> Vec<std::net::IpAddr> {
-    let texts = match (&spec.cluster_ips, &spec.cluster_ip) {
-        (Some(many), _) => many.clone(),
-        (None, Some(one)) => vec![one.clone()],
-        (None, None) => Vec::new(),
+/// `clusterIP`, `clusterIPs` and `ipFamilies`, which Kubernetes wants to agree with each other.
+fn cluster_ip(spec: &ServiceSpec, path: &FieldPath, issues: &mut Issues) -> ClusterIp {
+    let one = spec.cluster_ip.as_deref().filter(|text| !text.is_empty());
+    let many = spec.cluster_ips.as_deref().unwrap_or_default();
+    if let (Some(one), Some(first)) = (one, many.first())
+        && one != first
+    {
+        issues.error(path.key("clusterIP"), format!("`{one}` is not the first of clusterIPs, `{first}`"));
+    }
+    let places = || (0..many.len()).map(|index| path.key("clusterIPs").index(index));
+    let texts: Vec<(FieldPath, &str)> = if many.is_empty() {
+        one.map(|text| (path.key("clusterIP"), text)).into_iter().collect()
+    } else {
+        places().zip(many.iter().map(String::as_str)).collect()
     };
-    let mut found = Vec::new();
-    for text in texts.iter().filter(|text| !text.is_empty() && *text != "None") {
-        match text.parse() {
-            Ok(address) => found.push(address),
-            Err(_) => issues.error(path.key("clusterIP"), format!("`{text}` is not an IP address")),
+    let families = families(spec, path, issues);
+    if let [(_, HEADLESS)] = texts.as_slice() {
+        return ClusterIp::Headless;
+    }
+    let mut given: Vec<IpAddr> = Vec::new();
+    for (place, text) in texts {
+        match text.parse::<IpAddr>().map(|address| address.to_canonical()) {
+            Ok(address) if address.is_unspecified() || address.is_multicast() => {
+                issues.error(place, format!("{address} cannot be dialled"));
+            }
+            Ok(address) if given.contains(&address) => issues.error(place, format!("{address} is there twice")),
+            Ok(address) => given.push(address),
+            Err(_) => issues.error(place, format!("`{text}` is not an IP address")),
         }
     }
-    found
+    if given.is_empty() {
+        return ClusterIp::Automatic(families.unwrap_or_else(|| Family::ALL.to_vec()));
+    }
+    if let Some(families) = families
+        && !given.iter().all(|address| families.contains(&Family::from(*address)))
+    {
+        issues.error(path.key("ipFamilies"), "the Service has an address of another family");
+    }
+    ClusterIp::Given(given)
+}
+
+fn families(spec: &ServiceSpec, path: &FieldPath, issues: &mut Issues) -> Option<Vec<Family>> {
+    let texts = spec.ip_families.as_deref().filter(|families| !families.is_empty())?;
+    let mut families = Vec::new();
+    for (index, text) in texts.iter().enumerate() {
+        let place = path.key("ipFamilies").index(index);
+        match text.as_str() {
+            "IPv4" => families.push(Family::V4),
+            "IPv6" => families.push(Family::V6),
+            other => issues.error(place, format!("`{other}` is not one of IPv4 and IPv6")),
+        }
+    }
+    families.sort_unstable();
+    families.dedup();
+    Some(families)
 }
 
 fn ports(spec: &ServiceSpec, path: &FieldPath, issues: &mut Issues) -> Vec<Port> {
@@ -118,6 +162,7 @@ fn port_number(number: i32, path: &FieldPath, issues: &mut Issues) -> Option<u16
 
 #[cfg(test)]
 mod tests {
+    use super::*;
     use crate::document::{Object, read};
 
     fn errors(spec: &str) -> Vec<String> {
@@ -138,6 +183,13 @@ mod tests {
             ("{ports: [{port: 80, name: a}, {port: 81, name: a}]}", "spec.ports[1].name"),
             ("{ports: [{port: 80, targetPort: 99999}]}", "spec.ports[0].targetPort"),
             ("{ports: [{port: 80}], clusterIP: nonsense}", "spec.clusterIP"),
+            ("{ports: [{port: 80}], clusterIP: 0.0.0.0}", "spec.clusterIP"),
+            ("{ports: [{port: 80}], clusterIPs: [10.0.0.1, x]}", "spec.clusterIPs[1]"),
+            ("{ports: [{port: 80}], clusterIPs: [10.0.0.1, 10.0.0.1]}", "spec.clusterIPs[1]"),
+            ("{ports: [{port: 80}], clusterIPs: [10.0.0.1, None]}", "spec.clusterIPs[1]"),
+            ("{ports: [{port: 80}], clusterIP: 10.0.0.1, clusterIPs: ['fd00::1']}", "spec.clusterIP"),
+            ("{ports: [{port: 80}], ipFamilies: [IPv5]}", "spec.ipFamilies[0]"),
+            ("{ports: [{port: 80}], clusterIP: 10.0.0.1, ipFamilies: [IPv6]}", "spec.ipFamilies"),
             ("{type: ExternalName, ports: [{port: 80}]}", "spec.type"),
             ("{ports: [{port: x}]}", "spec.ports[0].port"),
         ] {
@@ -146,13 +198,25 @@ mod tests {
     }
 
     #[test]
-    fn headless_services_have_no_virtual_address() {
-        let document = read(
-            "apiVersion: v1\nkind: Service\nmetadata: {name: a}\nspec: {clusterIP: None, ports: [{port: 80}]}\n",
-            1,
-        );
-        let Ok(Some(Object::Service(service))) = document.outcome else { panic!("accepted") };
-        assert!(service.cluster_ips.is_empty());
-        assert_eq!(service.name.namespace, "default");
+    fn virtual_addresses_are_given_automatic_or_none() {
+        let given = |texts: &[&str]| ClusterIp::Given(texts.iter().map(|text| text.parse().unwrap()).collect());
+        for (spec, expected) in [
+            ("", ClusterIp::Automatic(vec![Family::V4, Family::V6])),
+            ("clusterIP: '', ", ClusterIp::Automatic(vec![Family::V4, Family::V6])),
+            ("ipFamilies: [IPv6], ipFamilyPolicy: SingleStack, ", ClusterIp::Automatic(vec![Family::V6])),
+            ("clusterIP: None, ", ClusterIp::Headless),
+            ("clusterIP: None, clusterIPs: [None], ipFamilies: [IPv4], ", ClusterIp::Headless),
+            ("clusterIP: 10.0.0.1, ", given(&["10.0.0.1"])),
+            ("clusterIP: 10.0.0.1, clusterIPs: [10.0.0.1, 'fd00::1'], ", given(&["10.0.0.1", "fd00::1"])),
+        ] {
+            let text = format!(
+                "apiVersion: v1\nkind: Service\nmetadata: {{name: a}}\nspec: {{{spec}ports: [{{port: 80}}]}}\n"
+            );
+            let document = read(&text, 1);
+            let Ok(Some(Object::Service(service))) = &document.outcome else { panic!("{spec}: {document:?}") };
+            assert_eq!(service.cluster_ip, expected, "{spec}");
+            assert_eq!(service.name.namespace, "default");
+            assert!(document.warnings.is_empty(), "{document:?}");
+        }
     }
 }

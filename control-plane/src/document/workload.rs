@@ -30,6 +30,8 @@ struct Raw {
 struct RawSpec {
     address: IpAddr,
     #[serde(default)]
+    addresses: Vec<IpAddr>,
+    #[serde(default)]
     service_account: Option<String>,
     #[serde(default)]
     ports: Vec<RawPort>,
@@ -87,26 +89,51 @@ pub(super) fn read(node: &Node, metadata: &Metadata, issues: &mut Issues) -> Opt
     }
     let path = FieldPath::root().key("spec");
     let spec = raw.value.spec;
-    if spec.address.is_unspecified() || spec.address.is_multicast() {
-        issues.error(path.key("address"), format!("{} cannot be dialled", spec.address));
-    }
+    let address = dialled(spec.address, &path.key("address"), issues);
+    let more_addresses = more_addresses(address, &spec.addresses, &path.key("addresses"), issues);
     let service_account = spec.service_account.unwrap_or_else(|| "default".to_owned());
     if !is_subdomain(&service_account) {
         issues.error(path.key("serviceAccount"), not_a_label(&service_account));
     }
     let mesh_port = spec.mesh.map(|mesh| mesh.port.get());
     let ports = ports(&spec.ports, &path.key("ports"), issues);
-    check_addresses(spec.address, mesh_port, &ports, &path, issues);
+    let addresses: Vec<IpAddr> = std::iter::once(address).chain(more_addresses.iter().copied()).collect();
+    check_addresses(&addresses, mesh_port, &ports, &path, issues);
     Some(Workload {
         name: metadata.name.clone(),
         labels: metadata.labels.clone(),
-        address: spec.address,
+        address,
+        more_addresses,
         service_account,
         ports,
         mesh_port,
         zone: metadata.labels.get("topology.kubernetes.io/zone").cloned(),
         sidecar: sidecar(spec.sidecar.unwrap_or_default(), &path.key("sidecar"), issues),
     })
+}
+
+fn dialled(address: IpAddr, path: &FieldPath, issues: &mut Issues) -> IpAddr {
+    if address.is_unspecified() || address.is_multicast() {
+        issues.error(path.clone(), format!("{address} cannot be dialled"));
+    }
+    address.to_canonical()
+}
+
+/// Those beside `first`, which may stand at the head of them, as the `podIP` of a Pod is the first of its `podIPs`.
+fn more_addresses(first: IpAddr, raw: &[IpAddr], path: &FieldPath, issues: &mut Issues) -> Vec<IpAddr> {
+    let mut more = Vec::with_capacity(raw.len());
+    for (index, address) in raw.iter().enumerate() {
+        let path = path.index(index);
+        let address = dialled(*address, &path, issues);
+        if address == first && index == 0 {
+            continue;
+        }
+        if address == first || more.contains(&address) {
+            issues.error(path, format!("{address} is there twice"));
+        }
+        more.push(address);
+    }
+    more
 }
 
 fn ports(raw: &[RawPort], path: &FieldPath, issues: &mut Issues) -> Vec<WorkloadPort> {
@@ -126,7 +153,7 @@ fn ports(raw: &[RawPort], path: &FieldPath, issues: &mut Issues) -> Vec<Workload
         let protocol = raw.protocol.as_deref().and_then(|text| {
             let protocol = Protocol::from_workload(text);
             if protocol.is_none() {
-                issues.error(path.key("protocol"), format!("`{text}` is not one of http, h2c, grpc and tcp"));
+                issues.error(path.key("protocol"), format!("`{text}` is not one of http, h2c, grpc, tcp and tls"));
             }
             protocol
         });
@@ -151,7 +178,7 @@ fn ports(raw: &[RawPort], path: &FieldPath, issues: &mut Issues) -> Vec<Workload
 /// The sidecar listens on each port in front of the application, so the two may
 /// not be the same address, and neither may be the mesh port.
 fn check_addresses(
-    address: IpAddr,
+    addresses: &[IpAddr],
     mesh_port: Option<u16>,
     ports: &[WorkloadPort],
     path: &FieldPath,
@@ -160,7 +187,7 @@ fn check_addresses(
     let Some(mesh_port) = mesh_port else { return };
     for (index, port) in ports.iter().enumerate() {
         let path = path.key("ports").index(index);
-        if port.application == SocketAddr::new(address, port.port) {
+        if port.application.port() == port.port && addresses.contains(&port.application.ip()) {
             issues.error(
                 path.key("application"),
                 format!("the sidecar itself listens on {}: let the application listen elsewhere", port.application),
@@ -213,10 +240,31 @@ mod tests {
     }
 
     #[test]
+    fn addresses_are_all_there_once() {
+        for (addresses, expected) in [
+            ("", &["10.0.0.1"][..]),
+            ("addresses: ['fd00::1'], ", &["10.0.0.1", "fd00::1"]),
+            ("addresses: [10.0.0.1, 'fd00::1'], ", &["10.0.0.1", "fd00::1"]),
+            ("addresses: ['::ffff:10.0.0.1', 10.0.0.2], ", &["10.0.0.1", "10.0.0.2"]),
+        ] {
+            let workload = workload(&format!("{{{addresses}address: 10.0.0.1}}")).unwrap();
+            let found: Vec<String> = workload.addresses().map(|address| address.to_string()).collect();
+            assert_eq!(found, expected, "{addresses}");
+        }
+    }
+
+    #[test]
     fn refusals_name_the_field() {
         for (spec, path) in [
             ("{address: nonsense}", "spec.address"),
             ("{address: 0.0.0.0}", "spec.address"),
+            ("{address: 10.0.0.1, addresses: ['::']}", "spec.addresses[0]"),
+            ("{address: 10.0.0.1, addresses: ['fd00::1', 10.0.0.1]}", "spec.addresses[1]"),
+            ("{address: 10.0.0.1, addresses: ['fd00::1', 'fd00:0::1']}", "spec.addresses[1]"),
+            (
+                "{address: 10.0.0.1, addresses: ['127.0.0.1'], mesh: {port: 15008}, ports: [{port: 80}]}",
+                "spec.ports[0].application",
+            ),
             ("{address: 10.0.0.1, colour: red}", "spec.colour"),
             ("{address: 10.0.0.1, serviceAccount: 'a/b'}", "spec.serviceAccount"),
             ("{address: 10.0.0.1, ports: [{port: 0}]}", "spec.ports[0].port"),

@@ -5,13 +5,13 @@
 
 use std::{
     collections::HashMap,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::{Arc, OnceLock},
 };
 
 use parking_lot::Mutex;
 use pillion_wire::{
-    name::{Destination, ListenerName, ServicePort},
+    name::{Destination, ListenerName, PortName, ServicePort},
     spiffe::{SpiffeId, TrustDomain},
     xds::{Any, pack, type_url},
 };
@@ -19,7 +19,7 @@ use pillion_wire::{
 use super::{
     dialect::Dialect,
     kind::Kind,
-    translate::{cluster, endpoints, gateway, inbound, outbound, route},
+    translate::{cluster, endpoints, gateway, host, inbound, outbound, route},
     version::version,
 };
 use crate::core::{
@@ -63,7 +63,8 @@ pub struct Found {
 enum Body {
     Ready(Any),
     Outbound { view: Arc<PortView>, name: String, dialect: Dialect },
-    Inbound { view: Arc<WorkloadView>, name: String },
+    Inbound { view: Arc<WorkloadView>, name: String, address: SocketAddr },
+    Host { addresses: Box<[IpAddr]>, name: String },
 }
 
 impl Found {
@@ -81,7 +82,8 @@ impl Found {
             Body::Outbound { view, name, dialect } => {
                 pack(type_url::LISTENER, &outbound::listener(view, name, *dialect))
             }
-            Body::Inbound { view, name } => pack(type_url::LISTENER, &inbound::listener(view, name)),
+            Body::Inbound { view, name, address } => pack(type_url::LISTENER, &inbound::listener(view, name, *address)),
+            Body::Host { addresses, name } => pack(type_url::LISTENER, &host::listener(name, addresses)),
         }
     }
 }
@@ -92,6 +94,7 @@ pub struct Catalog {
     mesh: Mesh,
     trust_domain: TrustDomain,
     ports: HashMap<ServicePort, Arc<Entry>>,
+    singles: Arc<Singles>,
     outbound_routes: Mutex<HashMap<String, Built>>,
 }
 
@@ -100,6 +103,14 @@ struct Built {
     version: Arc<str>,
     any: Any,
 }
+
+/// The resources of single workloads' ports, which are made when somebody asks: any port may be asked for. Catalogs
+/// share them, for what one made the next can mostly use.
+#[derive(Debug, Default)]
+struct Singles(Mutex<HashMap<SocketAddr, Arc<Entry>>>);
+
+/// Ports of single workloads that are kept; beyond that all are made anew.
+const MOST_SINGLES: usize = 8192;
 
 /// The resources of one port, per dialect.
 #[derive(Debug)]
@@ -128,15 +139,15 @@ impl Catalog {
     pub fn new(mesh: Mesh, trust_domain: TrustDomain, previous: Option<&Self>) -> Self {
         let ports = mesh
             .ports()
-            .map(|view| {
-                let kept = previous
-                    .and_then(|catalog| catalog.ports.get(&view.key))
-                    .filter(|entry| Arc::ptr_eq(&entry.view, view));
+            .map(|(key, view)| {
+                let kept =
+                    previous.and_then(|catalog| catalog.ports.get(key)).filter(|entry| Arc::ptr_eq(&entry.view, view));
                 let entry = kept.map_or_else(|| Arc::new(Entry::new(view)), Arc::clone);
-                (view.key.clone(), entry)
+                (key.clone(), entry)
             })
             .collect();
-        Self { mesh, trust_domain, ports, outbound_routes: Mutex::new(HashMap::new()) }
+        let singles = previous.map(|catalog| Arc::clone(&catalog.singles)).unwrap_or_default();
+        Self { mesh, trust_domain, ports, singles, outbound_routes: Mutex::new(HashMap::new()) }
     }
 
     /// The mesh that this is the catalog of.
@@ -154,8 +165,8 @@ impl Catalog {
         if kind == Kind::Route && name == gateway::NAME && viewer.dialect == Dialect::Envoy {
             return Lookup::Found(self.outbound_route(viewer));
         }
-        let entry = name.parse().ok().and_then(|key| self.ports.get(&key));
-        let Some(entry) = entry else {
+        let view = name.parse().ok().and_then(|name: PortName| self.mesh.named(&name));
+        let Some(entry) = view.and_then(|view| self.entry(view)) else {
             return Lookup::Missing;
         };
         let resources = entry.resources(viewer.dialect, &self.trust_domain);
@@ -176,7 +187,7 @@ impl Catalog {
         match kind {
             // A sidecar asks for what it uses; everything is never meant.
             _ if viewer.dialect == Dialect::Pillion => Vec::new(),
-            Kind::Cluster => self.mesh.ports().map(|view| view.key.to_string()).collect(),
+            Kind::Cluster => self.mesh.ports().map(|(key, _)| key.to_string()).collect(),
             Kind::Listener if viewer.dialect == Dialect::Envoy => {
                 viewer.outbound_address.map(|_| gateway::NAME.to_owned()).into_iter().collect()
             }
@@ -196,6 +207,7 @@ impl Catalog {
         match name.parse() {
             Ok(ListenerName::Outbound(destination)) => self.outbound(&destination, name, viewer),
             Ok(ListenerName::Inbound(address)) => self.inbound(address, name, viewer),
+            Ok(ListenerName::Host(host)) => self.host(&host, name, viewer),
             Ok(ListenerName::GrpcServer(_)) | Err(_) => Lookup::Missing,
         }
     }
@@ -206,14 +218,34 @@ impl Catalog {
             .resolve(destination, viewer.identity.namespace())
             // gRPC refuses a listener that carries no HTTP.
             .filter(|view| viewer.dialect != Dialect::Grpc || view.protocol.carries_http());
-        let Some((view, entry)) = view.and_then(|view| Some((view, self.ports.get(&view.key)?))) else {
+        let Some(entry) = view.and_then(|view| self.entry(view)) else {
             return Lookup::Missing;
         };
         let resources = entry.resources(viewer.dialect, &self.trust_domain);
         Lookup::Found(Found {
             version: Arc::clone(&resources.listener),
-            body: Body::Outbound { view: Arc::clone(view), name: name.to_owned(), dialect: viewer.dialect },
+            body: Body::Outbound { view: Arc::clone(&entry.view), name: name.to_owned(), dialect: viewer.dialect },
         })
+    }
+
+    /// What DNS answers, for sidecars: nobody else asks by such a name.
+    fn host(&self, host: &str, name: &str, viewer: &Viewer) -> Lookup {
+        let addresses = self.mesh.host_addresses(host, viewer.identity.namespace());
+        match addresses.filter(|_| viewer.dialect == Dialect::Pillion) {
+            Some(addresses) => Lookup::Found(Found {
+                version: version(&("host", addresses)).into(),
+                body: Body::Host { addresses: addresses.into(), name: name.to_owned() },
+            }),
+            None => Lookup::Missing,
+        }
+    }
+
+    /// What was made of `view`, or will be.
+    fn entry(&self, view: Arc<PortView>) -> Option<Arc<Entry>> {
+        match &view.key {
+            PortName::Service(key) => self.ports.get(key).map(Arc::clone),
+            PortName::Workload(address) => Some(self.singles.entry(*address, view)),
+        }
     }
 
     /// The inbound listener at `address`, for the workload that it belongs to.
@@ -242,7 +274,7 @@ impl Catalog {
         }
         Lookup::Found(Found {
             version: version(&**view).into(),
-            body: Body::Inbound { view: Arc::clone(view), name: name.to_owned() },
+            body: Body::Inbound { view: Arc::clone(view), name: name.to_owned(), address },
         })
     }
 
@@ -252,7 +284,7 @@ impl Catalog {
         if let Some(built) = cache.get(namespace) {
             return built.found();
         }
-        let views: Vec<_> = self.mesh.ports().map(|view| (&view.key, view.protocol, &view.http)).collect();
+        let views: Vec<_> = self.mesh.ports().map(|(key, view)| (key, view.protocol, &view.http)).collect();
         let built = Built {
             version: version(&(namespace, views)).into(),
             any: pack(type_url::ROUTE, &gateway::routes(&self.mesh, namespace)),
@@ -260,6 +292,21 @@ impl Catalog {
         let found = built.found();
         cache.insert(namespace.to_owned(), built);
         found
+    }
+}
+
+impl Singles {
+    fn entry(&self, address: SocketAddr, view: Arc<PortView>) -> Arc<Entry> {
+        let mut entries = self.0.lock();
+        if let Some(entry) = entries.get(&address).filter(|entry| entry.view == view) {
+            return Arc::clone(entry);
+        }
+        if entries.len() >= MOST_SINGLES {
+            entries.clear();
+        }
+        let entry = Arc::new(Entry::new(&view));
+        entries.insert(address, Arc::clone(&entry));
+        entry
     }
 }
 
@@ -288,7 +335,7 @@ impl PortResources {
         let secured = (dialect != Dialect::Pillion && view.in_mesh()).then(|| (cluster::accounts(view), trust_domain));
         let visible: Vec<_> = endpoints::visible(view, dialect).collect();
         Self {
-            listener: version(&("listener", dialect, key, view.protocol, &view.tcp)).into(),
+            listener: version(&("listener", dialect, key, view.protocol, &view.tcp, &view.tls)).into(),
             route: Built {
                 version: version(&("route", dialect, key, &view.http)).into(),
                 any: pack(type_url::ROUTE, &route::configuration(view, dialect)),

@@ -1,6 +1,7 @@
 //! Catalog and streams in tables: what each dialect is sent, and when.
 
 use pillion_wire::{
+    mesh::Application,
     name::ListenerName,
     xds::{
         cluster::Cluster,
@@ -8,6 +9,7 @@ use pillion_wire::{
         hcm::{HttpConnectionManager, http_connection_manager},
         listener::{Listener, filter},
         route::{RouteConfiguration, route, route_match},
+        tcp_proxy::{TcpProxy, tcp_proxy},
         tls::{UpstreamTlsContext, common_tls_context},
         type_url, unpack,
         upstream_http::{HttpProtocolOptions, http_protocol_options::UpstreamProtocolOptions},
@@ -226,8 +228,8 @@ fn an_inbound_listener_is_its_own_workloads_only() {
     assert_eq!(names, ["http-8080"]);
     let chain = &own.filter_chains[0];
     assert!(chain.transport_socket.is_some());
-    let application = pillion_wire::mesh::application_from_metadata(chain.metadata.as_ref().unwrap()).unwrap();
-    assert_eq!(application.unwrap().to_string(), "127.0.0.1:8080");
+    let application = Application::from_metadata(chain.metadata.as_ref().unwrap()).unwrap().unwrap();
+    assert_eq!(application, Application { address: "127.0.0.1:8080".parse().unwrap(), tls: false });
     let Some(filter::ConfigType::TypedConfig(any)) = &chain.filters[0].config_type else { panic!("{chain:?}") };
     let manager: HttpConnectionManager = unpack(type_url::HCM, any).unwrap();
     assert_eq!(manager.codec_type(), http_connection_manager::CodecType::Http1);
@@ -261,6 +263,139 @@ fn a_permissive_port_has_a_second_chain_for_plaintext() {
     let plaintext = listener.filter_chains[1].filter_chain_match.as_ref().unwrap();
     assert_eq!(plaintext.transport_protocol, "raw_buffer");
     assert_eq!(plaintext.destination_port.as_ref().unwrap().value, 80);
+}
+
+#[test]
+fn a_listener_says_the_address_that_it_was_asked_by() {
+    use pillion_wire::xds::core::{address, socket_address};
+    let catalog = catalog(&shop(1), None);
+    for asked in ["10.0.0.1:15008", "0.0.0.0:15008", "[::]:15008"] {
+        let listener = listener(&catalog, &inbound(asked), Dialect::Pillion);
+        let Some(address::Address::SocketAddress(socket)) = listener.address.unwrap().address else {
+            panic!("{asked}")
+        };
+        let Some(socket_address::PortSpecifier::PortValue(port)) = socket.port_specifier else { panic!("{asked}") };
+        let said = std::net::SocketAddr::new(socket.address.parse().unwrap(), port.try_into().unwrap());
+        assert_eq!(said.to_string(), asked);
+    }
+}
+
+#[test]
+fn a_single_workload_has_resources_of_its_own_while_it_is_there() {
+    let before = catalog(&shop(1), None);
+    for name in ["10.0.0.1:8080", "10.0.0.1:5432", "10.0.0.2:8080"] {
+        assert_eq!(listener(&before, name, Dialect::Pillion).name, name);
+        assert_eq!(cluster(&before, name, Dialect::Pillion).name, name);
+        let assignment = endpoints(&before, name, Dialect::Pillion);
+        assert_eq!(assignment.cluster_name, name);
+        let in_mesh = assignment.endpoints[0].lb_endpoints[0].metadata.is_some();
+        assert_eq!(in_mesh, name.starts_with("10.0.0.1"), "{name}");
+        let routes = routes(&before, name, Dialect::Pillion);
+        assert_eq!(routes.virtual_hosts[0].routes[0].name, "default", "the Service's routes are not for it");
+    }
+    assert!(cluster(&before, "10.0.0.1:8080", Dialect::Envoy).transport_socket.is_some());
+    assert!(listener(&before, "10.0.0.1:5432", Dialect::Pillion).default_filter_chain.is_some());
+    let pillion = viewer(Dialect::Pillion);
+    assert!(matches!(before.find(Kind::Listener, "10.0.0.9:80", &pillion), Lookup::Missing));
+
+    let version =
+        |catalog: &Catalog| find(catalog, Kind::Endpoints, "10.0.0.1:8080", Dialect::Pillion).version().clone();
+    let elsewhere = catalog(&shop(2), Some(&before));
+    assert!(std::sync::Arc::ptr_eq(&version(&before), &version(&elsewhere)), "not made again");
+    let outside = shop(1).replace("address: 10.0.0.1, mesh: {port: 15008}", "address: 10.0.0.1");
+    let outside = catalog(&outside, Some(&before));
+    assert_ne!(version(&before), version(&outside));
+    let gone = catalog(&shop(1).replace("address: 10.0.0.1,", "address: 10.0.0.11,"), Some(&before));
+    for kind in Kind::ALL {
+        assert!(matches!(gone.find(kind, "10.0.0.1:8080", &pillion), Lookup::Missing), "{kind:?}");
+    }
+}
+
+#[test]
+fn a_host_listener_lists_addresses_and_is_for_sidecars() {
+    let text = service("v", "[{port: 80}]").replace("selector", "clusterIPs: [10.96.0.1, 'fd00::a'], selector");
+    let before = catalog(&text, None);
+    let name = "pillion/host?name=v.shop";
+    let listener = listener(&before, name, Dialect::Pillion);
+    assert_eq!(listener.name, name);
+    assert!(format!("{:?}", listener.address).contains("10.96.0.1"));
+    assert_eq!(listener.additional_addresses.len(), 1);
+    assert!(listener.api_listener.is_none() && listener.default_filter_chain.is_none());
+    assert!(matches!(before.find(Kind::Listener, name, &viewer(Dialect::Grpc)), Lookup::Missing));
+    assert!(matches!(
+        before.find(Kind::Listener, "pillion/host?name=w.shop", &viewer(Dialect::Pillion)),
+        Lookup::Missing
+    ));
+    let after = catalog(&text.replace("10.96.0.1", "10.96.0.2"), Some(&before));
+    let version = |catalog: &Catalog| find(catalog, Kind::Listener, name, Dialect::Pillion).version().clone();
+    assert_ne!(version(&before), version(&after));
+}
+
+#[test]
+fn an_application_that_speaks_tls_is_told_from_one_that_speaks_tcp() {
+    let ports = "ports: [{port: 443, protocol: tls}, {port: 444, protocol: tls, access: permissive}, {port: 445, protocol: tcp}]";
+    let text = workload("a-1", "a", &format!("address: 10.0.0.1, mesh: {{port: 15008}}, {ports}"));
+    let listener = listener(&catalog(&text, None), &inbound("10.0.0.1:15008"), Dialect::Pillion);
+    let found: Vec<_> = listener
+        .filter_chains
+        .iter()
+        .map(|chain| {
+            let application = Application::from_metadata(chain.metadata.as_ref().unwrap()).unwrap().unwrap();
+            let transport = chain.filter_chain_match.as_ref().unwrap().transport_protocol.as_str();
+            (chain.name.as_str(), application.tls, chain.transport_socket.is_some(), transport)
+        })
+        .collect();
+    let expected = [
+        ("tls-443", true, true, ""),
+        ("tls-444", true, true, ""),
+        ("tls-444-passthrough", true, false, "tls"),
+        ("tcp-445", false, true, ""),
+    ];
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn tls_routes_are_filter_chains_by_server_name() {
+    let with = |hostname: &str| {
+        [
+            service("a", "[{port: 443, appProtocol: https}]"),
+            service("b", "[{port: 443}]"),
+            route_object(
+                "TLSRoute",
+                "r",
+                "name: a",
+                &format!(
+                    "[{{backendRefs: [{{name: a, port: 443}}, {{name: b, port: 443, weight: 3}}]}}], hostnames: [{hostname}]"
+                ),
+            ),
+            route_object("TLSRoute", "s", "name: a", "[{backendRefs: [{name: gone, port: 443}]}]"),
+        ]
+        .concat()
+    };
+    let before = catalog(&with("x.example"), None);
+    let found = listener(&before, "a.shop:443", Dialect::Pillion);
+    assert!(found.api_listener.is_none() && found.default_filter_chain.is_some());
+    let chains: Vec<_> = found
+        .filter_chains
+        .iter()
+        .map(|chain| {
+            let rule = chain.filter_chain_match.as_ref().unwrap();
+            assert_eq!(rule.transport_protocol, "tls");
+            let Some(filter::ConfigType::TypedConfig(any)) = &chain.filters[0].config_type else { panic!("{chain:?}") };
+            let proxy: TcpProxy = unpack(type_url::TCP_PROXY, any).unwrap();
+            (chain.name.as_str(), rule.server_names.clone(), proxy.cluster_specifier.unwrap())
+        })
+        .collect();
+    assert_eq!(chains.len(), 2);
+    assert_eq!((chains[0].0, chains[0].1.as_slice()), ("TLSRoute/shop/r", &["x.example".to_owned()][..]));
+    let tcp_proxy::ClusterSpecifier::WeightedClusters(weighted) = &chains[0].2 else { panic!("{chains:?}") };
+    let weights: Vec<_> = weighted.clusters.iter().map(|cluster| (cluster.name.as_str(), cluster.weight)).collect();
+    assert_eq!(weights, [("a.shop:443", 1), ("b.shop:443", 3)]);
+    assert!(chains[1].1.is_empty());
+    assert_eq!(chains[1].2, tcp_proxy::ClusterSpecifier::Cluster("pillion-invalid-backend".into()));
+    let after = catalog(&with("y.example"), Some(&before));
+    let version = |catalog: &Catalog| find(catalog, Kind::Listener, "a.shop:443", Dialect::Pillion).version().clone();
+    assert_ne!(version(&before), version(&after));
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! How many destinations may be known, and how long one is remembered that is not.
+//! How many destinations and hosts may be known, and how long one is remembered that is not.
 //!
 //! What an application calls bounds what we hold; this bounds what a broken one,
 //! or one that is told where to connect by strangers, can make us hold.
@@ -6,24 +6,25 @@
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
 
-use pillion_wire::name::Destination;
 use tokio::time::Instant;
 
-/// Destinations that are known, unknown or being asked for.
-const MOST_DESTINATIONS: usize = 4096;
-/// Destinations beyond that, which are remembered as refused.
+use crate::snapshot::Demand;
+
+/// Destinations and hosts that are known, unknown or being asked for.
+const MOST_DEMANDS: usize = 4096;
+/// Those beyond that, which are remembered as refused.
 const MOST_REFUSED: usize = 1024;
 /// How long the answer "unknown" holds, and how long an answer is waited for after the last demand.
 const UNKNOWN_FOR: Duration = Duration::from_secs(30);
 /// How long a refusal holds.
 const REFUSED_FOR: Duration = Duration::from_secs(5);
 
-/// Keeps count of destinations.
+/// Keeps count of them.
 #[derive(Debug, Default)]
 pub(super) struct Book {
-    standings: HashMap<Destination, Standing>,
-    expiries: BTreeSet<(Instant, Destination)>,
-    refused: VecDeque<Destination>,
+    standings: HashMap<Demand, Standing>,
+    expiries: BTreeSet<(Instant, Demand)>,
+    refused: VecDeque<Demand>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,60 +35,64 @@ enum Standing {
     Refused(Instant),
 }
 
-/// Whether a new destination may be asked for, and which old ones have to go for it.
+/// Whether something new may be asked for, and which old ones have to go for it.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Admission {
-    Granted(Option<Destination>),
-    Refused(Option<Destination>),
+    Granted(Option<Demand>),
+    Refused(Option<Demand>),
 }
 
 impl Book {
-    /// A destination that is not in the book yet. The longest unknown one gives way to it.
-    pub(super) fn admit(&mut self, destination: &Destination, now: Instant) -> Admission {
-        if self.standings.len() - self.refused.len() < MOST_DESTINATIONS {
-            self.set(destination, Standing::Pending(now + UNKNOWN_FOR));
+    /// Whether it is known, unknown, refused or being asked for.
+    pub(super) fn contains(&self, demand: &Demand) -> bool {
+        self.standings.contains_key(demand)
+    }
+
+    /// One that is not in the book yet. The longest unknown one gives way to it.
+    pub(super) fn admit(&mut self, demand: &Demand, now: Instant) -> Admission {
+        if self.standings.len() - self.refused.len() < MOST_DEMANDS {
+            self.set(demand, Standing::Pending(now + UNKNOWN_FOR));
             return Admission::Granted(None);
         }
-        let is_unknown =
-            |old: &&(Instant, Destination)| matches!(self.standings.get(&old.1), Some(Standing::Unknown(_)));
+        let is_unknown = |old: &&(Instant, Demand)| matches!(self.standings.get(&old.1), Some(Standing::Unknown(_)));
         if let Some((_, oldest)) = self.expiries.iter().find(is_unknown).cloned() {
             self.remove(&oldest);
-            self.set(destination, Standing::Pending(now + UNKNOWN_FOR));
+            self.set(demand, Standing::Pending(now + UNKNOWN_FOR));
             return Admission::Granted(Some(oldest));
         }
         let oldest = if self.refused.len() >= MOST_REFUSED { self.refused.front().cloned() } else { None };
         if let Some(oldest) = &oldest {
             self.remove(oldest);
         }
-        self.set(destination, Standing::Refused(now + REFUSED_FOR));
-        self.refused.push_back(destination.clone());
+        self.set(demand, Standing::Refused(now + REFUSED_FOR));
+        self.refused.push_back(demand.clone());
         Admission::Refused(oldest)
     }
 
     /// Somebody still waits for an answer.
-    pub(super) fn asked_again(&mut self, destination: &Destination, now: Instant) {
-        if let Some(Standing::Pending(_)) = self.standings.get(destination) {
-            self.set(destination, Standing::Pending(now + UNKNOWN_FOR));
+    pub(super) fn asked_again(&mut self, demand: &Demand, now: Instant) {
+        if let Some(Standing::Pending(_)) = self.standings.get(demand) {
+            self.set(demand, Standing::Pending(now + UNKNOWN_FOR));
         }
     }
 
-    pub(super) fn known(&mut self, destination: &Destination, _now: Instant) {
-        self.set(destination, Standing::Known);
+    pub(super) fn known(&mut self, demand: &Demand, _now: Instant) {
+        self.set(demand, Standing::Known);
     }
 
-    pub(super) fn unknown(&mut self, destination: &Destination, now: Instant) {
-        self.set(destination, Standing::Unknown(now + UNKNOWN_FOR));
+    pub(super) fn unknown(&mut self, demand: &Demand, now: Instant) {
+        self.set(demand, Standing::Unknown(now + UNKNOWN_FOR));
     }
 
     /// Those whose time has come. They are no longer in the book.
-    pub(super) fn expire(&mut self, now: Instant) -> Vec<Destination> {
+    pub(super) fn expire(&mut self, now: Instant) -> Vec<Demand> {
         let mut expired = Vec::new();
-        while let Some((at, destination)) = self.expiries.first().cloned() {
+        while let Some((at, demand)) = self.expiries.first().cloned() {
             if at > now {
                 break;
             }
-            self.remove(&destination);
-            expired.push(destination);
+            self.remove(&demand);
+            expired.push(demand);
         }
         expired
     }
@@ -96,21 +101,21 @@ impl Book {
         self.expiries.first().map(|(at, _)| *at)
     }
 
-    fn set(&mut self, destination: &Destination, standing: Standing) {
-        self.remove(destination);
-        self.standings.insert(destination.clone(), standing);
+    fn set(&mut self, demand: &Demand, standing: Standing) {
+        self.remove(demand);
+        self.standings.insert(demand.clone(), standing);
         if let Some(at) = standing.expiry() {
-            self.expiries.insert((at, destination.clone()));
+            self.expiries.insert((at, demand.clone()));
         }
     }
 
-    fn remove(&mut self, destination: &Destination) {
-        let Some(old) = self.standings.remove(destination) else { return };
+    fn remove(&mut self, demand: &Demand) {
+        let Some(old) = self.standings.remove(demand) else { return };
         if let Some(at) = old.expiry() {
-            self.expiries.remove(&(at, destination.clone()));
+            self.expiries.remove(&(at, demand.clone()));
         }
         if let Standing::Refused(_) = old {
-            self.refused.retain(|refused| refused != destination);
+            self.refused.retain(|refused| refused != demand);
         }
     }
 }
@@ -128,13 +133,13 @@ impl Standing {
 mod tests {
     use super::*;
 
-    fn destination(number: usize) -> Destination {
-        Destination::new(&format!("s{number}.shop"), 80).expect("valid")
+    fn destination(number: usize) -> Demand {
+        Demand::Destination(format!("s{number}.shop:80").parse().expect("valid"))
     }
 
     fn full(now: Instant) -> Book {
         let mut book = Book::default();
-        for number in 0..MOST_DESTINATIONS {
+        for number in 0..MOST_DEMANDS {
             assert_eq!(book.admit(&destination(number), now), Admission::Granted(None));
             book.known(&destination(number), now);
         }

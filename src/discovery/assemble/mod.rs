@@ -3,6 +3,7 @@
 //! ```text
 //! Destination ── Listener ── RouteConfig ── Cluster ── Endpoints
 //!  (demand)                                 (catalog: kept while anything uses it)
+//! host name ──── Listener
 //! ```
 //! *Make before break*: a destination's new target is published only when all
 //! that it refers to is there; until then the old one stays, and stays subscribed,
@@ -24,8 +25,8 @@ use pillion_wire::name::{Destination, ListenerName};
 use tokio::time::Instant;
 
 use super::{Change, Config, Kind, Update};
-use crate::config::{self, InboundListener, OutboundListener};
-use crate::snapshot::{Inbound, InboundPort, Lookup, Outbound};
+use crate::config::{self, HostListener, InboundListener, OutboundListener};
+use crate::snapshot::{Demand, Inbound, InboundPort, Lookup, Outbound};
 use crate::upstream::Host;
 
 use catalog::Catalog;
@@ -43,6 +44,8 @@ pub struct Assembly {
     workload: Option<IpAddr>,
     inbound: BTreeMap<u16, Arc<InboundPort>>,
     destinations: HashMap<Destination, Entry>,
+    /// Host names; `None` until they are answered.
+    hosts: HashMap<String, Option<Lookup<[IpAddr]>>>,
     catalog: Catalog,
     book: Book,
     /// Destinations whose target may have changed since the last poll.
@@ -98,6 +101,7 @@ impl Assembly {
             workload: mesh.filter(|_| intercepted).map(|mesh| mesh.ip()),
             inbound: BTreeMap::new(),
             destinations: HashMap::new(),
+            hosts: HashMap::new(),
             catalog: Catalog::default(),
             book: Book::default(),
             dirty: BTreeSet::new(),
@@ -107,24 +111,32 @@ impl Assembly {
         }
     }
 
-    /// The application wants to talk to `destination`. False: there are too many, and it was refused.
-    pub fn handle_demand(&mut self, destination: Destination, now: Instant) -> bool {
-        if self.destinations.contains_key(&destination) {
-            self.book.asked_again(&destination, now);
+    /// The application wants to talk to a destination, or to know a host's addresses. False: there are too many, and
+    /// it was refused.
+    pub fn handle_demand(&mut self, demand: Demand, now: Instant) -> bool {
+        if self.book.contains(&demand) {
+            self.book.asked_again(&demand, now);
             return true;
         }
-        match self.book.admit(&destination, now) {
-            Admission::Refused(evicted) => {
-                self.outbound_changed = true;
-                evicted.into_iter().for_each(|old| self.forget(&old));
-                self.destinations.insert(destination, Entry::unknown());
-                return false;
-            }
-            Admission::Granted(evicted) => evicted.into_iter().for_each(|old| self.forget(&old)),
+        let admission = self.book.admit(&demand, now);
+        let (Admission::Granted(evicted) | Admission::Refused(evicted)) = &admission;
+        evicted.iter().for_each(|old| self.forget(old));
+        let granted = matches!(admission, Admission::Granted(_));
+        if granted {
+            self.subscriptions.push(Subscription::Begin(Kind::Listener, demand.listener().to_string()));
+        } else {
+            self.outbound_changed = true;
         }
-        self.subscriptions.push(Subscription::Begin(Kind::Listener, destination.to_string()));
-        self.destinations.insert(destination, Entry::default());
-        true
+        match demand {
+            Demand::Destination(destination) => {
+                let entry = if granted { Entry::default() } else { Entry::unknown() };
+                self.destinations.insert(destination, entry);
+            }
+            Demand::Host(host) => {
+                self.hosts.insert(host, (!granted).then_some(Lookup::Unknown));
+            }
+        }
+        granted
     }
 
     /// News from the source.
@@ -133,6 +145,7 @@ impl Assembly {
         let users = match (kind, change) {
             (Kind::Listener, Change::Accepted(Config::Inbound(listener))) => return self.serve(&listener),
             (Kind::Listener, Change::Accepted(Config::Outbound(listener))) => return self.know(listener, now),
+            (Kind::Listener, Change::Accepted(Config::Host(listener))) => return self.locate(&listener, now),
             (Kind::Listener, Change::Removed) => return self.unlist(&name, now),
             (Kind::Route, Change::Accepted(Config::Route(config))) => self.catalog.set_route(&name, config),
             (Kind::Cluster, Change::Accepted(Config::Cluster(config))) => self.catalog.set_cluster(&name, config),
@@ -146,8 +159,8 @@ impl Assembly {
 
     /// What was asked for and never answered, or answered with "unknown", is forgotten after a while.
     pub fn handle_time(&mut self, now: Instant) {
-        for destination in self.book.expire(now) {
-            self.forget(&destination);
+        for demand in self.book.expire(now) {
+            self.forget(&demand);
         }
     }
 
@@ -172,7 +185,13 @@ impl Assembly {
         let published = |(destination, entry): (&Destination, &Entry)| {
             entry.published.as_ref().map(|published| (destination.clone(), published.lookup.clone()))
         };
-        Outbound { targets: self.destinations.iter().filter_map(published).collect() }
+        let answered = |(host, answer): (&String, &Option<_>)| {
+            answer.as_ref().map(|lookup: &Lookup<_>| (host.clone(), lookup.clone()))
+        };
+        Outbound {
+            targets: self.destinations.iter().filter_map(published).collect(),
+            hosts: self.hosts.iter().filter_map(answered).collect(),
+        }
     }
 
     /// Our own ports. Applications that stay where they are keep their host.
@@ -212,12 +231,21 @@ impl Assembly {
     fn know(&mut self, listener: OutboundListener, now: Instant) {
         let destination = listener.destination.clone();
         let Some(entry) = self.destinations.get_mut(&destination) else { return };
-        self.book.known(&destination, now);
+        self.book.known(&Demand::Destination(destination.clone()), now);
         if entry.listener.as_ref() == Some(&listener) {
             return;
         }
         entry.listener = Some(listener);
         self.dirty.insert(destination);
+    }
+
+    fn locate(&mut self, listener: &HostListener, now: Instant) {
+        let Some(answer) = self.hosts.get_mut(&listener.name) else { return };
+        self.book.known(&Demand::Host(listener.name.clone()), now);
+        if !matches!(answer, Some(Lookup::Known(known)) if **known == *listener.addresses) {
+            *answer = Some(Lookup::Known(listener.addresses.as_slice().into()));
+            self.outbound_changed = true;
+        }
     }
 
     fn unlist(&mut self, name: &str, now: Instant) {
@@ -230,13 +258,21 @@ impl Assembly {
             );
             return;
         }
-        let Ok(destination) = name.parse::<Destination>() else { return };
-        let Some(entry) = self.destinations.get_mut(&destination) else { return };
-        self.book.unknown(&destination, now);
-        entry.listener = None;
-        entry.published = Some(Published { lookup: Lookup::Unknown, uses: BTreeSet::new() });
+        match name.parse() {
+            Ok(ListenerName::Outbound(destination)) => {
+                let Some(entry) = self.destinations.get_mut(&destination) else { return };
+                *entry = Entry { uses: std::mem::take(&mut entry.uses), ..Entry::unknown() };
+                self.reconcile(&destination, BTreeSet::new());
+                self.book.unknown(&Demand::Destination(destination), now);
+            }
+            Ok(ListenerName::Host(host)) => {
+                let Some(answer) = self.hosts.get_mut(&host) else { return };
+                *answer = Some(Lookup::Unknown);
+                self.book.unknown(&Demand::Host(host), now);
+            }
+            Ok(ListenerName::Inbound(_) | ListenerName::GrpcServer(_)) | Err(_) => return,
+        }
         self.outbound_changed = true;
-        self.reconcile(&destination, BTreeSet::new());
     }
 
     /// Publishes the target of `destination` if all that it refers to is there; else asks for what is missing.
@@ -258,12 +294,17 @@ impl Assembly {
         self.reconcile(destination, uses);
     }
 
-    fn forget(&mut self, destination: &Destination) {
-        self.reconcile(destination, BTreeSet::new());
-        let Some(entry) = self.destinations.remove(destination) else { return };
-        self.dirty.remove(destination);
-        self.subscriptions.push(Subscription::End(Kind::Listener, destination.to_string()));
-        self.outbound_changed |= entry.published.is_some();
+    fn forget(&mut self, demand: &Demand) {
+        let was_published = match demand {
+            Demand::Destination(destination) => {
+                self.reconcile(destination, BTreeSet::new());
+                self.dirty.remove(destination);
+                self.destinations.remove(destination).is_some_and(|entry| entry.published.is_some())
+            }
+            Demand::Host(host) => self.hosts.remove(host).flatten().is_some(),
+        };
+        self.subscriptions.push(Subscription::End(Kind::Listener, demand.listener().to_string()));
+        self.outbound_changed |= was_published;
     }
 
     /// Makes `uses` what `destination` keeps subscribed.

@@ -38,7 +38,7 @@ impl World {
     }
 
     fn demand(&mut self, name: &str) {
-        assert!(self.assembly.handle_demand(destination(name), self.now));
+        assert!(self.assembly.handle_demand(Demand::Destination(destination(name)), self.now));
         self.poll();
     }
 
@@ -55,7 +55,7 @@ impl World {
 
     fn listener(&mut self, name: &str, route: &str) {
         let http = Some(RouteSource::Named(route.into()));
-        let config = OutboundListener { destination: destination(name), http, tcp: None };
+        let config = OutboundListener { destination: destination(name), http, tcp: None, tls: Vec::new() };
         self.tell(Kind::Listener, name, Config::Outbound(config));
     }
 
@@ -327,12 +327,67 @@ async fn an_upstream_in_use_survives_its_cluster() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_host_is_asked_for_followed_and_forgotten_as_a_destination_is() {
+    let mut world = World::new();
+    let name = "pillion/host?name=orders.shop";
+    let host = || Demand::Host("orders.shop".into());
+    let tell = |world: &mut World, addresses: &[&str]| {
+        let addresses = addresses.iter().map(|address| address.parse().expect("literal")).collect();
+        let listener = HostListener { name: "orders.shop".into(), addresses };
+        world.tell(Kind::Listener, name, Config::Host(listener));
+    };
+    let answer = |world: &World| match world.outbound.hosts.get("orders.shop") {
+        Some(Lookup::Known(addresses)) => Some(addresses.iter().map(ToString::to_string).collect::<Vec<_>>()),
+        Some(Lookup::Unknown) => Some(vec!["unknown".into()]),
+        None => None,
+    };
+    assert!(world.assembly.handle_demand(host(), world.now));
+    world.poll();
+    assert!(world.is_subscribed(Kind::Listener, name));
+    assert_eq!(answer(&world), None);
+    tell(&mut world, &["240.240.0.1", "fdf0:7069:6c6c::1"]);
+    assert_eq!(answer(&world).expect("answered"), ["240.240.0.1", "fdf0:7069:6c6c::1"]);
+    let publications = world.publications;
+    tell(&mut world, &["240.240.0.1", "fdf0:7069:6c6c::1"]);
+    assert_eq!(world.publications, publications, "the same again changes nothing");
+    tell(&mut world, &[]);
+    assert_eq!(answer(&world).expect("answered"), [""; 0], "a name without addresses is known");
+    assert_eq!(world.assembly.poll_time(), None, "and not forgotten");
+    world.remove(Kind::Listener, name);
+    assert_eq!(answer(&world).expect("answered"), ["unknown"]);
+    world.assembly.handle_time(world.now + Duration::from_secs(30));
+    world.poll();
+    assert!(answer(&world).is_none() && world.subscribed.is_empty());
+    tell(&mut world, &["240.240.0.1"]);
+    assert!(answer(&world).is_none(), "nobody asks any more");
+}
+
+#[tokio::test(start_paused = true)]
+async fn hosts_and_destinations_share_one_limit() {
+    let mut world = World::new();
+    for number in 0..4096 {
+        assert!(world.assembly.handle_demand(Demand::Host(format!("h{number}")), world.now));
+    }
+    let late = Demand::Host("late".into());
+    assert!(!world.assembly.handle_demand(late.clone(), world.now));
+    world.poll();
+    assert!(matches!(world.outbound.hosts.get("late"), Some(Lookup::Unknown)));
+    world.remove(Kind::Listener, "pillion/host?name=h7");
+    world.demand("a.shop:80");
+    assert!(!world.outbound.hosts.contains_key("h7"), "what is unknown gave way");
+    world.assembly.handle_time(world.now + Duration::from_secs(5));
+    let outbound = world.assembly.poll_output().outbound.expect("published");
+    assert!(!outbound.hosts.contains_key("late"), "it may come again");
+}
+
+#[tokio::test(start_paused = true)]
 async fn too_many_destinations_are_refused_as_unknown() {
     let mut world = World::new();
     for number in 0..4096 {
         world.demand(&format!("s{number}.shop:80"));
     }
-    assert!(!world.assembly.handle_demand(destination("late.shop:80"), world.now));
+    let late = Demand::Destination(destination("late.shop:80"));
+    assert!(!world.assembly.handle_demand(late, world.now));
     world.poll();
     assert!(matches!(world.lookup("late.shop:80"), Some(Lookup::Unknown)));
     assert!(!world.is_subscribed(Kind::Listener, "late.shop:80"));

@@ -3,17 +3,20 @@
 
 use std::{collections::BTreeMap, net::SocketAddr};
 
-use pillion_wire::xds::{
-    hcm::{HttpConnectionManager, http_connection_manager},
-    listener::{Filter, FilterChain, Listener, filter},
-    pack,
-    route::RouteConfiguration,
-    type_url,
+use pillion_wire::{
+    name::ServicePort,
+    xds::{
+        hcm::{HttpConnectionManager, http_connection_manager},
+        listener::{Filter, FilterChain, Listener, filter},
+        pack,
+        route::RouteConfiguration,
+        type_url,
+    },
 };
 
 use super::{outbound::rds_manager, route::virtual_host, socket_address};
 use crate::{
-    core::{mesh::Mesh, resolve::host_names, view::PortView},
+    core::{mesh::Mesh, resolve::host_names},
     xds::dialect::Dialect,
 };
 
@@ -50,31 +53,29 @@ pub(crate) fn listener(address: SocketAddr) -> Listener {
 /// in `namespace`. A name without a port means the Service's lowest port.
 pub(crate) fn routes(mesh: &Mesh, namespace: &str) -> RouteConfiguration {
     let mut lowest: BTreeMap<(&str, &str), u16> = BTreeMap::new();
-    let ports = || mesh.ports().filter(|view| view.protocol.carries_http());
-    for view in ports() {
-        let key = (view.key.namespace.as_str(), view.key.service.as_str());
-        lowest.entry(key).or_insert(view.key.port);
+    let ports = || mesh.ports().filter(|(_, view)| view.protocol.carries_http());
+    for (key, _) in ports() {
+        lowest.entry((&key.namespace, &key.service)).or_insert(key.port);
     }
     RouteConfiguration {
         name: NAME.to_owned(),
         virtual_hosts: ports()
-            .map(|view| {
-                let key = (view.key.namespace.as_str(), view.key.service.as_str());
-                let is_lowest = lowest.get(&key) == Some(&view.key.port);
-                virtual_host(view, domains(view, namespace, is_lowest), Dialect::Envoy)
+            .map(|(key, view)| {
+                let is_lowest = lowest.get(&(key.namespace.as_str(), key.service.as_str())) == Some(&key.port);
+                virtual_host(view, domains(key, namespace, is_lowest), Dialect::Envoy)
             })
             .collect(),
         ..RouteConfiguration::default()
     }
 }
 
-fn domains(view: &PortView, namespace: &str, without_port: bool) -> Vec<String> {
-    let [short, qualified @ ..] = host_names(&view.key);
-    let own = (view.key.namespace == namespace).then_some(short);
+fn domains(key: &ServicePort, namespace: &str, without_port: bool) -> Vec<String> {
+    let [short, qualified @ ..] = host_names(key);
+    let own = (key.namespace == namespace).then_some(short);
     own.into_iter()
         .chain(qualified)
         .flat_map(|host| {
-            let with_port = format!("{host}:{}", view.key.port);
+            let with_port = format!("{host}:{}", key.port);
             without_port.then_some(host).into_iter().chain([with_port])
         })
         .collect()

@@ -5,6 +5,7 @@
 pub(super) mod cluster;
 pub(super) mod endpoints;
 pub(super) mod gateway;
+pub(super) mod host;
 pub(super) mod inbound;
 pub(super) mod outbound;
 pub(super) mod route;

@@ -2,7 +2,7 @@
 
 use pillion_wire::xds::{
     hcm::{HttpConnectionManager, Rds, http_connection_manager},
-    listener::{ApiListener, Filter, FilterChain, Listener, filter},
+    listener::{ApiListener, Filter, FilterChain, FilterChainMatch, Listener, filter},
     pack,
     tcp_proxy::{TcpProxy, tcp_proxy},
     type_url,
@@ -10,7 +10,7 @@ use pillion_wire::xds::{
 
 use super::{INVALID_BACKEND, ads, router_filter};
 use crate::{
-    core::view::{PortView, Share},
+    core::view::{PortView, Share, TlsEntry},
     xds::dialect::Dialect,
 };
 
@@ -22,12 +22,31 @@ pub(crate) fn listener(view: &PortView, name: &str, dialect: Dialect) -> Listene
             .protocol
             .carries_http()
             .then(|| ApiListener { api_listener: Some(pack(type_url::HCM, &requests(view))) }),
+        filter_chains: if dialect == Dialect::Grpc { Vec::new() } else { view.tls.iter().map(passthrough).collect() },
         default_filter_chain: (view.protocol.carries_tcp() && dialect != Dialect::Grpc).then(|| FilterChain {
             name: "tcp".to_owned(),
             filters: vec![tcp_filter(&streams(view))],
             ..FilterChain::default()
         }),
         ..Listener::default()
+    }
+}
+
+/// TLS that the application itself speaks, by the name that it asks for.
+fn passthrough(entry: &TlsEntry) -> FilterChain {
+    FilterChain {
+        name: entry.name.clone(),
+        filter_chain_match: Some(FilterChainMatch {
+            transport_protocol: "tls".to_owned(),
+            server_names: entry.server_names.clone(),
+            ..FilterChainMatch::default()
+        }),
+        filters: vec![tcp_filter(&TcpProxy {
+            stat_prefix: entry.name.clone(),
+            cluster_specifier: Some(split(&entry.shares)),
+            ..TcpProxy::default()
+        })],
+        ..FilterChain::default()
     }
 }
 
@@ -57,10 +76,16 @@ fn requests(view: &PortView) -> HttpConnectionManager {
 }
 
 fn streams(view: &PortView) -> TcpProxy {
-    let own = [Share { target: Some(view.key.clone()), weight: 1 }];
-    let shares = view.tcp.as_deref().unwrap_or(&own);
+    let specifier = match &view.tcp {
+        Some(shares) => split(shares),
+        None => tcp_proxy::ClusterSpecifier::Cluster(view.key.to_string()),
+    };
+    TcpProxy { stat_prefix: view.key.to_string(), cluster_specifier: Some(specifier), ..TcpProxy::default() }
+}
+
+fn split(shares: &[Share]) -> tcp_proxy::ClusterSpecifier {
     let name = |share: &Share| share.target.as_ref().map_or_else(|| INVALID_BACKEND.to_owned(), ToString::to_string);
-    let specifier = match shares {
+    match shares {
         [] => tcp_proxy::ClusterSpecifier::Cluster(INVALID_BACKEND.to_owned()),
         [only] => tcp_proxy::ClusterSpecifier::Cluster(name(only)),
         several => tcp_proxy::ClusterSpecifier::WeightedClusters(tcp_proxy::WeightedCluster {
@@ -73,6 +98,5 @@ fn streams(view: &PortView) -> TcpProxy {
                 })
                 .collect(),
         }),
-    };
-    TcpProxy { stat_prefix: view.key.to_string(), cluster_specifier: Some(specifier), ..TcpProxy::default() }
+    }
 }

@@ -4,7 +4,6 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::pin::{Pin, pin};
 
-use pillion_wire::name::Destination;
 use tokio::time::{Instant, sleep, sleep_until};
 use tonic::{Code, Status};
 
@@ -13,7 +12,7 @@ use super::delta::Delta;
 use crate::backoff::Backoff;
 use crate::discovery::assemble::{Assembly, Subscription};
 use crate::discovery::source::{ConfigSource, Context};
-use crate::snapshot::Inbound;
+use crate::snapshot::{Demand, Inbound};
 use crate::tls::control::ControlError;
 
 /// Incremental ADS.
@@ -189,12 +188,12 @@ impl Task {
         );
     }
 
-    fn demanded(&mut self, demand: Option<Destination>) {
-        let Some(destination) = demand else {
+    fn demanded(&mut self, demand: Option<Demand>) {
+        let Some(demand) = demand else {
             self.demand_closed = true;
             return;
         };
-        if !self.assembly.handle_demand(destination, Instant::now()) {
+        if !self.assembly.handle_demand(demand, Instant::now()) {
             self.context.metrics.destination_refused();
         }
         self.publish();

@@ -1,6 +1,7 @@
 //! Where in a message we are, and what to say when something there is wrong.
 
 use std::fmt;
+use std::net::IpAddr;
 
 use pillion_wire::mesh::MeshError;
 use pillion_wire::name::NameError;
@@ -181,7 +182,24 @@ pub(super) fn from_ads(at: &At<'_>, source: Option<&ConfigSource>) -> Result<(),
 
 /// An IP address with a TCP port.
 pub(super) fn socket_address(at: &At<'_>, address: Option<Address>) -> Result<std::net::SocketAddr, Refusal> {
-    let Some(address::Address::SocketAddress(socket)) = at.required(address)?.address else {
+    let (ip, port) = ip_and_port(at, at.required(address)?)?;
+    let at = &at.field("socket_address");
+    let at = &at.field("port_value");
+    Ok(std::net::SocketAddr::new(ip, port_number(at, at.required(port)?)?))
+}
+
+/// An IP address alone: its port is 0.
+pub(super) fn ip_address(at: &At<'_>, address: Address) -> Result<IpAddr, Refusal> {
+    let (ip, port) = ip_and_port(at, address)?;
+    let at = &at.field("socket_address");
+    match port {
+        None | Some(0) => Ok(ip),
+        Some(_) => Err(at.field("port_value").invalid("has to be 0, for nothing listens there")),
+    }
+}
+
+fn ip_and_port(at: &At<'_>, address: Address) -> Result<(IpAddr, Option<u32>), Refusal> {
+    let Some(address::Address::SocketAddress(socket)) = address.address else {
         return Err(at.refuse(Reason::Unsupported));
     };
     let at = &at.field("socket_address");
@@ -189,11 +207,11 @@ pub(super) fn socket_address(at: &At<'_>, address: Option<Address>) -> Result<st
     pass_over!(at, socket; ipv4_compat);
     let SocketAddress { address, port_specifier, .. } = socket;
     let ip = address.parse().map_err(|_cause| at.field("address").invalid("is no IP address"))?;
-    let port = match port_specifier {
-        Some(socket_address::PortSpecifier::PortValue(port)) => port_number(&at.field("port_value"), port)?,
-        _ => return Err(at.field("port_value").refuse(Reason::Missing)),
-    };
-    Ok(std::net::SocketAddr::new(ip, port))
+    match port_specifier {
+        Some(socket_address::PortSpecifier::PortValue(port)) => Ok((ip, Some(port))),
+        Some(socket_address::PortSpecifier::NamedPort(_)) => Err(at.field("named_port").refuse(Reason::Unsupported)),
+        None => Ok((ip, None)),
+    }
 }
 
 pub(super) fn port_number(at: &At<'_>, port: u32) -> Result<u16, Refusal> {

@@ -38,6 +38,10 @@ pub fn resource(kind: Kind, name: &str, content: &Any) -> Result<Config, Refusal
                 let message = unpack(at, type_url::LISTENER, content)?;
                 listener::inbound(at, name, address, message).map(Config::Inbound)
             }
+            ListenerName::Host(host) => {
+                let message = unpack(at, type_url::LISTENER, content)?;
+                listener::host(at, name, host, message).map(Config::Host)
+            }
             ListenerName::GrpcServer(_) => Err(at.field("name").refuse(Reason::Unsupported)),
         },
         Kind::Route => route::named(at, name, unpack(at, type_url::ROUTE, content)?).map(Config::Route),

@@ -2,7 +2,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use pillion_wire::mesh::{MeshEndpoint, application_to_metadata};
+use pillion_wire::mesh::{Application, MeshEndpoint};
 use pillion_wire::xds::cluster::{Cluster, cluster};
 use pillion_wire::xds::core::{
     Address, AggregatedConfigSource, ConfigSource, DataSource, Http2ProtocolOptions, Metadata, SocketAddress,
@@ -12,7 +12,9 @@ use pillion_wire::xds::endpoint::{
     ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints, cluster_load_assignment, lb_endpoint,
 };
 use pillion_wire::xds::hcm::{HttpConnectionManager, HttpFilter, Rds, http_connection_manager, http_filter};
-use pillion_wire::xds::listener::{ApiListener, Filter, FilterChain, FilterChainMatch, Listener, filter};
+use pillion_wire::xds::listener::{
+    AdditionalAddress, ApiListener, Filter, FilterChain, FilterChainMatch, Listener, filter,
+};
 use pillion_wire::xds::matcher::{RegexMatcher, StringMatcher, string_matcher};
 use pillion_wire::xds::route::{
     DirectResponseAction, HeaderMatcher, NonForwardingAction, QueryParameterMatcher, RedirectAction, Route,
@@ -33,6 +35,7 @@ use crate::config::{
     UpstreamProtocol, ValueMatch,
 };
 
+const HOST: &str = "pillion/host?name=orders.shop";
 const INBOUND: &str = "pillion/inbound?xds.resource.listening_address=127.0.0.1:15008";
 
 fn ads() -> ConfigSource {
@@ -89,8 +92,36 @@ fn chain(port: u32, filter: Filter) -> FilterChain {
             ..FilterChainMatch::default()
         }),
         filters: vec![filter],
-        metadata: Some(application_to_metadata("127.0.0.1:8080".parse().expect("literal"))),
+        metadata: Some(application(false)),
         transport_socket: Some(TransportSocket { name: "tls".into(), config_type: Some(config) }),
+        ..FilterChain::default()
+    }
+}
+
+fn application(tls: bool) -> Metadata {
+    Application { address: "127.0.0.1:8080".parse().expect("literal"), tls }.to_metadata()
+}
+
+/// A chain of an application that speaks TLS itself.
+fn own_tls(port: u32) -> FilterChain {
+    FilterChain { metadata: Some(application(true)), ..chain(port, tcp_filter(&to_cluster("application"))) }
+}
+
+fn passthrough(mut chain: FilterChain) -> FilterChain {
+    chain.transport_socket = None;
+    chain.filter_chain_match.as_mut().expect("set").transport_protocol = "tls".into();
+    chain
+}
+
+/// An outbound chain for TLS connections that ask for `names`.
+fn by_name(names: &[&str]) -> FilterChain {
+    FilterChain {
+        filter_chain_match: Some(FilterChainMatch {
+            transport_protocol: "tls".into(),
+            server_names: names.iter().map(ToString::to_string).collect(),
+            ..FilterChainMatch::default()
+        }),
+        filters: vec![tcp_filter(&to_cluster("payment.shop:443"))],
         ..FilterChain::default()
     }
 }
@@ -213,6 +244,18 @@ fn an_outbound_listener_takes_http_and_tcp() {
 }
 
 #[test]
+fn tls_is_chosen_by_server_name() {
+    let filter_chains = vec![by_name(&["A.example", "*.b.example"]), by_name(&[])];
+    let message = Listener { filter_chains, ..outbound(&manager()) };
+    let Config::Outbound(config) = listener(&message).expect("accepted") else { panic!("not outbound") };
+    let names: Vec<_> = config.tls.iter().map(|chain| chain.server_names.join(" ")).collect();
+    assert_eq!(names, ["a.example *.b.example", ""]);
+    assert_eq!(config.tls[0].split, crate::config::Split::one("payment.shop:443"));
+    let alone = Listener { api_listener: None, default_filter_chain: None, ..message };
+    assert!(listener(&alone).is_ok());
+}
+
+#[test]
 fn an_inbound_listener_lists_the_ports_of_the_application() {
     use http_connection_manager::CodecType;
     let message = inbound(vec![
@@ -221,6 +264,9 @@ fn an_inbound_listener_lists_the_ports_of_the_application() {
         chain(81, http_filter(CodecType::Http2)),
         chain(82, http_filter(CodecType::Auto)),
         chain(83, tcp_filter(&to_cluster("application"))),
+        own_tls(84),
+        own_tls(85),
+        passthrough(own_tls(85)),
     ]);
     let Config::Inbound(config) = listener(&message).expect("accepted") else { panic!("not inbound") };
     let application = "127.0.0.1:8080".parse().expect("literal");
@@ -230,8 +276,58 @@ fn an_inbound_listener_lists_the_ports_of_the_application() {
         port(81, AppProtocol::Http2, Access::Strict),
         port(82, AppProtocol::Auto, Access::Strict),
         port(83, AppProtocol::Tcp, Access::Strict),
+        port(84, AppProtocol::Tls, Access::Strict),
+        port(85, AppProtocol::Tls, Access::Permissive),
     ];
     assert_eq!(config.ports.into_iter().collect::<Vec<_>>(), wanted);
+}
+
+/// A listener of the host `orders.shop`.
+fn host_listener(addresses: &[&str]) -> Listener {
+    let mut addresses = addresses.iter().map(|text| bare_address(text, Some(0)));
+    Listener {
+        name: HOST.into(),
+        address: addresses.next(),
+        additional_addresses: addresses
+            .map(|address| AdditionalAddress { address: Some(address), ..AdditionalAddress::default() })
+            .collect(),
+        ..Listener::default()
+    }
+}
+
+fn bare_address(ip: &str, port: Option<u32>) -> Address {
+    let port_specifier = port.map(socket_address::PortSpecifier::PortValue);
+    let socket = SocketAddress { address: ip.to_owned(), port_specifier, ..SocketAddress::default() };
+    Address { address: Some(address::Address::SocketAddress(socket)) }
+}
+
+#[test]
+fn a_host_listener_is_a_list_of_addresses() {
+    for (sent, wanted) in [
+        (&["10.0.0.1", "fd00::1", "10.0.0.1"][..], &["10.0.0.1", "fd00::1"][..]),
+        (&["10.0.0.1"], &["10.0.0.1"]),
+        (&[], &[]),
+    ] {
+        let Config::Host(config) = listener(&host_listener(sent)).expect("accepted") else { panic!("not a host") };
+        assert_eq!(config.name, "orders.shop");
+        assert_eq!(config.addresses.iter().map(ToString::to_string).collect::<Vec<_>>(), wanted);
+    }
+    let without_port = Listener { address: Some(bare_address("10.0.0.1", None)), ..host_listener(&[]) };
+    assert!(listener(&without_port).is_ok());
+    for (message, wanted) in [
+        (
+            Listener { address: Some(bare_address("10.0.0.1", Some(80))), ..host_listener(&[]) },
+            "address.socket_address.port_value: has to be 0, for nothing listens there",
+        ),
+        (host_listener(&["10.0.0.1", "x"]), "additional_addresses[0].address.socket_address.address: is no IP address"),
+        (
+            Listener { additional_addresses: vec![AdditionalAddress::default()], ..host_listener(&[]) },
+            "additional_addresses[0].address: is missing",
+        ),
+        (Listener { name: HOST.into(), ..outbound(&manager()) }, "api_listener: is not supported"),
+    ] {
+        assert_eq!(refused(listener(&message)), wanted);
+    }
 }
 
 #[test]
@@ -243,6 +339,7 @@ fn listeners_that_would_mean_something_else_are_refused_with_the_path() {
         change(&mut manager);
         outbound(&manager)
     };
+    let with_tls = |filter_chains| Listener { filter_chains, ..outbound(&manager()) };
     let with_chain = |change: fn(&mut FilterChain)| {
         let mut chain = http();
         change(&mut chain);
@@ -263,7 +360,41 @@ fn listeners_that_would_mean_something_else_are_refused_with_the_path() {
         ),
         (
             Listener { filter_chains: vec![FilterChain::default()], ..outbound(&manager()) },
-            "filter_chains: is not supported",
+            "filter_chains[0].filter_chain_match: is missing",
+        ),
+        (
+            with_tls(vec![chain(80, tcp_filter(&to_cluster("a")))]),
+            "filter_chains[0].filter_chain_match.destination_port: is not supported",
+        ),
+        (
+            with_tls(vec![plaintext(by_name(&["a"]))]),
+            "filter_chains[0].filter_chain_match.transport_protocol: has to be \"tls\"",
+        ),
+        (
+            with_tls(vec![by_name(&["a", "*b.example"])]),
+            "filter_chains[0].filter_chain_match.server_names[1]: is neither a DNS name nor \"*.\" and one",
+        ),
+        (
+            with_tls(vec![by_name(&["a", "b"]), by_name(&["B"])]),
+            "filter_chains[1].filter_chain_match.server_names: matches the same connections as another filter chain",
+        ),
+        (
+            with_tls(vec![by_name(&[]), by_name(&[])]),
+            "filter_chains[1].filter_chain_match.server_names: matches the same connections as another filter chain",
+        ),
+        (with_tls(vec![FilterChain { filters: vec![], ..by_name(&[]) }]), "filter_chains[0].filters: is missing"),
+        (
+            with_tls(vec![FilterChain { transport_socket: own_tls(1).transport_socket, ..by_name(&[]) }]),
+            "filter_chains[0].transport_socket: is not supported",
+        ),
+        (inbound(vec![passthrough(http())]), "filter_chains[0].transport_socket: is missing"),
+        (
+            inbound(vec![own_tls(80), plaintext(own_tls(80))]),
+            "filter_chains[1].filter_chain_match.transport_protocol: is not supported",
+        ),
+        (
+            inbound(vec![FilterChain { metadata: Some(application(true)), ..http() }]),
+            "filter_chains[0].filters: are for plaintext, but the application speaks TLS",
         ),
         (with_manager(|manager| manager.http_filters.clear()), "api_listener.api_listener.http_filters: is missing"),
         (outbound(&before_router), "api_listener.api_listener.http_filters[0]: is not supported"),
@@ -275,6 +406,10 @@ fn listeners_that_would_mean_something_else_are_refused_with_the_path() {
         (with_chain(|chain| chain.transport_socket = None), "filter_chains[0].transport_socket: is missing"),
         (with_chain(|chain| chain.metadata = None), "filter_chains[0].metadata: is missing"),
         (with_chain(|chain| chain.filters.clear()), "filter_chains[0].filters: is missing"),
+        (
+            Listener { additional_addresses: vec![AdditionalAddress::default()], ..outbound(&manager()) },
+            "additional_addresses: is not supported",
+        ),
         (
             with_chain(|chain| {
                 chain.filter_chain_match.as_mut().expect("set").server_names = vec!["a".into()];
