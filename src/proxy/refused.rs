@@ -24,7 +24,9 @@ pub(super) enum Refused {
     NoIdentity,
     #[error("plaintext on the strict port {0}; call through a sidecar, or make the port permissive")]
     Plaintext(u16),
-    #[error("the application's own TLS from outside the mesh on the strict port {0}; call through a sidecar, or make the port permissive")]
+    #[error(
+        "the application's own TLS from outside the mesh on the strict port {0}; call through a sidecar, or make the port permissive"
+    )]
     ForeignTls(u16),
     #[error("port {0} is no longer served")]
     UnknownPort(u16),
