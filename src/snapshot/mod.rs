@@ -113,9 +113,15 @@ impl InboundPort {
     /// The same, for connections that the application is to see as coming from `source`.
     #[must_use]
     pub fn seen_from(&self, source: IpAddr) -> Self {
-        let host = |host: &Arc<Host>| Arc::new(Host::new(HostKey::application(host.key().address, Some(source))));
-        // A connection to ::1 cannot come from an IPv4 address, nor the reverse.
-        let reachable = self.hosts.iter().filter(|host| host.key().address.is_ipv4() == source.is_ipv4());
+        let host = |host: &Arc<Host>| {
+            let address = host.key().address;
+            // The kernel lets nothing but loopback itself speak to loopback.
+            let source = Some(source).filter(|_| !address.ip().is_loopback());
+            Arc::new(Host::new(HostKey::application(address, source)))
+        };
+        // An IPv4 address cannot speak to an IPv6 address.
+        let fits = |address: &SocketAddr| address.ip().is_loopback() || address.is_ipv4() == source.is_ipv4();
+        let reachable = self.hosts.iter().filter(|host| fits(&host.key().address));
         Self { config: self.config, hosts: reachable.map(host).collect() }
     }
 

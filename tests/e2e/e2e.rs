@@ -24,3 +24,4 @@ mod smoke;
 mod startup;
 mod support;
 mod tcp;
+mod transparent;
