@@ -9,8 +9,8 @@ use pillion_cli::metrics::Samples;
 use serde_json::Value;
 
 use super::mesh::Mesh;
-use super::pod::MESH_PORT;
 use super::netns::{Host, SIDECAR};
+use super::pod::MESH_PORT;
 use super::process::{Process, pillion};
 use super::tools::{Curl, curl};
 use super::wait::eventually;
@@ -60,13 +60,7 @@ impl Sidecar {
         (format!("sidecar {}", workload.name), command)
     }
 
-    fn wait_for(
-        mut process: Process,
-        workload: Workload,
-        ip: IpAddr,
-        mesh_port: u16,
-        host: Option<Rc<Host>>,
-    ) -> Self {
+    fn wait_for(mut process: Process, workload: Workload, ip: IpAddr, mesh_port: u16, host: Option<Rc<Host>>) -> Self {
         let ready = process.ready();
         let mut sidecar = Self { process, workload, ready, ip, mesh_port, host };
         if sidecar.workload.wait_until_ready {
