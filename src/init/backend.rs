@@ -10,6 +10,9 @@ use super::program::{Step, ask, find};
 use super::rules::Chain;
 use super::{nft, routing};
 
+/// Keeps everybody else's rules; waits for another program that changes them just now.
+const RESTORE: [&str; 2] = ["--noflush", "--wait=5"];
+
 /// One way to program rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Backend {
@@ -56,7 +59,7 @@ impl Backend {
         let steps = families.iter().map(|family| {
             let restore = self.tool(*family, "restore").ok_or(Failure::Missing(self.name()))?;
             let rules = iptables::ruleset(chains, *family, &self.saved(*family));
-            Ok(Step::new(restore, ["--noflush"]).with_input(rules))
+            Ok(Step::new(restore, RESTORE).with_input(rules))
         });
         steps.collect()
     }
@@ -70,7 +73,7 @@ impl Backend {
         }
         let steps = families.iter().filter_map(|family| {
             let undo = Some(iptables::undo(&self.saved(*family))).filter(|undo| !undo.is_empty())?;
-            Some(Step::new(self.tool(*family, "restore")?, ["--noflush"]).with_input(undo))
+            Some(Step::new(self.tool(*family, "restore")?, RESTORE).with_input(undo))
         });
         steps.collect()
     }

@@ -26,7 +26,7 @@ pub(super) enum InitError {
     },
     /// The sidecar is not there yet.
     #[error(
-        "no_listener: nothing listens on {address} after {waited:?} ({source}), and the rules would refuse all that \
+        "no_listener: nothing listens on {address} (waited {waited:?}: {source}), and the rules would refuse all that \
          applications call; start the sidecar first, wait longer (--wait 30s), or use --without-listener"
     )]
     NoListener {

@@ -90,3 +90,90 @@ fn matches(matches: &[Match], hook: Hook) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::init::flags::Flags;
+    use crate::init::rules::Rules;
+
+    fn text(words: &str) -> String {
+        let words = std::iter::once("init").chain(words.split_whitespace());
+        let flags = Flags::read(words.map(Into::into)).unwrap();
+        let text = ruleset(&Rules::new(&flags).chains());
+        text.lines().filter(|line| !line.trim().starts_with('#')).map(|line| format!("{}\n", line.trim())).collect()
+    }
+
+    #[test]
+    fn the_whole_of_it() {
+        let expected = "\
+            add table inet pillion
+            delete table inet pillion
+            table inet pillion {
+            chain inbound {
+            type nat hook prerouting priority -99; policy accept;
+            iifname \"lo\" return
+            fib daddr type != local return
+            tcp dport 15008 return
+            tcp dport 15021 return
+            tcp dport 15090 return
+            meta l4proto tcp redirect to :15006
+            }
+            chain outbound {
+            type nat hook output priority -101; policy accept;
+            meta skuid 1337 return
+            meta mark 1337 return
+            tcp dport 53 return
+            oifname \"lo\" return
+            meta l4proto tcp redirect to :15001
+            }
+            }\n";
+        assert_eq!(text(""), expected.replace("            ", ""));
+    }
+
+    #[test]
+    fn each_flag_makes_its_rules() {
+        for (words, expected) in [
+            ("--outbound-port 1", "redirect to :1"),
+            ("--inbound-port 2", "redirect to :2"),
+            ("--mesh-port 3", "tcp dport 3 return"),
+            ("--uid 5,7-9", "meta skuid 5 return\nmeta skuid 7-9 return\nmeta mark 1337 return"),
+            ("--gid 5", "meta skuid 1337 return\nmeta skgid 5 return"),
+            ("--mark 7", "meta mark 7 return"),
+            ("--exclude-uids 5 --exclude-gids 6", "meta skuid 5 return\nmeta skgid 6 return\ntcp dport 53"),
+            ("--exclude-inbound-ports 22,9000-9010", "tcp dport 22 return\ntcp dport 9000-9010 return"),
+            ("--exclude-outbound-ports 22", "tcp dport 53 return\ntcp dport 22 return\noifname"),
+            (
+                "--exclude-cidrs 10.1.2.3/8,fd00::/8",
+                "ip daddr 10.0.0.0/8 return\nip6 daddr fd00::/8 return\nmeta l4proto",
+            ),
+            (
+                "--include-cidrs 127.77.0.0/16 --exclude-cidrs 0.0.0.0/0",
+                "ip daddr 127.77.0.0/16 meta l4proto tcp redirect to :15001\noifname \"lo\" return\nip daddr 0.0.0.0/0 return",
+            ),
+            ("--exclude-interfaces veth*", "oifname \"lo\" return\noifname \"veth*\" return"),
+            ("--exclude-interfaces veth*", "iifname \"veth*\" return\ntcp dport 15008"),
+            (
+                "--capture-dns",
+                "meta mark 1337 return\ntcp dport 53 redirect to :15053\nudp dport 53 redirect to :15053\noifname",
+            ),
+            ("--capture-dns", "meta skuid 1337 udp dport 53 ct zone set 15053"),
+            ("--capture-dns", "udp sport 53 iifname != \"lo\" ct zone set 15053"),
+            (
+                "--mode tproxy",
+                "meta nfproto ipv4 meta l4proto tcp tproxy ip to :15006 accept\n\
+                 meta nfproto ipv6 meta l4proto tcp tproxy ip6 to :15006 accept\n\
+                 tcp flags & (fin | syn | rst | ack) == syn drop",
+            ),
+            ("--mode tproxy", "fib daddr type != local return\nct direction reply return"),
+            (
+                "--mode tproxy",
+                "meta skuid 1337 meta l4proto tcp oifname \"lo\" fib saddr type != local ct mark set 1338",
+            ),
+            ("--mode tproxy --mark 7", "meta l4proto tcp ct direction reply ct mark 8 meta mark set 8"),
+        ] {
+            let text = text(words);
+            assert!(text.contains(expected), "{words}: {text}");
+        }
+    }
+}

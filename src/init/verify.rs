@@ -90,6 +90,8 @@ fn prove(flags: &Flags, target: SocketAddr, port: u16, program: &[String]) -> Re
     let accepted =
         accept(&listener).map_err(|error| Dial::Failed(format!("the connection went elsewhere: {error}")))?;
     let socket = SockRef::from(&accepted);
+    // Ended by a reset, it leaves nothing behind on the port that the sidecar is about to use.
+    let _best_effort = socket.set_linger(Some(Duration::ZERO));
     let original = if target.is_ipv4() { socket.original_dst_v4() } else { socket.original_dst_v6() };
     match original.map(|address| address.as_socket()) {
         Ok(Some(original)) if original == target => Ok("SO_ORIGINAL_DST says so to a listener of our own".to_owned()),

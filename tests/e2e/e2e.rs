@@ -19,6 +19,7 @@ mod failover;
 mod graceful;
 mod grpc;
 mod http;
+mod interception;
 mod security;
 mod smoke;
 mod startup;

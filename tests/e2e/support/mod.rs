@@ -28,7 +28,7 @@ mod wait;
 mod workload;
 
 pub use mesh::Mesh;
-pub use netns::{APPLICATION, Host, Network, SIDECAR, Stack};
+pub use netns::{APPLICATION, Host, Network, SIDECAR, Stack, sweep};
 pub use peer::{connect, read_http_head, read_to_end, tcp_server, tunnel};
 pub use pod::{MESH_PORT, Pod};
 pub use process::{Process, in_workspace, pillion};

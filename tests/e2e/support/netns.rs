@@ -66,7 +66,8 @@ impl Network {
     /// # Panics
     /// Without root or `ip`, saying what to do.
     pub fn start(stack: Stack) -> Self {
-        sweep_once();
+        static ONCE: Once = Once::new();
+        ONCE.call_once(sweep);
         let switch = Namespace::new("switch");
         let network = Self { switch, stack, hosts: Cell::new(1) };
         network.switch.ip("link add switch type bridge");
@@ -101,7 +102,9 @@ impl Network {
         }
         if self.stack == Stack::V4 {
             // Not even link-local addresses, and none on lo: as on a host whose IPv6 is switched off.
-            run(namespace.command("sysctl", "procps").args(["-qw", "net.ipv6.conf.all.disable_ipv6=1"]));
+            let mut exec = Command::new(tool("ip", "iproute2"));
+            exec.args(["netns", "exec", &namespace.name, "sh", "-c"]);
+            run(exec.arg("echo 1 > /proc/sys/net/ipv6/conf/all/disable_ipv6"));
         } else {
             // No duplicate address detection: it would keep the address unusable for a second.
             namespace.ip(&format!("addr add {}/64 dev {interface} nodad", v6(number)));
@@ -240,12 +243,6 @@ impl Namespace {
         run(Command::new(tool("ip", "iproute2")).args(["-n", &self.name]).args(words.split(' ')))
     }
 
-    fn command(&self, program: &str, package: &str) -> Command {
-        let mut command = Command::new(tool("ip", "iproute2"));
-        command.args(["netns", "exec", &self.name]).arg(tool(program, package));
-        command
-    }
-
     fn etc(&self) -> PathBuf {
         Path::new("/etc/netns").join(&self.name)
     }
@@ -268,17 +265,17 @@ impl Drop for Namespace {
 }
 
 /// Removes what tests left that were killed.
-fn sweep_once() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        let uid = fs::metadata("/proc/self").expect("a process").uid();
-        assert!(uid == 0, "this test makes network namespaces, which needs root: run sudo tests/run");
-        for entry in fs::read_dir("/run/netns").into_iter().flatten().flatten() {
-            let name = entry.file_name().to_string_lossy().into_owned();
-            let pid = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next());
-            if pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
-                drop(Namespace { name });
-            }
+///
+/// # Panics
+/// Without root.
+pub fn sweep() {
+    let uid = fs::metadata("/proc/self").expect("a process").uid();
+    assert!(uid == 0, "this test makes network namespaces, which needs root: run sudo tests/run");
+    for entry in fs::read_dir("/run/netns").into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let pid = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next());
+        if pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
+            drop(Namespace { name });
         }
-    });
+    }
 }

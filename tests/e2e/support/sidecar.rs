@@ -41,11 +41,12 @@ impl Sidecar {
     /// that; `init` are more arguments of `pillion proxy init`.
     pub(super) fn start_in_pod(mesh: &Mesh, workload: Workload, host: Rc<Host>, init: &[&str]) -> Self {
         let (name, command) = Self::command(mesh, &workload, host.ip(), MESH_PORT);
-        // What transparent sockets and marked ones need; TPROXY does not work without it.
-        let process = Process::spawn(&name, &mut host.wrap_as(SIDECAR, &["net_admin"], &command));
-        if workload.is_intercepted() {
-            let arguments: Vec<&str> = ["--wait", "30s"].into_iter().chain(init.iter().copied()).collect();
-            let done = host.init(&arguments);
+        // Only transparent sockets need a capability.
+        let capabilities: &[&str] = if workload.intercept() == Some("tproxy") { &["net_admin"] } else { &[] };
+        let process = Process::spawn(&name, &mut host.wrap_as(SIDECAR, capabilities, &command));
+        if let Some(mode) = workload.intercept() {
+            let arguments = ["--wait", "30s", "--mode", mode];
+            let done = host.init(&arguments.into_iter().chain(init.iter().copied()).collect::<Vec<_>>());
             assert!(done.status.success(), "init: {}", String::from_utf8_lossy(&done.stderr));
         }
         Self::wait_for(process, workload, host.ip(), MESH_PORT, Some(host))

@@ -109,9 +109,9 @@ impl Workload {
         &self.name
     }
 
-    /// Whether its sidecar takes connections that the namespace's rules redirect to it, by its setting `intercept`.
-    pub(super) fn is_intercepted(&self) -> bool {
-        self.settings.get("intercept").is_some_and(|mode| mode != "off")
+    /// How its sidecar takes connections that the namespace's rules redirect to it, by its setting `intercept`.
+    pub(super) fn intercept(&self) -> Option<&str> {
+        self.settings.get("intercept").and_then(Value::as_str).filter(|mode| *mode != "off")
     }
 
     /// Do not wait until the sidecar says that it is ready.
