@@ -2,14 +2,20 @@
 
 mod copy;
 mod detect;
+mod dialer;
 mod head_timeout;
+mod intercept;
+mod namespace;
 mod replay;
 mod socket;
 mod transport;
 
 pub use copy::{Copied, copy};
 pub use detect::{PREFACE, Protocol, Verdict, detect};
+pub use dialer::{Dialer, Via};
 pub use head_timeout::{HeadTimeout, Phase, Serving, SlowHead};
+pub use intercept::{is_local, original_destination};
+pub use namespace::Namespace;
 pub use replay::Replay;
-pub use socket::{dial, listen, reset_on_close, tune};
+pub use socket::{Reach, dial, listen, reset_on_close, tune};
 pub use transport::Transport;

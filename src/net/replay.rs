@@ -3,11 +3,16 @@
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::time::timeout;
 
 use super::{Protocol, Verdict, detect};
+
+/// A client that has begun something like HTTP goes on within this time: a request line is sent in one piece.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// `inner`, preceded by `prefix`.
 #[derive(Debug)]
@@ -66,6 +71,54 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Replay<S> {
                 return Ok(false);
             }
         }
+    }
+
+    /// Reads until the first bytes say what a connection speaks that may speak anything. A client that pauses in what
+    /// could become HTTP waits for an answer to what it said: that is opaque, and so is silence that ends.
+    ///
+    /// # Errors
+    /// When reading fails.
+    ///
+    /// # Cancel safety
+    /// What was read is kept and read again later.
+    pub async fn first_word(&mut self) -> io::Result<Protocol> {
+        loop {
+            if let Verdict::Is(protocol) = detect(&self.prefix) {
+                return Ok(protocol);
+            }
+            let is_first = self.prefix.is_empty();
+            self.prefix.reserve(64);
+            let read = self.inner.read_buf(&mut self.prefix);
+            let read = if is_first { read.await? } else { timeout(PAUSE, read).await.unwrap_or(Ok(0))? };
+            if read == 0 {
+                return Ok(Protocol::Opaque);
+            }
+        }
+    }
+
+    /// What the bytes read so far speak, as far as can be said.
+    pub fn guess(&self) -> Protocol {
+        match detect(&self.prefix) {
+            Verdict::Is(protocol) => protocol,
+            Verdict::More => Protocol::Opaque,
+        }
+    }
+
+    /// Reads until something has been read that was not asked for yet, or nothing more will come.
+    ///
+    /// # Cancel safety
+    /// What was read is kept and read again later.
+    pub async fn fill(&mut self) {
+        if self.prefix.is_empty() {
+            self.prefix.reserve(1024);
+            // An error comes again when it is read from.
+            let _end_or_error = self.inner.read_buf(&mut self.prefix).await;
+        }
+    }
+
+    /// The stream behind.
+    pub fn get_mut(&mut self) -> &mut S {
+        &mut self.inner
     }
 
     /// The stream behind.

@@ -18,13 +18,13 @@ pub use routes::{Action, Cluster, Route, Routes, Split, VirtualHost};
 pub use tls::TlsSplits;
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use pillion_wire::name::Destination;
 
 use crate::config;
-use crate::upstream::Host;
+use crate::upstream::{Host, HostKey};
 
 /// Everything that outbound traffic needs, by destination.
 #[derive(Debug, Default)]
@@ -72,13 +72,23 @@ impl Target {
     pub fn tls_split(&self, sni: Option<&str>) -> Option<&Split> {
         self.tls.select(sni).or(self.tcp.as_ref())
     }
+
+    /// What it is called in metrics and logs: an address by the name of what stands behind it.
+    pub fn label(&self) -> String {
+        let routes = self.http.as_ref().map(|routes| routes.name.clone());
+        let cluster = || self.tcp.as_ref()?.clusters().next().map(|(_, cluster)| cluster.config.name.clone());
+        match self.destination.ip() {
+            Some(_) => routes.or_else(cluster).unwrap_or_else(|| self.destination.to_string()),
+            None => self.destination.to_string(),
+        }
+    }
 }
 
 /// Everything that inbound traffic needs, by workload port.
 #[derive(Debug, Default)]
 pub struct Inbound {
     /// The application's ports.
-    pub ports: BTreeMap<u16, InboundPort>,
+    pub ports: BTreeMap<u16, Arc<InboundPort>>,
 }
 
 /// One port of our own application.
@@ -86,6 +96,28 @@ pub struct Inbound {
 pub struct InboundPort {
     /// What we were told.
     pub config: config::InboundPort,
-    /// The application, as a host to connect to.
-    pub host: Arc<Host>,
+    /// Where the application may listen, in the order in which that is tried. Never empty.
+    pub hosts: Vec<Arc<Host>>,
+}
+
+impl InboundPort {
+    /// A port that is tried at `addresses`, in this order.
+    pub fn new(config: config::InboundPort, addresses: &[SocketAddr]) -> Self {
+        let host = |address: &SocketAddr| Arc::new(Host::new(HostKey::application(*address, None)));
+        Self { config, hosts: addresses.iter().map(host).collect() }
+    }
+
+    /// The same, for connections that the application is to see as coming from `source`.
+    #[must_use]
+    pub fn seen_from(&self, source: IpAddr) -> Self {
+        let host = |host: &Arc<Host>| Arc::new(Host::new(HostKey::application(host.key().address, Some(source))));
+        // A connection to ::1 cannot come from an IPv4 address, nor the reverse.
+        let reachable = self.hosts.iter().filter(|host| host.key().address.is_ipv4() == source.is_ipv4());
+        Self { config: self.config, hosts: reachable.map(host).collect() }
+    }
+
+    /// Where the application may listen.
+    pub fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
+        self.hosts.iter().map(|host| host.key().address)
+    }
 }

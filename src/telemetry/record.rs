@@ -57,6 +57,7 @@ pub struct Record {
     pub bytes_sent: u64,
     /// Bytes of tunnelled data received from the client.
     pub bytes_received: u64,
+    forgotten: bool,
 }
 
 #[derive(Serialize)]
@@ -112,6 +113,7 @@ impl Record {
             attempts: 0,
             bytes_sent: 0,
             bytes_received: 0,
+            forgotten: false,
         }
     }
 
@@ -119,6 +121,11 @@ impl Record {
     pub fn other_end(&mut self, id: Option<&SpiffeId>) {
         self.tls = if id.is_some() { "mutual" } else { "none" };
         self.peer = id.map_or_else(Arc::default, |id| Arc::from(id.to_string()));
+    }
+
+    /// It turned out to be the story of something else, which is told elsewhere.
+    pub fn forget(mut self) {
+        self.forgotten = true;
     }
 
     /// Notes why it failed, unless an earlier failure is noted already.
@@ -160,6 +167,9 @@ impl Record {
 
 impl Drop for Record {
     fn drop(&mut self) {
+        if self.forgotten {
+            return;
+        }
         if self.status == 0 && self.reason.is_empty() && !self.is_tcp {
             self.fail("client_gone", "DC", "the client went away before the answer was there".to_owned());
         }

@@ -20,7 +20,7 @@ struct World {
 impl World {
     fn new() -> Self {
         let (now, outbound) = (Instant::now(), Outbound::default());
-        Self { assembly: Assembly::new(None), now, outbound, publications: 0, subscribed: BTreeSet::new() }
+        Self { assembly: Assembly::new(None, false), now, outbound, publications: 0, subscribed: BTreeSet::new() }
     }
 
     fn poll(&mut self) {
@@ -408,7 +408,7 @@ async fn updates_that_nobody_asked_for_change_nothing() {
 #[tokio::test(start_paused = true)]
 async fn our_own_ports_keep_their_host_while_the_application_stays() {
     let mesh: SocketAddr = "127.0.0.1:15008".parse().expect("literal");
-    let mut assembly = Assembly::new(Some(mesh));
+    let mut assembly = Assembly::new(Some(mesh), false);
     let name = ListenerName::Inbound(mesh).to_string();
     let asked = assembly.poll_output().subscriptions;
     assert_eq!(asked, [Subscription::Begin(Kind::Listener, name.clone())]);
@@ -426,8 +426,8 @@ async fn our_own_ports_keep_their_host_while_the_application_stays() {
     };
     let first = serve(&mut assembly, &[(80, 8080), (81, 8081)]).expect("published");
     let second = serve(&mut assembly, &[(80, 8080), (81, 9999)]).expect("published");
-    assert!(Arc::ptr_eq(&first.ports[&80].host, &second.ports[&80].host));
-    assert!(!Arc::ptr_eq(&first.ports[&81].host, &second.ports[&81].host));
+    assert!(Arc::ptr_eq(&first.ports[&80].hosts[0], &second.ports[&80].hosts[0]));
+    assert!(!Arc::ptr_eq(&first.ports[&81].hosts[0], &second.ports[&81].hosts[0]));
     assembly.handle_update(Update { kind: Kind::Listener, name, change: Change::Removed }, Instant::now());
     assert!(assembly.poll_output().inbound.is_none(), "what is served stays");
 }
