@@ -24,10 +24,15 @@ use crate::slot::Slot;
 use crate::snapshot::{Directory, Outbound};
 use crate::telemetry::{AccessLog, Metrics, Telemetry};
 use crate::tls::{TlsClient, TlsServer};
-use crate::{application, discovery, identity, worker};
+use crate::{application, discovery, identity, init, worker};
 
-/// The program: reads its settings, runs until it is told to stop.
+/// The program: reads its settings, runs until it is told to stop. With `init` as first argument it programs the redirect
+/// instead.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let args: Vec<OsString> = args.into_iter().collect();
+    if args.get(1).is_some_and(|first| first == "init") {
+        return init::main(args);
+    }
     let settings = match bootstrap::load(args) {
         Ok(settings) => settings,
         Err(BootstrapError::Usage(usage)) => {

@@ -51,7 +51,7 @@ pub enum ProxyError {
     #[error("the control plane did not say in time where {0} is")]
     DiscoveryTimeout(Destination),
     /// Too many new destinations at once.
-    #[error("too many new destinations at once; {0} was not looked up")]
+    #[error("too many destinations; {0} was not looked up")]
     DiscoveryOverloaded(Destination),
 
     // Upstream.

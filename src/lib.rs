@@ -2,7 +2,7 @@
 //!
 //! | layer | module |
 //! |---|---|
-//! | 5 | `main`, `app`, `application`, `listeners`, `readiness`, `worker`, `admin` |
+//! | 5 | `main`, `app`, `application`, `listeners`, `readiness`, `worker`, `admin`, `init` |
 //! | 4 | `proxy`: the walk of a request |
 //! | 3 | `discovery`, `snapshot`, `upstream` |
 //! | 2 | `identity`, `tls`, `net`, `http`, `route`, `balance` |
@@ -22,6 +22,7 @@ pub mod drain;
 pub mod error;
 pub mod http;
 pub mod identity;
+mod init;
 pub mod listeners;
 pub mod net;
 pub mod proxy;

@@ -39,6 +39,7 @@ pub(super) fn config(shared: &Shared) -> Value {
             let value = match lookup {
                 Lookup::Known(known) => target(known),
                 Lookup::Unknown => json!(UNKNOWN),
+                Lookup::Refused => json!("refused"),
             };
             (destination.to_string(), value)
         })
@@ -50,6 +51,7 @@ pub(super) fn config(shared: &Shared) -> Value {
             let value = match lookup {
                 Lookup::Known(addresses) => json!(&**addresses),
                 Lookup::Unknown => json!(UNKNOWN),
+                Lookup::Refused => json!("refused"),
             };
             (host.as_str(), value)
         })
@@ -68,7 +70,7 @@ pub(super) fn clusters(shared: &Shared) -> Value {
     let mut clusters: BTreeMap<String, Value> = BTreeMap::new();
     for target in outbound.targets.values().filter_map(|lookup| match lookup {
         Lookup::Known(target) => Some(target),
-        Lookup::Unknown => None,
+        Lookup::Unknown | Lookup::Refused => None,
     }) {
         for cluster in used_by(target) {
             let hosts: Vec<Value> = cluster.upstream.hosts().iter().map(|known| host(known)).collect();

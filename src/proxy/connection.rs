@@ -127,6 +127,15 @@ pub(super) async fn from_outside(
     let port = served.config.port;
     let is_tcp = served.config.protocol.is_opaque();
     let permissive = served.config.access == Access::Permissive;
+    if served.config.protocol == AppProtocol::Tls {
+        // The application's own TLS, which is never taken for the mesh's.
+        if permissive {
+            tcp::inbound(worker, End::Stream(Transport::Accepted(Replay::new(stream))), address, served, None).await;
+            return Ok(());
+        }
+        reset_on_close(&stream);
+        return Err(Refused::ForeignTls(port));
+    }
     if is_tcp && permissive {
         return tcp_front(worker, stream, address, served).await;
     }

@@ -24,6 +24,10 @@ pub(super) enum Refused {
     NoIdentity,
     #[error("plaintext on the strict port {0}; call through a sidecar, or make the port permissive")]
     Plaintext(u16),
+    #[error(
+        "the application's own TLS from outside the mesh on the strict port {0}; call through a sidecar, or make the port permissive"
+    )]
+    ForeignTls(u16),
     #[error("port {0} is no longer served")]
     UnknownPort(u16),
     #[error(
@@ -76,6 +80,7 @@ impl Refused {
             Self::TlsTimeout => "tls_timeout",
             Self::NoIdentity => "no_identity",
             Self::Plaintext(_) => "plaintext_refused",
+            Self::ForeignTls(_) => "tls_refused",
             Self::UnknownPort(_) => "unknown_port",
             Self::Loop(_) => "loop",
             Self::Destination(error) => error.reason().code,

@@ -42,6 +42,8 @@ pub enum Lookup<T: ?Sized = Target> {
     Known(Arc<T>),
     /// The control plane has no such destination.
     Unknown,
+    /// It was not asked, since too many destinations are known already.
+    Refused,
 }
 
 impl<T: ?Sized> Clone for Lookup<T> {
@@ -49,6 +51,7 @@ impl<T: ?Sized> Clone for Lookup<T> {
         match self {
             Self::Known(known) => Self::Known(Arc::clone(known)),
             Self::Unknown => Self::Unknown,
+            Self::Refused => Self::Refused,
         }
     }
 }

@@ -129,11 +129,11 @@ impl Assembly {
         }
         match demand {
             Demand::Destination(destination) => {
-                let entry = if granted { Entry::default() } else { Entry::unknown() };
+                let entry = if granted { Entry::default() } else { Entry::answered(Lookup::Refused) };
                 self.destinations.insert(destination, entry);
             }
             Demand::Host(host) => {
-                self.hosts.insert(host, (!granted).then_some(Lookup::Unknown));
+                self.hosts.insert(host, (!granted).then_some(Lookup::Refused));
             }
         }
         granted
@@ -261,7 +261,7 @@ impl Assembly {
         match name.parse() {
             Ok(ListenerName::Outbound(destination)) => {
                 let Some(entry) = self.destinations.get_mut(&destination) else { return };
-                *entry = Entry { uses: std::mem::take(&mut entry.uses), ..Entry::unknown() };
+                *entry = Entry { uses: std::mem::take(&mut entry.uses), ..Entry::answered(Lookup::Unknown) };
                 self.reconcile(&destination, BTreeSet::new());
                 self.book.unknown(&Demand::Destination(destination), now);
             }
@@ -325,8 +325,8 @@ impl Assembly {
 }
 
 impl Entry {
-    fn unknown() -> Self {
-        Self { published: Some(Published { lookup: Lookup::Unknown, uses: BTreeSet::new() }), ..Self::default() }
+    fn answered(lookup: Lookup) -> Self {
+        Self { published: Some(Published { lookup, uses: BTreeSet::new() }), ..Self::default() }
     }
 }
 

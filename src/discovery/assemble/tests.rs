@@ -87,7 +87,7 @@ impl World {
     fn target(&self, name: &str) -> Option<Arc<Target>> {
         match self.lookup(name)? {
             Lookup::Known(target) => Some(Arc::clone(target)),
-            Lookup::Unknown => None,
+            Lookup::Unknown | Lookup::Refused => None,
         }
     }
 
@@ -338,7 +338,7 @@ async fn a_host_is_asked_for_followed_and_forgotten_as_a_destination_is() {
     };
     let answer = |world: &World| match world.outbound.hosts.get("orders.shop") {
         Some(Lookup::Known(addresses)) => Some(addresses.iter().map(ToString::to_string).collect::<Vec<_>>()),
-        Some(Lookup::Unknown) => Some(vec!["unknown".into()]),
+        Some(Lookup::Unknown | Lookup::Refused) => Some(vec!["unknown".into()]),
         None => None,
     };
     assert!(world.assembly.handle_demand(host(), world.now));
@@ -371,7 +371,7 @@ async fn hosts_and_destinations_share_one_limit() {
     let late = Demand::Host("late".into());
     assert!(!world.assembly.handle_demand(late.clone(), world.now));
     world.poll();
-    assert!(matches!(world.outbound.hosts.get("late"), Some(Lookup::Unknown)));
+    assert!(matches!(world.outbound.hosts.get("late"), Some(Lookup::Refused)));
     world.remove(Kind::Listener, "pillion/host?name=h7");
     world.demand("a.shop:80");
     assert!(!world.outbound.hosts.contains_key("h7"), "what is unknown gave way");
@@ -381,7 +381,7 @@ async fn hosts_and_destinations_share_one_limit() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn too_many_destinations_are_refused_as_unknown() {
+async fn too_many_destinations_are_refused_and_not_taken_for_unknown() {
     let mut world = World::new();
     for number in 0..4096 {
         world.demand(&format!("s{number}.shop:80"));
@@ -389,7 +389,7 @@ async fn too_many_destinations_are_refused_as_unknown() {
     let late = Demand::Destination(destination("late.shop:80"));
     assert!(!world.assembly.handle_demand(late, world.now));
     world.poll();
-    assert!(matches!(world.lookup("late.shop:80"), Some(Lookup::Unknown)));
+    assert!(matches!(world.lookup("late.shop:80"), Some(Lookup::Refused)));
     assert!(!world.is_subscribed(Kind::Listener, "late.shop:80"));
 }
 
