@@ -1,5 +1,6 @@
 //! Sockets and bytes: binding, dialling, looking at the first bytes, copying.
 
+mod client_hello;
 mod copy;
 mod detect;
 mod dialer;
@@ -10,6 +11,7 @@ mod replay;
 mod socket;
 mod transport;
 
+pub use client_hello::{ClientHelloVerdict, MAX_CLIENT_HELLO, client_hello};
 pub use copy::{Copied, copy};
 pub use detect::{PREFACE, Protocol, Verdict, detect};
 pub use dialer::{Dialer, Via};
