@@ -339,7 +339,6 @@ fn listeners_that_would_mean_something_else_are_refused_with_the_path() {
         change(&mut manager);
         outbound(&manager)
     };
-    let with_tls = |filter_chains| Listener { filter_chains, ..outbound(&manager()) };
     let with_chain = |change: fn(&mut FilterChain)| {
         let mut chain = http();
         change(&mut chain);
@@ -361,40 +360,6 @@ fn listeners_that_would_mean_something_else_are_refused_with_the_path() {
         (
             Listener { filter_chains: vec![FilterChain::default()], ..outbound(&manager()) },
             "filter_chains[0].filter_chain_match: is missing",
-        ),
-        (
-            with_tls(vec![chain(80, tcp_filter(&to_cluster("a")))]),
-            "filter_chains[0].filter_chain_match.destination_port: is not supported",
-        ),
-        (
-            with_tls(vec![plaintext(by_name(&["a"]))]),
-            "filter_chains[0].filter_chain_match.transport_protocol: has to be \"tls\"",
-        ),
-        (
-            with_tls(vec![by_name(&["a", "*b.example"])]),
-            "filter_chains[0].filter_chain_match.server_names[1]: is neither a DNS name nor \"*.\" and one",
-        ),
-        (
-            with_tls(vec![by_name(&["a", "b"]), by_name(&["B"])]),
-            "filter_chains[1].filter_chain_match.server_names: matches the same connections as another filter chain",
-        ),
-        (
-            with_tls(vec![by_name(&[]), by_name(&[])]),
-            "filter_chains[1].filter_chain_match.server_names: matches the same connections as another filter chain",
-        ),
-        (with_tls(vec![FilterChain { filters: vec![], ..by_name(&[]) }]), "filter_chains[0].filters: is missing"),
-        (
-            with_tls(vec![FilterChain { transport_socket: own_tls(1).transport_socket, ..by_name(&[]) }]),
-            "filter_chains[0].transport_socket: is not supported",
-        ),
-        (inbound(vec![passthrough(http())]), "filter_chains[0].transport_socket: is missing"),
-        (
-            inbound(vec![own_tls(80), plaintext(own_tls(80))]),
-            "filter_chains[1].filter_chain_match.transport_protocol: is not supported",
-        ),
-        (
-            inbound(vec![FilterChain { metadata: Some(application(true)), ..http() }]),
-            "filter_chains[0].filters: are for plaintext, but the application speaks TLS",
         ),
         (with_manager(|manager| manager.http_filters.clear()), "api_listener.api_listener.http_filters: is missing"),
         (outbound(&before_router), "api_listener.api_listener.http_filters[0]: is not supported"),
@@ -435,6 +400,51 @@ fn listeners_that_would_mean_something_else_are_refused_with_the_path() {
     let mut optional = manager();
     optional.http_filters.insert(0, unknown_filter(true));
     assert!(listener(&outbound(&optional)).is_ok());
+}
+
+#[test]
+fn tls_that_would_go_elsewhere_is_refused_with_the_path() {
+    let http = || chain(80, http_filter(http_connection_manager::CodecType::Http1));
+    let with_tls = |filter_chains| Listener { filter_chains, ..outbound(&manager()) };
+    let cases = [
+        (
+            with_tls(vec![chain(80, tcp_filter(&to_cluster("a")))]),
+            "filter_chains[0].filter_chain_match.destination_port: is not supported",
+        ),
+        (
+            with_tls(vec![plaintext(by_name(&["a"]))]),
+            "filter_chains[0].filter_chain_match.transport_protocol: has to be \"tls\"",
+        ),
+        (
+            with_tls(vec![by_name(&["a", "*b.example"])]),
+            "filter_chains[0].filter_chain_match.server_names[1]: is neither a DNS name nor \"*.\" and one",
+        ),
+        (
+            with_tls(vec![by_name(&["a", "b"]), by_name(&["B"])]),
+            "filter_chains[1].filter_chain_match.server_names: matches the same connections as another filter chain",
+        ),
+        (
+            with_tls(vec![by_name(&[]), by_name(&[])]),
+            "filter_chains[1].filter_chain_match.server_names: matches the same connections as another filter chain",
+        ),
+        (with_tls(vec![FilterChain { filters: vec![], ..by_name(&[]) }]), "filter_chains[0].filters: is missing"),
+        (
+            with_tls(vec![FilterChain { transport_socket: own_tls(1).transport_socket, ..by_name(&[]) }]),
+            "filter_chains[0].transport_socket: is not supported",
+        ),
+        (inbound(vec![passthrough(http())]), "filter_chains[0].transport_socket: is missing"),
+        (
+            inbound(vec![own_tls(80), plaintext(own_tls(80))]),
+            "filter_chains[1].filter_chain_match.transport_protocol: is not supported",
+        ),
+        (
+            inbound(vec![FilterChain { metadata: Some(application(true)), ..http() }]),
+            "filter_chains[0].filters: are for plaintext, but the application speaks TLS",
+        ),
+    ];
+    for (message, wanted) in cases {
+        assert_eq!(refused(listener(&message)), wanted);
+    }
 }
 
 #[test]
