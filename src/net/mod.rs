@@ -11,7 +11,7 @@ mod replay;
 mod socket;
 mod transport;
 
-pub use client_hello::{ClientHelloVerdict, MAX_CLIENT_HELLO, client_hello};
+pub use client_hello::{ClientHello, ClientHelloVerdict, MAX_CLIENT_HELLO, client_hello};
 pub use copy::{Copied, copy};
 pub use detect::{PREFACE, Protocol, Verdict, detect};
 pub use dialer::{Dialer, Via};

@@ -9,10 +9,13 @@ use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::time::timeout;
 
-use super::{Protocol, Verdict, detect};
+use super::{ClientHello, ClientHelloVerdict, Protocol, Verdict, client_hello, detect};
 
 /// A client that has begun something like HTTP goes on within this time: a request line is sent in one piece.
 const PAUSE: Duration = Duration::from_millis(20);
+
+/// A TLS client sends its first flight without waiting for anything; its segments may be lost and sent again.
+const HELLO_PAUSE: Duration = Duration::from_secs(2);
 
 /// `inner`, preceded by `prefix`.
 #[derive(Debug)]
@@ -93,6 +96,36 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Replay<S> {
             if read == 0 {
                 return Ok(Protocol::Opaque);
             }
+        }
+    }
+
+    /// Reads until the whole ClientHello is there, of a stream that was found to speak TLS. `None`: it is not readable, or
+    /// pauses in the middle, which no TLS client does.
+    ///
+    /// # Errors
+    /// When reading fails.
+    ///
+    /// # Cancel safety
+    /// What was read is kept and read again later.
+    pub async fn client_hello(&mut self) -> io::Result<Option<ClientHello>> {
+        loop {
+            match client_hello(&self.prefix) {
+                ClientHelloVerdict::Is(hello) => return Ok(Some(hello)),
+                ClientHelloVerdict::Unreadable => return Ok(None),
+                ClientHelloVerdict::More => {}
+            }
+            self.prefix.reserve(2048);
+            if timeout(HELLO_PAUSE, self.inner.read_buf(&mut self.prefix)).await.unwrap_or(Ok(0))? == 0 {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// The ClientHello, if it has been read already.
+    pub fn client_hello_so_far(&self) -> Option<ClientHello> {
+        match client_hello(&self.prefix) {
+            ClientHelloVerdict::Is(hello) => Some(hello),
+            ClientHelloVerdict::Unreadable | ClientHelloVerdict::More => None,
         }
     }
 

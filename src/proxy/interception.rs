@@ -19,8 +19,9 @@ use super::refused::Refused;
 use super::{Worker, inbound as planning, outbound as directory, tcp};
 use crate::bootstrap::UnknownDestinations;
 use crate::error::ProxyError;
-use crate::net::{Protocol, Replay, Transport, is_local, original_destination, reset_on_close};
+use crate::net::{ClientHello, Protocol, Replay, Transport, is_local, original_destination, reset_on_close};
 use crate::snapshot::Target;
+use crate::telemetry::Record;
 use crate::upstream::{Host, HostKey};
 
 /// From our application, to wherever it dialled. Who dialled our own port names a destination in each request.
@@ -85,7 +86,7 @@ async fn known(
     let way = Way::Bound(destination);
     let drain = way.drain(worker);
     let split = match (&target.http, &target.tcp) {
-        (None, Some(split)) => {
+        (None, Some(split)) if target.tls.all().is_empty() => {
             tcp::outbound(worker, stream, address, target, split).await;
             return Ok(());
         }
@@ -94,23 +95,44 @@ async fn known(
             let Some(protocol) = detect(worker, &mut stream, &drain).await? else { return Ok(()) };
             return http(worker, Transport::Accepted(stream), protocol, address, way).await;
         }
-        (Some(_), Some(split)) => split,
+        (_, Some(split)) => split,
     };
     let mut stream = Replay::new(stream);
     let mut record = tcp::begin(worker, "outbound", address);
     record.destination = Arc::from(target.label());
     let upstreams = tcp::choose(split, &mut record);
     let dial = Box::pin(tcp::open(worker, &upstreams, &mut record));
-    let Some((word, opened)) = heard(worker, "outbound", dialled, &drain, &mut stream, dial).await? else {
+    let Some((word, mut opened)) = heard(worker, "outbound", dialled, &drain, &mut stream, dial).await? else {
         return Ok(());
     };
-    if let Word::Client(protocol @ (Protocol::Http1 | Protocol::Http2)) = word {
+    if word == Word::Client(Protocol::Tls) {
+        let hello = stream.client_hello().await?.unwrap_or_default();
+        let named = target.tls_split(hello.sni.as_deref());
+        note_hello(&mut record, hello);
+        if let Some(named) = named.filter(|named| !std::ptr::eq(*named, split)) {
+            drop(opened); // Other names than this one go there.
+            let upstreams = tcp::choose(named, &mut record);
+            opened = Some(tcp::open(worker, &upstreams, &mut record).await);
+        }
+    }
+    if let (Word::Client(protocol @ (Protocol::Http1 | Protocol::Http2)), Some(_)) = (word, &target.http) {
         record.forget();
         drop(opened);
         return http(worker, Transport::Accepted(stream), protocol, address, way).await;
     }
+    if opened.is_none() {
+        opened = Some(tcp::open(worker, &upstreams, &mut record).await); // HTTP, to what takes opaque bytes alone.
+    }
     tcp::join(stream, opened, record).await;
     Ok(())
+}
+
+/// What the application's own TLS asks for, for the access log.
+fn note_hello(record: &mut Record, hello: ClientHello) {
+    record.protocol = "TLS";
+    record.authority = hello.sni.unwrap_or_default();
+    let names: Vec<_> = hello.alpn.iter().map(|name| String::from_utf8_lossy(name)).collect();
+    record.alpn = names.join(",");
 }
 
 /// To an address that nobody knows, as it is.
@@ -142,6 +164,9 @@ async fn unknown(
         () = last_moment(&drain) => return Ok(()),
     };
     worker.shared.telemetry.metrics.detection("outbound", word.name(), began.elapsed());
+    if let (Word::Client(Protocol::Tls), Some(hello)) = (word, stream.client_hello_so_far()) {
+        note_hello(&mut record, hello);
+    }
     tcp::join(stream, Some(Ok(opened)), record).await;
     Ok(())
 }

@@ -23,8 +23,10 @@ pub struct Record {
     pub method: String,
     /// Counted as a TCP connection, not as a request. Not to be told from the method, which a client makes up.
     pub is_tcp: bool,
-    /// `:authority` or `Host`, as the client sent it.
+    /// `:authority` or `Host`, as the client sent it; of TLS that the application speaks, the name that it asks for (SNI).
     pub authority: String,
+    /// Protocols that a TLS client of the application offered inside (ALPN), joined by commas.
+    pub alpn: String,
     /// Path without the query: queries may hold secrets.
     pub path: String,
     /// `HTTP/1.1`, `HTTP/2`, …, or `TCP`.
@@ -67,6 +69,8 @@ struct Line<'a> {
     direction: &'a str,
     method: &'a str,
     authority: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    alpn: &'a str,
     path: &'a str,
     protocol: &'a str,
     response_code: u16,
@@ -97,6 +101,7 @@ impl Record {
             method: String::new(),
             is_tcp: false,
             authority: String::new(),
+            alpn: String::new(),
             path: String::new(),
             protocol: "TCP",
             destination: Arc::clone(&empty),
@@ -144,6 +149,7 @@ impl Record {
             direction: self.direction,
             method: &self.method,
             authority: &self.authority,
+            alpn: &self.alpn,
             path: &self.path,
             protocol: self.protocol,
             response_code: self.status,

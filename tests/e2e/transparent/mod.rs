@@ -3,6 +3,7 @@
 mod destinations;
 mod detection;
 mod loops;
+mod sni;
 mod source;
 
 use std::net::IpAddr;
