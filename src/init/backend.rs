@@ -57,7 +57,7 @@ impl Backend {
             return Ok(vec![Step::new(nft, ["-f", "-"]).with_input(nft::ruleset(chains))]);
         }
         let steps = families.iter().map(|family| {
-            let restore = self.tool(*family, "restore").ok_or(Failure::Missing(self.name()))?;
+            let restore = self.tool(*family, "restore").ok_or_else(|| Failure::Missing(self.name()))?;
             let rules = iptables::ruleset(chains, *family, &self.saved(*family));
             Ok(Step::new(restore, RESTORE).with_input(rules))
         });

@@ -43,7 +43,7 @@ Failures: no_permission, no_backend, no_listener, no_route, not_redirected, inbo
 
 /// Redirect this network namespace's TCP connections to its sidecar.
 #[derive(Clone, Debug, Parser)]
-#[command(name = "pillion-proxy init", long_about = ABOUT, after_help = EXAMPLES)]
+#[command(name = "pillion-proxy init", bin_name = "pillion-proxy init", long_about = ABOUT, after_help = EXAMPLES)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub(super) struct Flags {
     /// Remove the rules of every backend, and the routes of tproxy

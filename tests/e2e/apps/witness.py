@@ -4,8 +4,8 @@
                               original destination, its two addresses, and what the caller said first
   witness.py dial SPEC...     prints one line of JSON: what was answered at each, or how that failed
 
-SPEC is tcp:ADDRESS:PORT or udp:ADDRESS:PORT; a listener may be transparent:ADDRESS:PORT, and what is dialled may end in
-@ADDRESS:PORT, the (foreign) address to call from, or in #MARK.
+SPEC is tcp:ADDRESS:PORT or udp:ADDRESS:PORT; a listener may be transparent:ADDRESS:PORT, and what is dialled may go on with
+@ADDRESS:PORT, the (foreign) address to call from. Either may end in #MARK.
 """
 
 import json
@@ -72,8 +72,11 @@ def serve_datagrams(listener, name):
 def listen(specs):
     for spec in specs:
         kind, _, where = spec.partition(":")
+        where, _, mark = where.partition("#")
         host, port = address(where)
         listener = make(kind, host)
+        if mark:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, int(mark))
         if kind == "transparent":
             transparent(listener)
         listener.bind((host, port))

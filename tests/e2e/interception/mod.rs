@@ -29,7 +29,8 @@ impl Scene {
     fn with_inbound(kind: &str) -> Self {
         let network = Network::start(Stack::Dual);
         let (pod, other) = (network.host("pod"), network.host("other"));
-        let inbound = format!("{kind}:[::]:15006");
+        // What it sends to its callers has to leave, marked or not.
+        let inbound = format!("{kind}:[::]:15006#1337");
         let sidecar = ["tcp:127.0.0.1:15001", "tcp:[::1]:15001", "tcp:127.0.0.1:15053", "tcp:[::1]:15053"];
         let sidecar = sidecar.into_iter().chain(["udp:127.0.0.1:15053", "udp:[::1]:15053", "tcp:[::]:15008", &inbound]);
         let application = ["tcp:[::]:8080", "tcp:[::]:9005", "tcp:[::]:15021", "tcp:127.77.0.5:7000"];

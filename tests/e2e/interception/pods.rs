@@ -3,7 +3,7 @@
 use std::process::Command;
 use std::rc::Rc;
 
-use crate::support::{APPLICATION, Mesh, Network, Pod, Stack, Workload, python, run, sweep, until};
+use crate::support::{APPLICATION, Mesh, Network, Pod, Process, Stack, Workload, python, run, sweep, until};
 
 #[test]
 fn pods_on_one_network_reach_each_other_and_leave_nothing_behind() {
@@ -64,7 +64,7 @@ fn nothing_stays_of_a_test_that_panics_or_is_killed() {
     let panicked = std::thread::spawn(|| {
         let network = Network::start(Stack::V4);
         let host = network.host("panicking");
-        let _process = host.command("sleep").arg("600").spawn().unwrap();
+        let _process = Process::spawn("sleep", host.command("sleep").arg("600"));
         assert!(host.name().is_empty(), "as intended");
     });
     assert!(panicked.join().is_err());
@@ -74,7 +74,7 @@ fn nothing_stays_of_a_test_that_panics_or_is_killed() {
     let left = "pillion-test-9999999-0-left";
     run(Command::new("ip").args(["netns", "add", left]));
     let mut forgotten = Command::new("ip").args(["netns", "exec", left, "sleep", "600"]).spawn().unwrap();
-    until("the process is in its namespace", || run(Command::new("ip").args(["netns", "pids", left])) != "");
+    until("the process is in its namespace", || !run(Command::new("ip").args(["netns", "pids", left])).is_empty());
     sweep();
     assert!(!names().contains(left), "{}", names());
     assert!(!forgotten.wait().unwrap().success());

@@ -123,7 +123,7 @@ fn v6(number: u8) -> Ipv6Addr {
 impl Host {
     /// Its address: IPv4 where it has one.
     pub fn ip(&self) -> IpAddr {
-        self.v4.map(IpAddr::from).or(self.v6.map(IpAddr::from)).expect("an address")
+        self.ips().into_iter().next().expect("an address")
     }
 
     /// All its addresses.
