@@ -1,7 +1,7 @@
 //! What can program the rules: which of it is here, and the steps that install or remove ours.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::error::Failure;
 use super::flags::Wanted;
@@ -126,27 +126,37 @@ fn legacy_tables(family: Family) -> bool {
     fs::read_to_string(names).is_ok_and(|names| !names.trim().is_empty())
 }
 
-/// The steps that make the route of tproxy.
+/// The steps that make the route of tproxy; none for a family that has it.
 ///
 /// # Errors
 /// Without `ip`.
 pub(super) fn make_route(families: &[Family], mark: u32) -> Result<Vec<Step>, Failure> {
     let ip = find("ip").ok_or(Failure::Missing("ip"))?;
-    let mut steps = remove_route(families);
-    let made = families.iter().flat_map(|family| routing::make(*family, mark));
-    steps.extend(made.map(|words| Step::new(ip.clone(), words)));
-    Ok(steps)
+    let commands = families.iter().flat_map(|family| {
+        let (rules, routes) = routing_of(&ip, *family);
+        if routing::is_made(mark, &rules, &routes) {
+            return Vec::new();
+        }
+        [routing::undo(*family, &rules, &routes), routing::make(*family, mark)].concat()
+    });
+    Ok(commands.map(|words| Step::new(ip.clone(), words)).collect())
 }
 
 /// The steps that remove the route of tproxy; none when there is none.
 pub(super) fn remove_route(families: &[Family]) -> Vec<Step> {
     let Some(ip) = find("ip") else { return Vec::new() };
-    let said = |words: Vec<String>| Step::new(ip.clone(), words).run().unwrap_or_default();
-    let removed = families.iter().flat_map(|family| {
-        let [rules, routes] = routing::show(*family).map(said);
+    let commands = families.iter().flat_map(|family| {
+        let (rules, routes) = routing_of(&ip, *family);
         routing::undo(*family, &rules, &routes)
     });
-    removed.map(|words| Step::new(ip.clone(), words)).collect()
+    commands.map(|words| Step::new(ip.clone(), words)).collect()
+}
+
+/// Routing rules of our priority and routes of our table, as `ip` shows them; nothing where it cannot.
+fn routing_of(ip: &Path, family: Family) -> (String, String) {
+    let said = |words: Vec<String>| Step::new(ip.to_owned(), words).run().unwrap_or_default();
+    let [rules, routes] = routing::show(family).map(said);
+    (rules, routes)
 }
 
 /// The address families that this namespace's kernel has.

@@ -65,7 +65,8 @@ pub(crate) fn main(args: Vec<OsString>) -> ExitCode {
 fn run(flags: &Flags, program: &[String]) -> Result<(), InitError> {
     let families = backend::families();
     if families.len() == 1 {
-        say("IPv6 is skipped: the kernel has none");
+        // A comment in what a dry run prints.
+        say("# IPv6 is skipped: the kernel has none");
     }
     if flags.dry_run {
         return dry_run(flags, &families);
@@ -98,18 +99,24 @@ fn install(flags: &Flags, families: &[Family]) -> Result<(), InitError> {
         let steps = backend::make_route(families, rules.routing_mark()).map_err(InitError::Routing)?;
         run_all(&steps).map_err(InitError::Routing)?;
     }
+    // Rules of an earlier run are better than none: they stay when these cannot be had.
+    let first_run = Backend::ALL.iter().all(|backend| backend.remove(families).is_empty());
     let mut tried = String::new();
     let installed = Backend::wanted(flags.backend).into_iter().find(|backend| {
         let done = backend.install(&chains, families).and_then(|steps| run_all(&steps));
         if let Err(failure) = &done {
             tried.push_str(&format!("  {}: {failure}\n", backend.name()));
-            // One family may have been done before the other failed.
-            let _best_effort = run_all(&backend.remove(families));
+            if first_run {
+                // One family may have been done before the other failed.
+                let _best_effort = run_every(&backend.remove(families));
+            }
         }
         done.is_ok()
     });
     let Some(installed) = installed else {
-        let _best_effort = run_all(&backend::remove_route(families));
+        if first_run {
+            let _best_effort = run_every(&backend::remove_route(families));
+        }
         return Err(InitError::NoBackend { tried: tried.trim_end().to_owned() });
     };
     let others = Backend::ALL.into_iter().filter(|backend| *backend != installed);

@@ -5,6 +5,7 @@ use super::iptables::Family;
 /// Our routing table, and the priority of the rule that leads to it (below 0, the table of local addresses).
 const TABLE: &str = "133";
 const PRIORITY: &str = "133";
+const ROUTE: &str = "local default dev lo";
 
 /// Arguments of `ip` that make the route and the rule, where [`undo`] has run.
 pub(super) fn make(family: Family, mark: u32) -> Vec<Vec<String>> {
@@ -20,6 +21,14 @@ pub(super) fn show(family: Family) -> [Vec<String>; 2] {
     [words(family, &["rule", "show", "priority", PRIORITY]), words(family, &["route", "show", "table", TABLE])]
 }
 
+/// True when the commands of [`show`] said what those of [`make`] make.
+pub(super) fn is_made(mark: u32, rules: &str, routes: &str) -> bool {
+    let ours = format!("fwmark {mark:#x} lookup {TABLE}");
+    let [rules, routes] = [rules, routes].map(|said| said.lines().map(str::trim_end).collect::<Vec<_>>());
+    matches!(rules.as_slice(), [rule] if rule.ends_with(&ours))
+        && matches!(routes.as_slice(), [route] if route.starts_with(ROUTE))
+}
+
 /// Arguments of `ip` that remove them, given what the commands of [`show`] said.
 pub(super) fn undo(family: Family, rules: &str, routes: &str) -> Vec<Vec<String>> {
     let lookup = format!("lookup {TABLE}");
@@ -27,7 +36,7 @@ pub(super) fn undo(family: Family, rules: &str, routes: &str) -> Vec<Vec<String>
     let marks = ours.filter_map(|line| line.split(" fwmark ").nth(1)?.split(' ').next());
     let rules =
         marks.map(|mark| words(family, &["rule", "del", "priority", PRIORITY, "fwmark", mark, "lookup", TABLE]));
-    let ours = routes.lines().filter(|line| line.starts_with("local default dev lo"));
+    let ours = routes.lines().filter(|line| line.starts_with(ROUTE));
     let routes = ours.map(|_| words(family, &["route", "del", "local", "default", "dev", "lo", "table", TABLE]));
     rules.chain(routes).collect()
 }
@@ -55,5 +64,14 @@ mod tests {
             ["-4 rule del priority 133 fwmark 0x53a lookup 133", "-4 route del local default dev lo table 133"]
         );
         assert!(undo(Family::V6, "", "").is_empty());
+    }
+
+    #[test]
+    fn what_is_made_is_not_made_again() {
+        let (rules, routes) = ("133:\tfrom all fwmark 0x53a lookup 133 \n", "local default dev lo scope host \n");
+        assert!(is_made(0x53a, rules, routes));
+        assert!(!is_made(0x53b, rules, routes));
+        assert!(!is_made(0x53a, "", routes) && !is_made(0x53a, rules, ""));
+        assert!(!is_made(0x53a, &rules.repeat(2), routes));
     }
 }

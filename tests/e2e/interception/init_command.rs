@@ -170,13 +170,23 @@ fn mistakes_of_the_caller_are_named() {
     let failed = said(&output(&mut pod.wrap_as(1000, &[], &command)));
     assert!(failed.starts_with("1 pillion-proxy init: no_permission: "), "{failed}");
 
-    let nothing = tempfile::tempdir().unwrap();
     let wrong = pod.init(&["--exclude-cidrs", "10.0.0.0/33", "--without-listener"]);
     assert!(said(&wrong).starts_with("2 "), "{}", said(&wrong));
     // The kernel's own words come through: this group cannot be.
     let failed = said(&pod.init(&["--without-listener", "--gid", "4294967295", "--backend", "iptables-nft"]));
     assert!(failed.contains("no_backend: ") && failed.contains("iptables-nft-restore"), "{failed}");
-    drop(nothing);
+}
+
+#[test]
+fn rules_of_an_earlier_run_stay_when_new_ones_cannot_be_had() {
+    let scene = Scene::start();
+    for backend in BACKENDS {
+        scene.init(&format!("--backend {backend} --mode tproxy"));
+        let before = scene.rules();
+        let failed = said(&scene.pod.init(&["--gid", "4294967295", "--backend", "iptables-nft", "--mode", "tproxy"]));
+        assert!(failed.contains("no_backend: "), "{failed}");
+        assert_eq!(scene.rules(), before, "{backend}");
+    }
 }
 
 #[test]
