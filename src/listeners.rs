@@ -59,8 +59,8 @@ impl Bound {
         if let Some(address) = &mut settings.mesh {
             // Where connections are intercepted, the workload has its addresses for itself, and may have several.
             let every = settings.intercept.as_ref().is_some_and(|intercept| intercept.namespace.is_none());
-            let others = every.then(|| wildcard(address.ip()));
-            let mut bound = SocketAddr::new(others.unwrap_or(address.ip()), address.port());
+            let ip = if every { wildcard(address.ip()) } else { address.ip() };
+            let mut bound = SocketAddr::new(ip, address.port());
             data.push((Entry::Mesh, bind("mesh", &mut bound, workers, Reach::OneFamily)?));
             address.set_port(bound.port());
             if every {

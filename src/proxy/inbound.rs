@@ -50,9 +50,10 @@ pub(super) fn tunnel_port(
     let address: IpAddr =
         host.parse().map_err(|_invalid| ProxyError::BadRequest("CONNECT to something else than ip:port"))?;
     let settings = &client.worker.shared.settings;
-    let is_ours = settings.mesh.is_none_or(|mesh| mesh.ip().is_unspecified() || mesh.ip() == address);
+    let is_named = settings.mesh.is_none_or(|mesh| mesh.ip().is_unspecified() || mesh.ip() == address);
     // Behind interception a workload may have several addresses, and all of them lead here.
-    if !is_ours && !(settings.intercept.is_some() && !address.is_loopback() && is_local(address)) {
+    let is_ours = || settings.intercept.is_some() && !address.is_loopback() && is_local(address);
+    if !is_named && !is_ours() {
         return Err(ProxyError::UnknownPort(authority.to_string()));
     }
     let served = served(&client.worker, Some(address), port, client.address.ip())?;
