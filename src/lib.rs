@@ -3,7 +3,7 @@
 //! | layer | module |
 //! |---|---|
 //! | 5 | `main`, `app`, `application`, `listeners`, `readiness`, `worker`, `admin`, `init` |
-//! | 4 | `proxy`: the walk of a request |
+//! | 4 | `proxy`: the walk of a request; `dns` |
 //! | 3 | `discovery`, `snapshot`, `upstream` |
 //! | 2 | `identity`, `tls`, `net`, `http`, `route`, `balance` |
 //! | 1 | `config`, `telemetry`, `error`, `drain`, `slot`, `bootstrap` |
@@ -18,6 +18,7 @@ pub mod balance;
 pub mod bootstrap;
 pub mod config;
 pub mod discovery;
+pub mod dns;
 pub mod drain;
 pub mod error;
 pub mod http;

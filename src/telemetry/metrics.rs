@@ -31,6 +31,8 @@ pub struct Metrics {
     destinations_refused: Counter,
     certificates: Family<ResultLabels, Counter>,
     certificate_expiry: Gauge,
+    dns_queries: Family<DnsLabels, Counter>,
+    dns_durations: Family<ResultLabels, Histogram, fn() -> Histogram>,
 }
 
 /// What a request is counted under. Values come from configuration and our own tables, never from a client.
@@ -110,6 +112,12 @@ struct ResultLabels {
     result: &'static str,
 }
 
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct DnsLabels {
+    result: &'static str,
+    transport: &'static str,
+}
+
 impl Metrics {
     /// Metrics that all stand at zero.
     pub fn new() -> Self {
@@ -131,6 +139,8 @@ impl Metrics {
             destinations_refused: Counter::default(),
             certificates: Family::default(),
             certificate_expiry: Gauge::default(),
+            dns_queries: Family::default(),
+            dns_durations: Family::new_with_constructor(|| Histogram::new(BUCKETS)),
             registry: Mutex::new(Registry::default()),
         };
         registry.register("xds_resources", "xDS resources received, by verdict", metrics.xds_responses.clone());
@@ -146,6 +156,12 @@ impl Metrics {
             "certificate_expiration_timestamp_seconds",
             "When the current certificate ends, as a Unix time",
             metrics.certificate_expiry.clone(),
+        );
+        registry.register("dns_queries", "DNS queries of the application, by result", metrics.dns_queries.clone());
+        registry.register(
+            "dns_duration_seconds",
+            "From a DNS query to its answer, by result",
+            metrics.dns_durations.clone(),
         );
         metrics.register_traffic(&mut registry);
         *metrics.registry.lock() = registry;
@@ -279,6 +295,13 @@ impl Metrics {
     pub fn certificate_expiry(&self, not_after: SystemTime) {
         let seconds = not_after.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
         self.certificate_expiry.set(i64::try_from(seconds).unwrap_or(i64::MAX));
+    }
+
+    /// A DNS query ended. `result` is `mesh`, `forwarded`, `stale`, `servfail`, `malformed` or `overload`; `transport`
+    /// is `udp` or `tcp`.
+    pub fn dns_query(&self, result: &'static str, transport: &'static str, duration: Duration) {
+        self.dns_queries.get_or_create(&DnsLabels { result, transport }).inc();
+        self.dns_durations.get_or_create(&ResultLabels { result }).observe(duration.as_secs_f64());
     }
 
     /// All metrics as Prometheus/OpenMetrics text.
