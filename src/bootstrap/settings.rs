@@ -13,6 +13,8 @@ use super::value::{AccessLog, InterceptMode, Span, Switch, TcpBinding, UnknownDe
 
 /// The Pillion sidecar: takes over a workload's inbound and outbound traffic.
 ///
+/// `pillion-proxy init` redirects connections of this network namespace to it; see `pillion-proxy init --help`.
+///
 /// Every setting can also be given in the environment, as PILLION_ and its name in upper case
 /// (PILLION_CONTROL_PLANE), and in a JSON file, by its name with underscores ("control_plane").
 /// A flag wins over the environment, and that over the file.
