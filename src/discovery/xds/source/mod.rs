@@ -136,15 +136,14 @@ impl Task {
         }
     }
 
-    /// Answers demand while `other` is waited for.
+    /// Answers demand while `other` is waited for. Nothing expires meanwhile: that an address is none of the mesh is
+    /// worth knowing for as long as nobody can be asked again.
     async fn meanwhile<T>(&mut self, other: impl Future<Output = T>) -> T {
         let mut other = pin!(other);
         loop {
-            let expiry = self.assembly.poll_time();
             tokio::select! {
                 output = &mut other => return output,
                 demand = self.context.demand.recv(), if !self.demand_closed => self.demanded(demand),
-                () = sleep_until(expiry.unwrap_or_else(far_away)), if expiry.is_some() => self.expired(),
             }
         }
     }

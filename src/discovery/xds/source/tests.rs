@@ -251,6 +251,18 @@ async fn what_is_held_survives_the_control_plane_and_only_changes_are_sent_again
 }
 
 #[tokio::test]
+async fn that_a_destination_is_unknown_is_not_forgotten_while_nobody_can_be_asked() {
+    let mut world = World::start().await;
+    assert!(matches!(world.resolve("192.0.2.1:443").await, Err(Unresolved::Unknown)));
+    world.kill();
+    world.until("it is cut off", |world| world.metrics.encode().contains("pillion_xds_connected 0")).await;
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(3600)).await;
+    tokio::time::resume();
+    assert!(matches!(world.resolve("192.0.2.1:443").await, Err(Unresolved::Unknown)));
+}
+
+#[tokio::test]
 async fn a_control_plane_that_refuses_is_not_stormed() {
     let ads = Ads::new();
     ads.look(|state| state.refuse = Some(Status::unauthenticated("who are you?")));
