@@ -1,15 +1,20 @@
 //! Interception: unmodified programs in network namespaces, whose traffic their sidecars take over.
 
+mod capture;
 mod databases;
 mod destinations;
 mod detection;
+mod families;
 mod grpc;
 mod http;
 mod loops;
 mod mail;
+mod many;
 mod names;
 mod sni;
 mod source;
+mod stopping;
+mod tls;
 
 use std::net::IpAddr;
 use std::os::unix::fs::chown;
@@ -39,11 +44,13 @@ impl World {
         Pod::start(&self.mesh, &self.network, workload.setting("intercept", "redirect"))
     }
 
-    /// A Service with a virtual address, which selects `app: NAME`; ports are number, target number, appProtocol or "".
+    /// A Service with a virtual address (or two, `10.96.0.10, fd96::10`), which selects `app: NAME`; ports are number, target number, appProtocol or "".
     fn service(&self, name: &str, address: &str, ports: &[(u16, u16, &str)]) {
+        let addresses: Vec<&str> = address.split(", ").collect();
+        let first = addresses.first().expect("an address");
         let mut text = format!(
             "apiVersion: v1\nkind: Service\nmetadata: {{ name: {name}, namespace: shop }}\n\
-             spec:\n  clusterIP: \"{address}\"\n  selector: {{ app: {name} }}\n  ports:\n"
+             spec:\n  clusterIP: \"{first}\"\n  clusterIPs: {addresses:?}\n  selector: {{ app: {name} }}\n  ports:\n"
         );
         for (port, target, protocol) in ports {
             let protocol = if protocol.is_empty() { String::new() } else { format!(", appProtocol: {protocol}") };
