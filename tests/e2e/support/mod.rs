@@ -35,6 +35,8 @@ pub use process::{Process, in_workspace, pillion};
 pub use raw::{exchange, talk};
 pub use recorder::Recorder;
 pub use sidecar::Sidecar;
-pub use tools::{App, Curl, curl, curl_of, nginx, output, python, python_app, python_files, python_json, run, tool};
+pub use tools::{
+    App, Curl, curl, curl_of, nginx, nginx_command, output, python, python_app, python_files, python_json, run, tool,
+};
 pub use wait::{eventually, until};
 pub use workload::Workload;

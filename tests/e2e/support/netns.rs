@@ -96,6 +96,13 @@ impl Network {
         Host { namespace, v4: has(Stack::V4).then(|| v4(number)), v6: has(Stack::V6).then(|| v6(number)) }
     }
 
+    /// A program, to be run by root on the switch, which sees all that hosts send each other.
+    pub fn command_between(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let mut command = Command::new(tool("ip", "iproute2"));
+        command.args(["netns", "exec", &self.switch.name]).arg(program);
+        command
+    }
+
     fn give_addresses(&self, namespace: &Namespace, interface: &str, number: u8) {
         if self.stack != Stack::V6 {
             namespace.ip(&format!("addr add {}/24 dev {interface}", v4(number)));

@@ -31,7 +31,7 @@ impl Pod {
 
     /// The same on a host that is there already, and with more arguments of `init`.
     pub fn start_on(mesh: &Mesh, host: Rc<Host>, workload: Workload, init: &[&str]) -> Self {
-        let workload = workload.in_pod();
+        let workload = workload.in_pod(host.ips());
         mesh.write(&format!("workload-{}.yaml", workload.name()), &workload.document(host.ip(), MESH_PORT));
         let sidecar = Sidecar::start_in_pod(mesh, workload, Rc::clone(&host), init);
         Self { sidecar, host }

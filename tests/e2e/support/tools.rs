@@ -148,14 +148,20 @@ pub fn python_files(mesh: &Mesh) -> App {
 pub fn nginx(mesh: &Mesh, server: &str) -> App {
     let address = mesh.free_address();
     let folder = mesh.scratch().join(format!("nginx-{}", address.port()));
-    fs::create_dir_all(&folder).expect("a folder");
-    let config = folder.join("nginx.conf");
-    fs::write(&config, nginx_config(&folder, address, server)).expect("a file");
-    let mut command = Command::new(tool("nginx", "nginx-light"));
-    command.arg("-e").arg("stderr").arg("-p").arg(&folder).arg("-c").arg(&config);
+    let mut command = nginx_command(&folder, &address.to_string(), server);
     let process = Process::spawn("nginx", &mut command);
     until("nginx listens", || std::net::TcpStream::connect(address).is_ok());
     App { process, address }
+}
+
+/// The command that starts nginx, with a new folder for its files; `listen` is what its directive of that name takes.
+pub fn nginx_command(folder: &Path, listen: &str, server: &str) -> Command {
+    fs::create_dir_all(folder).expect("a folder");
+    let config = folder.join("nginx.conf");
+    fs::write(&config, nginx_config(folder, listen, server)).expect("a file");
+    let mut command = Command::new(tool("nginx", "nginx-light"));
+    command.arg("-e").arg("stderr").arg("-p").arg(folder).arg("-c").arg(&config);
+    command
 }
 
 /// Runs a command to its end and returns its standard output.
@@ -174,7 +180,7 @@ pub fn output(command: &mut Command) -> Output {
     command.output().unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"))
 }
 
-fn nginx_config(folder: &Path, address: SocketAddr, server: &str) -> String {
+fn nginx_config(folder: &Path, listen: &str, server: &str) -> String {
     let folder = folder.display();
     let paths: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
         .map(|kind| format!("  {kind}_temp_path {folder}/{kind};\n"))
@@ -183,6 +189,6 @@ fn nginx_config(folder: &Path, address: SocketAddr, server: &str) -> String {
         "daemon off;\nmaster_process off;\npid {folder}/pid;\nerror_log stderr;\n\
          events {{ worker_connections 4096; }}\n\
          http {{\n  access_log off;\n{paths}  default_type text/plain;\n\
-           server {{\n    listen {address};\n{server}\n  }}\n}}\n"
+           server {{\n    listen {listen};\n{server}\n  }}\n}}\n"
     )
 }

@@ -14,6 +14,7 @@ pub struct Workload {
     pub(super) service_account: String,
     pub(super) in_mesh: bool,
     in_pod: bool,
+    addresses: Vec<IpAddr>,
     pub(super) wait_until_ready: bool,
     ports: Vec<Port>,
     tcp: Vec<String>,
@@ -40,6 +41,7 @@ impl Workload {
             service_account: app.to_owned(),
             in_mesh: true,
             in_pod: false,
+            addresses: Vec::new(),
             wait_until_ready: true,
             ports: Vec::new(),
             tcp: Vec::new(),
@@ -95,9 +97,10 @@ impl Workload {
         self
     }
 
-    /// In a network namespace of its own: its ports are those that the application listens on.
-    pub(super) fn in_pod(mut self) -> Self {
+    /// In a network namespace of its own with these addresses: its ports are those that the application listens on.
+    pub(super) fn in_pod(mut self, addresses: Vec<IpAddr>) -> Self {
         self.in_pod = true;
+        self.addresses = addresses;
         for port in &mut self.ports {
             port.number = Some(port.application.port());
         }
@@ -144,6 +147,10 @@ impl Workload {
              metadata: {{ name: {name}, namespace: {namespace}, labels: {{ app: {app} }} }}\n\
              spec:\n  address: {ip}\n  serviceAccount: {service_account}\n"
         );
+        if self.addresses.len() > 1 {
+            writeln!(text, "  addresses: {:?}", self.addresses.iter().map(IpAddr::to_string).collect::<Vec<_>>())
+                .expect("a string");
+        }
         text.push_str(if self.ports.is_empty() { "  ports: []\n" } else { "  ports:\n" });
         for Port { name, application, number, extra } in &self.ports {
             let number = number.unwrap_or_default();
