@@ -53,10 +53,10 @@ fn tell(assembly: &mut Assembly, kind: Kind, config: Config) {
 
 /// One destination that leads to one cluster, which waits for its endpoints.
 fn assembly() -> Assembly {
-    let mut assembly = Assembly::new(None);
+    let mut assembly = Assembly::new(None, false);
     let destination = NAME.parse::<pillion_wire::name::Destination>().expect("literal");
     assembly.handle_demand(Demand::Destination(destination.clone()), Instant::now());
-    let listener = OutboundListener { destination, http: None, tcp: Some(Split::one(NAME)) };
+    let listener = OutboundListener { destination, http: None, tcp: Some(Split::one(NAME)), tls: Vec::new() };
     tell(&mut assembly, Kind::Listener, Config::Outbound(listener));
     let cluster = Cluster {
         name: NAME.to_owned(),

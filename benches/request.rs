@@ -29,14 +29,15 @@ use pillion_proxy::config::{
 };
 use pillion_proxy::drain::Drain;
 use pillion_proxy::identity::Identity;
-use pillion_proxy::proxy::{Entry, Shared, Worker, listener};
+use pillion_proxy::proxy::{Entry, Memory, Shared, Worker, listener};
 use pillion_proxy::slot::Slot;
 use pillion_proxy::snapshot::{
-    Action, Cluster, Directory, Inbound, InboundPort, Lookup, Outbound, Route, Routes, Split, Target, VirtualHost,
+    Action, Cluster, Directory, Inbound, InboundPort, Lookup, Outbound, Route, Routes, Split, Target, TlsSplits,
+    VirtualHost,
 };
 use pillion_proxy::telemetry::{AccessLog, Metrics, Telemetry};
 use pillion_proxy::tls::{TlsClient, TlsServer};
-use pillion_proxy::upstream::{Host, HostKey, Upstream};
+use pillion_proxy::upstream::Upstream;
 use pillion_proxy::{bootstrap, net};
 use pillion_wire::mesh::MeshEndpoint;
 use pillion_wire::spiffe::SpiffeId;
@@ -119,8 +120,9 @@ struct Ports {
 /// A sidecar with fixed configuration: `app.bench:80` leads to `endpoint`, and its own application is `application`.
 fn sidecar(identity: Identity, endpoint: Option<Endpoint>, application: Option<SocketAddr>) -> Ports {
     on_a_thread(move |ready| async move {
-        let outbound_socket = net::listen("127.0.0.1:0".parse().expect("literal"), 1).expect("loopback");
-        let mesh_socket = net::listen("127.0.0.1:0".parse().expect("literal"), 1).expect("loopback");
+        let outbound_socket =
+            net::listen("127.0.0.1:0".parse().expect("literal"), 1, net::Reach::Own).expect("loopback");
+        let mesh_socket = net::listen("127.0.0.1:0".parse().expect("literal"), 1, net::Reach::Own).expect("loopback");
         let ports = Ports {
             outbound: outbound_socket[0].local_addr().expect("bound"),
             mesh: mesh_socket[0].local_addr().expect("bound"),
@@ -140,10 +142,11 @@ fn sidecar(identity: Identity, endpoint: Option<Endpoint>, application: Option<S
                 access_log: AccessLog::start(bootstrap::AccessLog::Off, metrics.access_log_dropped()),
                 metrics,
             },
+            detected: Memory::default(),
             drain: Drain::default(),
             identity: Arc::clone(&identity),
         });
-        let worker = Arc::new(Worker::new(shared, Arc::new(TlsClient::new(identity))));
+        let worker = Arc::new(Worker::new(shared, Arc::new(TlsClient::new(identity)), net::Dialer::default()));
         for (entry, mut sockets) in [(Entry::OutboundHttp, outbound_socket), (Entry::Mesh, mesh_socket)] {
             let listener = tokio::net::TcpListener::from_std(sockets.remove(0)).expect("a listening socket");
             let permits = Arc::new(Semaphore::new(100));
@@ -176,6 +179,7 @@ fn outbound(endpoint: Option<Endpoint>) -> Outbound {
         destination: destination.clone(),
         http: Some(Routes { name: "app.bench:80".to_owned(), virtual_hosts: vec![host] }),
         tcp: None,
+        tls: TlsSplits::default(),
     };
     let targets = HashMap::from([(destination, Lookup::Known(Arc::new(target)))]);
     Outbound { targets, ..Outbound::default() }
@@ -184,8 +188,7 @@ fn outbound(endpoint: Option<Endpoint>) -> Outbound {
 fn inbound(application: Option<SocketAddr>) -> Inbound {
     let Some(address) = application else { return Inbound::default() };
     let config = PortConfig { port: 80, application: address, protocol: AppProtocol::Http1, access: Access::Strict };
-    let host = Arc::new(Host::new(HostKey { address, mesh: None }));
-    Inbound { ports: BTreeMap::from([(80, InboundPort { config, host })]) }
+    Inbound { ports: BTreeMap::from([(80, Arc::new(InboundPort::new(config, &[address])))]) }
 }
 
 /// Runs `serve` on a thread with a runtime of its own, and waits for what it says first.

@@ -12,20 +12,27 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout};
 
 use crate::bootstrap::{self, Bootstrap, BootstrapError};
 use crate::drain::Drain;
 use crate::listeners::{Bound, Listeners};
-use crate::proxy::Shared;
+use crate::net::{Dialer, Namespace};
+use crate::proxy::{Memory, Shared};
 use crate::readiness::Readiness;
 use crate::slot::Slot;
 use crate::snapshot::{Directory, Outbound};
 use crate::telemetry::{AccessLog, Metrics, Telemetry};
 use crate::tls::{TlsClient, TlsServer};
-use crate::{discovery, identity, worker};
+use crate::{application, discovery, identity, init, worker};
 
-/// The program: reads its settings, runs until it is told to stop.
+/// The program: reads its settings, runs until it is told to stop. With `init` as first argument it programs the redirect
+/// instead.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let args: Vec<OsString> = args.into_iter().collect();
+    if args.get(1).is_some_and(|first| first == "init") {
+        return init::main(args);
+    }
     let settings = match bootstrap::load(args) {
         Ok(settings) => settings,
         Err(BootstrapError::Usage(usage)) => {
@@ -71,7 +78,8 @@ fn run(settings: Bootstrap) -> anyhow::Result<()> {
 async fn serve(mut settings: Bootstrap) -> anyhow::Result<()> {
     let mut stop = StopSignal::new()?;
     let metrics = Arc::new(Metrics::new());
-    let bound = Bound::bind(&mut settings)?;
+    let namespace = namespace(&settings)?;
+    let bound = Bound::bind(&mut settings, namespace.as_ref()).await?;
     let settings = Arc::new(settings);
     let identity = Arc::new(Slot::new(None));
     let (demand, demanded) = mpsc::channel(discovery::DEMAND_CAPACITY);
@@ -84,12 +92,14 @@ async fn serve(mut settings: Bootstrap) -> anyhow::Result<()> {
             access_log: AccessLog::start(settings.access_log, metrics.access_log_dropped()),
             metrics: Arc::clone(&metrics),
         },
+        detected: Memory::default(),
         drain: Drain::default(),
         settings: Arc::clone(&settings),
     });
+    let dialer = Dialer { namespace };
     let tls = Arc::new(TlsClient::new(Arc::clone(&identity)));
     let workers = (0..settings.workers.get())
-        .map(|number| worker::start(number, Arc::clone(&shared), Arc::clone(&tls)))
+        .map(|number| worker::start(number, Arc::clone(&shared), Arc::clone(&tls), dialer.clone()))
         .collect::<std::io::Result<Vec<_>>>()
         .context("cannot start a worker thread")?;
     let listeners = Listeners::new(Arc::clone(&shared), workers);
@@ -116,6 +126,19 @@ async fn serve(mut settings: Bootstrap) -> anyhow::Result<()> {
     Ok(())
 }
 
+fn namespace(settings: &Bootstrap) -> anyhow::Result<Option<Namespace>> {
+    let path = settings.intercept.as_ref().and_then(|intercept| intercept.namespace.as_deref());
+    path.map(|path| {
+        Namespace::enter(path).with_context(|| {
+            format!(
+                "cannot enter the network namespace {} (--application-namespace); it takes CAP_SYS_ADMIN",
+                path.display()
+            )
+        })
+    })
+    .transpose()
+}
+
 /// Tells whoever started us, in one line on standard output, that we serve and where.
 async fn announce(readiness: &Readiness, addresses: BTreeMap<&'static str, serde_json::Value>) {
     readiness.wait().await;
@@ -132,10 +155,19 @@ async fn announce(readiness: &Readiness, addresses: BTreeMap<&'static str, serde
     tracing::info!("ready");
 }
 
-/// Finishes what is under way, takes nothing new, and cuts what outlives the deadline.
+/// Finishes what is under way, takes nothing new, and cuts what outlives the deadline. Behind interception the
+/// application may call others for as long as it is there.
 async fn drain(shared: &Shared) {
+    let began = Instant::now();
+    let deadline = shared.settings.timeouts.drain;
     shared.drain.stop();
-    let left = shared.drain.finish(shared.settings.timeouts.drain).await;
+    if let Some(intercept) = &shared.settings.intercept
+        && timeout(deadline, application::gone(intercept)).await.is_err()
+    {
+        tracing::warn!("the application is still there; its connections end all the same");
+    }
+    shared.drain.application_gone();
+    let left = shared.drain.finish(deadline.saturating_sub(began.elapsed())).await;
     if left > 0 {
         shared.telemetry.metrics.drain_cut(left);
         tracing::warn!(left, deadline = ?shared.settings.timeouts.drain, "cutting connections that outlived the drain deadline");

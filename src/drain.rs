@@ -11,6 +11,7 @@ use tokio_util::task::TaskTracker;
 pub struct Drain {
     tasks: TaskTracker,
     stop: CancellationToken,
+    application_gone: CancellationToken,
 }
 
 impl Drain {
@@ -25,6 +26,17 @@ impl Drain {
     /// May be dropped and called again.
     pub async fn stopping(&self) {
         self.stop.cancelled().await;
+    }
+
+    /// The same, as seen by what the application itself uses: for it, stopping begins when the application has gone
+    /// ([`Self::application_gone`]).
+    pub fn of_application(&self) -> Self {
+        Self { stop: self.application_gone.clone(), ..self.clone() }
+    }
+
+    /// What serves the application itself is no longer needed.
+    pub fn application_gone(&self) {
+        self.application_gone.cancel();
     }
 
     /// Has stopping begun?

@@ -27,6 +27,9 @@ pub enum ProxyError {
     /// A peer asked for a port that the workload does not have.
     #[error("this workload has no port {0}")]
     UnknownPort(String),
+    /// Traffic for one of the sidecar's own ports, which would come back to it.
+    #[error("port {0} is one of the sidecar's own: carrying traffic there would be a loop")]
+    OwnPort(u16),
     /// The client went away.
     #[error("the client went away before the answer was there")]
     ClientGone,
@@ -48,7 +51,7 @@ pub enum ProxyError {
     #[error("the control plane did not say in time where {0} is")]
     DiscoveryTimeout(Destination),
     /// Too many new destinations at once.
-    #[error("too many new destinations at once; {0} was not looked up")]
+    #[error("too many destinations; {0} was not looked up")]
     DiscoveryOverloaded(Destination),
 
     // Upstream.
@@ -145,6 +148,7 @@ impl ProxyError {
             Self::BadRequest(_) => ("bad_request", "DPE", StatusCode::BAD_REQUEST, INVALID_ARGUMENT),
             Self::PlaintextRefused(_) => ("plaintext_refused", "UAEX", StatusCode::FORBIDDEN, PERMISSION_DENIED),
             Self::UnknownPort(_) => ("unknown_port", "NR", StatusCode::NOT_FOUND, UNIMPLEMENTED),
+            Self::OwnPort(_) => ("own_port", "NR", StatusCode::LOOP_DETECTED, PERMISSION_DENIED),
             Self::ClientGone => ("client_gone", "DC", client_closed_request(), CANCELLED),
             Self::UnknownDestination(_) => ("unknown_destination", "NC", StatusCode::BAD_GATEWAY, UNAVAILABLE),
             Self::WrongProtocol(..) => ("wrong_protocol", "NR", StatusCode::BAD_GATEWAY, UNIMPLEMENTED),

@@ -2,7 +2,7 @@
 //!
 //! | layer | module |
 //! |---|---|
-//! | 5 | `main`, `app`, `listeners`, `readiness`, `worker`, `admin` |
+//! | 5 | `main`, `app`, `application`, `listeners`, `readiness`, `worker`, `admin`, `init` |
 //! | 4 | `proxy`: the walk of a request; `dns` |
 //! | 3 | `discovery`, `snapshot`, `upstream` |
 //! | 2 | `identity`, `tls`, `net`, `http`, `route`, `balance` |
@@ -12,6 +12,7 @@
 
 pub mod admin;
 mod app;
+mod application;
 pub mod backoff;
 pub mod balance;
 pub mod bootstrap;
@@ -22,6 +23,7 @@ pub mod drain;
 pub mod error;
 pub mod http;
 pub mod identity;
+mod init;
 pub mod listeners;
 pub mod net;
 pub mod proxy;

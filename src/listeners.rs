@@ -1,7 +1,7 @@
 //! Which sockets are open: fixed ones from the settings, front ports as the control plane names them.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,8 +11,8 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use crate::admin;
-use crate::bootstrap::Bootstrap;
-use crate::net;
+use crate::bootstrap::{Bootstrap, Intercept, Redirection};
+use crate::net::{self, Namespace, Reach};
 use crate::proxy::{Entry, Shared};
 use crate::readiness::{Fronts, Readiness};
 use crate::slot::Slot;
@@ -43,21 +43,33 @@ impl Bound {
     ///
     /// # Errors
     /// When an address is taken or not ours; the message names it.
-    pub fn bind(settings: &mut Bootstrap) -> anyhow::Result<Self> {
+    pub async fn bind(settings: &mut Bootstrap, namespace: Option<&Namespace>) -> anyhow::Result<Self> {
         let workers = settings.workers.get();
-        let mut data = Vec::new();
-        if let Some(address) = &mut settings.outbound_http {
-            data.push((Entry::OutboundHttp, bind("outbound-http", address, workers)?));
+        let mut data = match settings.intercept.clone() {
+            Some(intercept) => intercepting(settings, intercept, namespace).await?,
+            None => Vec::new(),
+        };
+        if let Some(address) = settings.outbound_http.as_mut().filter(|_| settings.intercept.is_none()) {
+            data.push((Entry::OutboundHttp, bind("outbound-http", address, workers, Reach::Own)?));
         }
         for binding in &mut settings.tcp {
-            let sockets = bind("tcp", &mut binding.listen, workers)?;
+            let sockets = bind("tcp", &mut binding.listen, workers, Reach::Own)?;
             data.push((Entry::OutboundTcp(binding.destination.clone()), sockets));
         }
         if let Some(address) = &mut settings.mesh {
-            data.push((Entry::Mesh, bind("mesh", address, workers)?));
+            // Where connections are intercepted, the workload has its addresses for itself, and may have several.
+            let every = settings.intercept.as_ref().is_some_and(|intercept| intercept.namespace.is_none());
+            let ip = if every { wildcard(address.ip()) } else { address.ip() };
+            let mut bound = SocketAddr::new(ip, address.port());
+            data.push((Entry::Mesh, bind("mesh", &mut bound, workers, Reach::OneFamily)?));
+            address.set_port(bound.port());
+            if every {
+                let mut other = SocketAddr::new(other_family(wildcard(address.ip())), bound.port());
+                data.extend(optional(Entry::Mesh, &mut other, workers, Reach::OneFamily));
+            }
         }
         let single = |name, address: &mut SocketAddr| -> anyhow::Result<TcpListener> {
-            bind(name, address, 1)?.pop().context("no socket")
+            bind(name, address, 1, Reach::Own)?.pop().context("no socket")
         };
         let admin = single("admin", &mut settings.admin)?;
         let health = single("health", &mut settings.health)?;
@@ -65,8 +77,77 @@ impl Bound {
     }
 }
 
-fn bind(name: &str, address: &mut SocketAddr, count: usize) -> anyhow::Result<Vec<TcpListener>> {
-    let sockets = net::listen(*address, count)
+/// The sockets that connections are redirected to, for both IP families, in the application's network namespace.
+async fn intercepting(
+    settings: &mut Bootstrap,
+    intercept: Intercept,
+    namespace: Option<&Namespace>,
+) -> anyhow::Result<Vec<(Entry, Vec<TcpListener>)>> {
+    let workers = settings.workers.get();
+    let outbound = settings.outbound_http.context("--intercept needs --outbound-http")?;
+    let reach = match intercept.redirection {
+        Redirection::Redirect => Reach::OneFamily,
+        Redirection::Tproxy => Reach::Transparent,
+    };
+    let bind_all = move || {
+        let mut sockets = Vec::new();
+        let mut bound = outbound;
+        sockets.push((Entry::Outbound, bind("outbound-http", &mut bound, workers, Reach::OneFamily)?));
+        let mut other = SocketAddr::new(other_family(bound.ip()), bound.port());
+        sockets.extend(optional(Entry::Outbound, &mut other, workers, Reach::OneFamily));
+        let mut inbound = intercept.inbound;
+        if inbound.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) {
+            inbound.set_ip(Ipv4Addr::UNSPECIFIED.into());
+            let mut other = intercept.inbound;
+            sockets.push((Entry::Inbound, bind("inbound", &mut inbound, workers, reach)?));
+            other.set_port(inbound.port());
+            sockets.extend(optional(Entry::Inbound, &mut other, workers, reach));
+        } else {
+            sockets.push((Entry::Inbound, bind("inbound", &mut inbound, workers, reach)?));
+        }
+        Ok::<_, anyhow::Error>((sockets, bound, inbound.port()))
+    };
+    let (sockets, outbound, inbound) = match namespace {
+        Some(namespace) => namespace.run(move || Ok(bind_all())).await??,
+        None => bind_all()?,
+    };
+    settings.outbound_http = Some(outbound);
+    if let Some(intercept) = &mut settings.intercept {
+        intercept.inbound.set_port(inbound);
+    }
+    Ok(sockets)
+}
+
+/// A second IP family, where the machine has it.
+fn optional(entry: Entry, address: &mut SocketAddr, count: usize, reach: Reach) -> Option<(Entry, Vec<TcpListener>)> {
+    match net::listen(*address, count, reach) {
+        Ok(sockets) => Some((entry, sockets)),
+        Err(error) => {
+            tracing::info!(%address, %error, "not listening on the second IP family");
+            None
+        }
+    }
+}
+
+fn wildcard(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    }
+}
+
+/// Loopback for loopback, all addresses for all addresses.
+fn other_family(address: IpAddr) -> IpAddr {
+    match (address, address.is_unspecified()) {
+        (IpAddr::V4(_), true) => Ipv6Addr::UNSPECIFIED.into(),
+        (IpAddr::V4(_), false) => Ipv6Addr::LOCALHOST.into(),
+        (IpAddr::V6(_), true) => Ipv4Addr::UNSPECIFIED.into(),
+        (IpAddr::V6(_), false) => Ipv4Addr::LOCALHOST.into(),
+    }
+}
+
+fn bind(name: &str, address: &mut SocketAddr, count: usize, reach: Reach) -> anyhow::Result<Vec<TcpListener>> {
+    let sockets = net::listen(*address, count, reach)
         .with_context(|| format!("cannot listen on {address} (--{name}); is another program using it?"))?;
     if let Some(socket) = sockets.first() {
         *address = socket.local_addr()?;
@@ -104,6 +185,7 @@ impl Listeners {
         let addresses = BTreeMap::from([
             ("mesh", json!(settings.mesh)),
             ("outbound_http", json!(settings.outbound_http)),
+            ("inbound", json!(settings.intercept.as_ref().map(|intercept| intercept.inbound))),
             ("tcp", json!(tcp)),
             ("admin", json!(settings.admin)),
             ("health", json!(settings.health)),
@@ -124,6 +206,11 @@ impl Listeners {
     /// Opens and closes front ports as the inbound configuration says. A closed one keeps its connections.
     async fn follow_fronts(self) {
         let Some(mesh) = self.shared.settings.mesh else { return };
+        if self.shared.settings.intercept.is_some() {
+            // The application has its ports for itself; what comes from outside is redirected to us.
+            self.fronts.publish(Fronts { settled: true, ..Fronts::default() });
+            return;
+        }
         let mut changes = self.shared.inbound.subscribe();
         let mut open: BTreeMap<u16, CancellationToken> = BTreeMap::new();
         loop {
@@ -170,7 +257,7 @@ impl Listeners {
                 continue;
             }
             let address = SocketAddr::new(mesh.ip(), port);
-            match net::listen(address, self.workers.len()) {
+            match net::listen(address, self.workers.len(), Reach::Own) {
                 Ok(sockets) => {
                     let stop = CancellationToken::new();
                     if self.hand_out(Entry::Front(port), sockets, &stop).await.is_ok() {

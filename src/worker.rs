@@ -9,6 +9,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::net::Dialer;
 use crate::proxy::{Entry, Shared, Worker, listener};
 use crate::tls::TlsClient;
 
@@ -34,12 +35,12 @@ const SWEEP_EVERY: Duration = Duration::from_secs(5);
 ///
 /// # Errors
 /// When no thread or runtime can be had.
-pub fn start(number: usize, shared: Arc<Shared>, tls: Arc<TlsClient>) -> io::Result<mpsc::Sender<Job>> {
+pub fn start(number: usize, shared: Arc<Shared>, tls: Arc<TlsClient>, dialer: Dialer) -> io::Result<mpsc::Sender<Job>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (sender, jobs) = mpsc::channel(QUEUE);
     std::thread::Builder::new()
         .name(format!("worker-{number}"))
-        .spawn(move || runtime.block_on(run(Arc::new(Worker::new(shared, tls)), jobs)))?;
+        .spawn(move || runtime.block_on(run(Arc::new(Worker::new(shared, tls, dialer)), jobs)))?;
     Ok(sender)
 }
 

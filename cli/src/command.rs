@@ -9,7 +9,7 @@ use crate::{certs, check, demo, run, shop};
 const ABOUT: &str = "Pillion, a service mesh: run it, try it, check its documents.
 
 Every workload gets a sidecar, a proxy that takes over its traffic; a control plane tells the sidecars what to do, from
-YAML documents: Kubernetes' Service, the Gateway API's HTTPRoute, GRPCRoute and TCPRoute, and our own Workload.";
+YAML documents: Kubernetes' Service, the Gateway API's HTTPRoute, GRPCRoute, TCPRoute and TLSRoute, and our own Workload.";
 
 const EXAMPLES: &str = "Examples:
   pillion demo                     a small shop in a mesh of its own, with load, for 20 seconds

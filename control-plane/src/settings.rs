@@ -9,7 +9,7 @@ use pillion_wire::spiffe::TrustDomain;
 #[derive(Clone, Debug, Parser)]
 #[command(name = "pillion-control-plane", version)]
 pub struct Settings {
-    /// Directory of YAML documents: Service, Workload, HTTPRoute, GRPCRoute, TCPRoute.
+    /// Directory of YAML documents: Service, Workload, HTTPRoute, GRPCRoute, TCPRoute, TLSRoute.
     #[arg(long, env = "PILLION_CONTROL_PLANE_CONFIG")]
     pub config: PathBuf,
     /// Where sidecars connect: xDS and certificates over TLS. Port 0 takes a free one.

@@ -81,6 +81,55 @@ async fn a_sidecar_follows_listener_route_cluster_and_endpoints() {
 }
 
 #[tokio::test]
+async fn hosts_and_single_workloads_follow_the_documents() {
+    let database = |pods: &str| {
+        format!(
+            "apiVersion: v1\nkind: Service\nmetadata: {{name: db, namespace: shop}}\n\
+             spec: {{clusterIP: None, selector: {{app: db}}, ports: [{{port: 5432}}]}}\n{pods}"
+        )
+    };
+    let pod = |number: u8| {
+        format!(
+            "---\napiVersion: pillion.dev/v1alpha1\nkind: Workload\n\
+             metadata: {{name: db-{number}, namespace: shop, labels: {{app: db}}}}\n\
+             spec: {{address: 10.7.0.{number}, mesh: {{port: 15008}}}}\n"
+        )
+    };
+    let plane = ControlPlane::start(&[("shop.yaml", SHOP), ("db.yaml", &database(&(pod(1) + &pod(2))))]);
+    let mut stream = open(&plane, "orders-1", "orders").await;
+    let (host, single, workload) =
+        ("pillion/host?name=db", "pillion/host?name=db-2.db.shop.svc.cluster.local", "10.7.0.2:5432");
+    stream.subscribe(type_url::LISTENER, &[host, single, workload, "pillion/host?name=www.example.org"]).await;
+    let response = stream.next().await.unwrap();
+    assert_eq!(response.removed_resources, ["pillion/host?name=www.example.org"]);
+    let listener = |name: &str, response: &pillion_wire::xds::discovery::DeltaDiscoveryResponse| -> Listener {
+        let resource = response.resources.iter().find(|resource| resource.name == name).unwrap();
+        unpack(type_url::LISTENER, resource.resource.as_ref().unwrap()).unwrap()
+    };
+    assert_eq!(listener(host, &response).additional_addresses.len(), 1);
+    assert_eq!(listener(single, &response).additional_addresses.len(), 0);
+    assert!(listener(workload, &response).default_filter_chain.is_some());
+    stream.subscribe(type_url::ENDPOINTS, &[workload]).await;
+    let response = stream.next().await.unwrap();
+    let endpoints: ClusterLoadAssignment =
+        unpack(type_url::ENDPOINTS, response.resources[0].resource.as_ref().unwrap()).unwrap();
+    let metadata = endpoints.endpoints[0].lb_endpoints[0].metadata.as_ref().unwrap();
+    assert_eq!(pillion_wire::mesh::MeshEndpoint::from_metadata(metadata).unwrap().unwrap().port, 15008);
+
+    fs::write(plane.config("db.yaml"), database(&pod(1))).unwrap();
+    let mut gone = Vec::new();
+    while gone.len() < 3 {
+        let response = stream.next().await.unwrap();
+        gone.extend(response.removed_resources.iter().cloned());
+        if response.type_url == type_url::LISTENER {
+            assert_eq!(listener(host, &response).additional_addresses.len(), 0, "one address is left");
+        }
+    }
+    gone.sort();
+    assert_eq!(gone, [workload, workload, single], "its endpoints and its listeners");
+}
+
+#[tokio::test]
 async fn a_certificate_opens_a_stream_without_a_token() {
     let plane = ControlPlane::start(&[("shop.yaml", SHOP)]);
     let identity = plane.certify("shop", "orders").await;

@@ -4,7 +4,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use pillion_proxy::net::{ClientHelloVerdict, MAX_CLIENT_HELLO, Protocol, Verdict, client_hello, detect};
+use pillion_proxy::net::{ClientHello, ClientHelloVerdict, MAX_CLIENT_HELLO, Protocol, Verdict, client_hello, detect};
 use pillion_wire::name::host_name;
 
 fuzz_target!(|bytes: &[u8]| {
@@ -22,7 +22,7 @@ fuzz_target!(|bytes: &[u8]| {
         assert!(earlier == ClientHelloVerdict::More || earlier == hello);
     }
 
-    if let ClientHelloVerdict::Is { sni, alpn } = hello {
+    if let ClientHelloVerdict::Is(ClientHello { sni, alpn }) = hello {
         assert_eq!(protocol, Verdict::Is(Protocol::Tls));
         if let Some(sni) = sni {
             assert_eq!(host_name(&sni).as_ref(), Ok(&sni));

@@ -39,6 +39,7 @@ pub(super) fn config(shared: &Shared) -> Value {
             let value = match lookup {
                 Lookup::Known(known) => target(known),
                 Lookup::Unknown => json!(UNKNOWN),
+                Lookup::Refused => json!("refused"),
             };
             (destination.to_string(), value)
         })
@@ -50,6 +51,7 @@ pub(super) fn config(shared: &Shared) -> Value {
             let value = match lookup {
                 Lookup::Known(addresses) => json!(&**addresses),
                 Lookup::Unknown => json!(UNKNOWN),
+                Lookup::Refused => json!("refused"),
             };
             (host.as_str(), value)
         })
@@ -68,7 +70,7 @@ pub(super) fn clusters(shared: &Shared) -> Value {
     let mut clusters: BTreeMap<String, Value> = BTreeMap::new();
     for target in outbound.targets.values().filter_map(|lookup| match lookup {
         Lookup::Known(target) => Some(target),
-        Lookup::Unknown => None,
+        Lookup::Unknown | Lookup::Refused => None,
     }) {
         for cluster in used_by(target) {
             let hosts: Vec<Value> = cluster.upstream.hosts().iter().map(|known| host(known)).collect();
@@ -84,7 +86,7 @@ fn used_by(target: &Target) -> impl Iterator<Item = &Arc<Cluster>> {
         Action::Forward(split) => Some(split),
         Action::DirectResponse { .. } => None,
     });
-    http.chain(&target.tcp).flat_map(Split::clusters).map(|(_, cluster)| cluster)
+    http.chain(&target.tcp).chain(target.tls.all()).flat_map(Split::clusters).map(|(_, cluster)| cluster)
 }
 
 fn certificate(identity: &Identity) -> Value {
@@ -102,7 +104,12 @@ fn target(target: &Target) -> Value {
         .http
         .as_ref()
         .map(|routes| routes.virtual_hosts.iter().flat_map(|host| &host.routes).map(route).collect());
-    json!({ "routes": routes, "tcp": target.tcp.as_ref().map(split) })
+    let tls: Vec<Value> = target
+        .tls
+        .iter()
+        .map(|(names, clusters)| json!({ "server_names": names, "clusters": split(clusters) }))
+        .collect();
+    json!({ "routes": routes, "tls": tls, "tcp": target.tcp.as_ref().map(split) })
 }
 
 fn route(route: &Route) -> Value {

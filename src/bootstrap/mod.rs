@@ -8,7 +8,7 @@
 mod settings;
 mod value;
 
-pub use value::{AccessLog, TcpBinding, ValueError};
+pub use value::{AccessLog, Redirection, TcpBinding, UnknownDestinations, ValueError};
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -22,7 +22,7 @@ use pillion_wire::mesh::NodeInfo;
 use pillion_wire::spiffe::{SpiffeId, SpiffeIdError};
 
 use settings::Settings;
-use value::Switch;
+use value::{InterceptMode, Switch};
 
 /// What a sidecar has to know before it can ask for the rest.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,6 +39,10 @@ pub struct Bootstrap {
     pub mesh: Option<SocketAddr>,
     /// The port that takes the application's outbound HTTP. `None`: off.
     pub outbound_http: Option<SocketAddr>,
+    /// Takes over connections that rules redirect to us. `None`: applications name us.
+    pub intercept: Option<Intercept>,
+    /// Answers DNS. `None`: off.
+    pub dns: Option<Dns>,
     /// Local TCP ports that lead to one destination each.
     pub tcp: Vec<TcpBinding>,
     /// Admin page, on localhost.
@@ -66,6 +70,28 @@ pub struct ControlPlane {
     pub root: PathBuf,
     /// Our join token. Read again at each use.
     pub join_token: PathBuf,
+}
+
+/// How connections are taken over that were not meant for us.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Intercept {
+    /// How they come here.
+    pub redirection: Redirection,
+    /// Where those to the application come in. `[::]` stands for all addresses of both IP families.
+    pub inbound: SocketAddr,
+    /// What becomes of those to addresses that nobody knows.
+    pub unknown: UnknownDestinations,
+    /// The application's network namespace, when it is not ours.
+    pub namespace: Option<PathBuf>,
+}
+
+/// DNS for the application.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dns {
+    /// UDP and TCP.
+    pub listen: SocketAddr,
+    /// Who is asked for what is not of the mesh. Empty: the name servers of `/etc/resolv.conf`.
+    pub upstream: Vec<SocketAddr>,
 }
 
 /// Bounds on what peers may use.
@@ -139,6 +165,14 @@ pub enum BootstrapError {
         /// What is wrong with it.
         problem: &'static str,
     },
+    /// A setting makes no sense without another one.
+    #[error("--{name} needs {needs}")]
+    Needs {
+        /// The setting.
+        name: &'static str,
+        /// What it needs.
+        needs: &'static str,
+    },
     /// A port for all interfaces where a specific address is needed.
     #[error("--mesh {0}: callers need one address to dial; give the workload's own, not all interfaces")]
     UnspecifiedMesh(SocketAddr),
@@ -166,6 +200,19 @@ fn load_from(
 }
 
 impl Bootstrap {
+    /// Is it one of our own ports? To carry traffic there would be to send it to ourselves.
+    pub fn is_own_port(&self, port: u16) -> bool {
+        let fixed = [Some(self.admin), Some(self.health), self.mesh, self.outbound_http];
+        let intercepting = [self.intercept.as_ref().map(|i| i.inbound), self.dns.as_ref().map(|dns| dns.listen)];
+        fixed.into_iter().chain(intercepting).flatten().any(|address| address.port() == port)
+            || self.tcp.iter().any(|binding| binding.listen.port() == port)
+    }
+
+    /// How connections are redirected to us, if they are.
+    pub fn redirection(&self) -> Option<Redirection> {
+        self.intercept.as_ref().map(|intercept| intercept.redirection)
+    }
+
     /// How we introduce ourselves to the control plane.
     pub fn node(&self) -> NodeInfo {
         NodeInfo {
@@ -187,7 +234,14 @@ fn build(settings: Settings) -> Result<Bootstrap, BootstrapError> {
     if let Some(mesh) = mesh.filter(|mesh| mesh.ip().is_unspecified()) {
         return Err(BootstrapError::UnspecifiedMesh(mesh));
     }
+    let outbound_http = settings.outbound_http.map_or_else(|| Some(local(15001)), Switch::address);
+    let intercept = intercept(&settings, outbound_http)?;
     Ok(Bootstrap {
+        intercept,
+        dns: settings
+            .dns
+            .and_then(Switch::address)
+            .map(|listen| Dns { listen, upstream: settings.dns_upstream.clone().unwrap_or_default() }),
         id: SpiffeId::new(&trust_domain, namespace, account)?,
         workload: settings.workload.ok_or(BootstrapError::Missing("workload"))?,
         control_plane: ControlPlane {
@@ -197,7 +251,7 @@ fn build(settings: Settings) -> Result<Bootstrap, BootstrapError> {
         },
         certificate_lifetime: span("certificate-lifetime", settings.certificate_lifetime, 86_400)?,
         mesh,
-        outbound_http: settings.outbound_http.map_or_else(|| Some(local(15001)), Switch::address),
+        outbound_http,
         tcp: settings.tcp.unwrap_or_default(),
         admin: settings.admin.unwrap_or_else(|| local(15000)),
         health: settings.health.unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 15021))),
@@ -207,6 +261,33 @@ fn build(settings: Settings) -> Result<Bootstrap, BootstrapError> {
         access_log: settings.access_log.unwrap_or_default(),
         log: settings.log.unwrap_or_else(|| "info".to_owned()),
     })
+}
+
+fn intercept(settings: &Settings, outbound: Option<SocketAddr>) -> Result<Option<Intercept>, BootstrapError> {
+    let Some(InterceptMode::On(redirection)) = settings.intercept else {
+        let without = [
+            ("inbound", settings.inbound.is_some()),
+            ("unknown-destinations", settings.unknown_destinations.is_some()),
+            ("application-namespace", settings.application_namespace.is_some()),
+        ];
+        return match without.into_iter().find(|(_, given)| *given) {
+            Some((name, _)) => Err(BootstrapError::Needs { name, needs: "--intercept redirect or tproxy" }),
+            None => Ok(None),
+        };
+    };
+    // The kernel redirects an application's connections to the loopback address of their family.
+    if !outbound.is_some_and(|address| address.ip().is_loopback()) {
+        return Err(BootstrapError::Needs { name: "intercept", needs: "--outbound-http on a loopback address" });
+    }
+    if redirection == Redirection::Tproxy && settings.application_namespace.is_some() {
+        return Err(BootstrapError::Needs { name: "intercept tproxy", needs: "the application in our own namespace" });
+    }
+    Ok(Some(Intercept {
+        redirection,
+        inbound: settings.inbound.unwrap_or_else(|| SocketAddr::from(([0; 16], 15006))),
+        unknown: settings.unknown_destinations.unwrap_or_default(),
+        namespace: settings.application_namespace.clone(),
+    }))
 }
 
 fn limits(settings: &Settings) -> Result<Limits, BootstrapError> {

@@ -9,7 +9,7 @@ use clap::{CommandFactory, Parser};
 use serde::Deserialize;
 
 use super::BootstrapError;
-use super::value::{AccessLog, Span, Switch, TcpBinding};
+use super::value::{AccessLog, InterceptMode, Span, Switch, TcpBinding, UnknownDestinations};
 
 /// The Pillion sidecar: takes over a workload's inbound and outbound traffic.
 ///
@@ -56,6 +56,28 @@ pub(super) struct Settings {
     /// Port that takes the application's outbound HTTP, or "off" [default: 127.0.0.1:15001]
     #[arg(long, value_name = "IP:PORT")]
     pub(super) outbound_http: Option<Switch>,
+    /// Take over connections that rules redirect here (see `pillion-proxy init --help`): off, redirect, or tproxy, which
+    /// keeps the caller's source address towards the application. Outbound ones arrive on the port of --outbound-http,
+    /// on 127.0.0.1 and [::1] [default: off]
+    #[arg(long, value_name = "MODE")]
+    pub(super) intercept: Option<InterceptMode>,
+    /// Port that takes redirected connections to the application, for both IP families where the address is [::]
+    /// [default: [::]:15006]
+    #[arg(long, value_name = "IP:PORT")]
+    pub(super) inbound: Option<SocketAddr>,
+    /// Intercepted connections to addresses that the control plane does not know: pass or refuse [default: pass]
+    #[arg(long, value_name = "POLICY")]
+    pub(super) unknown_destinations: Option<UnknownDestinations>,
+    /// Network namespace of the application, when it is not ours, as /proc/PID/ns/net [default: ours]
+    #[arg(long, value_name = "PATH")]
+    pub(super) application_namespace: Option<PathBuf>,
+    /// Port that answers DNS for names of the mesh and forwards the rest, UDP and TCP, or "off" [default: off]
+    #[arg(long, value_name = "IP:PORT")]
+    pub(super) dns: Option<Switch>,
+    /// Name servers that other names are forwarded to; repeat it, or separate by commas [default: those of
+    /// /etc/resolv.conf]
+    #[arg(long, value_name = "IP:PORT", value_delimiter = ',')]
+    pub(super) dns_upstream: Option<Vec<SocketAddr>>,
     /// Local TCP port that leads to one destination; repeat it, or separate by commas [default: none]
     #[arg(long, value_name = "IP:PORT=HOST:PORT", value_delimiter = ',')]
     pub(super) tcp: Option<Vec<TcpBinding>>,
@@ -151,6 +173,12 @@ impl Settings {
             certificate_lifetime: self.certificate_lifetime.or(lower.certificate_lifetime),
             mesh: self.mesh.or(lower.mesh),
             outbound_http: self.outbound_http.or(lower.outbound_http),
+            intercept: self.intercept.or(lower.intercept),
+            inbound: self.inbound.or(lower.inbound),
+            unknown_destinations: self.unknown_destinations.or(lower.unknown_destinations),
+            application_namespace: self.application_namespace.or(lower.application_namespace),
+            dns: self.dns.or(lower.dns),
+            dns_upstream: self.dns_upstream.or(lower.dns_upstream),
             tcp: self.tcp.or(lower.tcp),
             admin: self.admin.or(lower.admin),
             health: self.health.or(lower.health),

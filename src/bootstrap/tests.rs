@@ -46,6 +46,16 @@ fn a_flag_wins_over_the_environment_and_that_over_the_file() {
 }
 
 #[test]
+fn interception_is_off_until_it_is_asked_for() {
+    assert_eq!(load_with(FILE, &[], &[]).expect("valid").intercept, None);
+    let loaded = load_with(FILE, &["--intercept=redirect", "--dns=127.0.0.1:15053"], &[]).expect("valid");
+    let intercept = loaded.intercept.expect("on");
+    assert_eq!(intercept.inbound.to_string(), "[::]:15006");
+    assert_eq!(intercept.unknown, UnknownDestinations::Pass);
+    assert_eq!(loaded.dns.expect("on").upstream, Vec::new());
+}
+
+#[test]
 fn tcp_ports_may_be_repeated_or_listed() {
     let ports = ["--tcp", "127.0.0.1:1=a.b:1,127.0.0.1:2=[::1]:2", "--tcp=127.0.0.1:3=10.0.0.1:3"];
     assert_eq!(load_with(FILE, &ports, &[]).expect("valid").tcp.len(), 3);
@@ -56,7 +66,11 @@ fn tcp_ports_may_be_repeated_or_listed() {
 #[test]
 fn a_wrong_setting_is_refused_where_it_was_given() {
     type Case = (&'static str, &'static [&'static str], &'static [(&'static str, &'static str)], &'static str);
-    let cases: [Case; 10] = [
+    let cases: [Case; 14] = [
+        (FILE, &["--inbound", "[::]:1"], &[], "--inbound needs --intercept"),
+        (FILE, &["--intercept", "yes"], &[], "none of off, redirect, tproxy"),
+        (FILE, &["--intercept", "redirect", "--outbound-http", "off"], &[], "needs --outbound-http on a loopback"),
+        (FILE, &["--unknown-destinations", "drop"], &[], "neither pass nor refuse"),
         (FILE, &["--mesh", "x"], &[], "neither IP:PORT nor \"off\""),
         (FILE, &["--mesh", "0.0.0.0:15008"], &[], "not all interfaces"),
         (FILE, &["--head-timeout", "10"], &[], "write it like"),

@@ -28,6 +28,32 @@ pub enum AccessLog {
     All,
 }
 
+/// How connections are redirected to us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Redirection {
+    /// By NAT: the application sees them come from us.
+    Redirect,
+    /// By TPROXY, inbound: the application sees the caller's address. Needs `CAP_NET_ADMIN`.
+    Tproxy,
+}
+
+/// [`Redirection`], or none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum InterceptMode {
+    Off,
+    On(Redirection),
+}
+
+/// What becomes of intercepted connections to addresses that the control plane does not know.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum UnknownDestinations {
+    /// They go where the application meant, as they are (Istio: `ALLOW_ANY`).
+    #[default]
+    Pass,
+    /// They are reset (Istio: `REGISTRY_ONLY`).
+    Refuse,
+}
+
 /// A duration as text: `500ms`, `4s`, `1h30m`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Span(Duration);
@@ -57,6 +83,12 @@ pub enum ValueError {
     /// Not a choice of what to log.
     #[error("{0:?} is none of off, errors, all")]
     AccessLog(String),
+    /// Not a way to intercept.
+    #[error("{0:?} is none of off, redirect, tproxy")]
+    Intercept(String),
+    /// Not a policy for unknown destinations.
+    #[error("{0:?} is neither pass nor refuse")]
+    UnknownDestinations(String),
 }
 
 impl FromStr for Span {
@@ -143,6 +175,31 @@ impl FromStr for AccessLog {
     }
 }
 
+impl FromStr for InterceptMode {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "off" => Ok(Self::Off),
+            "redirect" => Ok(Self::On(Redirection::Redirect)),
+            "tproxy" => Ok(Self::On(Redirection::Tproxy)),
+            _ => Err(ValueError::Intercept(text.to_owned())),
+        }
+    }
+}
+
+impl FromStr for UnknownDestinations {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "pass" => Ok(Self::Pass),
+            "refuse" => Ok(Self::Refuse),
+            _ => Err(ValueError::UnknownDestinations(text.to_owned())),
+        }
+    }
+}
+
 /// Reads a value from the same text as on the command line.
 fn from_text<'de, D: Deserializer<'de>, T: FromStr<Err = ValueError>>(from: D) -> Result<T, D::Error> {
     String::deserialize(from)?.parse().map_err(de::Error::custom)
@@ -158,4 +215,4 @@ macro_rules! read_from_text {
     };
 }
 
-read_from_text!(Span, Switch, TcpBinding, AccessLog);
+read_from_text!(Span, Switch, TcpBinding, AccessLog, InterceptMode, UnknownDestinations);

@@ -16,6 +16,20 @@ pub struct OutboundListener {
     pub http: Option<RouteSource>,
     /// `default_filter_chain` with a `TcpProxy`. `None`: the destination takes no opaque TCP.
     pub tcp: Option<Split>,
+    /// `filter_chains` with a `TcpProxy`, for TLS that the application itself speaks. A server name is in one of them
+    /// only, and at most one has none.
+    pub tls: Vec<TlsChain>,
+}
+
+/// What TLS connections that ask for a name are sent to (`envoy.config.listener.v3.FilterChain` whose
+/// `filter_chain_match` has `transport_protocol: "tls"`).
+#[derive(Clone, Debug, PartialEq)]
+pub struct TlsChain {
+    /// `filter_chain_match.server_names`, in lower case: a DNS name, or `*.` and one for every name below it. None: all
+    /// that no other chain takes, also connections that ask for no name.
+    pub server_names: Vec<String>,
+    /// Clusters.
+    pub split: Split,
 }
 
 /// What DNS answers for a host name of the mesh (the `Listener` named `pillion/host?name=HOST`).
@@ -65,9 +79,18 @@ pub enum AppProtocol {
     Http2,
     /// Bytes that are not looked at.
     Tcp,
+    /// TLS that the application itself speaks: passed through untouched, never taken for the mesh's own.
+    Tls,
     /// Not declared: HTTP in the version that the client spoke, and opaque TCP.
     #[default]
     Auto,
+}
+
+impl AppProtocol {
+    /// Its bytes are never read as HTTP.
+    pub fn is_opaque(self) -> bool {
+        matches!(self, Self::Tcp | Self::Tls)
+    }
 }
 
 /// What callers without a mesh identity may do.

@@ -9,7 +9,9 @@ mod listener;
 mod route;
 
 pub use cluster::{Cluster, Endpoint, Endpoints, Health, LbPolicy, Locality, UpstreamProtocol};
-pub use listener::{Access, AppProtocol, HostListener, InboundListener, InboundPort, OutboundListener, RouteSource};
+pub use listener::{
+    Access, AppProtocol, HostListener, InboundListener, InboundPort, OutboundListener, RouteSource, TlsChain,
+};
 pub use route::{
     Action, HeaderMatch, HeaderName, PathMatch, Pattern, QueryMatch, Route, RouteConfig, RouteMatch, Split,
     StringMatch, ValueMatch, VirtualHost, WeightedCluster,

@@ -25,10 +25,59 @@ pub enum Verdict {
     More,
 }
 
-/// The longest method that is taken for HTTP/1; `BASELINE-CONTROL` of the IANA registry has 16 characters.
-const LONGEST_METHOD: usize = 16;
+/// Methods of the IANA registry, and those of UPnP and of caches. Any other first word is opaque: a protocol of lines
+/// may begin with any word, and must not wait for us to make up our mind.
+const METHODS: [&[u8]; 44] = [
+    b"ACL",
+    b"BASELINE-CONTROL",
+    b"BIND",
+    b"CHECKIN",
+    b"CHECKOUT",
+    b"CONNECT",
+    b"COPY",
+    b"DELETE",
+    b"GET",
+    b"HEAD",
+    b"LABEL",
+    b"LINK",
+    b"LOCK",
+    b"M-SEARCH",
+    b"MERGE",
+    b"MKACTIVITY",
+    b"MKCALENDAR",
+    b"MKCOL",
+    b"MKREDIRECTREF",
+    b"MKWORKSPACE",
+    b"MOVE",
+    b"NOTIFY",
+    b"OPTIONS",
+    b"ORDERPATCH",
+    b"PATCH",
+    b"POST",
+    b"PROPFIND",
+    b"PROPPATCH",
+    b"PURGE",
+    b"PUT",
+    b"QUERY",
+    b"REBIND",
+    b"REPORT",
+    b"SEARCH",
+    b"SUBSCRIBE",
+    b"TRACE",
+    b"UNBIND",
+    b"UNCHECKOUT",
+    b"UNLINK",
+    b"UNLOCK",
+    b"UNSUBSCRIBE",
+    b"UPDATE",
+    b"UPDATEREDIRECTREF",
+    b"VERSION-CONTROL",
+];
+/// A request line that is longer is HTTP; what cannot be told from one by then is not worth telling.
+const LONGEST_LINE: usize = 8 << 10;
 
-/// Judges the first bytes of a connection. Needs at most 24 of them.
+/// Judges the first bytes of a connection. Needs at most 24 of them, unless they begin with an HTTP method and something
+/// else than a path: then the first line.
 pub fn detect(bytes: &[u8]) -> Verdict {
     let Some(&first) = bytes.first() else { return Verdict::More };
     if first == 0x16 {
@@ -47,26 +96,38 @@ pub fn detect(bytes: &[u8]) -> Verdict {
     http1(bytes)
 }
 
-/// RFC 9112, section 3: `method SP request-target`, the method being a token in capitals.
+/// RFC 9112, section 3: `method SP request-target SP HTTP-version CRLF`. A target that is a path or `*` is enough; other
+/// lines are HTTP if they say so at their end, since `SEARCH x` may be a line of anything.
 fn http1(bytes: &[u8]) -> Verdict {
-    let method = bytes.iter().take(LONGEST_METHOD + 1).take_while(|byte| is_method(**byte)).count();
-    match bytes.get(method) {
-        None if method <= LONGEST_METHOD => Verdict::More,
-        Some(b' ') if method > 0 => match bytes.get(method + 1) {
-            None => Verdict::More,
-            Some(byte) if byte.is_ascii_graphic() => Verdict::Is(Protocol::Http1),
-            Some(_) => Verdict::Is(Protocol::Opaque),
-        },
+    let Some(space) = bytes.iter().position(|byte| *byte == b' ') else {
+        let may_become = METHODS.iter().any(|method| method.starts_with(bytes));
+        return if may_become { Verdict::More } else { Verdict::Is(Protocol::Opaque) };
+    };
+    let (method, target) = bytes.split_at(space);
+    if !METHODS.contains(&method) {
+        return Verdict::Is(Protocol::Opaque);
+    }
+    let line = target.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let is_whole = line.len() < target.len();
+    match line.get(1) {
+        None if !is_whole => Verdict::More,
+        Some(b'/' | b'*') => Verdict::Is(Protocol::Http1),
+        Some(byte) if byte.is_ascii_graphic() && !is_whole && line.len() <= LONGEST_LINE => Verdict::More,
+        Some(_) if line.trim_ascii_end().rsplit(|byte| *byte == b' ').next().is_some_and(is_version) => {
+            Verdict::Is(Protocol::Http1)
+        }
         _ => Verdict::Is(Protocol::Opaque),
     }
 }
 
-fn is_method(byte: u8) -> bool {
-    byte.is_ascii_uppercase() || byte == b'-'
+fn is_version(word: &[u8]) -> bool {
+    matches!(word, b"HTTP/1.0" | b"HTTP/1.1")
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -77,10 +138,17 @@ mod tests {
             (b"GET ", Verdict::More),
             (b"GET /", Verdict::Is(Protocol::Http1)),
             (b"OPTIONS * HTTP/1.1", Verdict::Is(Protocol::Http1)),
-            (b"CONNECT a:1", Verdict::Is(Protocol::Http1)),
+            (b"CONNECT a:1", Verdict::More),
+            (b"CONNECT a:1 HTTP/1.1\r\n", Verdict::Is(Protocol::Http1)),
+            (b"GET http://a/ HTTP/1.0\n", Verdict::Is(Protocol::Http1)),
+            (b"SEARCH x\r\n", Verdict::Is(Protocol::Opaque)),
+            (b"PUT \n", Verdict::Is(Protocol::Opaque)),
+            (b"HELLO", Verdict::Is(Protocol::Opaque)),
+            (b"ECHO x\r\n", Verdict::Is(Protocol::Opaque)),
+            (b"get x\r\n", Verdict::Is(Protocol::Opaque)),
             (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r", Verdict::More),
             (PREFACE, Verdict::Is(Protocol::Http2)),
-            (b"PRI * HTTP/1.1", Verdict::Is(Protocol::Http1)),
+            (b"PRI * HTTP/1.1", Verdict::Is(Protocol::Opaque)),
             (b"\x16", Verdict::More),
             (b"\x16\x03\x01", Verdict::Is(Protocol::Tls)),
             (b"\x16\x00", Verdict::Is(Protocol::Opaque)),
@@ -95,7 +163,10 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn a_verdict_is_reached_within_24_bytes_and_never_changes(bytes: Vec<u8>) {
+        fn a_verdict_is_reached_with_the_first_line_and_never_changes(bytes in prop_oneof![
+            any::<Vec<u8>>(),
+            "(GET|PU|CONNECT|COPY |SEARCH x)[ -~]{0,40}( HTTP/1.1)?\r?\n.{0,9}".prop_map(String::into_bytes),
+        ]) {
             let mut verdict = Verdict::More;
             for end in 0..=bytes.len() {
                 let next = detect(&bytes[..end]);
@@ -104,7 +175,7 @@ mod tests {
                 }
                 verdict = next;
             }
-            proptest::prop_assert!(bytes.len() < 24 || verdict != Verdict::More);
+            proptest::prop_assert!(bytes.len() < 24 || !bytes.contains(&b'\n') || verdict != Verdict::More);
         }
     }
 }

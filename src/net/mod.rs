@@ -3,15 +3,21 @@
 mod client_hello;
 mod copy;
 mod detect;
+mod dialer;
 mod head_timeout;
+mod intercept;
+mod namespace;
 mod replay;
 mod socket;
 mod transport;
 
-pub use client_hello::{ClientHelloVerdict, MAX_CLIENT_HELLO, client_hello};
+pub use client_hello::{ClientHello, ClientHelloVerdict, MAX_CLIENT_HELLO, client_hello};
 pub use copy::{Copied, copy};
 pub use detect::{PREFACE, Protocol, Verdict, detect};
+pub use dialer::{Dialer, Via};
 pub use head_timeout::{HeadTimeout, Phase, Serving, SlowHead};
+pub use intercept::{is_local, original_destination};
+pub use namespace::Namespace;
 pub use replay::Replay;
-pub use socket::{dial, listen, reset_on_close, tune};
+pub use socket::{Reach, dial, listen, reset_on_close, tune};
 pub use transport::Transport;

@@ -3,11 +3,19 @@
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::time::timeout;
 
-use super::{Protocol, Verdict, detect};
+use super::{ClientHello, ClientHelloVerdict, Protocol, Verdict, client_hello, detect};
+
+/// A client that has begun something like HTTP goes on within this time: a request line is sent in one piece.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// A TLS client sends its first flight without waiting for anything; its segments may be lost and sent again.
+const HELLO_PAUSE: Duration = Duration::from_secs(2);
 
 /// `inner`, preceded by `prefix`.
 #[derive(Debug)]
@@ -66,6 +74,84 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Replay<S> {
                 return Ok(false);
             }
         }
+    }
+
+    /// Reads until the first bytes say what a connection speaks that may speak anything. A client that pauses in what
+    /// could become HTTP waits for an answer to what it said: that is opaque, and so is silence that ends.
+    ///
+    /// # Errors
+    /// When reading fails.
+    ///
+    /// # Cancel safety
+    /// What was read is kept and read again later.
+    pub async fn first_word(&mut self) -> io::Result<Protocol> {
+        loop {
+            if let Verdict::Is(protocol) = detect(&self.prefix) {
+                return Ok(protocol);
+            }
+            let is_first = self.prefix.is_empty();
+            self.prefix.reserve(64);
+            let read = self.inner.read_buf(&mut self.prefix);
+            let read = if is_first { read.await? } else { timeout(PAUSE, read).await.unwrap_or(Ok(0))? };
+            if read == 0 {
+                return Ok(Protocol::Opaque);
+            }
+        }
+    }
+
+    /// Reads until the whole ClientHello is there, of a stream that was found to speak TLS. `None`: it is not readable, or
+    /// pauses in the middle, which no TLS client does.
+    ///
+    /// # Errors
+    /// When reading fails.
+    ///
+    /// # Cancel safety
+    /// What was read is kept and read again later.
+    pub async fn client_hello(&mut self) -> io::Result<Option<ClientHello>> {
+        loop {
+            match client_hello(&self.prefix) {
+                ClientHelloVerdict::Is(hello) => return Ok(Some(hello)),
+                ClientHelloVerdict::Unreadable => return Ok(None),
+                ClientHelloVerdict::More => {}
+            }
+            self.prefix.reserve(2048);
+            if timeout(HELLO_PAUSE, self.inner.read_buf(&mut self.prefix)).await.unwrap_or(Ok(0))? == 0 {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// The ClientHello, if it has been read already.
+    pub fn client_hello_so_far(&self) -> Option<ClientHello> {
+        match client_hello(&self.prefix) {
+            ClientHelloVerdict::Is(hello) => Some(hello),
+            ClientHelloVerdict::Unreadable | ClientHelloVerdict::More => None,
+        }
+    }
+
+    /// What the bytes read so far speak, as far as can be said.
+    pub fn guess(&self) -> Protocol {
+        match detect(&self.prefix) {
+            Verdict::Is(protocol) => protocol,
+            Verdict::More => Protocol::Opaque,
+        }
+    }
+
+    /// Reads until something has been read that was not asked for yet, or nothing more will come.
+    ///
+    /// # Cancel safety
+    /// What was read is kept and read again later.
+    pub async fn fill(&mut self) {
+        if self.prefix.is_empty() {
+            self.prefix.reserve(1024);
+            // An error comes again when it is read from.
+            let _end_or_error = self.inner.read_buf(&mut self.prefix).await;
+        }
+    }
+
+    /// The stream behind.
+    pub fn get_mut(&mut self) -> &mut S {
+        &mut self.inner
     }
 
     /// The stream behind.

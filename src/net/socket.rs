@@ -12,6 +12,18 @@ const BACKLOG: i32 = 4096;
 /// Dead peers are noticed after about this long without traffic (ztunnel's default).
 const KEEPALIVE: Duration = Duration::from_secs(180);
 
+/// What comes in by a listening socket.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Reach {
+    /// Connections to its own address. `[::]` takes those of IPv4 as well.
+    #[default]
+    Own,
+    /// The same, but `[::]` is IPv6 alone: another socket takes IPv4, so that each knows its original destinations.
+    OneFamily,
+    /// As [`Self::OneFamily`], and what TPROXY sends here that was meant for other addresses (`IP_TRANSPARENT`).
+    Transparent,
+}
+
 /// Binds `count` listening sockets to one address, so that each worker has an accept queue of its own.
 ///
 /// Port 0 lets the kernel choose; all sockets get the same choice. The address is
@@ -19,9 +31,9 @@ const KEEPALIVE: Duration = Duration::from_secs(180);
 /// silent half of the traffic.
 ///
 /// # Errors
-/// When the address is taken or not ours.
-pub fn listen(address: SocketAddr, count: usize) -> io::Result<Vec<std::net::TcpListener>> {
-    let probe = bound(address, false)?;
+/// When the address is taken or not ours, or [`Reach::Transparent`] is not permitted (`CAP_NET_ADMIN`).
+pub fn listen(address: SocketAddr, count: usize, reach: Reach) -> io::Result<Vec<std::net::TcpListener>> {
+    let probe = bound(address, false, reach)?;
     let address = local_address(&probe)?;
     if count <= 1 {
         probe.listen(BACKLOG)?;
@@ -30,17 +42,23 @@ pub fn listen(address: SocketAddr, count: usize) -> io::Result<Vec<std::net::Tcp
     drop(probe);
     (0..count)
         .map(|_| {
-            let socket = bound(address, true)?;
+            let socket = bound(address, true, reach)?;
             socket.listen(BACKLOG)?;
             Ok(socket.into())
         })
         .collect()
 }
 
-fn bound(address: SocketAddr, shared: bool) -> io::Result<Socket> {
+fn bound(address: SocketAddr, shared: bool, reach: Reach) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_nonblocking(true)?;
     socket.set_reuse_address(true)?; // Connections in TIME_WAIT do not block a restart.
+    if reach != Reach::Own && address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    if reach == Reach::Transparent {
+        socket.set_ip_transparent_v4(true)?; // Holds for IPv6 too: it is one flag of the socket.
+    }
     if shared {
         socket.set_reuse_port(true)?;
     } else {

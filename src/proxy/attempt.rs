@@ -29,13 +29,18 @@ const MAX_REFUSALS: u32 = 3;
 /// Hosts tried for one request, at most.
 pub(super) const MAX_HOSTS: usize = 3;
 
+/// What addresses that the control plane does not know are called in metrics, however many there are.
+pub(super) const UNKNOWN: &str = "unknown";
+
 /// Where a request may go.
 #[derive(Clone, Debug)]
 pub(super) enum Upstreams {
     /// Any host of a cluster.
     Cluster(Arc<Cluster>),
     /// Our own application.
-    Application(InboundPort),
+    Application(Arc<InboundPort>),
+    /// An address outside the mesh, as the application dialled it.
+    Unknown(Arc<Host>),
 }
 
 /// The connection that a response comes on.
@@ -235,7 +240,12 @@ impl Upstreams {
     pub(super) fn pick(&self, tried: &[HostKey]) -> Option<Arc<Host>> {
         match self {
             Self::Cluster(cluster) => cluster.upstream.pick(tried, Instant::now()),
-            Self::Application(port) => tried.is_empty().then(|| Arc::clone(&port.host)),
+            Self::Application(port) => {
+                let untried = || port.hosts.iter().filter(|host| !tried.contains(host.key()));
+                let now = Instant::now();
+                untried().find(|host| host.is_usable(now)).or_else(|| untried().next()).cloned()
+            }
+            Self::Unknown(host) => tried.is_empty().then(|| Arc::clone(host)),
         }
     }
 
@@ -244,6 +254,7 @@ impl Upstreams {
         match self {
             Self::Cluster(cluster) => &cluster.config.name,
             Self::Application(_) => "application",
+            Self::Unknown(_) => UNKNOWN,
         }
     }
 
@@ -251,7 +262,7 @@ impl Upstreams {
     pub(super) fn connect_timeout(&self, worker: &Worker) -> Duration {
         match self {
             Self::Cluster(cluster) => cluster.config.connect_timeout,
-            Self::Application(_) => worker.shared.settings.timeouts.connect,
+            Self::Application(_) | Self::Unknown(_) => worker.shared.settings.timeouts.connect,
         }
     }
 
@@ -267,10 +278,11 @@ impl Upstreams {
                 UpstreamProtocol::Downstream => head.client_version,
             },
             Self::Application(port) => match port.config.protocol {
-                AppProtocol::Http1 | AppProtocol::Tcp => Version::Http1,
+                AppProtocol::Http1 | AppProtocol::Tcp | AppProtocol::Tls => Version::Http1,
                 AppProtocol::Http2 => Version::Http2,
                 AppProtocol::Auto => head.client_version,
             },
+            Self::Unknown(_) => head.client_version,
         }
     }
 }

@@ -1,12 +1,13 @@
 //! Who is calling: everything known about an accepted connection that its requests need.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use pillion_wire::name::Destination;
 use pillion_wire::spiffe::SpiffeId;
 
 use super::Worker;
+use crate::drain::Drain;
 use crate::net::Phase;
 
 /// An accepted connection, shared by the requests on it.
@@ -35,6 +36,8 @@ pub(super) enum Way {
     Front {
         /// The application's port.
         port: u16,
+        /// The address that was dialled, when the connection was intercepted.
+        address: Option<IpAddr>,
         /// A mesh identity shown in mutual TLS; `None` in plaintext.
         peer: Option<SpiffeId>,
     },
@@ -46,6 +49,14 @@ impl Way {
         match self {
             Self::Outbound | Self::Bound(_) => "outbound",
             Self::Mesh(_) | Self::Front { .. } => "inbound",
+        }
+    }
+
+    /// When connections of this way are to end: what the application uses ends last.
+    pub(super) fn drain(&self, worker: &Worker) -> Drain {
+        match self {
+            Self::Outbound | Self::Bound(_) => worker.shared.drain.of_application(),
+            Self::Mesh(_) | Self::Front { .. } => worker.shared.drain.clone(),
         }
     }
 

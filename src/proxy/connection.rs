@@ -1,7 +1,7 @@
 //! One accepted connection: find out what it speaks and who speaks it, then serve it.
 
-use std::io;
-use std::net::SocketAddr;
+use std::future::Future;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,16 +9,22 @@ use pillion_wire::name::Destination;
 use pillion_wire::spiffe::SpiffeId;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use super::attempt::Upstreams;
 use super::client::{Client, Way};
+use super::race::{Heard, Word, race};
+use super::refused::{Refused, broken_protocol, tls_code};
+use super::tcp::Opened;
 use super::tunnel::End;
-use super::{Worker, http, tcp};
+use super::{Worker, http, inbound, interception, tcp};
 use crate::config::{Access, AppProtocol};
+use crate::drain::Drain;
+use crate::error::ProxyError;
 use crate::http::{ServerSettings, serve as serve_http};
-use crate::net::{Phase, Protocol, Replay, SlowHead, Transport, reset_on_close};
+use crate::net::{Phase, Protocol, Replay, Transport, reset_on_close};
 use crate::snapshot::{InboundPort, Target};
 use crate::tls::verify::{explained, spiffe_id_of};
 
@@ -30,45 +36,16 @@ const LAST_MOMENT: Duration = Duration::from_secs(1);
 pub enum Entry {
     /// The outbound HTTP port: any destination.
     OutboundHttp,
+    /// The same port where connections are redirected to it as well, from the application to anywhere.
+    Outbound,
+    /// The port that connections to the application are redirected to.
+    Inbound,
     /// A local port bound to one destination.
     OutboundTcp(Destination),
     /// The mesh port.
     Mesh,
     /// The front of an application port, for callers outside the mesh.
     Front(u16),
-}
-
-/// Why we ended a connection: before it carried anything, or because its client broke the protocol. Names the counter.
-#[derive(Debug, thiserror::Error)]
-enum Refused {
-    #[error("nothing was said in time")]
-    Silent,
-    #[error("the connection broke: {0}")]
-    Broken(#[from] io::Error),
-    #[error("the TLS handshake was not done when the sidecar stopped")]
-    Stopping,
-    #[error("this port speaks HTTP; something else came")]
-    NotHttp,
-    #[error("the TLS handshake failed: {1}")]
-    Tls(&'static str, io::Error),
-    #[error("the TLS handshake took too long")]
-    TlsTimeout,
-    #[error("this sidecar has no certificate yet")]
-    NoIdentity,
-    #[error("plaintext on the strict port {0}; call through a sidecar, or make the port permissive")]
-    Plaintext(u16),
-    #[error("port {0} is no longer served")]
-    UnknownPort(u16),
-    #[error("{0}")]
-    Destination(#[from] crate::error::ProxyError),
-    #[error(transparent)]
-    SlowHead(#[from] SlowHead),
-    #[error("the request head is larger than allowed")]
-    LargeHead,
-    #[error("not valid HTTP: {0}")]
-    BadHttp(String),
-    #[error("more than one HTTP/2 client may cause: {0}")]
-    Flood(String),
 }
 
 /// Serves one connection to its end.
@@ -78,6 +55,8 @@ pub(super) async fn serve(worker: Arc<Worker>, stream: TcpStream, address: Socke
     open.inc();
     let served = match entry {
         Entry::OutboundHttp => outbound_http(&worker, stream, address).await,
+        Entry::Outbound => interception::outbound(&worker, stream, address).await,
+        Entry::Inbound => interception::inbound(&worker, stream, address).await,
         Entry::OutboundTcp(destination) => Box::pin(outbound_tcp(&worker, stream, address, destination)).await,
         Entry::Mesh => mesh(&worker, stream, address).await,
         Entry::Front(port) => Box::pin(front(&worker, stream, address, port)).await,
@@ -88,9 +67,10 @@ pub(super) async fn serve(worker: Arc<Worker>, stream: TcpStream, address: Socke
     }
 }
 
-async fn outbound_http(worker: &Arc<Worker>, stream: TcpStream, address: SocketAddr) -> Result<(), Refused> {
+/// Connections that name their destination themselves.
+pub(super) async fn outbound_http(worker: &Arc<Worker>, stream: TcpStream, address: SocketAddr) -> Result<(), Refused> {
     let mut stream = Replay::new(stream);
-    let Some(protocol) = detect(worker, &mut stream).await? else { return Ok(()) };
+    let Some(protocol) = detect(worker, &mut stream, &worker.shared.drain).await? else { return Ok(()) };
     http(worker, Transport::Accepted(stream), protocol, address, Way::Outbound).await
 }
 
@@ -112,7 +92,7 @@ async fn outbound_tcp(
         return Ok(());
     }
     let mut stream = Replay::new(stream);
-    let Some(protocol) = detect(worker, &mut stream).await? else { return Ok(()) };
+    let Some(protocol) = detect(worker, &mut stream, &worker.shared.drain).await? else { return Ok(()) };
     http(worker, Transport::Accepted(stream), protocol, address, Way::Bound(destination)).await
 }
 
@@ -120,7 +100,7 @@ async fn mesh(worker: &Arc<Worker>, stream: TcpStream, address: SocketAddr) -> R
     let config = worker.shared.tls.mesh().ok_or(Refused::NoIdentity)?;
     let (stream, peer) = accept_tls(worker, config, Replay::new(stream)).await?;
     let mut stream = Replay::new(stream);
-    match detect(worker, &mut stream).await? {
+    match detect(worker, &mut stream, &worker.shared.drain).await? {
         None => Ok(()),
         Some(Protocol::Http2) => {
             let transport = Transport::Terminated(Box::new(stream));
@@ -132,16 +112,38 @@ async fn mesh(worker: &Arc<Worker>, stream: TcpStream, address: SocketAddr) -> R
 
 /// A caller outside the mesh: mutual TLS with a mesh identity always, plaintext where it is permitted.
 async fn front(worker: &Arc<Worker>, stream: TcpStream, address: SocketAddr, port: u16) -> Result<(), Refused> {
-    let inbound = worker.shared.inbound.load_full();
-    let known = inbound.as_ref().as_ref().and_then(|inbound| inbound.ports.get(&port));
-    let served = known.ok_or(Refused::UnknownPort(port))?;
-    let is_tcp = served.config.protocol == AppProtocol::Tcp;
+    let served = inbound::served(worker, None, port, address.ip()).map_err(|_gone| Refused::UnknownPort(port))?;
+    from_outside(worker, stream, address, None, &served).await
+}
+
+/// The same, for a connection to `dialled` (`None`: to the front port of `served`).
+pub(super) async fn from_outside(
+    worker: &Arc<Worker>,
+    stream: TcpStream,
+    address: SocketAddr,
+    dialled: Option<IpAddr>,
+    served: &Arc<InboundPort>,
+) -> Result<(), Refused> {
+    let port = served.config.port;
+    let is_tcp = served.config.protocol.is_opaque();
     let permissive = served.config.access == Access::Permissive;
+    if served.config.protocol == AppProtocol::Tls {
+        // The application's own TLS, which is never taken for the mesh's.
+        if permissive {
+            tcp::inbound(worker, End::Stream(Transport::Accepted(Replay::new(stream))), address, served, None).await;
+            return Ok(());
+        }
+        reset_on_close(&stream);
+        return Err(Refused::ForeignTls(port));
+    }
     if is_tcp && permissive {
         return tcp_front(worker, stream, address, served).await;
     }
+    if permissive && served.config.protocol == AppProtocol::Auto {
+        return anything(worker, stream, address, dialled, served).await;
+    }
     let mut stream = Replay::new(stream);
-    let Some(mut protocol) = detect(worker, &mut stream).await? else { return Ok(()) };
+    let Some(mut protocol) = detect(worker, &mut stream, &worker.shared.drain).await? else { return Ok(()) };
     let mut peer = None;
     let transport = if protocol == Protocol::Tls {
         let config = worker.shared.tls.front().ok_or(Refused::NoIdentity)?;
@@ -149,7 +151,7 @@ async fn front(worker: &Arc<Worker>, stream: TcpStream, address: SocketAddr, por
         let mut tls = Replay::new(tls);
         peer = Some(id);
         if !is_tcp {
-            let Some(inner) = detect(worker, &mut tls).await? else { return Ok(()) };
+            let Some(inner) = detect(worker, &mut tls, &worker.shared.drain).await? else { return Ok(()) };
             protocol = inner;
         }
         Transport::Terminated(Box::new(tls))
@@ -159,7 +161,7 @@ async fn front(worker: &Arc<Worker>, stream: TcpStream, address: SocketAddr, por
     let is_opaque = is_tcp || (protocol == Protocol::Opaque && served.config.protocol == AppProtocol::Auto);
     if !is_opaque {
         // HTTP in plaintext on a strict port gets an answer that says why: `inbound` refuses it.
-        return http(worker, transport, protocol, address, Way::Front { port, peer }).await;
+        return http(worker, transport, protocol, address, Way::Front { port, address: dialled, peer }).await;
     }
     if peer.is_none() && !permissive {
         reset_on_close(transport.tcp());
@@ -169,14 +171,61 @@ async fn front(worker: &Arc<Worker>, stream: TcpStream, address: SocketAddr, por
     Ok(())
 }
 
+/// A permissive port of which nothing is declared: HTTP, or opaque bytes, which TLS is too: it is the application's own.
+async fn anything(
+    worker: &Arc<Worker>,
+    stream: TcpStream,
+    address: SocketAddr,
+    dialled: Option<IpAddr>,
+    served: &Arc<InboundPort>,
+) -> Result<(), Refused> {
+    let mut stream = Replay::new(stream);
+    let mut record = tcp::begin(worker, "inbound", address);
+    inbound::note(&mut record, served);
+    let upstreams = Upstreams::Application(Arc::clone(served));
+    let key = SocketAddr::new(served.config.application.ip(), served.config.port);
+    let dial = Box::pin(tcp::open(worker, &upstreams, &mut record));
+    let Some((word, opened)) = heard(worker, "inbound", key, &worker.shared.drain, &mut stream, dial).await? else {
+        return Ok(());
+    };
+    if let Word::Client(protocol @ (Protocol::Http1 | Protocol::Http2)) = word {
+        record.forget();
+        let way = Way::Front { port: served.config.port, address: dialled, peer: None };
+        return http(worker, Transport::Accepted(stream), protocol, address, way).await;
+    }
+    tcp::join(stream, opened, record).await;
+    Ok(())
+}
+
+/// The outcome of the [`race`] for a connection to `key`, counted and remembered. `None`: we stop, and neither side has
+/// said anything.
+pub(super) async fn heard(
+    worker: &Worker,
+    direction: &'static str,
+    key: SocketAddr,
+    drain: &Drain,
+    stream: &mut Replay<TcpStream>,
+    dial: impl Future<Output = Result<Opened, ProxyError>>,
+) -> Result<Option<Heard>, Refused> {
+    let began = Instant::now();
+    let expected = worker.shared.detected.recall(key, began);
+    let heard = tokio::select! {
+        heard = race(stream, expected, dial) => heard?,
+        () = last_moment(drain) => return Ok(None),
+    };
+    worker.shared.telemetry.metrics.detection(direction, heard.0.name(), began.elapsed());
+    worker.shared.detected.remember(key, heard.0, Instant::now());
+    Ok(Some(heard))
+}
+
 /// Opaque TCP with or without TLS. A TLS client speaks first; when the application does, the client speaks none.
 async fn tcp_front(
     worker: &Arc<Worker>,
     stream: TcpStream,
     address: SocketAddr,
-    served: &InboundPort,
+    served: &Arc<InboundPort>,
 ) -> Result<(), Refused> {
-    let Some((mut record, opened)) = tcp::open_application(worker, address, served).await else {
+    let Some((mut record, mut opened)) = tcp::open_application(worker, address, served).await else {
         reset_on_close(&stream);
         return Ok(());
     };
@@ -198,21 +247,25 @@ async fn tcp_front(
 }
 
 /// The first bytes, within the head deadline. `None`: the client closed without a word, or has none while we stop.
-async fn detect<S>(worker: &Worker, stream: &mut Replay<S>) -> Result<Option<Protocol>, Refused>
+pub(super) async fn detect<S>(
+    worker: &Worker,
+    stream: &mut Replay<S>,
+    drain: &Drain,
+) -> Result<Option<Protocol>, Refused>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let deadline = worker.shared.settings.timeouts.head;
     tokio::select! {
         detected = timeout(deadline, stream.detect()) => Ok(detected.map_err(|_late| Refused::Silent)??),
-        () = last_moment(worker) => Ok(None),
+        () = last_moment(drain) => Ok(None),
     }
 }
 
 /// When a client that has said nothing yet is not waited for any longer: a moment after stopping began, in which what
 /// it sent before it could know of that still arrives.
-async fn last_moment(worker: &Worker) {
-    worker.shared.drain.stopping().await;
+pub(super) async fn last_moment(drain: &Drain) {
+    drain.stopping().await;
     sleep(LAST_MOMENT).await;
 }
 
@@ -225,7 +278,7 @@ async fn accept_tls(
     let deadline = worker.shared.settings.timeouts.tls;
     let accepted = tokio::select! {
         accepted = timeout(deadline, accept) => accepted.map_err(|_late| Refused::TlsTimeout)?,
-        () = last_moment(worker) => return Err(Refused::Stopping),
+        () = last_moment(&worker.shared.drain) => return Err(Refused::Stopping),
     };
     let stream = accepted.map_err(|error| Refused::Tls(tls_code(&error), explained(error)))?;
     let leaf = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
@@ -234,7 +287,8 @@ async fn accept_tls(
     Ok((stream, peer))
 }
 
-async fn http(
+/// Serves HTTP to the end of the connection.
+pub(super) async fn http(
     worker: &Arc<Worker>,
     transport: Transport,
     protocol: Protocol,
@@ -256,8 +310,9 @@ async fn http(
         max_headers: settings.limits.max_headers.get(),
     };
     let phase = Phase::default();
+    let drain = way.drain(worker);
     let client = Arc::new(Client { worker: Arc::clone(worker), address, way, phase: phase.clone() });
-    let serve = serve_http(transport, is_http2, &limits, &phase, &worker.shared.drain, |request| {
+    let serve = serve_http(transport, is_http2, &limits, &phase, &drain, |request| {
         // Begun here, not when the future is first polled: before that, hyper reads once more.
         http::serve(Arc::clone(&client), client.phase.begin(), request)
     });
@@ -266,76 +321,24 @@ async fn http(
     broken_protocol(&error).map_or(Ok(()), Err)
 }
 
-/// What the client did wrong, if it was that which ended the connection.
-fn broken_protocol(error: &hyper::Error) -> Option<Refused> {
-    let cause = std::error::Error::source(error);
-    let detail = || cause.map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"));
-    if error.is_parse_too_large() {
-        return Some(Refused::LargeHead);
-    }
-    if error.is_parse() {
-        return Some(Refused::BadHttp(detail()));
-    }
-    let cause = cause?;
-    if let Some(slow) = cause.downcast_ref::<io::Error>().and_then(|error| error.get_ref()?.downcast_ref::<SlowHead>())
-    {
-        return Some(Refused::SlowHead(*slow));
-    }
-    let error = cause.downcast_ref::<h2::Error>().filter(|error| error.is_library())?;
-    match error.reason() {
-        Some(h2::Reason::ENHANCE_YOUR_CALM) => Some(Refused::Flood(error.to_string())),
-        _ => Some(Refused::BadHttp(detail())),
-    }
-}
-
 impl Entry {
+    /// What ends the accepting of connections: what the application uses ends last.
+    pub(super) fn drain(&self, worker: &Worker) -> Drain {
+        match self {
+            Self::OutboundHttp | Self::Outbound | Self::OutboundTcp(_) => worker.shared.drain.of_application(),
+            Self::Inbound | Self::Mesh | Self::Front(_) => worker.shared.drain.clone(),
+        }
+    }
+
     /// For metrics and logs.
     pub fn name(&self) -> &'static str {
         match self {
             Self::OutboundHttp => "outbound_http",
+            Self::Outbound => "outbound",
+            Self::Inbound => "inbound",
             Self::OutboundTcp(_) => "outbound_tcp",
             Self::Mesh => "mesh",
             Self::Front(_) => "front",
         }
-    }
-}
-
-impl Refused {
-    fn code(&self) -> &'static str {
-        match self {
-            Self::Silent => "silent",
-            Self::Broken(_) => "broken",
-            Self::Stopping => "stopping",
-            Self::NotHttp => "not_http",
-            Self::Tls(code, _) => code,
-            Self::TlsTimeout => "tls_timeout",
-            Self::NoIdentity => "no_identity",
-            Self::Plaintext(_) => "plaintext_refused",
-            Self::UnknownPort(_) => "unknown_port",
-            Self::Destination(error) => error.reason().code,
-            Self::SlowHead(_) => "head_timeout",
-            Self::LargeHead => "head_too_large",
-            Self::BadHttp(_) => "bad_http",
-            Self::Flood(_) => "http2_flood",
-        }
-    }
-}
-
-/// Failed handshakes by what an operator has to look at.
-fn tls_code(error: &io::Error) -> &'static str {
-    use rustls::{CertificateError, Error};
-    let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<Error>());
-    match cause {
-        Some(Error::NoCertificatesPresented) => "tls_no_certificate",
-        Some(Error::InvalidCertificate(CertificateError::Expired | CertificateError::ExpiredContext { .. })) => {
-            "tls_expired"
-        }
-        Some(Error::InvalidCertificate(CertificateError::UnknownIssuer)) => "tls_unknown_issuer",
-        Some(Error::InvalidCertificate(CertificateError::Other(_))) => "tls_wrong_identity",
-        Some(Error::InvalidCertificate(_)) => "tls_bad_certificate",
-        Some(Error::AlertReceived(_)) => "tls_refused_by_peer",
-        Some(Error::InvalidMessage(_)) => "tls_not_tls",
-        Some(Error::PeerIncompatible(_)) => "tls_incompatible",
-        _ => "tls_failed",
     }
 }

@@ -75,7 +75,7 @@ async fn forward(client: &Client, request: Request<Incoming>, record: &mut Recor
     let worker = &client.worker;
     let plan = match &client.way {
         Way::Outbound | Way::Bound(_) => outbound::plan(worker, &client.way, &parts, record).await?,
-        Way::Mesh(_) | Way::Front { .. } => inbound::plan(worker, &client.way, &parts, record)?,
+        Way::Mesh(_) | Way::Front { .. } => inbound::plan(client, &parts, record)?,
     };
     let upstreams = match plan {
         Plan::Forward(upstreams) => upstreams,

@@ -1,6 +1,6 @@
 //! Inbound planning: which port of our application a caller means, and whether it may.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use http::request;
@@ -8,30 +8,31 @@ use pillion_wire::mesh::PORT_HEADER;
 
 use super::Worker;
 use super::attempt::Upstreams;
-use super::client::Way;
+use super::client::{Client, Way};
 use super::http::Plan;
-use crate::config::{Access, AppProtocol};
+use crate::bootstrap::Redirection;
+use crate::config::{self, Access, AppProtocol};
 use crate::error::ProxyError;
+use crate::net::is_local;
 use crate::snapshot::InboundPort;
 use crate::telemetry::Record;
 
 /// What to do with a request for our application.
-pub(super) fn plan(
-    worker: &Worker,
-    way: &Way,
-    request: &request::Parts,
-    record: &mut Record,
-) -> Result<Plan, ProxyError> {
-    let port = match way {
-        Way::Front { port, .. } => port.to_string(),
-        _ => named_port(request)?.to_owned(),
+pub(super) fn plan(client: &Client, request: &request::Parts, record: &mut Record) -> Result<Plan, ProxyError> {
+    let worker = &client.worker;
+    let served = match &client.way {
+        Way::Front { port, address, .. } => served(worker, *address, *port, client.address.ip())?,
+        _ => {
+            let name = named_port(request)?;
+            let port = name.parse().map_err(|_none| ProxyError::UnknownPort(name.to_owned()))?;
+            served(worker, None, port, client.address.ip())?
+        }
     };
-    let served = served(worker, &port)?;
     note(record, &served);
-    if way.peer().is_none() && served.config.access == Access::Strict {
+    if client.way.peer().is_none() && served.config.access == Access::Strict {
         return Err(ProxyError::PlaintextRefused(served.config.port));
     }
-    if served.config.protocol == AppProtocol::Tcp {
+    if served.config.protocol.is_opaque() {
         return Err(ProxyError::BadRequest("this port takes opaque TCP (CONNECT), not HTTP requests"));
     }
     Ok(Plan::Forward(Upstreams::Application(served)))
@@ -39,20 +40,23 @@ pub(super) fn plan(
 
 /// The application port that a `CONNECT` of a peer means: `CONNECT ip:port`, as HBONE has it.
 pub(super) fn tunnel_port(
-    worker: &Worker,
+    client: &Client,
     request: &request::Parts,
     record: &mut Record,
-) -> Result<InboundPort, ProxyError> {
+) -> Result<Arc<InboundPort>, ProxyError> {
     let authority = request.uri.authority().ok_or(ProxyError::BadRequest("CONNECT without host:port"))?;
     let port = authority.port_u16().ok_or(ProxyError::BadRequest("CONNECT without a port"))?;
     let host = authority.host().trim_start_matches('[').trim_end_matches(']');
-    let ours = worker.shared.settings.mesh.map(|mesh| mesh.ip());
     let address: IpAddr =
         host.parse().map_err(|_invalid| ProxyError::BadRequest("CONNECT to something else than ip:port"))?;
-    if ours.is_some_and(|ours| !ours.is_unspecified() && ours != address) {
+    let settings = &client.worker.shared.settings;
+    let is_named = settings.mesh.is_none_or(|mesh| mesh.ip().is_unspecified() || mesh.ip() == address);
+    // Behind interception a workload may have several addresses, and all of them lead here.
+    let is_ours = || settings.intercept.is_some() && !address.is_loopback() && is_local(address);
+    if !is_named && !is_ours() {
         return Err(ProxyError::UnknownPort(authority.to_string()));
     }
-    let served = served(worker, &port.to_string())?;
+    let served = served(&client.worker, Some(address), port, client.address.ip())?;
     note(record, &served);
     Ok(served)
 }
@@ -66,12 +70,48 @@ fn named_port(request: &request::Parts) -> Result<&str, ProxyError> {
     port.to_str().map_err(|_invalid| ProxyError::BadRequest("x-pillion-port is not text"))
 }
 
-fn served(worker: &Worker, port: &str) -> Result<InboundPort, ProxyError> {
+/// A port of our application, dialled at `address` (`None`: the workload's own) by `caller`.
+///
+/// Behind interception it need not be declared: it is then strict, and served at the address that was dialled. What
+/// is bound to loopback alone is out of others' reach until its port is declared.
+pub(super) fn served(
+    worker: &Worker,
+    address: Option<IpAddr>,
+    port: u16,
+    caller: IpAddr,
+) -> Result<Arc<InboundPort>, ProxyError> {
+    let settings = &worker.shared.settings;
+    let unknown = || ProxyError::UnknownPort(port.to_string());
     let inbound = worker.shared.inbound.load();
-    let known = inbound.as_ref().as_ref().zip(port.parse::<u16>().ok());
-    known
-        .and_then(|(inbound, port)| inbound.ports.get(&port).cloned())
-        .ok_or_else(|| ProxyError::UnknownPort(port.to_owned()))
+    let declared = inbound.as_ref().as_ref().and_then(|inbound| inbound.ports.get(&port));
+    let Some(redirection) = settings.redirection() else { return declared.cloned().ok_or_else(unknown) };
+    if settings.is_own_port(port) {
+        return Err(ProxyError::OwnPort(port));
+    }
+    let own = settings.mesh.map(|mesh| mesh.ip());
+    let dialled = address.or(own).map(|ip| SocketAddr::new(ip, port)).ok_or_else(unknown)?;
+    let served = match declared {
+        None => Arc::new(InboundPort::new(undeclared(dialled), &[dialled])),
+        // The workload has several addresses, and this is not the one that its document begins with.
+        Some(declared) if declared.hosts.len() > 1 && own != Some(dialled.ip()) => {
+            let addresses: Vec<_> = std::iter::once(dialled).chain(declared.addresses()).collect();
+            Arc::new(InboundPort::new(declared.config, &addresses))
+        }
+        Some(declared) => Arc::clone(declared),
+    };
+    Ok(match redirection {
+        Redirection::Redirect => served,
+        Redirection::Tproxy => Arc::new(served.seen_from(caller)),
+    })
+}
+
+fn undeclared(address: SocketAddr) -> config::InboundPort {
+    config::InboundPort {
+        port: address.port(),
+        application: address,
+        protocol: AppProtocol::Auto,
+        access: Access::Strict,
+    }
 }
 
 /// Notes the port of our application that is meant.

@@ -19,7 +19,7 @@ pub async fn serve(
     permits: Arc<Semaphore>,
     stop: CancellationToken,
 ) {
-    let drain = worker.shared.drain.clone();
+    let drain = entry.drain(&worker);
     loop {
         // The semaphore is never closed.
         let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };

@@ -3,6 +3,7 @@
 //! ```text
 //! listener    permit -> accept -> spawn(connection)
 //! connection  detect / terminate TLS -> Client          -> http::serve | tcp::serve
+//! interception  where was it going? race: who speaks first -> the same
 //! http        plan (outbound | inbound) -> headers -> attempt::send -> reply
 //! attempt     pick a host -> take a connection -> send -> report
 //! tunnel      CONNECT and upgrades: two byte streams joined
@@ -15,20 +16,25 @@ mod client;
 mod connection;
 mod http;
 mod inbound;
+mod interception;
 pub mod listener;
 mod message;
 mod outbound;
+mod race;
+mod refused;
 mod reply;
 mod tcp;
 mod tunnel;
 
 pub use connection::Entry;
+pub use race::Memory;
 
 use std::sync::Arc;
 
 use crate::bootstrap::Bootstrap;
 use crate::drain::Drain;
 use crate::identity::Identity;
+use crate::net::Dialer;
 use crate::slot::Slot;
 use crate::snapshot::{Directory, Inbound};
 use crate::telemetry::Telemetry;
@@ -50,6 +56,8 @@ pub struct Shared {
     pub tls: TlsServer,
     /// Metrics and access log.
     pub telemetry: Telemetry,
+    /// What intercepted destinations turned out to be.
+    pub detected: Memory,
     /// Tells everything to finish.
     pub drain: Drain,
 }
@@ -65,7 +73,7 @@ pub struct Worker {
 
 impl Worker {
     /// A worker without connections.
-    pub fn new(shared: Arc<Shared>, tls: Arc<TlsClient>) -> Self {
-        Self { shared, pool: Pool::new(tls) }
+    pub fn new(shared: Arc<Shared>, tls: Arc<TlsClient>, dialer: Dialer) -> Self {
+        Self { shared, pool: Pool::new(tls, dialer) }
     }
 }

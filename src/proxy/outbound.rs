@@ -31,7 +31,7 @@ pub(super) async fn plan(
         _ => destination(request)?,
     };
     let target = target(worker, &destination).await?;
-    record.destination = Arc::from(target.destination.to_string());
+    record.destination = Arc::from(target.label());
     let routes = target.http.as_ref().ok_or_else(|| ProxyError::WrongProtocol(destination.clone(), "HTTP"))?;
     let route = routes.select(request).ok_or(ProxyError::NoRoute(destination))?;
     record.route = Arc::clone(&route.name);

@@ -33,14 +33,12 @@ impl Opened {
         Tunnel { downstream, upstream: self.end, in_flight: self.in_flight, lease: self.lease }
     }
 
-    /// Waits until the host has said something. Never for a tunnel.
+    /// Waits until the host has said something, or closed.
     ///
     /// # Cancel safety
-    /// Nothing is read.
-    pub(super) async fn speaks(&self) {
-        let End::Stream(transport) = &self.end else { return std::future::pending().await };
-        // An error shows when copying begins.
-        let _seen = transport.tcp().readable().await;
+    /// What was read is kept for whoever copies.
+    pub(super) async fn speaks(&mut self) {
+        self.end.readable().await;
     }
 }
 
@@ -53,7 +51,7 @@ pub(super) async fn outbound(
     split: &Split,
 ) {
     let mut record = begin(worker, "outbound", address);
-    record.destination = Arc::from(target.destination.to_string());
+    record.destination = Arc::from(target.label());
     let upstreams = choose(split, &mut record);
     match open(worker, &upstreams, &mut record).await {
         Ok(opened) => {
@@ -72,7 +70,7 @@ pub(super) async fn inbound(
     worker: &Arc<Worker>,
     downstream: End,
     address: SocketAddr,
-    served: &InboundPort,
+    served: &Arc<InboundPort>,
     peer: Option<&SpiffeId>,
 ) {
     let Some((mut record, opened)) = open_application(worker, address, served).await else { return };
@@ -84,11 +82,11 @@ pub(super) async fn inbound(
 pub(super) async fn open_application(
     worker: &Arc<Worker>,
     address: SocketAddr,
-    served: &InboundPort,
+    served: &Arc<InboundPort>,
 ) -> Option<(Box<Record>, Opened)> {
     let mut record = begin(worker, "inbound", address);
     super::inbound::note(&mut record, served);
-    match open(worker, &Upstreams::Application(served.clone()), &mut record).await {
+    match open(worker, &Upstreams::Application(Arc::clone(served)), &mut record).await {
         Ok(opened) => Some((record, opened)),
         Err(error) => {
             refuse(&error, &mut record);
@@ -167,14 +165,34 @@ fn connect_request(host: &Host) -> Request<Body> {
     request
 }
 
-fn begin(worker: &Worker, direction: &'static str, address: SocketAddr) -> Box<Record> {
+/// Carries bytes both ways, or says why there is nobody to carry them to.
+pub(super) async fn join(
+    stream: Replay<TcpStream>,
+    opened: Option<Result<Opened, ProxyError>>,
+    mut record: Box<Record>,
+) {
+    match opened {
+        Some(Ok(opened)) => {
+            opened.join(End::Stream(Transport::Accepted(stream))).run(record, Phase::default().begin()).await;
+        }
+        Some(Err(error)) => {
+            refuse(&error, &mut record);
+            reset_on_close(stream.get_ref());
+        }
+        None => record.forget(),
+    }
+}
+
+/// The story of a connection.
+pub(super) fn begin(worker: &Worker, direction: &'static str, address: SocketAddr) -> Box<Record> {
     let mut record = Box::new(Record::begin(&worker.shared.telemetry, direction, address));
     "TCP".clone_into(&mut record.method);
     record.is_tcp = true;
     record
 }
 
-fn refuse(error: &ProxyError, record: &mut Record) {
+/// Notes why a connection comes to nothing.
+pub(super) fn refuse(error: &ProxyError, record: &mut Record) {
     let reason = error.reason();
     record.fail(reason.code, reason.flag, error.to_string());
 }

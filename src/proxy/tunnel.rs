@@ -32,6 +32,10 @@ pub(super) enum End {
     Upgrade(OnUpgrade, Option<Cutter>),
     /// A pair of bodies.
     Bodies(Box<Duplex>),
+    /// One of the others, open already, and perhaps read from.
+    Open(Box<Replay<Stream>>),
+    /// Nothing came of it.
+    Broken(io::Error),
 }
 
 /// Both ends, and what has to last as long as they do.
@@ -62,8 +66,8 @@ impl Tunnel {
         record.bytes_sent = copied.backward;
         if let Err(error) = result {
             record.fail("stream_reset", "UC", error.to_string());
-            downstream.reset();
-            upstream.reset();
+            downstream.get_mut().reset();
+            upstream.get_mut().reset();
         }
         drop((self.in_flight, self.lease, serving)); // Not before the last byte.
     }
@@ -89,7 +93,7 @@ pub(super) async fn connect(
             let split = target.tcp.as_ref().ok_or(ProxyError::WrongProtocol(destination, "CONNECT (opaque TCP)"))?;
             tcp::choose(split, record)
         }
-        Way::Mesh(_) => Upstreams::Application(inbound::tunnel_port(worker, &parts, record)?),
+        Way::Mesh(_) => Upstreams::Application(inbound::tunnel_port(client, &parts, record)?),
         Way::Bound(_) | Way::Front { .. } => return Err(ProxyError::BadRequest("CONNECT is not served on this port")),
     };
     let opened = tcp::open(worker, &upstreams, record).await?;
@@ -139,18 +143,39 @@ pub(super) async fn upgrade(
 }
 
 impl End {
-    async fn open(self) -> io::Result<Stream> {
-        Ok(match self {
+    async fn open(self) -> io::Result<Box<Replay<Stream>>> {
+        let stream = match self {
             Self::Stream(transport) => Stream::Transport(Replay::new(transport)),
             Self::Upgrade(upgrade, cutter) => Stream::switched(upgrade.await.map_err(io::Error::other)?, cutter),
             Self::Bodies(bodies) => Stream::Bodies(bodies),
-        })
+            Self::Open(stream) => return Ok(stream),
+            Self::Broken(error) => return Err(error),
+        };
+        Ok(Box::new(Replay::new(stream)))
+    }
+
+    /// Waits until there is something to read: bytes, the end, or an error, which show again when it is read from.
+    ///
+    /// # Cancel safety
+    /// What was read is kept.
+    pub(super) async fn readable(&mut self) {
+        if let Self::Upgrade(upgrade, cutter) = self {
+            *self = match upgrade.await {
+                Ok(upgraded) => Self::Open(Box::new(Replay::new(Stream::switched(upgraded, cutter.take())))),
+                Err(error) => Self::Broken(io::Error::other(error)),
+            };
+        }
+        match self {
+            Self::Stream(transport) => drop(transport.tcp().readable().await),
+            Self::Open(stream) => stream.fill().await,
+            Self::Bodies(_) | Self::Upgrade(..) | Self::Broken(_) => {} // Nothing to wait for.
+        }
     }
 }
 
 /// An end that is open.
 #[derive(Debug)]
-enum Stream {
+pub(super) enum Stream {
     Transport(Replay<Transport>),
     Http2(Http2Tunnel),
     Bodies(Box<Duplex>),

@@ -46,8 +46,8 @@ pub enum Unresolved {
     /// No answer in time.
     #[error("no answer from the control plane in time")]
     Timeout,
-    /// Too many new destinations at once.
-    #[error("too many new destinations are being looked up")]
+    /// Too many new destinations at once, or too many in all.
+    #[error("too many destinations are looked up or known")]
     Overloaded,
 }
 
@@ -123,6 +123,7 @@ impl<T: ?Sized> Lookup<T> {
         match self {
             Self::Known(known) => Ok(Arc::clone(known)),
             Self::Unknown => Err(Unresolved::Unknown),
+            Self::Refused => Err(Unresolved::Overloaded),
         }
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! Outbound ── Destination ── Target ─┬ http: Routes ── VirtualHost ── Route ── Split ─┐
+//!                                    ├ tls: TlsSplits ── Split ──────────────────────┤
 //!                                    └ tcp: Split ───────────────────────────────────┴─ Cluster ── Upstream (live)
 //!          ── host name ─── addresses
 //! Inbound  ── port ───────── InboundPort ── Host (live)
@@ -10,18 +11,20 @@
 
 mod directory;
 mod routes;
+mod tls;
 
 pub use directory::{Demand, Directory, Unresolved};
 pub use routes::{Action, Cluster, Route, Routes, Split, VirtualHost};
+pub use tls::TlsSplits;
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use pillion_wire::name::Destination;
 
 use crate::config;
-use crate::upstream::Host;
+use crate::upstream::{Host, HostKey};
 
 /// Everything that outbound traffic needs, by destination.
 #[derive(Debug, Default)]
@@ -39,6 +42,8 @@ pub enum Lookup<T: ?Sized = Target> {
     Known(Arc<T>),
     /// The control plane has no such destination.
     Unknown,
+    /// It was not asked, since too many destinations are known already.
+    Refused,
 }
 
 impl<T: ?Sized> Clone for Lookup<T> {
@@ -46,6 +51,7 @@ impl<T: ?Sized> Clone for Lookup<T> {
         match self {
             Self::Known(known) => Self::Known(Arc::clone(known)),
             Self::Unknown => Self::Unknown,
+            Self::Refused => Self::Refused,
         }
     }
 }
@@ -59,13 +65,33 @@ pub struct Target {
     pub http: Option<Routes>,
     /// Clusters, when it takes opaque TCP.
     pub tcp: Option<Split>,
+    /// Clusters for TLS that the application itself speaks, by the name that it asks for. See [`Self::tls_split`].
+    pub tls: TlsSplits,
+}
+
+impl Target {
+    /// Where a TLS connection goes that asks for the name `sni`: what is told for that name or for the longest suffix
+    /// of it, else for names in general, else where all TCP goes. `None`: the destination takes no such connection.
+    pub fn tls_split(&self, sni: Option<&str>) -> Option<&Split> {
+        self.tls.select(sni).or(self.tcp.as_ref())
+    }
+
+    /// What it is called in metrics and logs: an address by the name of what stands behind it.
+    pub fn label(&self) -> String {
+        let routes = self.http.as_ref().map(|routes| routes.name.clone());
+        let cluster = || self.tcp.as_ref()?.clusters().next().map(|(_, cluster)| cluster.config.name.clone());
+        match self.destination.ip() {
+            Some(_) => routes.or_else(cluster).unwrap_or_else(|| self.destination.to_string()),
+            None => self.destination.to_string(),
+        }
+    }
 }
 
 /// Everything that inbound traffic needs, by workload port.
 #[derive(Debug, Default)]
 pub struct Inbound {
     /// The application's ports.
-    pub ports: BTreeMap<u16, InboundPort>,
+    pub ports: BTreeMap<u16, Arc<InboundPort>>,
 }
 
 /// One port of our own application.
@@ -73,6 +99,34 @@ pub struct Inbound {
 pub struct InboundPort {
     /// What we were told.
     pub config: config::InboundPort,
-    /// The application, as a host to connect to.
-    pub host: Arc<Host>,
+    /// Where the application may listen, in the order in which that is tried. Never empty.
+    pub hosts: Vec<Arc<Host>>,
+}
+
+impl InboundPort {
+    /// A port that is tried at `addresses`, in this order.
+    pub fn new(config: config::InboundPort, addresses: &[SocketAddr]) -> Self {
+        let host = |address: &SocketAddr| Arc::new(Host::new(HostKey::application(*address, None)));
+        Self { config, hosts: addresses.iter().map(host).collect() }
+    }
+
+    /// The same, for connections that the application is to see as coming from `source`.
+    #[must_use]
+    pub fn seen_from(&self, source: IpAddr) -> Self {
+        let host = |host: &Arc<Host>| {
+            let address = host.key().address;
+            // The kernel lets nothing but loopback itself speak to loopback.
+            let source = Some(source).filter(|_| !address.ip().is_loopback());
+            Arc::new(Host::new(HostKey::application(address, source)))
+        };
+        // An IPv4 address cannot speak to an IPv6 address.
+        let fits = |address: &SocketAddr| address.ip().is_loopback() || address.is_ipv4() == source.is_ipv4();
+        let reachable = self.hosts.iter().filter(|host| fits(&host.key().address));
+        Self { config: self.config, hosts: reachable.map(host).collect() }
+    }
+
+    /// Where the application may listen.
+    pub fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
+        self.hosts.iter().map(|host| host.key().address)
+    }
 }

@@ -21,6 +21,7 @@ pub struct Metrics {
     tcp_bytes: Family<TcpBytesLabels, Counter>,
     connections: Family<ListenerLabels, Gauge>,
     connections_refused: Family<RefusedLabels, Counter>,
+    detections: Family<DetectionLabels, Histogram>,
     upstream_retries: Family<RefusedLabels, Counter>,
     drain_cut: Counter,
     access_log_dropped: Counter,
@@ -83,6 +84,15 @@ struct ListenerLabels {
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct DetectionLabels {
+    direction: &'static str,
+    result: &'static str,
+}
+
+/// Upper bounds of the buckets of detection times, in seconds.
+const DETECTION_BUCKETS: [f64; 10] = [0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.02, 0.1, 1.0, 10.0];
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct RefusedLabels {
     reason: &'static str,
 }
@@ -119,6 +129,7 @@ impl Metrics {
             tcp_bytes: Family::default(),
             connections: Family::default(),
             connections_refused: Family::default(),
+            detections: Family::new_with_constructor(|| Histogram::new(DETECTION_BUCKETS)),
             upstream_retries: Family::default(),
             drain_cut: Counter::default(),
             access_log_dropped: Counter::default(),
@@ -173,6 +184,11 @@ impl Metrics {
             self.connections_refused.clone(),
         );
         registry.register(
+            "detection_duration_seconds",
+            "From accepting a connection that may carry anything to knowing what it carries, by what was found",
+            self.detections.clone(),
+        );
+        registry.register(
             "upstream_retries",
             "Requests sent again because nothing of them had reached an application, by reason",
             self.upstream_retries.clone(),
@@ -218,7 +234,13 @@ impl Metrics {
         }
     }
 
-    /// Open connections of a kind of listener: `outbound_http`, `outbound_tcp`, `mesh` or `front`.
+    /// It was found out what a connection carries whose destination takes anything. `result` is what was found
+    /// (`http1`, `http2`, `tls`, `opaque`), `server_first`, or `nothing` when neither side said a word.
+    pub fn detection(&self, direction: &'static str, result: &'static str, took: Duration) {
+        self.detections.get_or_create(&DetectionLabels { direction, result }).observe(took.as_secs_f64());
+    }
+
+    /// Open connections of a kind of listener: `outbound`, `inbound`, `outbound_http`, `outbound_tcp`, `mesh` or `front`.
     pub fn connections_open(&self, listener: &'static str) -> Gauge {
         self.connections.get_or_create(&ListenerLabels { listener }).clone()
     }

@@ -23,8 +23,10 @@ pub struct Record {
     pub method: String,
     /// Counted as a TCP connection, not as a request. Not to be told from the method, which a client makes up.
     pub is_tcp: bool,
-    /// `:authority` or `Host`, as the client sent it.
+    /// `:authority` or `Host`, as the client sent it; of TLS that the application speaks, the name that it asks for (SNI).
     pub authority: String,
+    /// Protocols that a TLS client of the application offered inside (ALPN), joined by commas.
+    pub alpn: String,
     /// Path without the query: queries may hold secrets.
     pub path: String,
     /// `HTTP/1.1`, `HTTP/2`, …, or `TCP`.
@@ -57,6 +59,7 @@ pub struct Record {
     pub bytes_sent: u64,
     /// Bytes of tunnelled data received from the client.
     pub bytes_received: u64,
+    forgotten: bool,
 }
 
 #[derive(Serialize)]
@@ -66,6 +69,8 @@ struct Line<'a> {
     direction: &'a str,
     method: &'a str,
     authority: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    alpn: &'a str,
     path: &'a str,
     protocol: &'a str,
     response_code: u16,
@@ -96,6 +101,7 @@ impl Record {
             method: String::new(),
             is_tcp: false,
             authority: String::new(),
+            alpn: String::new(),
             path: String::new(),
             protocol: "TCP",
             destination: Arc::clone(&empty),
@@ -112,6 +118,7 @@ impl Record {
             attempts: 0,
             bytes_sent: 0,
             bytes_received: 0,
+            forgotten: false,
         }
     }
 
@@ -119,6 +126,11 @@ impl Record {
     pub fn other_end(&mut self, id: Option<&SpiffeId>) {
         self.tls = if id.is_some() { "mutual" } else { "none" };
         self.peer = id.map_or_else(Arc::default, |id| Arc::from(id.to_string()));
+    }
+
+    /// It turned out to be the story of something else, which is told elsewhere.
+    pub fn forget(mut self) {
+        self.forgotten = true;
     }
 
     /// Notes why it failed, unless an earlier failure is noted already.
@@ -137,6 +149,7 @@ impl Record {
             direction: self.direction,
             method: &self.method,
             authority: &self.authority,
+            alpn: &self.alpn,
             path: &self.path,
             protocol: self.protocol,
             response_code: self.status,
@@ -160,6 +173,9 @@ impl Record {
 
 impl Drop for Record {
     fn drop(&mut self) {
+        if self.forgotten {
+            return;
+        }
         if self.status == 0 && self.reason.is_empty() && !self.is_tcp {
             self.fail("client_gone", "DC", "the client went away before the answer was there".to_owned());
         }

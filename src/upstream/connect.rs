@@ -9,7 +9,7 @@ use tokio_rustls::TlsConnector;
 
 use super::HostKey;
 use crate::error::ProxyError;
-use crate::net::{self, Transport};
+use crate::net::{Dialer, Transport};
 use crate::tls::TlsClient;
 use crate::tls::verify::explained;
 
@@ -17,11 +17,16 @@ use crate::tls::verify::explained;
 ///
 /// # Errors
 /// Nothing has been sent to the application when this fails.
-pub(super) async fn connect(tls: &TlsClient, host: &HostKey, deadline: Duration) -> Result<Transport, ProxyError> {
+pub(super) async fn connect(
+    dialer: &Dialer,
+    tls: &TlsClient,
+    host: &HostKey,
+    deadline: Duration,
+) -> Result<Transport, ProxyError> {
     let address = host.dial();
     let attempt =
         async {
-            let tcp = net::dial(address).await.map_err(|source| ProxyError::Connect { address, source })?;
+            let tcp = dialer.dial(address, host.via).await.map_err(|source| ProxyError::Connect { address, source })?;
             let Some(mesh) = &host.mesh else { return Ok(Transport::Dialled(tcp)) };
             let config = tls.to(&mesh.identity).ok_or(ProxyError::NoIdentity)?;
             // An address as server name sends no SNI; the verifier asks for the SPIFFE id instead.

@@ -1,6 +1,6 @@
 //! One host: what it is called, how busy it is, and whether it answers.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -9,6 +9,8 @@ use parking_lot::Mutex;
 use pillion_wire::mesh::MeshEndpoint;
 use tokio::time::Instant;
 
+use crate::net::Via;
+
 /// What makes two hosts the same host.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct HostKey {
@@ -16,9 +18,21 @@ pub struct HostKey {
     pub address: SocketAddr,
     /// Its sidecar, when it has one.
     pub mesh: Option<MeshEndpoint>,
+    /// How it is reached.
+    pub via: Via,
 }
 
 impl HostKey {
+    /// A host over the network, perhaps behind its sidecar.
+    pub fn remote(address: SocketAddr, mesh: Option<MeshEndpoint>) -> Self {
+        Self { address, mesh, via: Via::Network }
+    }
+
+    /// Our own application, which sees `source` as its caller's address (`None`: ours).
+    pub fn application(address: SocketAddr, source: Option<IpAddr>) -> Self {
+        Self { address, mesh: None, via: Via::Application { source } }
+    }
+
     /// The address that is really dialled: the mesh port when there is one.
     pub fn dial(&self) -> SocketAddr {
         self.mesh.as_ref().map_or(self.address, |mesh| SocketAddr::new(self.address.ip(), mesh.port))
@@ -112,7 +126,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_unreachable_host_rests_longer_each_time_and_recovers_at_once() {
-        let host = Host::new(HostKey { address: "127.0.0.1:1".parse().expect("literal"), mesh: None });
+        let host = Host::new(HostKey::remote("127.0.0.1:1".parse().expect("literal"), None));
         let start = Instant::now();
         assert!(host.is_usable(start));
         host.mark_unreachable(start);

@@ -58,7 +58,7 @@ impl Upstream {
         for locality in &endpoints.localities {
             let group = by_priority.entry(locality.priority).or_default();
             for endpoint in locality.endpoints.iter().filter(|endpoint| endpoint.health == Health::Healthy) {
-                let key = HostKey { address: endpoint.address, mesh: endpoint.mesh.clone() };
+                let key = HostKey::remote(endpoint.address, endpoint.mesh.clone());
                 let host = known.get(&key).map_or_else(|| Arc::new(Host::new(key.clone())), |host| Arc::clone(host));
                 group.push(host);
             }

@@ -16,13 +16,14 @@ use super::connect::{connect, repeat};
 use super::{Host, HostKey};
 use crate::error::ProxyError;
 use crate::http::{Http1, Http2, http1, http2};
-use crate::net::Transport;
+use crate::net::{Dialer, Transport, Via};
 use crate::tls::TlsClient;
 
 /// The pool of one worker.
 #[derive(Debug)]
 pub struct Pool {
     tls: Arc<TlsClient>,
+    dialer: Dialer,
     peers: Mutex<HashMap<PeerKey, Arc<Peer>>>,
 }
 
@@ -31,6 +32,7 @@ pub struct Pool {
 struct PeerKey {
     address: std::net::SocketAddr,
     identity: Option<pillion_wire::spiffe::SpiffeId>,
+    via: Via,
 }
 
 #[derive(Debug, Default)]
@@ -73,8 +75,8 @@ pub struct Lease2 {
 
 impl Pool {
     /// An empty pool.
-    pub fn new(tls: Arc<TlsClient>) -> Self {
-        Self { tls, peers: Mutex::new(HashMap::new()) }
+    pub fn new(tls: Arc<TlsClient>, dialer: Dialer) -> Self {
+        Self { tls, dialer, peers: Mutex::new(HashMap::new()) }
     }
 
     /// A new connection outside the pool, for opaque TCP.
@@ -82,7 +84,7 @@ impl Pool {
     /// # Errors
     /// Nothing has been sent when this fails.
     pub async fn dial(&self, host: &Host, deadline: Duration) -> Result<Transport, ProxyError> {
-        connect(&self.tls, host.key(), deadline).await
+        connect(&self.dialer, &self.tls, host.key(), deadline).await
     }
 
     /// An HTTP/1.1 connection: a kept one when `fresh` is false and there is one.
@@ -97,7 +99,7 @@ impl Pool {
         if let Some(sender) = peer.kept().filter(|_| !fresh) {
             return Ok(Lease1 { sender, reused: true, peer });
         }
-        let transport = connect(&self.tls, host.key(), deadline).await?;
+        let transport = connect(&self.dialer, &self.tls, host.key(), deadline).await?;
         let sender = http1(transport).await.map_err(|error| broken(host.key(), &error))?;
         Ok(Lease1 { sender, reused: false, peer })
     }
@@ -137,7 +139,7 @@ impl Pool {
     }
 
     async fn open(&self, host: &HostKey, deadline: Duration) -> Result<Http2, ProxyError> {
-        let transport = connect(&self.tls, host, deadline).await?;
+        let transport = connect(&self.dialer, &self.tls, host, deadline).await?;
         http2(transport).await.map_err(|error| broken(host, &error))
     }
 
@@ -156,7 +158,8 @@ impl Pool {
     }
 
     fn peer(&self, host: &HostKey) -> Arc<Peer> {
-        let key = PeerKey { address: host.dial(), identity: host.mesh.as_ref().map(|mesh| mesh.identity.clone()) };
+        let identity = host.mesh.as_ref().map(|mesh| mesh.identity.clone());
+        let key = PeerKey { address: host.dial(), identity, via: host.via };
         Arc::clone(self.peers.lock().entry(key).or_default())
     }
 }

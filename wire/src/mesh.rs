@@ -40,7 +40,7 @@ pub const INVALID_BACKEND: &str = "pillion-invalid-backend";
 pub const ENDPOINT_METADATA: &str = "pillion.dev/mesh";
 
 /// Key in `FilterChain.metadata.filter_metadata` (Envoy `listener.v3`) for the
-/// address of the application behind an inbound port.
+/// application behind an inbound port. See [`Application`].
 pub const FILTER_CHAIN_METADATA: &str = "pillion.dev/application";
 
 /// How an endpoint is reached through its sidecar.
@@ -88,27 +88,50 @@ impl MeshEndpoint {
     }
 }
 
-/// The metadata of a filter chain whose application listens on `address`, as
-/// `{"address": "127.0.0.1:8080"}`.
-#[must_use]
-pub fn application_to_metadata(address: SocketAddr) -> Metadata {
-    metadata(FILTER_CHAIN_METADATA, [("address", Kind::StringValue(address.to_string()))])
+/// The application behind a filter chain of an inbound listener.
+///
+/// As `{"address": "127.0.0.1:8080"}`, with `"tls": true` beside it where the
+/// application itself speaks TLS: nothing else of the chain tells its bytes from
+/// other TCP, and a sidecar must take such TLS neither for its own nor for plaintext.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Application {
+    /// Where it listens; never port 0.
+    pub address: SocketAddr,
+    /// It speaks TLS itself.
+    pub tls: bool,
 }
 
-/// Reads where the application of a filter chain listens; `None` when the
-/// chain does not say.
-///
-/// # Errors
-/// When there is metadata under [`FILTER_CHAIN_METADATA`] without an
-/// `IP:PORT` in it.
-pub fn application_from_metadata(metadata: &Metadata) -> Result<Option<SocketAddr>, MeshError> {
-    let Some(fields) = ours(metadata, FILTER_CHAIN_METADATA)? else {
-        return Ok(None);
-    };
-    let address = fields.string("address")?;
-    match address.parse::<SocketAddr>() {
-        Ok(parsed) if parsed.port() != 0 => Ok(Some(parsed)),
-        _ => Err(MeshError::Address(excerpt(address))),
+impl Application {
+    /// The metadata of its filter chain. See [`MeshEndpoint::to_metadata`] before
+    /// hashing it.
+    #[must_use]
+    pub fn to_metadata(&self) -> Metadata {
+        let address = ("address", Kind::StringValue(self.address.to_string()));
+        if self.tls {
+            metadata(FILTER_CHAIN_METADATA, [address, ("tls", Kind::BoolValue(true))])
+        } else {
+            metadata(FILTER_CHAIN_METADATA, [address])
+        }
+    }
+
+    /// Reads a filter chain's metadata; `None` when it does not say.
+    ///
+    /// # Errors
+    /// When there is metadata under [`FILTER_CHAIN_METADATA`] without an
+    /// `IP:PORT` in it, or with a `tls` that is not true or false.
+    pub fn from_metadata(metadata: &Metadata) -> Result<Option<Self>, MeshError> {
+        let Some(fields) = ours(metadata, FILTER_CHAIN_METADATA)? else {
+            return Ok(None);
+        };
+        let text = fields.string("address")?;
+        let address = text.parse::<SocketAddr>().ok().filter(|address| address.port() != 0);
+        let address = address.ok_or_else(|| MeshError::Address(excerpt(text)))?;
+        let tls = match fields.kind("tls") {
+            None => false,
+            Some(Kind::BoolValue(tls)) => *tls,
+            Some(_) => return Err(fields.missing("tls", "boolean")),
+        };
+        Ok(Some(Self { address, tls }))
     }
 }
 
@@ -346,10 +369,9 @@ mod tests {
         }
 
         #[test]
-        fn application_addresses_round_trip(ip in any::<std::net::IpAddr>(), port in 1u16..) {
-            let address = SocketAddr::new(ip, port);
-            let metadata = application_to_metadata(address);
-            prop_assert_eq!(application_from_metadata(&metadata), Ok(Some(address)));
+        fn applications_round_trip(ip in any::<std::net::IpAddr>(), port in 1u16.., tls in any::<bool>()) {
+            let application = Application { address: SocketAddr::new(ip, port), tls };
+            prop_assert_eq!(Application::from_metadata(&application.to_metadata()), Ok(Some(application)));
         }
 
         #[test]
@@ -380,7 +402,7 @@ mod tests {
     fn metadata_of_others_is_passed_over() {
         let others = metadata("envoy.lb", [("canary", Kind::BoolValue(true))]);
         assert_eq!(MeshEndpoint::from_metadata(&others), Ok(None));
-        assert_eq!(application_from_metadata(&others), Ok(None));
+        assert_eq!(Application::from_metadata(&others), Ok(None));
     }
 
     #[test]
@@ -393,6 +415,23 @@ mod tests {
         for number in [0.0, -0.0, -1.0, 0.5, 80.5, 65536.0, f64::NAN, f64::INFINITY] {
             let metadata = endpoint(&[("port", Kind::NumberValue(number)), named()]);
             assert!(matches!(MeshEndpoint::from_metadata(&metadata), Err(MeshError::Port { .. })), "{number}");
+        }
+    }
+
+    #[test]
+    fn malformed_applications_are_refused() {
+        let address = |text: &str| ("address", Kind::StringValue(text.to_owned()));
+        for fields in [
+            vec![],
+            vec![address("127.0.0.1:0")],
+            vec![address("localhost:80")],
+            vec![address("127.0.0.1:80"), ("tls", Kind::StringValue("yes".to_owned()))],
+        ] {
+            let fields = fields.into_iter().map(|(key, kind)| (key.to_owned(), Value { kind: Some(kind) })).collect();
+            let key = FILTER_CHAIN_METADATA.to_owned();
+            let metadata =
+                Metadata { filter_metadata: HashMap::from([(key, Struct { fields })]), ..Metadata::default() };
+            assert!(Application::from_metadata(&metadata).is_err(), "{metadata:?}");
         }
     }
 

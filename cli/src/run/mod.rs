@@ -35,7 +35,7 @@ Examples:
   pillion run shop/
   pillion run shop/ --state /var/lib/pillion     keep the mesh's root and identities over restarts")]
 pub(crate) struct Run {
-    /// Folder with the documents: Service, Workload, HTTPRoute, GRPCRoute, TCPRoute.
+    /// Folder with the documents: Service, Workload, HTTPRoute, GRPCRoute, TCPRoute, TLSRoute.
     dir: PathBuf,
     /// Folder for the control plane's state (its keys). Default: a temporary one, removed at the end.
     #[arg(long, value_name = "DIR")]

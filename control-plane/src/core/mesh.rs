@@ -144,6 +144,11 @@ impl Mesh {
         self.virtual_addresses.get(&address)
     }
 
+    /// The addresses that DNS answers for each Service, in order of name.
+    pub fn services(&self) -> impl Iterator<Item = (&Name, &[IpAddr])> {
+        self.hosts.iter().map(|(name, host)| (name, host.addresses.as_slice()))
+    }
+
     /// What DNS answers for the Service `name`, or for one workload of it when that is headless: the addresses
     /// in order, none when it has none. `None`: there is no such host.
     pub(super) fn addresses(&self, name: &Name, workload: Option<&str>) -> Option<&[IpAddr]> {
@@ -371,6 +376,7 @@ impl<'a> Draft<'a> {
         PortView {
             http: protocol.carries_http().then(|| tables.http(self.service, self.port)).flatten(),
             tcp: protocol.carries_tcp().then(|| tables.tcp(self.service, self.port)).flatten(),
+            tls: if protocol.carries_tcp() { tables.tls(self.service, self.port) } else { Vec::new() },
             key: PortName::Service(self.key),
             protocol,
             endpoints,

@@ -13,8 +13,11 @@ pub enum Protocol {
     H2c,
     /// gRPC, which is HTTP/2 without TLS.
     Grpc,
-    /// Bytes that nobody looks into; also TLS that the application speaks itself.
+    /// Bytes that nobody looks into.
     Tcp,
+    /// TLS that the application speaks itself: nobody looks into it either, but who
+    /// is meant can be read in the clear (SNI).
+    Tls,
     /// HTTP in the version that the client speaks, or TCP.
     #[default]
     Auto,
@@ -28,7 +31,8 @@ impl Protocol {
             "http" | "kubernetes.io/ws" => Some(Self::Http),
             "kubernetes.io/h2c" | "h2c" | "http2" => Some(Self::H2c),
             "grpc" => Some(Self::Grpc),
-            "tcp" | "tls" | "https" | "kubernetes.io/wss" => Some(Self::Tcp),
+            "tcp" => Some(Self::Tcp),
+            "tls" | "https" | "kubernetes.io/wss" => Some(Self::Tls),
             _ => None,
         }
     }
@@ -41,7 +45,8 @@ impl Protocol {
             "http" => Some(Self::Http),
             "http2" | "h2c" => Some(Self::H2c),
             "grpc" => Some(Self::Grpc),
-            "tcp" | "tls" | "https" => Some(Self::Tcp),
+            "tcp" => Some(Self::Tcp),
+            "tls" | "https" => Some(Self::Tls),
             _ => None,
         }
     }
@@ -54,6 +59,7 @@ impl Protocol {
             "h2c" => Some(Self::H2c),
             "grpc" => Some(Self::Grpc),
             "tcp" => Some(Self::Tcp),
+            "tls" => Some(Self::Tls),
             _ => None,
         }
     }
@@ -66,6 +72,7 @@ impl Protocol {
             Self::H2c => "h2c",
             Self::Grpc => "grpc",
             Self::Tcp => "tcp",
+            Self::Tls => "tls",
             Self::Auto => "auto",
         }
     }
@@ -73,13 +80,13 @@ impl Protocol {
     /// Whether requests may be routed by their HTTP parts.
     #[must_use]
     pub const fn carries_http(self) -> bool {
-        !matches!(self, Self::Tcp)
+        !matches!(self, Self::Tcp | Self::Tls)
     }
 
     /// Whether plain byte streams may be carried.
     #[must_use]
     pub const fn carries_tcp(self) -> bool {
-        matches!(self, Self::Tcp | Self::Auto)
+        matches!(self, Self::Tcp | Self::Tls | Self::Auto)
     }
 }
 
@@ -95,7 +102,8 @@ mod tests {
             ("http2", Some(Protocol::H2c)),
             ("grpc-api", Some(Protocol::Grpc)),
             ("tcp-ledger", Some(Protocol::Tcp)),
-            ("https", Some(Protocol::Tcp)),
+            ("https", Some(Protocol::Tls)),
+            ("tls-api", Some(Protocol::Tls)),
             ("httpish", None),
             ("web", None),
         ] {
@@ -104,7 +112,10 @@ mod tests {
         for (text, expected) in [
             ("kubernetes.io/h2c", Some(Protocol::H2c)),
             ("HTTP", Some(Protocol::Http)),
-            ("tls", Some(Protocol::Tcp)),
+            ("tcp", Some(Protocol::Tcp)),
+            ("tls", Some(Protocol::Tls)),
+            ("https", Some(Protocol::Tls)),
+            ("kubernetes.io/wss", Some(Protocol::Tls)),
             ("mysql", None),
         ] {
             assert_eq!(Protocol::from_app_protocol(text), expected, "{text}");

@@ -24,7 +24,9 @@ use super::{
 /// Workloads by address.
 #[derive(Debug, Default)]
 pub(super) struct Reach {
-    at: HashMap<IpAddr, Vec<Reachable>>,
+    workloads: Vec<Reachable>,
+    owners: HashMap<IpAddr, Owner>,
+    declared: HashMap<SocketAddr, Declared>,
 }
 
 #[derive(Debug)]
@@ -32,50 +34,66 @@ struct Reachable {
     name: Name,
     mesh: Option<Inside>,
     zone: Option<String>,
-    /// The declared ports and what is spoken there.
-    ports: Vec<(u16, Protocol)>,
+}
+
+/// The first workload that has an address.
+#[derive(Debug)]
+struct Owner {
+    workload: usize,
+    /// Others have it too.
+    is_shared: bool,
+}
+
+/// The first workload that declares a port at an address.
+#[derive(Debug)]
+struct Declared {
+    workload: usize,
+    protocol: Protocol,
+    /// Others declare it too.
+    is_contested: bool,
 }
 
 impl Reach {
     /// Takes in `workload` at each of its addresses, with what is spoken on its `ports`.
     pub(super) fn add(&mut self, workload: &Workload, ports: &[InboundPort], findings: &mut Vec<Finding>) {
+        let index = self.workloads.len();
+        let (name, zone) = (workload.name.clone(), workload.zone.clone());
+        self.workloads.push(Reachable { name, mesh: inside(workload), zone });
         for address in workload.addresses() {
-            let sharing = self.at.entry(address).or_default();
+            let owner = self.owners.entry(address).or_insert(Owner { workload: index, is_shared: false });
+            owner.is_shared = owner.workload != index;
             for port in ports {
-                if let Some(first) = sharing.iter().find(|other| other.declared(port.port).is_some()) {
+                let address = SocketAddr::new(address, port.port);
+                let new = Declared { workload: index, protocol: port.protocol, is_contested: false };
+                let declared = self.declared.entry(address).or_insert(new);
+                declared.is_contested = declared.workload != index;
+                if let Some(first) = self.workloads.get(declared.workload).filter(|_| declared.is_contested) {
                     findings.push(Finding {
                         subject: Subject::Workload(workload.name.clone()),
                         path: "spec.ports".to_owned(),
                         reason: format!(
-                            "{} is also a port of {}: neither can be reached by that address, only through Services",
-                            SocketAddr::new(address, port.port),
+                            "{address} is also a port of {}: neither can be reached by that address, only through Services",
                             first.name
                         ),
                         refused: false,
                     });
                 }
             }
-            sharing.push(Reachable {
-                name: workload.name.clone(),
-                mesh: inside(workload),
-                zone: workload.zone.clone(),
-                ports: ports.iter().map(|port| (port.port, port.protocol)).collect(),
-            });
         }
     }
 
     /// The view of exactly the workload that `address` leads to, on exactly that port.
     /// No route applies: those are for the callers of a Service.
     pub(super) fn view(&self, address: SocketAddr) -> Option<PortView> {
-        let sharing = self.at.get(&address.ip())?;
-        let (found, protocol) = match sharing.as_slice() {
-            [only] if !address.ip().is_loopback() => (only, only.declared(address.port()).unwrap_or_default()),
-            _ => {
-                let mut declaring = sharing.iter().filter_map(|other| Some((other, other.declared(address.port())?)));
-                let first = declaring.next()?;
-                declaring.next().is_none().then_some(first)?
+        let (index, protocol) = match self.declared.get(&address) {
+            Some(declared) => (!declared.is_contested).then_some((declared.workload, declared.protocol))?,
+            None => {
+                let owner = self.owners.get(&address.ip())?;
+                let leads = !owner.is_shared && !address.ip().is_loopback();
+                leads.then_some((owner.workload, Protocol::default()))?
             }
         };
+        let found = self.workloads.get(index)?;
         // The sidecar's own port takes no application's traffic.
         if address.port() == 0 || found.mesh.as_ref().is_some_and(|mesh| mesh.port == address.port()) {
             return None;
@@ -85,14 +103,9 @@ impl Reach {
             protocol,
             http: None,
             tcp: None,
+            tls: Vec::new(),
             endpoints: vec![Endpoint { address, mesh: found.mesh.clone(), zone: found.zone.clone() }],
         })
-    }
-}
-
-impl Reachable {
-    fn declared(&self, port: u16) -> Option<Protocol> {
-        self.ports.iter().find(|(number, _)| *number == port).map(|(_, protocol)| *protocol)
     }
 }
 

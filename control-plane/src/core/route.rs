@@ -20,9 +20,14 @@ pub enum RouteKind {
     Grpc,
     /// `TCPRoute`.
     Tcp,
+    /// `TLSRoute`.
+    Tls,
 }
 
 impl RouteKind {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Http, Self::Grpc, Self::Tcp, Self::Tls];
+
     /// The kind as documents name it.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -30,6 +35,7 @@ impl RouteKind {
             Self::Http => "HTTPRoute",
             Self::Grpc => "GRPCRoute",
             Self::Tcp => "TCPRoute",
+            Self::Tls => "TLSRoute",
         }
     }
 }
@@ -45,7 +51,9 @@ pub struct Route {
     pub created: Option<String>,
     /// The Services whose callers it concerns.
     pub parents: Vec<Parent>,
-    /// Its rules, in the order of the object. A `TCPRoute` has one, without matches.
+    /// The names that TLS clients ask for, exact or `*.suffix`; empty for all. Only of a `TLSRoute`.
+    pub hostnames: Vec<String>,
+    /// Its rules, in the order of the object. A `TCPRoute` and a `TLSRoute` have one, without matches.
     pub rules: Vec<Rule>,
 }
 
@@ -184,6 +192,7 @@ mod tests {
             name: Name::new("shop", name),
             created: created.map(str::to_owned),
             parents: Vec::new(),
+            hostnames: Vec::new(),
             rules: matches.into_iter().map(|matched| Rule { matches: vec![matched], backends: Vec::new() }).collect(),
         }
     }

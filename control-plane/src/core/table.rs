@@ -8,7 +8,7 @@ use super::{
     protocol::Protocol,
     route::{Backend, Parent, Ranked, Route, RouteKind},
     service::{Name, Port, Service},
-    view::{RouteEntry, Share},
+    view::{RouteEntry, Share, TlsEntry},
 };
 use pillion_wire::name::ServicePort;
 
@@ -39,7 +39,7 @@ impl<'a> Tables<'a> {
     pub(super) fn http(&self, service: &Service, port: &Port) -> Option<Vec<RouteEntry>> {
         let mut ranked: Vec<Ranked<'_>> = self
             .routes(service, port)
-            .filter(|route| route.kind != RouteKind::Tcp)
+            .filter(|route| matches!(route.kind, RouteKind::Http | RouteKind::Grpc))
             .flat_map(|route| {
                 route.rules.iter().enumerate().flat_map(move |(rule, body)| {
                     body.matches.iter().map(move |matched| Ranked { route, rule, matched })
@@ -63,9 +63,32 @@ impl<'a> Tables<'a> {
 
     /// The byte streams of `port`, when a `TCPRoute` is attached to it: the oldest.
     pub(super) fn tcp(&self, service: &Service, port: &Port) -> Option<Vec<Share>> {
-        let age = |route: &&Route| (route.created.is_none(), route.created.clone(), route.name.clone());
         let route = self.routes(service, port).filter(|route| route.kind == RouteKind::Tcp).min_by_key(age)?;
         Some(self.shares(route, &route.rules.first()?.backends))
+    }
+
+    /// The TLS connections of `port` when `TLSRoute`s are attached to it. A name that several of them claim is the
+    /// oldest one's.
+    pub(super) fn tls(&self, service: &Service, port: &Port) -> Vec<TlsEntry> {
+        let all = [String::new()];
+        let mut routes: Vec<&Route> = self.routes(service, port).filter(|route| route.kind == RouteKind::Tls).collect();
+        routes.sort_by_key(age);
+        let mut claimed: HashSet<&str> = HashSet::new();
+        let mut entries = Vec::with_capacity(routes.len());
+        for route in routes {
+            let Some(rule) = route.rules.first() else { continue };
+            let names = if route.hostnames.is_empty() { &all[..] } else { &route.hostnames };
+            let free: Vec<&String> = names.iter().filter(|name| claimed.insert(name.as_str())).collect();
+            if free.is_empty() {
+                continue;
+            }
+            entries.push(TlsEntry {
+                name: format!("{}/{}", route.kind.name(), route.name),
+                server_names: free.into_iter().filter(|name| !name.is_empty()).cloned().collect(),
+                shares: self.shares(route, &rule.backends),
+            });
+        }
+        entries
     }
 
     /// Each route that is attached to `port`, once.
@@ -161,6 +184,11 @@ impl<'a> Tables<'a> {
     }
 }
 
+/// Routes that know their age come first, the oldest before; then by name.
+fn age(route: &&Route) -> (bool, Option<String>, Name) {
+    (route.created.is_none(), route.created.clone(), route.name.clone())
+}
+
 fn covers(parent: &Parent, port: &Port) -> bool {
     parent.port.is_none_or(|number| number == port.port)
         && parent.section.as_ref().is_none_or(|name| Some(name) == port.name.as_ref())
@@ -168,7 +196,7 @@ fn covers(parent: &Parent, port: &Port) -> bool {
 
 const fn fits(kind: RouteKind, protocol: Protocol) -> bool {
     match kind {
-        RouteKind::Tcp => protocol.carries_tcp(),
+        RouteKind::Tcp | RouteKind::Tls => protocol.carries_tcp(),
         RouteKind::Http | RouteKind::Grpc => protocol.carries_http(),
     }
 }

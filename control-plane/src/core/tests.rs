@@ -85,7 +85,9 @@ fn the_protocol_comes_from_the_strongest_source() {
         ("name: http-web", "name: x", Protocol::Http, Protocol::Http),
         ("name: web", "name: grpc-api", Protocol::Grpc, Protocol::Grpc),
         ("name: web", "name: x", Protocol::Auto, Protocol::Auto),
-        ("appProtocol: https", "name: x", Protocol::Tcp, Protocol::Tcp),
+        ("appProtocol: https", "name: x", Protocol::Tls, Protocol::Tls),
+        ("name: web", "protocol: tls", Protocol::Tls, Protocol::Tls),
+        ("name: https-web", "name: x", Protocol::Tls, Protocol::Tls),
         ("appProtocol: strange", "name: x", Protocol::Auto, Protocol::Auto),
     ] {
         let (mesh, _) = compile(
@@ -318,6 +320,56 @@ fn routes_concern_the_ports_they_name() {
     assert_eq!(port(&mesh, "a.shop:82").tcp.as_ref().unwrap().len(), 1);
     assert!(port(&mesh, "a.shop:80").tcp.is_none());
     assert_eq!(findings.len(), 2, "{findings:?}");
+}
+
+#[test]
+fn tls_is_routed_by_the_name_that_is_asked_for() {
+    let named = |name: &str, age: &str, hostnames: &str, backend: &str| {
+        route(
+            "TLSRoute",
+            name,
+            "name: a",
+            &format!("[{{backendRefs: [{{name: {backend}, port: 443}}]}}], hostnames: {hostnames}"),
+        )
+        .replace("namespace: shop", &format!("namespace: shop, creationTimestamp: {age}"))
+    };
+    let (mesh, findings) = compile(
+        &[
+            service("a", "[{port: 443, appProtocol: tls}, {port: 80, appProtocol: http}, {port: 7, appProtocol: tcp}, {port: 9}]"),
+            service("b", "[{port: 443}]"),
+            named("late", "'2026-02-01T00:00:00Z'", "[x.example, y.example]", "b"),
+            named("early", "'2026-01-01T00:00:00Z'", "[x.example, '*.example']", "a"),
+            named("all", "'2026-03-01T00:00:00Z'", "[]", "gone"),
+            named("never", "'2026-04-01T00:00:00Z'", "[x.example]", "b"),
+            route("TLSRoute", "lost", "name: a, port: 80", "[{backendRefs: [{name: a, port: 443}]}]"),
+        ]
+        .concat(),
+    );
+    let expected = [
+        ("TLSRoute/shop/early", vec!["x.example", "*.example"], Some("a.shop:443")),
+        ("TLSRoute/shop/late", vec!["y.example"], Some("b.shop:443")),
+        ("TLSRoute/shop/all", vec![], None),
+    ];
+    for (key, routed) in [("a.shop:443", true), ("a.shop:7", true), ("a.shop:9", true), ("a.shop:80", false)] {
+        let view = port(&mesh, key);
+        let found: Vec<_> = view
+            .tls
+            .iter()
+            .map(|entry| {
+                let target = entry.shares.first().and_then(|share| share.target.as_ref()).map(ToString::to_string);
+                (entry.name.as_str(), entry.server_names.clone(), target)
+            })
+            .collect();
+        let expected = expected
+            .iter()
+            .map(|(name, names, target)| {
+                (*name, names.iter().map(ToString::to_string).collect(), target.map(str::to_owned))
+            })
+            .collect::<Vec<_>>();
+        assert_eq!(found, if routed { expected } else { vec![] }, "{key}");
+    }
+    let paths: Vec<&str> = findings.iter().map(|finding| finding.path.as_str()).collect();
+    assert_eq!(paths, ["spec.rules[0].backendRefs[0]", "spec.parentRefs[0]"], "{findings:?}");
 }
 
 #[test]

@@ -20,6 +20,9 @@ pub struct PortView {
     pub http: Option<Vec<RouteEntry>>,
     /// Byte streams, when a `TCPRoute` is attached.
     pub tcp: Option<Vec<Share>>,
+    /// TLS that the application speaks, by the name that the client asks for, when `TLSRoute`s are attached: a name is
+    /// in one entry only.
+    pub tls: Vec<TlsEntry>,
     /// The workloads behind it, by address.
     pub endpoints: Vec<Endpoint>,
 }
@@ -31,6 +34,18 @@ pub struct RouteEntry {
     pub name: String,
     /// What requests must look like.
     pub matched: Match,
+    /// Where they go. Empty: nowhere, they fail.
+    pub shares: Vec<Share>,
+}
+
+/// TLS connections and what is done with them.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct TlsEntry {
+    /// `<kind>/<namespace>/<name>`, for people.
+    pub name: String,
+    /// The names that are asked for (SNI), exact or `*.suffix`; empty for those that no other entry takes. Of several
+    /// that fit, an exact name comes before a suffix and a longer suffix before a shorter.
+    pub server_names: Vec<String>,
     /// Where they go. Empty: nowhere, they fail.
     pub shares: Vec<Share>,
 }

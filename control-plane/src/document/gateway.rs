@@ -101,10 +101,10 @@ pub(super) struct MethodMatch {
     pub(super) method: Option<String>,
 }
 
-/// A rule of a `TCPRoute`.
+/// A rule of a `TCPRoute` or `TLSRoute`.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct TcpRule {
+pub(super) struct StreamRule {
     #[serde(rename = "name")]
     pub(super) _name: Option<String>,
     pub(super) backend_refs: Option<Vec<BackendRef>>,

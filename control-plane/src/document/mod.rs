@@ -59,6 +59,7 @@ impl Kind {
             (gateway::GROUP, "HTTPRoute") => Some(Self::Route(RouteKind::Http)),
             (gateway::GROUP, "GRPCRoute") => Some(Self::Route(RouteKind::Grpc)),
             (gateway::GROUP, "TCPRoute") => Some(Self::Route(RouteKind::Tcp)),
+            (gateway::GROUP, "TLSRoute") => Some(Self::Route(RouteKind::Tls)),
             (gateway::GROUP, "ReferenceGrant") => Some(Self::ReferenceGrant),
             _ => None,
         }
@@ -257,6 +258,7 @@ fn interpret(node: &Node, issues: &mut Issues) -> (Option<ObjectId>, Option<Obje
         Kind::Route(RouteKind::Http) => route::read_http(node, &metadata, issues).map(|it| Object::Route(it.into())),
         Kind::Route(RouteKind::Grpc) => route::read_grpc(node, &metadata, issues).map(|it| Object::Route(it.into())),
         Kind::Route(RouteKind::Tcp) => route::read_tcp(node, &metadata, issues).map(|it| Object::Route(it.into())),
+        Kind::Route(RouteKind::Tls) => route::read_tls(node, &metadata, issues).map(|it| Object::Route(it.into())),
         Kind::ReferenceGrant => route::read_grant(node, &metadata, issues).map(|it| Object::Grant(it.into())),
     };
     let id = ObjectId { kind, name: metadata.name };

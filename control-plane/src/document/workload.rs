@@ -153,7 +153,7 @@ fn ports(raw: &[RawPort], path: &FieldPath, issues: &mut Issues) -> Vec<Workload
         let protocol = raw.protocol.as_deref().and_then(|text| {
             let protocol = Protocol::from_workload(text);
             if protocol.is_none() {
-                issues.error(path.key("protocol"), format!("`{text}` is not one of http, h2c, grpc and tcp"));
+                issues.error(path.key("protocol"), format!("`{text}` is not one of http, h2c, grpc, tcp and tls"));
             }
             protocol
         });

@@ -6,6 +6,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     sync::Arc,
 };
 
@@ -35,6 +36,8 @@ pub struct Index {
 #[derive(Clone, Debug, Default)]
 pub struct Status {
     objects: Arc<BTreeMap<ObjectId, Accepted>>,
+    /// Those of each Service, its own or automatic.
+    addresses: BTreeMap<String, Vec<IpAddr>>,
     problems: Vec<Problem>,
 }
 
@@ -53,7 +56,7 @@ impl Status {
                 })
             })
             .collect();
-        serde_json::json!({ "accepted": accepted, "problems": self.problems })
+        serde_json::json!({ "accepted": accepted, "addresses": self.addresses, "problems": self.problems })
     }
 }
 
@@ -81,16 +84,17 @@ impl Index {
     pub fn apply(&self, update: &Update) {
         let previous = Arc::clone(&self.catalogs.borrow());
         let (mesh, problems) = compile(update, Some(previous.mesh()));
+        let addresses = mesh.services().map(|(name, addresses)| (name.to_string(), addresses.to_vec())).collect();
         let catalog = Catalog::new(mesh, self.trust_domain.clone(), Some(&previous));
         self.catalogs.send_replace(Arc::new(catalog));
         let rejected = problems.iter().filter(|problem| problem.severity == Severity::Error).count();
         self.metrics.configuration(update.objects.len(), rejected);
         info!(objects = update.objects.len(), rejected, "configuration in force");
-        self.report(update, problems);
+        self.report(update, addresses, problems);
     }
 
     /// Logs problems that are new, and keeps all for the page.
-    fn report(&self, update: &Update, problems: Vec<Problem>) {
+    fn report(&self, update: &Update, addresses: BTreeMap<String, Vec<IpAddr>>, problems: Vec<Problem>) {
         let mut status = self.status.lock();
         let known: BTreeSet<&Problem> = status.problems.iter().collect();
         for problem in &problems {
@@ -102,6 +106,7 @@ impl Index {
             }
         }
         status.objects = Arc::clone(&update.objects);
+        status.addresses = addresses;
         status.problems = problems;
     }
 }

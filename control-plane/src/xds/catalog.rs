@@ -335,7 +335,7 @@ impl PortResources {
         let secured = (dialect != Dialect::Pillion && view.in_mesh()).then(|| (cluster::accounts(view), trust_domain));
         let visible: Vec<_> = endpoints::visible(view, dialect).collect();
         Self {
-            listener: version(&("listener", dialect, key, view.protocol, &view.tcp)).into(),
+            listener: version(&("listener", dialect, key, view.protocol, &view.tcp, &view.tls)).into(),
             route: Built {
                 version: version(&("route", dialect, key, &view.http)).into(),
                 any: pack(type_url::ROUTE, &route::configuration(view, dialect)),

@@ -1,6 +1,7 @@
 //! Catalog and streams in tables: what each dialect is sent, and when.
 
 use pillion_wire::{
+    mesh::Application,
     name::ListenerName,
     xds::{
         cluster::Cluster,
@@ -8,6 +9,7 @@ use pillion_wire::{
         hcm::{HttpConnectionManager, http_connection_manager},
         listener::{Listener, filter},
         route::{RouteConfiguration, route, route_match},
+        tcp_proxy::{TcpProxy, tcp_proxy},
         tls::{UpstreamTlsContext, common_tls_context},
         type_url, unpack,
         upstream_http::{HttpProtocolOptions, http_protocol_options::UpstreamProtocolOptions},
@@ -226,8 +228,8 @@ fn an_inbound_listener_is_its_own_workloads_only() {
     assert_eq!(names, ["http-8080"]);
     let chain = &own.filter_chains[0];
     assert!(chain.transport_socket.is_some());
-    let application = pillion_wire::mesh::application_from_metadata(chain.metadata.as_ref().unwrap()).unwrap();
-    assert_eq!(application.unwrap().to_string(), "127.0.0.1:8080");
+    let application = Application::from_metadata(chain.metadata.as_ref().unwrap()).unwrap().unwrap();
+    assert_eq!(application, Application { address: "127.0.0.1:8080".parse().unwrap(), tls: false });
     let Some(filter::ConfigType::TypedConfig(any)) = &chain.filters[0].config_type else { panic!("{chain:?}") };
     let manager: HttpConnectionManager = unpack(type_url::HCM, any).unwrap();
     assert_eq!(manager.codec_type(), http_connection_manager::CodecType::Http1);
@@ -326,6 +328,73 @@ fn a_host_listener_lists_addresses_and_is_for_sidecars() {
     ));
     let after = catalog(&text.replace("10.96.0.1", "10.96.0.2"), Some(&before));
     let version = |catalog: &Catalog| find(catalog, Kind::Listener, name, Dialect::Pillion).version().clone();
+    assert_ne!(version(&before), version(&after));
+}
+
+#[test]
+fn an_application_that_speaks_tls_is_told_from_one_that_speaks_tcp() {
+    let ports = "ports: [{port: 443, protocol: tls}, {port: 444, protocol: tls, access: permissive}, {port: 445, protocol: tcp}]";
+    let text = workload("a-1", "a", &format!("address: 10.0.0.1, mesh: {{port: 15008}}, {ports}"));
+    let listener = listener(&catalog(&text, None), &inbound("10.0.0.1:15008"), Dialect::Pillion);
+    let found: Vec<_> = listener
+        .filter_chains
+        .iter()
+        .map(|chain| {
+            let application = Application::from_metadata(chain.metadata.as_ref().unwrap()).unwrap().unwrap();
+            let transport = chain.filter_chain_match.as_ref().unwrap().transport_protocol.as_str();
+            (chain.name.as_str(), application.tls, chain.transport_socket.is_some(), transport)
+        })
+        .collect();
+    let expected = [
+        ("tls-443", true, true, ""),
+        ("tls-444", true, true, ""),
+        ("tls-444-passthrough", true, false, "tls"),
+        ("tcp-445", false, true, ""),
+    ];
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn tls_routes_are_filter_chains_by_server_name() {
+    let with = |hostname: &str| {
+        [
+            service("a", "[{port: 443, appProtocol: https}]"),
+            service("b", "[{port: 443}]"),
+            route_object(
+                "TLSRoute",
+                "r",
+                "name: a",
+                &format!(
+                    "[{{backendRefs: [{{name: a, port: 443}}, {{name: b, port: 443, weight: 3}}]}}], hostnames: [{hostname}]"
+                ),
+            ),
+            route_object("TLSRoute", "s", "name: a", "[{backendRefs: [{name: gone, port: 443}]}]"),
+        ]
+        .concat()
+    };
+    let before = catalog(&with("x.example"), None);
+    let found = listener(&before, "a.shop:443", Dialect::Pillion);
+    assert!(found.api_listener.is_none() && found.default_filter_chain.is_some());
+    let chains: Vec<_> = found
+        .filter_chains
+        .iter()
+        .map(|chain| {
+            let rule = chain.filter_chain_match.as_ref().unwrap();
+            assert_eq!(rule.transport_protocol, "tls");
+            let Some(filter::ConfigType::TypedConfig(any)) = &chain.filters[0].config_type else { panic!("{chain:?}") };
+            let proxy: TcpProxy = unpack(type_url::TCP_PROXY, any).unwrap();
+            (chain.name.as_str(), rule.server_names.clone(), proxy.cluster_specifier.unwrap())
+        })
+        .collect();
+    assert_eq!(chains.len(), 2);
+    assert_eq!((chains[0].0, chains[0].1.as_slice()), ("TLSRoute/shop/r", &["x.example".to_owned()][..]));
+    let tcp_proxy::ClusterSpecifier::WeightedClusters(weighted) = &chains[0].2 else { panic!("{chains:?}") };
+    let weights: Vec<_> = weighted.clusters.iter().map(|cluster| (cluster.name.as_str(), cluster.weight)).collect();
+    assert_eq!(weights, [("a.shop:443", 1), ("b.shop:443", 3)]);
+    assert!(chains[1].1.is_empty());
+    assert_eq!(chains[1].2, tcp_proxy::ClusterSpecifier::Cluster("pillion-invalid-backend".into()));
+    let after = catalog(&with("y.example"), Some(&before));
+    let version = |catalog: &Catalog| find(catalog, Kind::Listener, "a.shop:443", Dialect::Pillion).version().clone();
     assert_ne!(version(&before), version(&after));
 }
 

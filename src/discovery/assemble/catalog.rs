@@ -71,7 +71,7 @@ impl Catalog {
             Some(RouteSource::Inline(config)) => self.add_route(config, &mut references),
             None => {}
         }
-        if let Some(split) = &listener.tcp {
+        for split in listener.tcp.iter().chain(listener.tls.iter().map(|chain| &chain.split)) {
             self.add_split(split, &mut references);
         }
         references

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::catalog::Catalog;
 use crate::config::{self, OutboundListener, RouteConfig, RouteSource};
-use crate::snapshot::{Action, Cluster, Route, Routes, Split, Target, VirtualHost};
+use crate::snapshot::{Action, Cluster, Route, Routes, Split, Target, TlsSplits, VirtualHost};
 
 /// `None`: something is still missing.
 pub(super) fn target(listener: &OutboundListener, catalog: &Catalog) -> Option<Target> {
@@ -19,7 +19,11 @@ pub(super) fn target(listener: &OutboundListener, catalog: &Catalog) -> Option<T
         Some(split) => Some(clusters.split(split)?),
         None => None,
     };
-    Some(Target { destination: listener.destination.clone(), http, tcp })
+    let mut chains = Vec::with_capacity(listener.tls.len());
+    for chain in &listener.tls {
+        chains.push((chain.server_names.as_slice(), clusters.split(&chain.split)?));
+    }
+    Some(Target { destination: listener.destination.clone(), http, tcp, tls: TlsSplits::new(chains) })
 }
 
 /// Looks each cluster up once.

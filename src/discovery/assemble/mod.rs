@@ -18,16 +18,16 @@ mod compile;
 mod demand;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use pillion_wire::name::{Destination, ListenerName};
 use tokio::time::Instant;
 
 use super::{Change, Config, Kind, Update};
-use crate::config::{HostListener, InboundListener, OutboundListener};
+use crate::config::{self, HostListener, InboundListener, OutboundListener};
 use crate::snapshot::{Demand, Inbound, InboundPort, Lookup, Outbound};
-use crate::upstream::{Host, HostKey};
+use crate::upstream::Host;
 
 use catalog::Catalog;
 use demand::{Admission, Book};
@@ -40,7 +40,9 @@ type Reference = (Kind, String);
 pub struct Assembly {
     /// Our own listener's name, when we take part in the mesh.
     inbound_name: Option<String>,
-    inbound: BTreeMap<u16, InboundPort>,
+    /// Our workload's address, when connections to it are intercepted.
+    workload: Option<IpAddr>,
+    inbound: BTreeMap<u16, Arc<InboundPort>>,
     destinations: HashMap<Destination, Entry>,
     /// Host names; `None` until they are answered.
     hosts: HashMap<String, Option<Lookup<[IpAddr]>>>,
@@ -89,12 +91,14 @@ struct Published {
 }
 
 impl Assembly {
-    /// Knows nothing yet. `mesh` is the address that our inbound listener is named by.
-    pub fn new(mesh: Option<SocketAddr>) -> Self {
+    /// Knows nothing yet. `mesh` is the address that our inbound listener is named by; with `intercepted`, its IP address
+    /// is one that the application may itself listen on.
+    pub fn new(mesh: Option<SocketAddr>, intercepted: bool) -> Self {
         let inbound_name = mesh.map(|address| ListenerName::Inbound(address).to_string());
         let subscriptions = inbound_name.iter().map(|name| Subscription::Begin(Kind::Listener, name.clone())).collect();
         Self {
             inbound_name,
+            workload: mesh.filter(|_| intercepted).map(|mesh| mesh.ip()),
             inbound: BTreeMap::new(),
             destinations: HashMap::new(),
             hosts: HashMap::new(),
@@ -125,11 +129,11 @@ impl Assembly {
         }
         match demand {
             Demand::Destination(destination) => {
-                let entry = if granted { Entry::default() } else { Entry::unknown() };
+                let entry = if granted { Entry::default() } else { Entry::answered(Lookup::Refused) };
                 self.destinations.insert(destination, entry);
             }
             Demand::Host(host) => {
-                self.hosts.insert(host, (!granted).then_some(Lookup::Unknown));
+                self.hosts.insert(host, (!granted).then_some(Lookup::Refused));
             }
         }
         granted
@@ -194,14 +198,34 @@ impl Assembly {
     fn serve(&mut self, listener: &InboundListener) {
         let old = std::mem::take(&mut self.inbound);
         let known: HashMap<SocketAddr, &Arc<Host>> =
-            old.values().map(|port| (port.config.application, &port.host)).collect();
+            old.values().flat_map(|port| &port.hosts).map(|host| (host.key().address, host)).collect();
         let ports = listener.ports.iter().map(|(number, config)| {
-            let key = HostKey { address: config.application, mesh: None };
-            let host = known.get(&config.application).map_or_else(|| Arc::new(Host::new(key)), |host| Arc::clone(host));
-            (*number, InboundPort { config: *config, host })
+            let mut port = InboundPort::new(*config, &self.candidates(config));
+            for host in &mut port.hosts {
+                if let Some(known) = known.get(&host.key().address) {
+                    *host = Arc::clone(known);
+                }
+            }
+            (*number, Arc::new(port))
         });
         self.inbound = ports.collect();
         self.inbound_changed = true;
+    }
+
+    /// Where the application of a port may listen. Behind interception it has its port for itself, on whatever address;
+    /// in front of us only where it was told to.
+    fn candidates(&self, config: &config::InboundPort) -> Vec<SocketAddr> {
+        let told = config.application;
+        match self.workload {
+            Some(address) if told == SocketAddr::from(([127, 0, 0, 1], config.port)) => {
+                vec![
+                    SocketAddr::new(address, config.port),
+                    told,
+                    SocketAddr::new(Ipv6Addr::LOCALHOST.into(), config.port),
+                ]
+            }
+            _ => vec![told],
+        }
     }
 
     fn know(&mut self, listener: OutboundListener, now: Instant) {
@@ -237,7 +261,7 @@ impl Assembly {
         match name.parse() {
             Ok(ListenerName::Outbound(destination)) => {
                 let Some(entry) = self.destinations.get_mut(&destination) else { return };
-                *entry = Entry { uses: std::mem::take(&mut entry.uses), ..Entry::unknown() };
+                *entry = Entry { uses: std::mem::take(&mut entry.uses), ..Entry::answered(Lookup::Unknown) };
                 self.reconcile(&destination, BTreeSet::new());
                 self.book.unknown(&Demand::Destination(destination), now);
             }
@@ -301,8 +325,8 @@ impl Assembly {
 }
 
 impl Entry {
-    fn unknown() -> Self {
-        Self { published: Some(Published { lookup: Lookup::Unknown, uses: BTreeSet::new() }), ..Self::default() }
+    fn answered(lookup: Lookup) -> Self {
+        Self { published: Some(Published { lookup, uses: BTreeSet::new() }), ..Self::default() }
     }
 }
 

@@ -20,7 +20,7 @@ struct World {
 impl World {
     fn new() -> Self {
         let (now, outbound) = (Instant::now(), Outbound::default());
-        Self { assembly: Assembly::new(None), now, outbound, publications: 0, subscribed: BTreeSet::new() }
+        Self { assembly: Assembly::new(None, false), now, outbound, publications: 0, subscribed: BTreeSet::new() }
     }
 
     fn poll(&mut self) {
@@ -55,7 +55,7 @@ impl World {
 
     fn listener(&mut self, name: &str, route: &str) {
         let http = Some(RouteSource::Named(route.into()));
-        let config = OutboundListener { destination: destination(name), http, tcp: None };
+        let config = OutboundListener { destination: destination(name), http, tcp: None, tls: Vec::new() };
         self.tell(Kind::Listener, name, Config::Outbound(config));
     }
 
@@ -87,7 +87,7 @@ impl World {
     fn target(&self, name: &str) -> Option<Arc<Target>> {
         match self.lookup(name)? {
             Lookup::Known(target) => Some(Arc::clone(target)),
-            Lookup::Unknown => None,
+            Lookup::Unknown | Lookup::Refused => None,
         }
     }
 
@@ -338,7 +338,7 @@ async fn a_host_is_asked_for_followed_and_forgotten_as_a_destination_is() {
     };
     let answer = |world: &World| match world.outbound.hosts.get("orders.shop") {
         Some(Lookup::Known(addresses)) => Some(addresses.iter().map(ToString::to_string).collect::<Vec<_>>()),
-        Some(Lookup::Unknown) => Some(vec!["unknown".into()]),
+        Some(Lookup::Unknown | Lookup::Refused) => Some(vec!["unknown".into()]),
         None => None,
     };
     assert!(world.assembly.handle_demand(host(), world.now));
@@ -371,7 +371,7 @@ async fn hosts_and_destinations_share_one_limit() {
     let late = Demand::Host("late".into());
     assert!(!world.assembly.handle_demand(late.clone(), world.now));
     world.poll();
-    assert!(matches!(world.outbound.hosts.get("late"), Some(Lookup::Unknown)));
+    assert!(matches!(world.outbound.hosts.get("late"), Some(Lookup::Refused)));
     world.remove(Kind::Listener, "pillion/host?name=h7");
     world.demand("a.shop:80");
     assert!(!world.outbound.hosts.contains_key("h7"), "what is unknown gave way");
@@ -381,7 +381,7 @@ async fn hosts_and_destinations_share_one_limit() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn too_many_destinations_are_refused_as_unknown() {
+async fn too_many_destinations_are_refused_and_not_taken_for_unknown() {
     let mut world = World::new();
     for number in 0..4096 {
         world.demand(&format!("s{number}.shop:80"));
@@ -389,7 +389,7 @@ async fn too_many_destinations_are_refused_as_unknown() {
     let late = Demand::Destination(destination("late.shop:80"));
     assert!(!world.assembly.handle_demand(late, world.now));
     world.poll();
-    assert!(matches!(world.lookup("late.shop:80"), Some(Lookup::Unknown)));
+    assert!(matches!(world.lookup("late.shop:80"), Some(Lookup::Refused)));
     assert!(!world.is_subscribed(Kind::Listener, "late.shop:80"));
 }
 
@@ -408,7 +408,7 @@ async fn updates_that_nobody_asked_for_change_nothing() {
 #[tokio::test(start_paused = true)]
 async fn our_own_ports_keep_their_host_while_the_application_stays() {
     let mesh: SocketAddr = "127.0.0.1:15008".parse().expect("literal");
-    let mut assembly = Assembly::new(Some(mesh));
+    let mut assembly = Assembly::new(Some(mesh), false);
     let name = ListenerName::Inbound(mesh).to_string();
     let asked = assembly.poll_output().subscriptions;
     assert_eq!(asked, [Subscription::Begin(Kind::Listener, name.clone())]);
@@ -426,8 +426,8 @@ async fn our_own_ports_keep_their_host_while_the_application_stays() {
     };
     let first = serve(&mut assembly, &[(80, 8080), (81, 8081)]).expect("published");
     let second = serve(&mut assembly, &[(80, 8080), (81, 9999)]).expect("published");
-    assert!(Arc::ptr_eq(&first.ports[&80].host, &second.ports[&80].host));
-    assert!(!Arc::ptr_eq(&first.ports[&81].host, &second.ports[&81].host));
+    assert!(Arc::ptr_eq(&first.ports[&80].hosts[0], &second.ports[&80].hosts[0]));
+    assert!(!Arc::ptr_eq(&first.ports[&81].hosts[0], &second.ports[&81].hosts[0]));
     assembly.handle_update(Update { kind: Kind::Listener, name, change: Change::Removed }, Instant::now());
     assert!(assembly.poll_output().inbound.is_none(), "what is served stays");
 }

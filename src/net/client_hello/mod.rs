@@ -27,19 +27,23 @@ const SERVER_NAME: u16 = 0;
 const ALPN: u16 = 16;
 const HOST_NAME: u8 = 0;
 
+/// What a client asks for (RFC 8446, section 4.1.2; the same in RFC 5246, section 7.4.1.2).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ClientHello {
+    /// The host that the client asks for, as [`host_name`] returns it. None also for an IP address and for what is no
+    /// host name: such a name chooses nothing.
+    pub sni: Option<String>,
+    /// The protocols that the client offers inside, in its order (RFC 7301).
+    pub alpn: Vec<Vec<u8>>,
+}
+
 /// What can be said of the bytes so far.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ClientHelloVerdict {
     /// More bytes are needed, [`MAX_CLIENT_HELLO`] in all at most.
     More,
     /// A whole ClientHello.
-    Is {
-        /// The host that the client asks for, as [`host_name`] returns it. None also for an IP address and for what is
-        /// no host name: such a name chooses nothing.
-        sni: Option<String>,
-        /// The protocols that the client offers inside, in its order (RFC 7301).
-        alpn: Vec<Vec<u8>>,
-    },
+    Is(ClientHello),
     /// No ClientHello, or a malformed, ambiguous or oversized one.
     Unreadable,
 }
@@ -49,10 +53,7 @@ pub fn client_hello(bytes: &[u8]) -> ClientHelloVerdict {
     let bounded = bytes.get(..MAX_CLIENT_HELLO).unwrap_or(bytes);
     let whole = bounded.len() == MAX_CLIENT_HELLO;
     match message(bounded) {
-        Ok(Some(body)) => match Hello::read(&body) {
-            Some(Hello { sni, alpn }) => ClientHelloVerdict::Is { sni, alpn },
-            None => ClientHelloVerdict::Unreadable,
-        },
+        Ok(Some(body)) => ClientHello::read(&body).map_or(ClientHelloVerdict::Unreadable, ClientHelloVerdict::Is),
         Ok(None) if !whole => ClientHelloVerdict::More,
         Ok(None) | Err(NotOne) => ClientHelloVerdict::Unreadable,
     }
@@ -108,14 +109,7 @@ fn fragment<'a>(rest: &mut &'a [u8]) -> Result<Option<&'a [u8]>, NotOne> {
     Ok(Some(fragment))
 }
 
-/// What we want to know of a ClientHello (RFC 8446, section 4.1.2; the same in RFC 5246, section 7.4.1.2).
-#[derive(Default)]
-struct Hello {
-    sni: Option<String>,
-    alpn: Vec<Vec<u8>>,
-}
-
-impl Hello {
+impl ClientHello {
     /// None: it is malformed.
     fn read(body: &[u8]) -> Option<Self> {
         let mut body = Reader(body);

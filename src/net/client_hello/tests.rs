@@ -61,7 +61,7 @@ fn names(names: &[&[u8]]) -> (u16, Vec<u8>) {
 }
 
 fn is(sni: Option<&str>, alpn: &[&str]) -> ClientHelloVerdict {
-    Is { sni: sni.map(str::to_owned), alpn: alpn.iter().map(|name| name.as_bytes().to_vec()).collect() }
+    Is(ClientHello { sni: sni.map(str::to_owned), alpn: alpn.iter().map(|name| name.as_bytes().to_vec()).collect() })
 }
 
 #[test]

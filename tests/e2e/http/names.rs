@@ -63,6 +63,28 @@ fn destinations_that_nobody_knows_are_refused_at_once_and_by_name() {
 }
 
 #[test]
+fn a_service_and_a_workload_are_reached_by_their_addresses() {
+    let pair = Pair::new("http", http1);
+    let page: serde_json::Value = serde_json::from_str(&pair.mesh.admin("/debug/config")).unwrap();
+    let virtual_addresses = page["addresses"]["shop/echo"].as_array().unwrap();
+    let [v4, v6] = virtual_addresses.as_slice() else { panic!("{page}") };
+    let own = pair.server.front("web").to_string();
+    let hosts = [v4.as_str().unwrap().to_owned(), format!("[{}]", v6.as_str().unwrap()), own.clone()];
+    for host in &hosts {
+        let echo = echoed(&through(pair.client.outbound(), &format!("http://{host}/"), &[]));
+        assert_eq!(field(&echo, "host"), [host], "{echo}");
+    }
+    for (cluster, count) in [("echo.shop:80", 2.0), (own.as_str(), 1.0)] {
+        let labels = [("direction", "outbound"), ("cluster", cluster), ("tls", "mutual"), ("status", "200")];
+        assert_eq!(pair.client.metric("pillion_requests_total", &labels), count, "{cluster}");
+    }
+    let ask = |host: &str| through(pair.client.outbound(), &format!("http://{host}/"), &[]).status;
+    assert_eq!(ask(&pair.server.mesh().to_string()), 502, "the sidecar's own port is nobody's destination");
+    pair.mesh.remove("workload-echo.yaml");
+    crate::support::until("its address leads nowhere", || ask(&own) == 502);
+}
+
+#[test]
 fn a_destination_that_appears_is_reached_without_a_restart() {
     let pair = Pair::new("http", http1);
     let ask = || through(pair.client.outbound(), "http://late.shop/", &[]).status;

@@ -5,15 +5,17 @@ use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 
 use pillion_cli::metrics::Samples;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use super::netns::Host;
 use super::process::{Process, pillion};
 use super::sidecar::Sidecar;
-use super::tools::{curl, run};
+use super::tools::{Curl, curl, run};
 use super::workload::Workload;
 
 /// A running mesh on a loopback address of its own. Dropping it ends all its processes.
@@ -24,6 +26,7 @@ pub struct Mesh {
     admin: SocketAddr,
     arguments: Vec<String>,
     control_plane: RefCell<Option<Process>>,
+    host: Option<Rc<Host>>,
     files: Cell<u32>,
 }
 
@@ -35,19 +38,35 @@ impl Mesh {
 
     /// The same with more arguments of `pillion control-plane`.
     pub fn start_with(arguments: &[&str]) -> Self {
+        let ip = own_loopback_address();
+        Self::start_at(ip, SocketAddr::new(ip, free_port(ip)), SocketAddr::new(ip, free_port(ip)), None, arguments)
+    }
+
+    /// Starts a control plane in a network namespace, at its ports 15010 and 15014.
+    pub fn start_on(host: Rc<Host>, arguments: &[&str]) -> Self {
+        let ip = host.ip();
+        Self::start_at(ip, SocketAddr::new(ip, 15010), SocketAddr::new(ip, 15014), Some(host), arguments)
+    }
+
+    fn start_at(
+        ip: IpAddr,
+        address: SocketAddr,
+        admin: SocketAddr,
+        host: Option<Rc<Host>>,
+        arguments: &[&str],
+    ) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         fs::create_dir(folder.path().join("config")).expect("a folder");
         fs::create_dir(folder.path().join("bootstrap")).expect("a folder");
-        let ip = own_loopback_address();
-        let any = SocketAddr::new(ip, 0);
         let mesh = Self {
-            address: SocketAddr::new(ip, free_port(ip)),
-            admin: SocketAddr::new(ip, free_port(ip)),
+            address,
+            admin,
             arguments: arguments.iter().map(|argument| (*argument).to_owned()).collect(),
             control_plane: RefCell::new(None),
             files: Cell::new(0),
+            host,
             folder,
-            ip: any.ip(),
+            ip,
         };
         mesh.start_control_plane();
         mesh
@@ -61,6 +80,9 @@ impl Mesh {
         command.arg("--listen").arg(self.address.to_string());
         command.arg("--admin").arg(self.admin.to_string());
         command.args(&self.arguments);
+        if let Some(host) = &self.host {
+            command = host.wrap(&command);
+        }
         let mut process = Process::spawn("control plane", &mut command);
         let ready = process.ready();
         assert_eq!(ready["listen"], self.address.to_string(), "the address that was asked for");
@@ -199,12 +221,17 @@ impl Mesh {
 
     /// The control plane's metrics now.
     pub fn metrics(&self) -> Samples {
-        Samples::parse(&curl(&[&format!("http://{}/metrics", self.admin)]).text())
+        Samples::parse(&self.admin("/metrics"))
     }
 
     /// A page of the control plane's admin address: `/debug/nodes`.
     pub fn admin(&self, path: &str) -> String {
-        curl(&[&format!("http://{}{path}", self.admin)]).text()
+        self.curl(&[&format!("http://{}{path}", self.admin)]).text()
+    }
+
+    /// Runs curl where the control plane is.
+    fn curl(&self, arguments: &[&str]) -> Curl {
+        self.host.as_ref().map_or_else(|| curl(arguments), |host| host.curl(arguments))
     }
 }
 

@@ -16,7 +16,9 @@
 #![allow(dead_code, unused_imports, unreachable_pub, reason = "test support: each topic uses a part of it")]
 
 mod mesh;
+mod netns;
 mod peer;
+mod pod;
 mod process;
 mod raw;
 mod recorder;
@@ -26,11 +28,13 @@ mod wait;
 mod workload;
 
 pub use mesh::Mesh;
+pub use netns::{APPLICATION, Host, Network, SIDECAR, Stack, sweep};
 pub use peer::{connect, read_http_head, read_to_end, tcp_server, tunnel};
+pub use pod::{MESH_PORT, Pod};
 pub use process::{Process, in_workspace, pillion};
 pub use raw::{exchange, talk};
 pub use recorder::Recorder;
 pub use sidecar::Sidecar;
-pub use tools::{App, Curl, curl, nginx, output, python, python_app, python_files, python_json, run, tool};
+pub use tools::{App, Curl, curl, curl_of, nginx, output, python, python_app, python_files, python_json, run, tool};
 pub use wait::{eventually, until};
 pub use workload::Workload;

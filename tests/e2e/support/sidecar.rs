@@ -1,14 +1,18 @@
 //! One sidecar process and what can be asked of it.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::process::Command;
+use std::rc::Rc;
 use std::time::Duration;
 
 use pillion_cli::metrics::Samples;
 use serde_json::Value;
 
 use super::mesh::Mesh;
+use super::netns::{Host, SIDECAR};
+use super::pod::MESH_PORT;
 use super::process::{Process, pillion};
-use super::tools::curl;
+use super::tools::{Curl, curl};
 use super::wait::eventually;
 use super::workload::Workload;
 
@@ -20,21 +24,46 @@ pub struct Sidecar {
     pub process: Process,
     workload: Workload,
     ready: Value,
-    ip: std::net::IpAddr,
+    ip: IpAddr,
     mesh_port: u16,
+    host: Option<Rc<Host>>,
 }
 
 impl Sidecar {
     /// Starts the sidecar of a workload whose document is written, and waits until it is ready.
     pub(super) fn start(mesh: &Mesh, workload: Workload, mesh_port: u16) -> Self {
+        let (name, mut command) = Self::command(mesh, &workload, mesh.ip(), mesh_port);
+        let process = Process::spawn(&name, &mut command);
+        Self::wait_for(process, workload, mesh.ip(), mesh_port, None)
+    }
+
+    /// The same in a network namespace, whose connections are redirected to the sidecar once it listens, should it want
+    /// that; `init` are more arguments of `pillion proxy init`.
+    pub(super) fn start_in_pod(mesh: &Mesh, workload: Workload, host: Rc<Host>, init: &[&str]) -> Self {
+        let (name, command) = Self::command(mesh, &workload, host.ip(), MESH_PORT);
+        // Only transparent sockets need a capability.
+        let capabilities: &[&str] = if workload.intercept() == Some("tproxy") { &["net_admin"] } else { &[] };
+        let process = Process::spawn(&name, &mut host.wrap_as(SIDECAR, capabilities, &command));
+        if let Some(mode) = workload.intercept() {
+            let arguments = ["--wait", "30s", "--mode", mode];
+            let done = host.init(&arguments.into_iter().chain(init.iter().copied()).collect::<Vec<_>>());
+            assert!(done.status.success(), "init: {}", String::from_utf8_lossy(&done.stderr));
+        }
+        Self::wait_for(process, workload, host.ip(), MESH_PORT, Some(host))
+    }
+
+    fn command(mesh: &Mesh, workload: &Workload, ip: IpAddr, mesh_port: u16) -> (String, Command) {
         let membership = mesh.membership(&workload.namespace, &workload.service_account);
-        let bootstrap = workload.bootstrap(mesh.ip(), mesh_port, &membership);
+        let bootstrap = workload.bootstrap(ip, mesh_port, &membership);
         let file = mesh.secret_file(&workload.name, &bootstrap.to_string());
         let mut command = pillion();
         command.arg("proxy").arg("--bootstrap").arg(file);
-        let mut process = Process::spawn(&format!("sidecar {}", workload.name), &mut command);
+        (format!("sidecar {}", workload.name), command)
+    }
+
+    fn wait_for(mut process: Process, workload: Workload, ip: IpAddr, mesh_port: u16, host: Option<Rc<Host>>) -> Self {
         let ready = process.ready();
-        let mut sidecar = Self { process, workload, ready, ip: mesh.ip(), mesh_port };
+        let mut sidecar = Self { process, workload, ready, ip, mesh_port, host };
         if sidecar.workload.wait_until_ready {
             sidecar.wait_until_ready();
         }
@@ -49,7 +78,7 @@ impl Sidecar {
             if let Some(status) = self.process.exited() {
                 panic!("{what}: it exited with {status}");
             }
-            (curl(&[&url]).status == 200).then_some(())
+            (curl_on(self.host.as_deref(), &[&url]).status == 200).then_some(())
         });
     }
 
@@ -95,7 +124,7 @@ impl Sidecar {
 
     /// A page of its admin address: `/config_dump`.
     pub fn admin_page(&self, path: &str) -> String {
-        curl(&[&format!("http://{}{path}", self.admin())]).text()
+        curl_on(self.host.as_deref(), &[&format!("http://{}{path}", self.admin())]).text()
     }
 
     /// Lines of its access log so far.
@@ -107,4 +136,9 @@ impl Sidecar {
         let text = value.as_str().unwrap_or_else(|| panic!("not in the ready line: {}", self.ready));
         text.parse().expect("an address in the ready line")
     }
+}
+
+/// Runs curl where the sidecar is.
+fn curl_on(host: Option<&Host>, arguments: &[&str]) -> Curl {
+    host.map_or_else(|| curl(arguments), |host| host.curl(arguments))
 }

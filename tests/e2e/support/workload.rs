@@ -13,6 +13,7 @@ pub struct Workload {
     pub(super) app: String,
     pub(super) service_account: String,
     pub(super) in_mesh: bool,
+    in_pod: bool,
     pub(super) wait_until_ready: bool,
     ports: Vec<Port>,
     tcp: Vec<String>,
@@ -38,6 +39,7 @@ impl Workload {
             app: app.to_owned(),
             service_account: app.to_owned(),
             in_mesh: true,
+            in_pod: false,
             wait_until_ready: true,
             ports: Vec::new(),
             tcp: Vec::new(),
@@ -93,6 +95,25 @@ impl Workload {
         self
     }
 
+    /// In a network namespace of its own: its ports are those that the application listens on.
+    pub(super) fn in_pod(mut self) -> Self {
+        self.in_pod = true;
+        for port in &mut self.ports {
+            port.number = Some(port.application.port());
+        }
+        self
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// How its sidecar takes connections that the namespace's rules redirect to it, by its setting `intercept`.
+    pub(super) fn intercept(&self) -> Option<&str> {
+        self.settings.get("intercept").and_then(Value::as_str).filter(|mode| *mode != "off")
+    }
+
     /// Do not wait until the sidecar says that it is ready.
     pub fn not_waiting(mut self) -> Self {
         self.wait_until_ready = false;
@@ -127,7 +148,8 @@ impl Workload {
         for Port { name, application, number, extra } in &self.ports {
             let number = number.unwrap_or_default();
             let extra = if extra.is_empty() { String::new() } else { format!(", {extra}") };
-            let application = if self.in_mesh { format!(", application: \"{application}\"") } else { String::new() };
+            let elsewhere = self.in_mesh && !self.in_pod;
+            let application = if elsewhere { format!(", application: \"{application}\"") } else { String::new() };
             writeln!(text, "  - {{ name: {name}, port: {number}{application}{extra} }}").expect("a string");
         }
         if self.in_mesh {
@@ -153,6 +175,12 @@ impl Workload {
             "tcp": tcp,
         });
         let object = settings.as_object_mut().expect("an object");
+        if self.in_pod {
+            let wildcard: IpAddr = if ip.is_ipv4() { [0; 4].into() } else { [0; 16].into() };
+            object.insert("health".to_owned(), SocketAddr::new(wildcard, 15021).to_string().into());
+            object.insert("outbound_http".to_owned(), "127.0.0.1:15001".into());
+            object.insert("admin".to_owned(), "127.0.0.1:15000".into());
+        }
         object.extend(control_plane.as_object().expect("an object").clone());
         object.extend(self.settings.clone());
         settings

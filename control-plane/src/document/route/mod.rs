@@ -1,11 +1,12 @@
-//! `HTTPRoute`, `GRPCRoute`, `TCPRoute` and `ReferenceGrant` of Gateway API, for
+//! `HTTPRoute`, `GRPCRoute`, `TCPRoute`, `TLSRoute` and `ReferenceGrant` of Gateway API, for
 //! traffic inside the mesh: their parents are Services (GAMMA, GEP-1324).
 
+use pillion_wire::{label::is_subdomain, name::host_name};
 use serde::Deserialize;
 
 use super::{
     Issues, Metadata, accept,
-    gateway::{BackendRef, Filter, GROUP, GrantSpec, GrpcRule, HttpRule, ParentRef, RouteSpec, TcpRule},
+    gateway::{BackendRef, Filter, GROUP, GrantSpec, GrpcRule, HttpRule, ParentRef, RouteSpec, StreamRule},
     path::FieldPath,
     tree::Node,
     typed::typed,
@@ -56,19 +57,42 @@ pub(super) fn read_grpc(node: &Node, metadata: &Metadata, issues: &mut Issues) -
 
 /// Reads a `TCPRoute`.
 pub(super) fn read_tcp(node: &Node, metadata: &Metadata, issues: &mut Issues) -> Option<Route> {
-    let spec: RouteSpec<TcpRule> = read_spec(node, issues)?;
-    if spec.rules.len() > 1 {
+    let spec: RouteSpec<StreamRule> = read_spec(node, issues)?;
+    let rules = stream_rules(RouteKind::Tcp, spec.rules, metadata, issues);
+    finish(RouteKind::Tcp, metadata, (spec.parent_refs, spec.hostnames), rules, issues)
+}
+
+/// Reads a `TLSRoute`.
+pub(super) fn read_tls(node: &Node, metadata: &Metadata, issues: &mut Issues) -> Option<Route> {
+    let spec: RouteSpec<StreamRule> = read_spec(node, issues)?;
+    let rules = stream_rules(RouteKind::Tls, spec.rules, metadata, issues);
+    let path = FieldPath::root().key("spec").key("hostnames");
+    let hostnames = spec.hostnames.unwrap_or_default();
+    for (index, name) in hostnames.iter().enumerate() {
+        let suffix = name.strip_prefix("*.").unwrap_or(name);
+        if !is_subdomain(suffix) || host_name(suffix).is_err() {
+            issues.error(
+                path.index(index),
+                format!("`{name}` is neither a DNS name in lower case nor `*.` and one: no client asks for it"),
+            );
+        }
+    }
+    let route = finish(RouteKind::Tls, metadata, (spec.parent_refs, None), rules, issues)?;
+    Some(Route { hostnames, ..route })
+}
+
+fn stream_rules(kind: RouteKind, raw: Vec<StreamRule>, metadata: &Metadata, issues: &mut Issues) -> Vec<Rule> {
+    if raw.len() > 1 {
         issues.error(
             FieldPath::root().key("spec").key("rules").index(1),
-            "a TCPRoute has one rule: nothing tells its connections apart",
+            format!("a {} has one rule: nothing in it tells its connections apart", kind.name()),
         );
     }
-    let rules = spec.rules.into_iter().zip(rule_paths()).map(|(raw, path)| Rule {
+    let rules = raw.into_iter().zip(rule_paths()).map(|(raw, path)| Rule {
         matches: Vec::<Match>::new(),
         backends: backends(raw.backend_refs, metadata, &path, issues),
     });
-    let rules = rules.collect();
-    finish(RouteKind::Tcp, metadata, (spec.parent_refs, spec.hostnames), rules, issues)
+    rules.collect()
 }
 
 /// Reads a `ReferenceGrant`.
@@ -76,10 +100,7 @@ pub(super) fn read_grant(node: &Node, metadata: &Metadata, issues: &mut Issues) 
     let raw = accept(typed::<Holder<GrantSpec>>(node), issues)?;
     issues.unknown(raw.unknown, |_| true);
     let route_kind = |group: &str, kind: &str| {
-        (group == GROUP)
-            .then_some([RouteKind::Http, RouteKind::Grpc, RouteKind::Tcp])?
-            .into_iter()
-            .find(|candidate| candidate.name() == kind)
+        (group == GROUP).then_some(RouteKind::ALL)?.into_iter().find(|candidate| candidate.name() == kind)
     };
     let spec = raw.value.spec;
     Some(Grant {
@@ -128,7 +149,14 @@ fn finish(
         .enumerate()
         .filter_map(|(index, raw)| parent(raw, metadata, &spec.key("parentRefs").index(index), issues))
         .collect();
-    Some(Route { kind, name: metadata.name.clone(), created: metadata.created.clone(), parents, rules })
+    Some(Route {
+        kind,
+        name: metadata.name.clone(),
+        created: metadata.created.clone(),
+        parents,
+        hostnames: Vec::new(),
+        rules,
+    })
 }
 
 fn parent(raw: ParentRef, metadata: &Metadata, path: &FieldPath, issues: &mut Issues) -> Option<Parent> {

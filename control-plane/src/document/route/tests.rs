@@ -6,7 +6,7 @@ use crate::{
 };
 
 fn document(kind: &str, spec: &str) -> Document {
-    let version = if kind == "TCPRoute" { "v1alpha2" } else { "v1" };
+    let version = if matches!(kind, "TCPRoute" | "TLSRoute") { "v1alpha2" } else { "v1" };
     read(
         &format!(
             "apiVersion: gateway.networking.k8s.io/{version}\nkind: {kind}\n\
@@ -65,6 +65,9 @@ fn refusals_name_the_field() {
         ("HTTPRoute", "[{matches: [{cookies: []}]}]", "spec.rules[0].matches[0].cookies"),
         ("GRPCRoute", "[{matches: [{method: {}}]}]", "spec.rules[0].matches[0].method"),
         ("TCPRoute", "[{}, {}]", "spec.rules[1]"),
+        ("TLSRoute", "[{}, {}]", "spec.rules[1]"),
+        ("TLSRoute", "[{backendRefs: [{name: a, port: 0}]}]", "spec.rules[0].backendRefs[0].port"),
+        ("TLSRoute", "[{filters: []}]", "spec.rules[0].filters"),
     ] {
         let errors = route(kind, rules).unwrap_err();
         assert!(errors.iter().any(|found| found == path), "{kind} {rules}: {errors:?}");
@@ -94,6 +97,33 @@ fn defaults_and_normal_forms() {
     assert_eq!(matched.headers[0].name, "x-a");
     assert_eq!(route.rules[0].backends[0].weight, 1);
     assert_eq!(route.rules[0].backends[0].service.namespace, "shop");
+}
+
+#[test]
+fn a_tls_route_is_for_names_that_clients_may_ask_for() {
+    let read = |version: &str, hostnames: &str| {
+        let text = format!(
+            "apiVersion: gateway.networking.k8s.io/{version}\nkind: TLSRoute\nmetadata: {{name: r, namespace: shop}}\n\
+             spec: {{parentRefs: [{{group: '', kind: Service, name: a}}], hostnames: {hostnames},
+               rules: [{{backendRefs: [{{name: a, port: 443}}]}}]}}\n"
+        );
+        let document = read(&text, 1);
+        assert!(document.warnings.is_empty(), "{document:?}");
+        match document.outcome {
+            Ok(Some(Object::Route(route))) => Ok(route.hostnames.clone()),
+            Ok(other) => panic!("{other:?}"),
+            Err(errors) => Err(errors.iter().map(|placed| placed.issue.path.to_string()).collect::<Vec<_>>()),
+        }
+    };
+    for version in ["v1alpha2", "v1"] {
+        let names = read(version, "[a.example, '*.b.example']").unwrap();
+        assert_eq!(names, ["a.example", "*.b.example"]);
+    }
+    assert_eq!(read("v1", "[]"), Ok(vec![]));
+    for name in ["A.example", "'*'", "'*.'", "a.*.example", "'**.example'", "10.0.0.1", "'::1'", "'a b'", "a.example."]
+    {
+        assert_eq!(read("v1", &format!("[ok.example, {name}]")).unwrap_err(), ["spec.hostnames[1]"], "{name}");
+    }
 }
 
 #[test]

@@ -70,7 +70,7 @@ fn protocol_options(protocol: Protocol, dialect: Dialect, secured: bool) -> Hash
     let http1 = ProtocolConfig::HttpProtocolOptions(Http1ProtocolOptions::default());
     let http2 = ProtocolConfig::Http2ProtocolOptions(Http2ProtocolOptions::default());
     let options = match protocol {
-        Protocol::Tcp => return HashMap::new(),
+        Protocol::Tcp | Protocol::Tls => return HashMap::new(),
         // Towards a sidecar Envoy negotiates `h2`, whatever the application speaks.
         _ if dialect == Dialect::Envoy && secured => explicit(http2),
         Protocol::Http => explicit(http1),

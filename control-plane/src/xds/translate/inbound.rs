@@ -1,10 +1,11 @@
 //! Inbound `Listener` of a workload: one filter chain per port, or two where
-//! plaintext from outside the mesh is allowed.
+//! connections from outside the mesh are allowed: plaintext, or the TLS that the
+//! application itself speaks.
 
 use std::net::SocketAddr;
 
 use pillion_wire::{
-    mesh::application_to_metadata,
+    mesh::Application,
     xds::{
         BoolValue, UInt32Value,
         core::{TransportSocket, transport_socket},
@@ -44,24 +45,28 @@ fn chains(port: &InboundPort) -> Vec<FilterChain> {
         destination_port: Some(UInt32Value { value: port.port.into() }),
         ..FilterChainMatch::default()
     };
+    let application = Application { address: port.application, tls: port.protocol == Protocol::Tls };
     let secured = FilterChain {
         name: name.clone(),
         filter_chain_match: Some(matched.clone()),
         filters: vec![network_filter(port)],
-        metadata: Some(application_to_metadata(port.application)),
+        metadata: Some(application.to_metadata()),
         transport_socket: Some(mutual_tls()),
         ..FilterChain::default()
     };
     if port.access == Access::Strict {
         return vec![secured];
     }
-    let plaintext = FilterChain {
-        name: format!("{name}-plaintext"),
-        filter_chain_match: Some(FilterChainMatch { transport_protocol: "raw_buffer".to_owned(), ..matched }),
+    // What an application's own TLS is without a transport socket: passed through (Envoy, "TLS passthrough").
+    let (suffix, transport_protocol) =
+        if application.tls { ("passthrough", "tls") } else { ("plaintext", "raw_buffer") };
+    let unsecured = FilterChain {
+        name: format!("{name}-{suffix}"),
+        filter_chain_match: Some(FilterChainMatch { transport_protocol: transport_protocol.to_owned(), ..matched }),
         transport_socket: None,
         ..secured.clone()
     };
-    vec![secured, plaintext]
+    vec![secured, unsecured]
 }
 
 fn network_filter(port: &InboundPort) -> Filter {
@@ -70,7 +75,7 @@ fn network_filter(port: &InboundPort) -> Filter {
         Protocol::Http => CodecType::Http1,
         Protocol::H2c | Protocol::Grpc => CodecType::Http2,
         Protocol::Auto => CodecType::Auto,
-        Protocol::Tcp => {
+        Protocol::Tcp | Protocol::Tls => {
             return tcp_filter(&TcpProxy {
                 stat_prefix: APPLICATION.to_owned(),
                 cluster_specifier: Some(tcp_proxy::ClusterSpecifier::Cluster(APPLICATION.to_owned())),

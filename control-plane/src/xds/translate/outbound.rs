@@ -2,7 +2,7 @@
 
 use pillion_wire::xds::{
     hcm::{HttpConnectionManager, Rds, http_connection_manager},
-    listener::{ApiListener, Filter, FilterChain, Listener, filter},
+    listener::{ApiListener, Filter, FilterChain, FilterChainMatch, Listener, filter},
     pack,
     tcp_proxy::{TcpProxy, tcp_proxy},
     type_url,
@@ -10,7 +10,7 @@ use pillion_wire::xds::{
 
 use super::{INVALID_BACKEND, ads, router_filter};
 use crate::{
-    core::view::{PortView, Share},
+    core::view::{PortView, Share, TlsEntry},
     xds::dialect::Dialect,
 };
 
@@ -22,12 +22,31 @@ pub(crate) fn listener(view: &PortView, name: &str, dialect: Dialect) -> Listene
             .protocol
             .carries_http()
             .then(|| ApiListener { api_listener: Some(pack(type_url::HCM, &requests(view))) }),
+        filter_chains: if dialect == Dialect::Grpc { Vec::new() } else { view.tls.iter().map(passthrough).collect() },
         default_filter_chain: (view.protocol.carries_tcp() && dialect != Dialect::Grpc).then(|| FilterChain {
             name: "tcp".to_owned(),
             filters: vec![tcp_filter(&streams(view))],
             ..FilterChain::default()
         }),
         ..Listener::default()
+    }
+}
+
+/// TLS that the application itself speaks, by the name that it asks for.
+fn passthrough(entry: &TlsEntry) -> FilterChain {
+    FilterChain {
+        name: entry.name.clone(),
+        filter_chain_match: Some(FilterChainMatch {
+            transport_protocol: "tls".to_owned(),
+            server_names: entry.server_names.clone(),
+            ..FilterChainMatch::default()
+        }),
+        filters: vec![tcp_filter(&TcpProxy {
+            stat_prefix: entry.name.clone(),
+            cluster_specifier: Some(split(&entry.shares)),
+            ..TcpProxy::default()
+        })],
+        ..FilterChain::default()
     }
 }
 

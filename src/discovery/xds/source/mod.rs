@@ -31,7 +31,7 @@ impl ConfigSource for Xds {
 async fn run(context: Context) -> Infallible {
     let mut task = Task {
         delta: Delta::new(context.bootstrap.node().to_node()),
-        assembly: Assembly::new(context.bootstrap.mesh),
+        assembly: Assembly::new(context.bootstrap.mesh, context.bootstrap.intercept.is_some()),
         context,
         demand_closed: false,
     };

@@ -9,7 +9,7 @@ use pillion_wire::xds::core::{
     Address, AggregatedConfigSource, ConfigSource, SocketAddress, address, config_source, socket_address,
 };
 use pillion_wire::xds::endpoint::{ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints, lb_endpoint};
-use pillion_wire::xds::listener::{Filter, FilterChain, Listener, filter};
+use pillion_wire::xds::listener::{AdditionalAddress, Filter, FilterChain, Listener, filter};
 use pillion_wire::xds::tcp_proxy::{TcpProxy, tcp_proxy};
 use pillion_wire::xds::{pack, type_url};
 use tokio::sync::mpsc;
@@ -130,12 +130,15 @@ fn eds(name: &str) -> Cluster {
     }
 }
 
+fn bound(ip: &str, port: u16) -> Address {
+    let port_specifier = Some(socket_address::PortSpecifier::PortValue(port.into()));
+    let socket = SocketAddress { address: ip.into(), port_specifier, ..SocketAddress::default() };
+    Address { address: Some(address::Address::SocketAddress(socket)) }
+}
+
 fn assignment(name: &str, ports: &[u16]) -> ClusterLoadAssignment {
     let host = |port: &u16| {
-        let port_specifier = Some(socket_address::PortSpecifier::PortValue((*port).into()));
-        let socket = SocketAddress { address: "127.0.0.1".into(), port_specifier, ..SocketAddress::default() };
-        let address = Some(Address { address: Some(address::Address::SocketAddress(socket)) });
-        let endpoint = Endpoint { address, ..Endpoint::default() };
+        let endpoint = Endpoint { address: Some(bound("127.0.0.1", *port)), ..Endpoint::default() };
         LbEndpoint { host_identifier: Some(lb_endpoint::HostIdentifier::Endpoint(endpoint)), ..LbEndpoint::default() }
     };
     let lb_endpoints = ports.iter().map(host).collect();
@@ -164,6 +167,49 @@ async fn a_destination_is_found_on_demand_and_followed() {
             matches!(world.directory.outbound().load().targets.get(&name), Some(crate::snapshot::Lookup::Known(_)))
         })
         .await;
+}
+
+/// A host's listener with these addresses.
+fn located(name: &str, addresses: &[&str]) -> Listener {
+    let mut addresses = addresses.iter().map(|address| bound(address, 0));
+    Listener {
+        name: name.into(),
+        address: addresses.next(),
+        additional_addresses: addresses
+            .map(|address| AdditionalAddress { address: Some(address), ..AdditionalAddress::default() })
+            .collect(),
+        ..Listener::default()
+    }
+}
+
+#[tokio::test]
+async fn a_host_is_found_on_demand_and_followed() {
+    let world = World::start().await;
+    let name = "pillion/host?name=ledger.shop";
+    let define = |addresses: Option<&[&str]>| {
+        let content = addresses.map(|addresses| pack(type_url::LISTENER, &located(name, addresses)));
+        world.ads.set(name, type_url::LISTENER, content);
+    };
+    define(Some(&["240.240.0.1", "fdf0:7069:6c6c::1"]));
+    let look = async |host: &str| {
+        let found = world.directory.host(host, SOON).await?;
+        Ok(found.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "))
+    };
+    assert_eq!(look("Ledger.Shop.").await, Ok("240.240.0.1 fdf0:7069:6c6c::1".to_owned()), "in any spelling");
+    assert_eq!(look("nobody.shop").await, Err(Unresolved::Unknown));
+    assert_eq!(look("no name").await, Err(Unresolved::Unknown));
+    assert_eq!(look("10.0.0.1").await, Err(Unresolved::Unknown));
+    let known = |world: &World| match world.directory.outbound().load().hosts.get("ledger.shop") {
+        Some(crate::snapshot::Lookup::Known(addresses)) => Some(addresses.len()),
+        _ => None,
+    };
+    define(Some(&["240.240.0.2"]));
+    world.until("a new address", |world| known(world) == Some(1)).await;
+    define(Some(&[]));
+    world.until("no address", |world| known(world) == Some(0)).await;
+    define(None);
+    world.until("gone", |world| known(world).is_none()).await;
+    assert_eq!(look("ledger.shop").await, Err(Unresolved::Unknown));
 }
 
 #[tokio::test]

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
-use pillion_wire::mesh::application_from_metadata;
-use pillion_wire::name::Destination;
+use pillion_wire::mesh::Application;
+use pillion_wire::name::{Destination, host_name};
 use pillion_wire::xds::listener::{Filter, FilterChain, Listener, filter};
 use pillion_wire::xds::tcp_proxy::tcp_proxy::ClusterSpecifier;
 use pillion_wire::xds::tcp_proxy::{TcpProxy, tcp_proxy};
@@ -12,9 +12,11 @@ use pillion_wire::xds::type_url;
 
 use super::at::{At, Reason, Refusal, ip_address, pass_over, port_number, refuse, same_name, socket_address, unpack};
 use super::{hcm, route, tls};
-use crate::config::{Access, AppProtocol, HostListener, InboundListener, InboundPort, OutboundListener, Split};
+use crate::config::{
+    Access, AppProtocol, HostListener, InboundListener, InboundPort, OutboundListener, Split, TlsChain,
+};
 
-/// `api_listener` for HTTP, `default_filter_chain` for opaque TCP.
+/// `api_listener` for HTTP, `filter_chains` for TLS that is passed through, `default_filter_chain` for opaque TCP.
 pub(super) fn outbound(
     at: &At<'_>,
     name: &str,
@@ -23,7 +25,7 @@ pub(super) fn outbound(
 ) -> Result<OutboundListener, Refusal> {
     same_name(&at.field("name"), name, listener.name.clone())?;
     refuse_extras(at, &listener)?;
-    refuse!(at, listener; filter_chains, additional_addresses);
+    refuse!(at, listener; additional_addresses);
     pass_over!(at, listener; address);
     let http = match listener.api_listener {
         Some(api) => {
@@ -36,13 +38,54 @@ pub(super) fn outbound(
     };
     let tcp =
         listener.default_filter_chain.map(|chain| opaque(&at.field("default_filter_chain"), chain)).transpose()?;
-    if http.is_none() && tcp.is_none() {
+    let tls = tls_chains(&at.field("filter_chains"), listener.filter_chains)?;
+    if http.is_none() && tcp.is_none() && tls.is_empty() {
         return Err(at.field("api_listener").refuse(Reason::Missing));
     }
-    Ok(OutboundListener { destination, http, tcp })
+    Ok(OutboundListener { destination, http, tcp, tls })
 }
 
-/// One filter chain for each port of the workload, two when it also takes plaintext.
+/// One filter chain for each set of server names. As in Envoy, no name may lead to two of them.
+fn tls_chains(at: &At<'_>, chains: Vec<FilterChain>) -> Result<Vec<TlsChain>, Refusal> {
+    let mut seen = BTreeSet::new();
+    let mut compiled = Vec::with_capacity(chains.len());
+    for (index, mut chain) in chains.into_iter().enumerate() {
+        let at = &at.index(index);
+        let rule_at = &at.field("filter_chain_match");
+        let rule = rule_at.required(chain.filter_chain_match.take())?;
+        refuse!(rule_at, rule;
+            destination_port, prefix_ranges, address_suffix, suffix_len, direct_source_prefix_ranges, source_type,
+            source_prefix_ranges, source_ports, application_protocols);
+        if rule.transport_protocol != "tls" {
+            return Err(rule_at.field("transport_protocol").invalid("has to be \"tls\""));
+        }
+        let names = &rule_at.field("server_names");
+        let mut server_names = Vec::with_capacity(rule.server_names.len());
+        for (index, name) in rule.server_names.into_iter().enumerate() {
+            server_names.push(server_name(&names.index(index), &name)?);
+        }
+        let is_new = match server_names.as_slice() {
+            [] => seen.insert(String::new()),
+            several => several.iter().all(|name| seen.insert(name.clone())),
+        };
+        if !is_new {
+            return Err(names.invalid("matches the same connections as another filter chain"));
+        }
+        compiled.push(TlsChain { server_names, split: opaque(at, chain)? });
+    }
+    Ok(compiled)
+}
+
+/// A DNS name, or `*.` and one.
+fn server_name(at: &At<'_>, name: &str) -> Result<String, Refusal> {
+    let (wildcard, rest) = name.strip_prefix("*.").map_or(("", name), |rest| ("*.", rest));
+    match host_name(rest) {
+        Ok(host) if rest.eq_ignore_ascii_case(&host) => Ok(format!("{wildcard}{host}")),
+        _ => Err(at.invalid("is neither a DNS name nor \"*.\" and one")),
+    }
+}
+
+/// One filter chain for each port of the workload, two when it also takes connections from outside the mesh.
 pub(super) fn inbound(
     at: &At<'_>,
     name: &str,
@@ -125,19 +168,25 @@ fn inbound_port(at: &At<'_>, chain: FilterChain) -> Result<(InboundPort, Access)
     let number = matches.field("destination_port");
     let port = port_number(&number, number.required(rule.destination_port)?.value)?;
     let socket = &at.field("transport_socket");
+    let metadata = &at.field("metadata");
+    let application = metadata.required(chain.metadata)?;
+    let application = Application::from_metadata(&application).map_err(|error| metadata.refuse(error))?;
+    let application = metadata.required(application)?;
     let access = match (rule.transport_protocol.as_str(), chain.transport_socket) {
         ("" | "tls", Some(config)) => tls::mutual(socket, config).map(|()| Access::Strict)?,
-        ("raw_buffer", None) => Access::Permissive,
+        ("tls", None) if application.tls => Access::Permissive,
+        ("raw_buffer", None) if !application.tls => Access::Permissive,
         ("" | "tls", None) => return Err(socket.refuse(Reason::Missing)),
         ("raw_buffer", Some(_)) => return Err(socket.invalid("is set, although the chain is for plaintext")),
         _ => return Err(matches.field("transport_protocol").refuse(Reason::Unsupported)),
     };
-    let metadata = &at.field("metadata");
-    let application = metadata.required(chain.metadata)?;
-    let application = application_from_metadata(&application).map_err(|error| metadata.refuse(error))?;
-    let application = metadata.required(application)?;
-    let protocol = app_protocol(&at.field("filters"), chain.filters)?;
-    Ok((InboundPort { port, application, protocol, access: Access::Strict }, access))
+    let filters = &at.field("filters");
+    let protocol = match app_protocol(filters, chain.filters)? {
+        AppProtocol::Tcp if application.tls => AppProtocol::Tls,
+        _ if application.tls => return Err(filters.invalid("are for plaintext, but the application speaks TLS")),
+        protocol => protocol,
+    };
+    Ok((InboundPort { port, application: application.address, protocol, access: Access::Strict }, access))
 }
 
 fn app_protocol(at: &At<'_>, filters: Vec<Filter>) -> Result<AppProtocol, Refusal> {

@@ -2,7 +2,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use pillion_wire::mesh::{MeshEndpoint, application_to_metadata};
+use pillion_wire::mesh::{Application, MeshEndpoint};
 use pillion_wire::xds::cluster::{Cluster, cluster};
 use pillion_wire::xds::core::{
     Address, AggregatedConfigSource, ConfigSource, DataSource, Http2ProtocolOptions, Metadata, SocketAddress,
@@ -92,8 +92,36 @@ fn chain(port: u32, filter: Filter) -> FilterChain {
             ..FilterChainMatch::default()
         }),
         filters: vec![filter],
-        metadata: Some(application_to_metadata("127.0.0.1:8080".parse().expect("literal"))),
+        metadata: Some(application(false)),
         transport_socket: Some(TransportSocket { name: "tls".into(), config_type: Some(config) }),
+        ..FilterChain::default()
+    }
+}
+
+fn application(tls: bool) -> Metadata {
+    Application { address: "127.0.0.1:8080".parse().expect("literal"), tls }.to_metadata()
+}
+
+/// A chain of an application that speaks TLS itself.
+fn own_tls(port: u32) -> FilterChain {
+    FilterChain { metadata: Some(application(true)), ..chain(port, tcp_filter(&to_cluster("application"))) }
+}
+
+fn passthrough(mut chain: FilterChain) -> FilterChain {
+    chain.transport_socket = None;
+    chain.filter_chain_match.as_mut().expect("set").transport_protocol = "tls".into();
+    chain
+}
+
+/// An outbound chain for TLS connections that ask for `names`.
+fn by_name(names: &[&str]) -> FilterChain {
+    FilterChain {
+        filter_chain_match: Some(FilterChainMatch {
+            transport_protocol: "tls".into(),
+            server_names: names.iter().map(ToString::to_string).collect(),
+            ..FilterChainMatch::default()
+        }),
+        filters: vec![tcp_filter(&to_cluster("payment.shop:443"))],
         ..FilterChain::default()
     }
 }
@@ -216,6 +244,18 @@ fn an_outbound_listener_takes_http_and_tcp() {
 }
 
 #[test]
+fn tls_is_chosen_by_server_name() {
+    let filter_chains = vec![by_name(&["A.example", "*.b.example"]), by_name(&[])];
+    let message = Listener { filter_chains, ..outbound(&manager()) };
+    let Config::Outbound(config) = listener(&message).expect("accepted") else { panic!("not outbound") };
+    let names: Vec<_> = config.tls.iter().map(|chain| chain.server_names.join(" ")).collect();
+    assert_eq!(names, ["a.example *.b.example", ""]);
+    assert_eq!(config.tls[0].split, crate::config::Split::one("payment.shop:443"));
+    let alone = Listener { api_listener: None, default_filter_chain: None, ..message };
+    assert!(listener(&alone).is_ok());
+}
+
+#[test]
 fn an_inbound_listener_lists_the_ports_of_the_application() {
     use http_connection_manager::CodecType;
     let message = inbound(vec![
@@ -224,6 +264,9 @@ fn an_inbound_listener_lists_the_ports_of_the_application() {
         chain(81, http_filter(CodecType::Http2)),
         chain(82, http_filter(CodecType::Auto)),
         chain(83, tcp_filter(&to_cluster("application"))),
+        own_tls(84),
+        own_tls(85),
+        passthrough(own_tls(85)),
     ]);
     let Config::Inbound(config) = listener(&message).expect("accepted") else { panic!("not inbound") };
     let application = "127.0.0.1:8080".parse().expect("literal");
@@ -233,6 +276,8 @@ fn an_inbound_listener_lists_the_ports_of_the_application() {
         port(81, AppProtocol::Http2, Access::Strict),
         port(82, AppProtocol::Auto, Access::Strict),
         port(83, AppProtocol::Tcp, Access::Strict),
+        port(84, AppProtocol::Tls, Access::Strict),
+        port(85, AppProtocol::Tls, Access::Permissive),
     ];
     assert_eq!(config.ports.into_iter().collect::<Vec<_>>(), wanted);
 }
@@ -314,7 +359,7 @@ fn listeners_that_would_mean_something_else_are_refused_with_the_path() {
         ),
         (
             Listener { filter_chains: vec![FilterChain::default()], ..outbound(&manager()) },
-            "filter_chains: is not supported",
+            "filter_chains[0].filter_chain_match: is missing",
         ),
         (with_manager(|manager| manager.http_filters.clear()), "api_listener.api_listener.http_filters: is missing"),
         (outbound(&before_router), "api_listener.api_listener.http_filters[0]: is not supported"),
@@ -355,6 +400,51 @@ fn listeners_that_would_mean_something_else_are_refused_with_the_path() {
     let mut optional = manager();
     optional.http_filters.insert(0, unknown_filter(true));
     assert!(listener(&outbound(&optional)).is_ok());
+}
+
+#[test]
+fn tls_that_would_go_elsewhere_is_refused_with_the_path() {
+    let http = || chain(80, http_filter(http_connection_manager::CodecType::Http1));
+    let with_tls = |filter_chains| Listener { filter_chains, ..outbound(&manager()) };
+    let cases = [
+        (
+            with_tls(vec![chain(80, tcp_filter(&to_cluster("a")))]),
+            "filter_chains[0].filter_chain_match.destination_port: is not supported",
+        ),
+        (
+            with_tls(vec![plaintext(by_name(&["a"]))]),
+            "filter_chains[0].filter_chain_match.transport_protocol: has to be \"tls\"",
+        ),
+        (
+            with_tls(vec![by_name(&["a", "*b.example"])]),
+            "filter_chains[0].filter_chain_match.server_names[1]: is neither a DNS name nor \"*.\" and one",
+        ),
+        (
+            with_tls(vec![by_name(&["a", "b"]), by_name(&["B"])]),
+            "filter_chains[1].filter_chain_match.server_names: matches the same connections as another filter chain",
+        ),
+        (
+            with_tls(vec![by_name(&[]), by_name(&[])]),
+            "filter_chains[1].filter_chain_match.server_names: matches the same connections as another filter chain",
+        ),
+        (with_tls(vec![FilterChain { filters: vec![], ..by_name(&[]) }]), "filter_chains[0].filters: is missing"),
+        (
+            with_tls(vec![FilterChain { transport_socket: own_tls(1).transport_socket, ..by_name(&[]) }]),
+            "filter_chains[0].transport_socket: is not supported",
+        ),
+        (inbound(vec![passthrough(http())]), "filter_chains[0].transport_socket: is missing"),
+        (
+            inbound(vec![own_tls(80), plaintext(own_tls(80))]),
+            "filter_chains[1].filter_chain_match.transport_protocol: is not supported",
+        ),
+        (
+            inbound(vec![FilterChain { metadata: Some(application(true)), ..http() }]),
+            "filter_chains[0].filters: are for plaintext, but the application speaks TLS",
+        ),
+    ];
+    for (message, wanted) in cases {
+        assert_eq!(refused(listener(&message)), wanted);
+    }
 }
 
 #[test]
