@@ -24,10 +24,13 @@ const LOCALHOST: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0
 /// What a nameserver of a test says: any number of messages, for the one that it got and its transport.
 type Script = fn(&[u8], &'static str) -> Vec<Vec<u8>>;
 
+/// A message and who sent it.
+type Asked = (Vec<u8>, SocketAddr);
+
 /// A nameserver on UDP and TCP of one port, until it is dropped.
 struct Nameserver {
     address: SocketAddr,
-    asked: Arc<Mutex<Vec<(Vec<u8>, SocketAddr)>>>,
+    asked: Arc<Mutex<Vec<Asked>>>,
     _tasks: JoinSet<()>,
 }
 
