@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::net::{TcpListener, UdpSocket};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,7 +25,7 @@ use crate::slot::Slot;
 use crate::snapshot::{Directory, Outbound};
 use crate::telemetry::{AccessLog, Metrics, Telemetry};
 use crate::tls::{TlsClient, TlsServer};
-use crate::{application, discovery, identity, init, worker};
+use crate::{application, discovery, dns, identity, init, worker};
 
 /// The program: reads its settings, runs until it is told to stop. With `init` as first argument it programs the redirect
 /// instead.
@@ -79,7 +80,8 @@ async fn serve(mut settings: Bootstrap) -> anyhow::Result<()> {
     let mut stop = StopSignal::new()?;
     let metrics = Arc::new(Metrics::new());
     let namespace = namespace(&settings)?;
-    let bound = Bound::bind(&mut settings, namespace.as_ref()).await?;
+    let mut bound = Bound::bind(&mut settings, namespace.as_ref()).await?;
+    let dns_sockets = std::mem::take(&mut bound.dns);
     let settings = Arc::new(settings);
     let identity = Arc::new(Slot::new(None));
     let (demand, demanded) = mpsc::channel(discovery::DEMAND_CAPACITY);
@@ -114,6 +116,7 @@ async fn serve(mut settings: Bootstrap) -> anyhow::Result<()> {
         Arc::clone(&shared.inbound),
         metrics,
     ));
+    tokio::spawn(answer_dns(Arc::clone(&shared), dns_sockets));
     let addresses = listeners.start(bound, &readiness).await?;
     let announced = Arc::clone(&readiness);
     tokio::spawn(async move { announce(&announced, addresses).await });
@@ -137,6 +140,20 @@ fn namespace(settings: &Bootstrap) -> anyhow::Result<Option<Namespace>> {
         })
     })
     .transpose()
+}
+
+/// Answers the application's DNS until the application has gone.
+async fn answer_dns(shared: Arc<Shared>, (udp, tcp): (Vec<UdpSocket>, Vec<TcpListener>)) {
+    let Some(settings) = &shared.settings.dns else { return };
+    let upstream = match settings.upstream.as_slice() {
+        [] => dns::Upstream::file("/etc/resolv.conf"),
+        servers => dns::Upstream::fixed(servers.to_vec()),
+    };
+    let drain = shared.drain.of_application();
+    let (directory, metrics) = (shared.directory.clone(), Arc::clone(&shared.telemetry.metrics));
+    if let Err(error) = dns::serve(udp, tcp, directory, upstream, metrics, drain.stopping()).await {
+        tracing::error!(%error, "cannot answer DNS");
+    }
 }
 
 /// Tells whoever started us, in one line on standard output, that we serve and where.

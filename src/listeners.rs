@@ -1,7 +1,7 @@
 //! Which sockets are open: fixed ones from the settings, front ports as the control plane names them.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,6 +25,8 @@ pub struct Bound {
     data: Vec<(Entry, Vec<TcpListener>)>,
     admin: TcpListener,
     health: TcpListener,
+    /// Served by the control runtime, not by workers.
+    pub(crate) dns: (Vec<UdpSocket>, Vec<TcpListener>),
 }
 
 /// Hands listening sockets to the workers.
@@ -71,9 +73,13 @@ impl Bound {
         let single = |name, address: &mut SocketAddr| -> anyhow::Result<TcpListener> {
             bind(name, address, 1, Reach::Own)?.pop().context("no socket")
         };
+        let dns = match settings.dns.as_mut() {
+            Some(dns) => bind_dns(&mut dns.listen, namespace).await?,
+            None => Default::default(),
+        };
         let admin = single("admin", &mut settings.admin)?;
         let health = single("health", &mut settings.health)?;
-        Ok(Self { data, admin, health })
+        Ok(Self { data, admin, health, dns })
     }
 }
 
@@ -115,6 +121,35 @@ async fn intercepting(
     if let Some(intercept) = &mut settings.intercept {
         intercept.inbound.set_port(inbound);
     }
+    Ok(sockets)
+}
+
+/// UDP and TCP; on the loopback addresses of both families when it is one of them that is asked for.
+async fn bind_dns(
+    address: &mut SocketAddr,
+    namespace: Option<&Namespace>,
+) -> anyhow::Result<(Vec<UdpSocket>, Vec<TcpListener>)> {
+    let wanted = *address;
+    let bind_all = move || {
+        let mut tcp = net::listen(wanted, 1, Reach::OneFamily)?;
+        let bound = tcp.first().context("no socket")?.local_addr()?;
+        let mut udp = vec![UdpSocket::bind(bound)?];
+        if bound.ip().is_loopback() {
+            let other = SocketAddr::new(other_family(bound.ip()), bound.port());
+            if let (Ok(more), Ok(socket)) = (net::listen(other, 1, Reach::OneFamily), UdpSocket::bind(other)) {
+                tcp.extend(more);
+                udp.push(socket);
+            }
+        }
+        Ok::<_, anyhow::Error>((bound, (udp, tcp)))
+    };
+    let bound = match namespace {
+        Some(namespace) => namespace.run(move || Ok(bind_all())).await?,
+        None => bind_all(),
+    };
+    let (bound, sockets) =
+        bound.with_context(|| format!("cannot listen on {wanted} (--dns); is another program using it?"))?;
+    *address = bound;
     Ok(sockets)
 }
 
@@ -185,6 +220,7 @@ impl Listeners {
         let addresses = BTreeMap::from([
             ("mesh", json!(settings.mesh)),
             ("outbound_http", json!(settings.outbound_http)),
+            ("dns", json!(settings.dns.as_ref().map(|dns| dns.listen))),
             ("inbound", json!(settings.intercept.as_ref().map(|intercept| intercept.inbound))),
             ("tcp", json!(tcp)),
             ("admin", json!(settings.admin)),

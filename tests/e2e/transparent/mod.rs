@@ -3,6 +3,7 @@
 mod destinations;
 mod detection;
 mod loops;
+mod names;
 mod sni;
 mod source;
 
