@@ -320,11 +320,12 @@ async fn when_all_fail_their_own_word_is_passed_on() {
     assert_eq!(code(&dns.over_udp(&query).await), ResponseCode::Refused);
     dns.counted("servfail", "udp", 1).await;
     for servers in [vec![], vec![nobody().await]] {
-        let dns = Dns::start(&[], &servers);
+        let (dns, start) = (Dns::start(&[], &servers), Instant::now());
         for answer in [dns.over_udp(&query).await, dns.over_tcp(&query).await] {
             assert_eq!(code(&answer), ResponseCode::ServFail, "{servers:?}");
             assert_eq!(answer[..2], [0, 7]);
         }
+        assert!(start.elapsed() < Duration::from_millis(1500), "a closed port is noticed at once");
     }
 }
 
