@@ -4,7 +4,7 @@ use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, Interest};
 use tokio::net::UdpSocket;
 use tokio::time::{Instant, timeout};
 
@@ -71,7 +71,14 @@ async fn over_udp(query: &Query, id: u16, server: SocketAddr) -> io::Result<Vec<
     socket.connect(server).await?; // From now on the kernel drops what others send.
     socket.send(&query.forwarded(id)).await?;
     loop {
-        socket.readable().await?;
+        tokio::select! {
+            readable = socket.readable() => readable?,
+            // Nobody listens there: readiness to read does not tell that.
+            failed = socket.ready(Interest::ERROR) => {
+                failed?;
+                return Err(socket.take_error()?.unwrap_or_else(|| io::Error::other("the socket failed")));
+            }
+        }
         // Only now, since many queries may wait for long.
         let mut answer = vec![0; usize::from(u16::MAX)];
         match socket.try_recv(&mut answer) {
@@ -84,7 +91,7 @@ async fn over_udp(query: &Query, id: u16, server: SocketAddr) -> io::Result<Vec<
                 tracing::debug!(%server, name = query.name(), "dropped what is no answer to the query");
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(error), // Nobody listens there, as a rule.
+            Err(error) => return Err(error),
         }
     }
 }

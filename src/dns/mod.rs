@@ -8,7 +8,7 @@
 //! It changes nothing in what passes through: EDNS, DNSSEC and the case of names are between client and nameserver.
 
 mod forward;
-mod message;
+pub mod message;
 mod names;
 mod resolver;
 mod stale;

@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -18,8 +17,9 @@ use crate::telemetry::Metrics;
 
 /// How long the control plane may take to say whether a name is one of the mesh.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// The same after it has failed to, so that not every name of the world waits while it is away.
+/// The same for a while after it has failed to, so that not every name of the world waits so long while it is away.
 const IMPATIENCE: Duration = Duration::from_millis(100);
+const AWAY: Duration = Duration::from_secs(5);
 /// When an old answer is there, it is given after this long: clients commonly ask again after 5 s.
 const STALE_AFTER: Duration = Duration::from_secs(4);
 
@@ -31,14 +31,14 @@ pub(super) struct Resolver {
     /// Where we listen ourselves.
     own: Vec<SocketAddr>,
     stale: Mutex<Stale>,
-    /// The control plane did not answer in time when it was asked last.
-    away: AtomicBool,
+    /// When the control plane last did not answer in time.
+    failed: Mutex<Option<Instant>>,
     metrics: Arc<Metrics>,
 }
 
 impl Resolver {
     pub(super) fn new(names: Directory, upstream: Upstream, own: Vec<SocketAddr>, metrics: Arc<Metrics>) -> Self {
-        Self { names, upstream, own, stale: Mutex::default(), away: AtomicBool::new(false), metrics }
+        Self { names, upstream, own, stale: Mutex::default(), failed: Mutex::default(), metrics }
     }
 
     /// The answer to a client's message; none: it deserves none. Counts it.
@@ -86,9 +86,11 @@ impl Resolver {
         if !may_be_of_mesh(query.name()) {
             return None;
         }
-        let patience = if self.away.load(Ordering::Relaxed) { IMPATIENCE } else { PATIENCE };
-        let found = self.names.host(query.name(), patience).await;
-        self.away.store(matches!(found, Err(Unresolved::Timeout)), Ordering::Relaxed);
+        let is_away = self.failed.lock().is_some_and(|failed| failed.elapsed() < AWAY);
+        let found = self.names.host(query.name(), if is_away { IMPATIENCE } else { PATIENCE }).await;
+        if matches!(found, Err(Unresolved::Timeout)) && !is_away {
+            *self.failed.lock() = Some(Instant::now());
+        }
         query.answer(&found.ok()?, limit)
     }
 

@@ -37,9 +37,13 @@ pub(super) async fn serve(listener: TcpListener, resolver: Arc<Resolver>, permit
                 Some(_ended) = connections.join_next() => {}
             }
         };
-        let Ok((stream, client)) = accepted else {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            continue;
+        let (stream, client) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept DNS connections");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
         };
         let resolver = Arc::clone(&resolver);
         connections.spawn(async move {

@@ -24,10 +24,13 @@ const LOCALHOST: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0
 /// What a nameserver of a test says: any number of messages, for the one that it got and its transport.
 type Script = fn(&[u8], &'static str) -> Vec<Vec<u8>>;
 
+/// A message and who sent it.
+type Asked = (Vec<u8>, SocketAddr);
+
 /// A nameserver on UDP and TCP of one port, until it is dropped.
 struct Nameserver {
     address: SocketAddr,
-    asked: Arc<Mutex<Vec<(Vec<u8>, SocketAddr)>>>,
+    asked: Arc<Mutex<Vec<Asked>>>,
     _tasks: JoinSet<()>,
 }
 
@@ -317,11 +320,12 @@ async fn when_all_fail_their_own_word_is_passed_on() {
     assert_eq!(code(&dns.over_udp(&query).await), ResponseCode::Refused);
     dns.counted("servfail", "udp", 1).await;
     for servers in [vec![], vec![nobody().await]] {
-        let dns = Dns::start(&[], &servers);
+        let (dns, start) = (Dns::start(&[], &servers), Instant::now());
         for answer in [dns.over_udp(&query).await, dns.over_tcp(&query).await] {
             assert_eq!(code(&answer), ResponseCode::ServFail, "{servers:?}");
             assert_eq!(answer[..2], [0, 7]);
         }
+        assert!(start.elapsed() < Duration::from_millis(1500), "a closed port is noticed at once");
     }
 }
 

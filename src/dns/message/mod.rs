@@ -9,7 +9,7 @@ use hickory_proto::rr::{DNSClass, RData, Record, RecordType};
 
 /// How a message came and its answer goes; also the metrics' label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Transport {
+pub enum Transport {
     /// One datagram each (RFC 1035, section 4.2.1).
     Udp,
     /// After its length in two bytes (RFC 1035, section 4.2.2; RFC 7766).
@@ -18,7 +18,7 @@ pub(super) enum Transport {
 
 impl Transport {
     /// `udp` or `tcp`.
-    pub(super) fn as_str(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Udp => "udp",
             Self::Tcp => "tcp",
@@ -27,9 +27,9 @@ impl Transport {
 }
 
 /// Seconds that an answer of ours, or an old one, may be kept (RFC 8767, section 4, recommends 30 for the latter).
-pub(super) const TTL: u32 = 30;
+pub const TTL: u32 = 30;
 /// The size of UDP messages that we take, and at most send: RFC 6891, section 6.2.5 suggests it.
-pub(super) const MAX_UDP: u16 = 4096;
+pub const MAX_UDP: u16 = 4096;
 
 /// Length of a message's header (RFC 1035, section 4.1.1).
 const HEADER: usize = 12;
@@ -41,7 +41,7 @@ const REFUSED: u8 = 5;
 
 /// A well-formed query for one name.
 #[derive(Debug)]
-pub(super) struct Query {
+pub struct Query {
     raw: Vec<u8>,
     message: Message,
     /// The name in lower case, as text, with the dot at its end.
@@ -52,15 +52,17 @@ pub(super) struct Query {
 
 /// Not a query that can be answered or forwarded.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Malformed {
+pub struct Malformed {
     /// What to say to that; nothing to what is no query at all, lest two servers talk to each other for ever.
-    pub(super) answer: Option<Vec<u8>>,
+    pub answer: Option<Vec<u8>>,
 }
 
 /// The addresses of which family does a query ask for?
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Family {
+pub enum Family {
+    /// A records.
     V4,
+    /// AAAA records.
     V6,
 }
 
@@ -69,7 +71,7 @@ impl Query {
     ///
     /// # Errors
     /// [`Malformed`], with FORMERR or NOTIMP to answer when there is at least a header (RFC 1035, section 4.1.1).
-    pub(super) fn parse(raw: Vec<u8>) -> Result<Self, Malformed> {
+    pub fn parse(raw: Vec<u8>) -> Result<Self, Malformed> {
         let Some(&[id_high, id_low, flags, _, queries_high, queries_low, ..]) = raw.first_chunk::<HEADER>() else {
             return Err(Malformed { answer: None });
         };
@@ -96,12 +98,12 @@ impl Query {
     }
 
     /// The name that is asked for, in lower case and with the dot at its end.
-    pub(super) fn name(&self) -> &str {
+    pub fn name(&self) -> &str {
         &self.name
     }
 
     /// Which addresses are asked for; none: something else is.
-    pub(super) fn family(&self) -> Option<Family> {
+    pub fn family(&self) -> Option<Family> {
         let query = self.message.queries.first().filter(|query| query.query_class() == DNSClass::IN)?;
         match query.query_type() {
             RecordType::A => Some(Family::V4),
@@ -111,7 +113,7 @@ impl Query {
     }
 
     /// The longest answer that the client takes.
-    pub(super) fn limit(&self, transport: Transport) -> u16 {
+    pub fn limit(&self, transport: Transport) -> u16 {
         match transport {
             Transport::Udp => self.message.max_payload().min(MAX_UDP),
             Transport::Tcp => u16::MAX,
@@ -119,7 +121,7 @@ impl Query {
     }
 
     /// What makes two queries the same: the question, and whether DNSSEC's records belong to the answer.
-    pub(super) fn key(&self) -> Box<[u8]> {
+    pub fn key(&self) -> Box<[u8]> {
         let mut key = self.raw.get(self.question.clone()).unwrap_or_default().to_vec();
         let name = key.len().saturating_sub(4);
         key.get_mut(..name).unwrap_or_default().make_ascii_lowercase();
@@ -129,12 +131,12 @@ impl Query {
     }
 
     /// The query as the client sent it, but with `id`.
-    pub(super) fn forwarded(&self, id: u16) -> Vec<u8> {
+    pub fn forwarded(&self, id: u16) -> Vec<u8> {
         with_id(self.raw.clone(), id)
     }
 
     /// Is `answer` the one to this query when it was forwarded with `id`? (RFC 5452, section 9.1)
-    pub(super) fn is_answered_by(&self, answer: &[u8], id: u16) -> bool {
+    pub fn is_answered_by(&self, answer: &[u8], id: u16) -> bool {
         let Some(&[id_high, id_low, flags, low_flags, queries_high, queries_low, ..]) = answer.first_chunk::<HEADER>()
         else {
             return false;
@@ -153,14 +155,14 @@ impl Query {
     }
 
     /// An upstream's answer for our client: the same but for the id.
-    pub(super) fn restored(&self, answer: Vec<u8>) -> Vec<u8> {
+    pub fn restored(&self, answer: Vec<u8>) -> Vec<u8> {
         with_id(answer, self.message.metadata.id)
     }
 
     /// An answer with those of `addresses` that are asked for, as many as `limit` bytes hold.
     ///
     /// They begin at another one for each query, since many clients take the first.
-    pub(super) fn answer(&self, addresses: &[IpAddr], limit: u16) -> Option<Vec<u8>> {
+    pub fn answer(&self, addresses: &[IpAddr], limit: u16) -> Option<Vec<u8>> {
         let mut answer = self.reply();
         if self.message.version() > 0 {
             answer.metadata.response_code = ResponseCode::BADVERS; // RFC 6891, section 6.1.3
@@ -191,7 +193,7 @@ impl Query {
     }
 
     /// An upstream's answer of some time ago once more (RFC 8767, section 4).
-    pub(super) fn stale_answer(&self, raw: &[u8], limit: u16) -> Option<Vec<u8>> {
+    pub fn stale_answer(&self, raw: &[u8], limit: u16) -> Option<Vec<u8>> {
         let old = Message::from_vec(raw).ok()?;
         let mut answer = self.reply();
         answer.metadata.authentic_data = old.metadata.authentic_data;
@@ -204,7 +206,7 @@ impl Query {
     }
 
     /// An answer that there is none.
-    pub(super) fn servfail(&self) -> Option<Vec<u8>> {
+    pub fn servfail(&self) -> Option<Vec<u8>> {
         let mut answer = self.reply();
         answer.metadata.response_code = ResponseCode::ServFail;
         answer.to_vec().ok()
@@ -236,7 +238,7 @@ fn rdata(address: IpAddr, family: Family) -> Option<RData> {
 
 /// What an upstream's answer means for those after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Meaning {
+pub enum Meaning {
     /// It has what was asked for, whole.
     Positive,
     /// There is no such thing.
@@ -248,7 +250,7 @@ pub(super) enum Meaning {
 }
 
 /// What does a message mean that is an answer?
-pub(super) fn meaning(answer: &[u8]) -> Meaning {
+pub fn meaning(answer: &[u8]) -> Meaning {
     let Some(&[_, _, flags, low_flags, _, _, high, low, ..]) = answer.first_chunk::<HEADER>() else {
         return Meaning::Other;
     };

@@ -29,7 +29,7 @@ fn real(server: &str, alpn: &[&str], post_quantum: bool) -> Vec<u8> {
 
 /// The same hello in records of `size` bytes.
 fn in_records(hello: &[u8], size: usize) -> Vec<u8> {
-    hello[HEADER..].chunks(size).flat_map(|fragment| record(fragment)).collect()
+    hello[HEADER..].chunks(size).flat_map(record).collect()
 }
 
 fn record(content: &[u8]) -> Vec<u8> {
