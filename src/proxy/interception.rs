@@ -106,7 +106,12 @@ async fn known(
         return Ok(());
     };
     if word == Word::Client(Protocol::Tls) {
-        let hello = stream.client_hello().await?.unwrap_or_default();
+        // Only where the name decides something is the rest of a hello waited for.
+        let hello = match target.tls.all() {
+            [] => stream.client_hello_so_far(),
+            _ => stream.client_hello().await?,
+        };
+        let hello = hello.unwrap_or_default();
         let named = target.tls_split(hello.sni.as_deref());
         note_hello(&mut record, hello);
         if let Some(named) = named.filter(|named| !std::ptr::eq(*named, split)) {

@@ -9,7 +9,7 @@ fn tproxy_keeps_the_callers_address_from_the_mesh_and_from_outside_in_both_famil
     let ports = [(7000, "access: permissive"), (7001, "")];
     let server = workload("server", &ports).setting("intercept", "tproxy");
     let host = std::rc::Rc::new(world.network.host("server"));
-    let server = Pod::start_on(&world.mesh, host, server, &["--mode", "tproxy"]);
+    let server = Pod::start_on(&world.mesh, host, server, &[]);
     let client = world.pod(workload("client", &[]));
     let outside = world.network.host("outside");
     let _any = lines(&server, "0.0.0.0:7000", "saw {peer}");
