@@ -2,8 +2,9 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    fs::File,
     io::Write as _,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, BufReader};
@@ -14,10 +15,12 @@ const KEPT_LINES: usize = 50;
 const LONGEST_LINE_BYTES: u64 = 16 * 1024;
 
 /// What happens to a child's log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(crate) enum LogMode {
     /// Kept, and shown on standard error.
     Show,
+    /// Kept, and added to a file.
+    Save(Arc<File>),
     /// Kept only.
     Keep,
 }
@@ -48,10 +51,12 @@ impl LogBook {
     }
 
     fn add(&self, name: &str, line: &str) {
-        if self.mode == LogMode::Show {
-            // Standard error may be closed; there is nobody to tell.
-            let _closed = writeln!(std::io::stderr().lock(), "{name} | {line}");
-        }
+        // Standard error may be closed, the disk full; there is nobody to tell.
+        let _lost = match &self.mode {
+            LogMode::Show => writeln!(std::io::stderr().lock(), "{name} | {line}"),
+            LogMode::Save(file) => writeln!(file.as_ref(), "{name} | {line}"),
+            LogMode::Keep => Ok(()),
+        };
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let lines = last.entry(name.to_owned()).or_default();
         if lines.len() == KEPT_LINES {
