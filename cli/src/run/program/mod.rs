@@ -152,7 +152,7 @@ fn start(settings: Program, grace: Duration) -> anyhow::Result<u8> {
 
 /// From an empty home to an empty home.
 async fn serve(settings: &Program, name: &str, grace: Duration, blocked: &Blocked) -> anyhow::Result<u8> {
-    let signals = blocked.receive().context("cannot listen for signals")?;
+    let mut signals = blocked.receive().context("cannot listen for signals")?;
     let home = Home::open(settings.home.as_deref())?;
     let network = Arc::new(Network::make()?);
     let entry = register::enter(&home, &settings.namespace, name, &settings.ports)?;
@@ -162,11 +162,11 @@ async fn serve(settings: &Program, name: &str, grace: Duration, blocked: &Blocke
     let mut sidecar = Sidecar::new(log)?;
     let parts = Parts { settings, home: &home, network: &network, entry: &entry, grace, blocked };
     let outcome = tokio::select! {
-        outcome = parts.live(&mut sidecar, &signals) => outcome,
+        outcome = parts.live(&mut sidecar, &mut signals) => outcome,
         error = control_plane.run() => Err(error),
     };
     register::leave(&home, &entry.record)?;
-    parts.end_the_rest(&signals).await?;
+    parts.end_the_rest(&mut signals).await?;
     // It drains for as long as it may, and a little longer until it is killed.
     sidecar.stop(grace + Duration::from_secs(2)).await;
     control_plane.stop().await;
@@ -186,11 +186,11 @@ struct Parts<'a> {
 
 impl Parts<'_> {
     /// Starts everything in order, then waits for the program's end and passes signals on to it.
-    async fn live(&self, sidecar: &mut Sidecar, signals: &Signals) -> anyhow::Result<u8> {
+    async fn live(&self, sidecar: &mut Sidecar, signals: &mut Signals) -> anyhow::Result<u8> {
         let program = tokio::select! {
             program = self.begin(sidecar) => program?,
             // As if the signal had ended the program.
-            signal = signals.end() => return Ok(shell_status(ExitStatus::from_raw(signal? as i32))),
+            signal = signals.end() => return Ok(shell_status(ExitStatus::from_raw(signal as i32))),
         };
         let (program, alone) = program;
         self.attend(program, alone, signals).await
@@ -227,7 +227,7 @@ impl Parts<'_> {
         Ok((started.await?, alone))
     }
 
-    async fn attend(&self, mut program: Child, alone: bool, signals: &Signals) -> anyhow::Result<u8> {
+    async fn attend(&self, mut program: Child, alone: bool, signals: &mut Signals) -> anyhow::Result<u8> {
         let pid = Pid::from_raw(i32::try_from(program.id()).context("not a process id")?);
         let mut ended = until_ended(pid)?;
         let mut tokens = interval(TOKEN_RENEWAL);
@@ -237,20 +237,19 @@ impl Parts<'_> {
                     ended.context("the thread ended")?.context("lost sight of the program")?;
                     return Ok(shell_status(program.wait().context("lost sight of the program")?));
                 }
-                received = signals.next() => pass_on(received?, pid, alone)?,
+                received = signals.next() => pass_on(received, pid, alone)?,
                 _ = tokens.tick() => sidecar::write_token(self.home, &self.entry.record)?,
             }
         }
     }
 
     /// Ends what the program left running: its network goes. Another signal ends it at once.
-    async fn end_the_rest(&self, signals: &Signals) -> anyhow::Result<()> {
+    async fn end_the_rest(&self, signals: &mut Signals) -> anyhow::Result<()> {
         let namespace = NamespaceId::of(&self.network.file)?;
         let grace = self.grace;
         tokio::select! {
             ended = spawn_blocking(move || processes::end(namespace, grace)) => ended.context("the thread ended"),
-            signal = signals.end() => {
-                signal?;
+            _again = signals.end() => {
                 spawn_blocking(move || processes::end(namespace, Duration::ZERO)).await.context("the thread ended")
             }
         }

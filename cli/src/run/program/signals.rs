@@ -1,12 +1,12 @@
 //! The signals that are the program's: taken before they act on us, told apart by who sent them, and passed on.
 
-use std::io;
+use std::{io, thread};
 
 use nix::sys::{
     signal::{SigSet, SigmaskHow, Signal},
-    signalfd::{SfdFlags, SignalFd},
+    signalfd::{SfdFlags, SignalFd, siginfo},
 };
-use tokio::io::unix::AsyncFd;
+use tokio::sync::mpsc;
 
 /// What is passed on to the program.
 const PASSED_ON: [Signal; 7] = [
@@ -18,6 +18,8 @@ const PASSED_ON: [Signal; 7] = [
     Signal::SIGUSR2,
     Signal::SIGWINCH,
 ];
+/// Signals that wait to be passed on; more stay with the kernel.
+const QUEUE: usize = 16;
 /// `si_code` of a signal that the kernel sent: for these, because of a key in the terminal or its end.
 const SI_KERNEL: i32 = 0x80;
 
@@ -40,11 +42,27 @@ impl Blocked {
         self.before.iter().map(|signal| signal as i32).collect()
     }
 
-    /// The signals as they come. Needs a runtime.
+    /// The signals as they come.
     pub(super) fn receive(&self) -> io::Result<Signals> {
-        let file = SignalFd::with_flags(&self.taken, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
-        Ok(Signals(AsyncFd::register(file).map_err(io::Error::from)?))
+        let file = SignalFd::with_flags(&self.taken, SfdFlags::SFD_CLOEXEC)?;
+        let (sender, signals) = mpsc::channel(QUEUE);
+        // A thread of its own, which ends with the process: tokio waits only for files that it knows to be sound.
+        thread::Builder::new().name("signals".to_owned()).spawn(move || {
+            loop {
+                match file.read_signal() {
+                    Ok(Some(info)) if sender.blocking_send(received(&info)).is_ok() => {}
+                    Ok(None) | Err(nix::Error::EINTR) => {}
+                    _ => return,
+                }
+            }
+        })?;
+        Ok(Signals(signals))
     }
+}
+
+fn received(info: &siginfo) -> Option<Received> {
+    let signal = i32::try_from(info.ssi_signo).ok().and_then(|number| Signal::try_from(number).ok())?;
+    Some(Received { signal, from_terminal: info.ssi_code == SI_KERNEL })
 }
 
 /// A signal that came.
@@ -64,35 +82,30 @@ impl Received {
 
 /// The signals as they come.
 #[derive(Debug)]
-pub(super) struct Signals(AsyncFd<SignalFd>);
+pub(super) struct Signals(mpsc::Receiver<Option<Received>>);
 
 impl Signals {
     /// The next one.
     ///
     /// # Cancel safety
     /// No signal is lost.
-    pub(super) async fn next(&self) -> io::Result<Received> {
+    pub(super) async fn next(&mut self) -> Received {
         loop {
-            let mut ready = self.0.readable().await?;
-            let read = ready.try_io(|file| match file.get_ref().read_signal()? {
-                Some(info) => Ok(info),
-                None => Err(io::ErrorKind::WouldBlock.into()),
-            });
-            let Ok(info) = read else { continue };
-            let info = info?;
-            let signal = i32::try_from(info.ssi_signo).ok().and_then(|number| Signal::try_from(number).ok());
-            if let Some(signal) = signal {
-                return Ok(Received { signal, from_terminal: info.ssi_code == SI_KERNEL });
+            match self.0.recv().await {
+                Some(Some(received)) => return received,
+                Some(None) => {}
+                // The thread ended, which it never does: then there are no signals.
+                None => std::future::pending().await,
             }
         }
     }
 
     /// The next one that ends a program that has not begun.
-    pub(super) async fn end(&self) -> io::Result<Signal> {
+    pub(super) async fn end(&mut self) -> Signal {
         loop {
-            let received = self.next().await?;
+            let received = self.next().await;
             if received.ends() {
-                return Ok(received.signal);
+                return received.signal;
             }
         }
     }
