@@ -22,7 +22,7 @@ pub(crate) use program::{keeper, launch};
     after_help = "Examples, what works inside and what does not: pillion run --help"
 )]
 pub(crate) struct Run {
-    /// Folder with the documents: Service, Workload, HTTPRoute, GRPCRoute, TCPRoute. Each Workload with `mesh` whose
+    /// Folder with the documents: Service, Workload, HTTPRoute, GRPCRoute, TCPRoute, TLSRoute. Each Workload with `mesh` whose
     /// address is one of this machine gets a sidecar with the ports that its document says (spec.sidecar: outbound, tcp,
     /// admin, health; where it says nothing, a free port, which is shown). The documents may be edited while the mesh
     /// runs. The applications themselves are yours to start.
