@@ -5,7 +5,10 @@
 use std::process::Command;
 
 use nix::{
-    sys::{prctl::set_pdeathsig, signal::{SigSet, Signal}},
+    sys::{
+        prctl::set_pdeathsig,
+        signal::{SigSet, Signal},
+    },
     unistd::{Pid, getpid, getppid},
 };
 

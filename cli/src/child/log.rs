@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, VecDeque},
     fs::File,
     io::Write as _,
+    process::Stdio,
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -19,7 +20,7 @@ const LONGEST_LINE_BYTES: u64 = 16 * 1024;
 pub(crate) enum LogMode {
     /// Kept, and shown on standard error.
     Show,
-    /// Kept, and added to a file.
+    /// Written to a file by the child itself: it never waits for us, not even while we are stopped. None are kept.
     Save(Arc<File>),
     /// Kept only.
     Keep,
@@ -37,6 +38,14 @@ impl LogBook {
         Self { mode, last: Mutex::new(BTreeMap::new()) }
     }
 
+    /// Where a child's standard error goes.
+    pub(super) fn output(&self) -> std::io::Result<Stdio> {
+        match &self.mode {
+            LogMode::Save(file) => Ok(file.try_clone()?.into()),
+            LogMode::Show | LogMode::Keep => Ok(Stdio::piped()),
+        }
+    }
+
     /// Takes lines from a child until it closes its output.
     pub(super) async fn follow(&self, name: &str, output: impl AsyncRead + Unpin) {
         let mut reader = BufReader::new(output);
@@ -51,12 +60,10 @@ impl LogBook {
     }
 
     fn add(&self, name: &str, line: &str) {
-        // Standard error may be closed, the disk full; there is nobody to tell.
-        let _lost = match &self.mode {
-            LogMode::Show => writeln!(std::io::stderr().lock(), "{name} | {line}"),
-            LogMode::Save(file) => writeln!(file.as_ref(), "{name} | {line}"),
-            LogMode::Keep => Ok(()),
-        };
+        if matches!(self.mode, LogMode::Show) {
+            // Standard error may be closed; there is nobody to tell.
+            let _closed = writeln!(std::io::stderr().lock(), "{name} | {line}");
+        }
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let lines = last.entry(name.to_owned()).or_default();
         if lines.len() == KEPT_LINES {

@@ -1,6 +1,10 @@
 //! `pillion run DIR`: a mesh on this machine, in the foreground, until Ctrl-C.
 
-use std::{net::SocketAddr, path::{Path, PathBuf}, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::{Context as _, ensure};
 use clap::Args;
@@ -11,15 +15,15 @@ use tokio::{
     time::interval,
 };
 
-use crate::{
-    child::LogMode,
-    documents::{self, Workloads},
-    duration::parse_duration,
-};
 use super::{
     display::{self, Display},
     mesh::{CONTROL_PLANE, LocalMesh, MeshSettings, TOKEN_RENEWAL},
     plan::SidecarDefaults,
+};
+use crate::{
+    child::LogMode,
+    documents::{self, Workloads},
+    duration::parse_duration,
 };
 
 /// Settings of `pillion run DIR`.

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, anyhow, bail};
+use anyhow::{Context as _, anyhow};
 use serde::{Deserialize, Serialize};
 use tokio::{
     sync::oneshot,
@@ -139,5 +139,5 @@ pub(super) async fn serving(home: &Home) -> anyhow::Result<Addresses> {
         }
         sleep(BETWEEN_LOOKS).await;
     }
-    bail!("the control plane of {} does not serve: {last:#}; its log: {}", home.path().display(), home.logs().display())
+    Err(last.context(format!("the control plane of {} does not serve", home.path().display())))
 }

@@ -4,7 +4,7 @@
 //! that we blocked come through again, it gets a process group of its own where there is no terminal.
 
 use std::{
-    ffi::OsString,
+    ffi::{OsStr, OsString},
     io::{self, Write as _},
     os::unix::process::CommandExt as _,
     process::{Command, ExitCode},
@@ -44,9 +44,22 @@ pub(crate) fn launch(settings: &Launch) -> ExitCode {
         Ok(()) => Command::new(program).args(arguments).env_remove(lifeline::PARENT).exec(),
         Err(error) => error,
     };
-    let _closed = writeln!(io::stderr(), "pillion: {}: {error}", program.to_string_lossy());
-    let missing = error.kind() == io::ErrorKind::NotFound;
-    ExitCode::from(if missing { NOT_FOUND } else { NOT_EXECUTABLE })
+    let said = if is_missing(program, &error) { "no such program".to_owned() } else { error.to_string() };
+    let _closed = writeln!(io::stderr(), "pillion: {}: {said}", program.to_string_lossy());
+    ExitCode::from(if is_missing(program, &error) { NOT_FOUND } else { NOT_EXECUTABLE })
+}
+
+/// Whether there is no such program. `execvp` says so in other words when PATH has a folder that we may not enter.
+fn is_missing(program: &OsStr, error: &io::Error) -> bool {
+    let searched = || !program.as_encoded_bytes().contains(&b'/');
+    let found = || {
+        std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(program).exists()))
+    };
+    match error.kind() {
+        io::ErrorKind::NotFound => true,
+        io::ErrorKind::PermissionDenied => searched() && !found(),
+        _ => false,
+    }
 }
 
 fn prepare(settings: &Launch) -> io::Result<()> {

@@ -15,6 +15,7 @@ mod control_plane;
 mod home;
 pub(crate) mod keeper;
 pub(crate) mod launch;
+mod log;
 mod namespaces;
 mod ports;
 mod processes;
@@ -50,10 +51,11 @@ use crate::child::{LogMode, lifeline};
 use control_plane::ControlPlane;
 use home::Home;
 use keeper::Keeper;
+use log::Log;
 use namespaces::{Network, administer};
 use ports::Port;
 use processes::NamespaceId;
-use register::{Entry, Record};
+use register::Entry;
 use sidecar::{Sidecar, TOKEN_RENEWAL};
 use signals::{Blocked, Received, Signals};
 
@@ -157,9 +159,10 @@ async fn serve(settings: &Program, name: &str, grace: Duration, blocked: &Blocke
     let network = Arc::new(Network::make()?);
     let entry = register::enter(&home, &settings.namespace, name, &settings.ports)?;
     let keeper = Keeper::start(&home, &network.file)?;
-    let log = if settings.verbose { LogMode::Show } else { LogMode::Save(log_file(&home, &entry.record)?) };
-    let mut control_plane = ControlPlane::new(&home, log.clone())?;
-    let mut sidecar = Sidecar::new(log)?;
+    let log = if settings.verbose { None } else { Some(Log::open(&home, &entry.record)?) };
+    let mode = log.as_ref().map_or(LogMode::Show, Log::mode);
+    let mut control_plane = ControlPlane::new(&home, mode.clone())?;
+    let mut sidecar = Sidecar::new(mode)?;
     let parts = Parts { settings, home: &home, network: &network, entry: &entry, grace, blocked };
     let outcome = tokio::select! {
         outcome = parts.live(&mut sidecar, &mut signals) => outcome,
@@ -171,7 +174,7 @@ async fn serve(settings: &Program, name: &str, grace: Duration, blocked: &Blocke
     sidecar.stop(grace + Duration::from_secs(2)).await;
     control_plane.stop().await;
     keeper.dismiss()?;
-    outcome
+    with_log(outcome, log.as_ref())
 }
 
 /// What the life of a program needs.
@@ -204,7 +207,8 @@ impl Parts<'_> {
         register::publish(self.home, record)?;
         sidecar.start(self.home, record, &self.network.file, control_plane, self.grace).await?;
         self.network.inside(redirect).await?;
-        let admin = sidecar.admin().map(|admin| format!(", its sidecar's pages at http://{admin}/")).unwrap_or_default();
+        let admin =
+            sidecar.admin().map(|admin| format!(", its sidecar's pages at http://{admin}/")).unwrap_or_default();
         self.say(format_args!("{} is {}{admin}", record.workload(), record.address));
         self.spawn().await
     }
@@ -247,6 +251,8 @@ impl Parts<'_> {
     async fn end_the_rest(&self, signals: &mut Signals) -> anyhow::Result<()> {
         let namespace = NamespaceId::of(&self.network.file)?;
         let grace = self.grace;
+        // What came before the program's end was for the program.
+        signals.forget();
         tokio::select! {
             ended = spawn_blocking(move || processes::end(namespace, grace)) => ended.context("the thread ended"),
             _again = signals.end() => {
@@ -308,9 +314,10 @@ fn shell_status(status: ExitStatus) -> u8 {
     number.and_then(|number| u8::try_from(number).ok()).unwrap_or(OUR_FAILURE)
 }
 
-/// The file that keeps what sidecar and control plane say.
-fn log_file(home: &Home, record: &Record) -> anyhow::Result<Arc<File>> {
-    let path = home.logs().join(format!("{}.log", record.file_name()));
-    let opened = File::options().create(true).append(true).open(&path);
-    Ok(Arc::new(opened.with_context(|| format!("cannot write {}", path.display()))?))
+/// What `live` returned, with the end of the log when nobody saw that.
+fn with_log<T>(outcome: anyhow::Result<T>, log: Option<&Log>) -> anyhow::Result<T> {
+    outcome.map_err(|error| match log {
+        Some(log) => error.context(format!("see {}; its end:\n{}\n", log.path().display(), log.tail())),
+        None => error,
+    })
 }

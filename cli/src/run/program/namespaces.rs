@@ -116,7 +116,8 @@ impl Network {
 
 /// Runs a tool that needs power over the network, and waits for it.
 pub(super) fn administer(program: &str, arguments: &[&str], input: &str) -> anyhow::Result<()> {
-    let _lent = Powers::of(Capabilities::NET_ADMIN | Capabilities::NET_RAW).lend().context("cannot lend capabilities")?;
+    let _lent =
+        Powers::of(Capabilities::NET_ADMIN | Capabilities::NET_RAW).lend().context("cannot lend capabilities")?;
     let mut command = Command::new(program);
     command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
     let shown = || format!("{program} {}", arguments.join(" "));

@@ -20,7 +20,9 @@ pub(super) struct Port {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum PortError {
     /// Not a number.
-    #[error("`{0}` is not a port number, 1 to 65535; write [SERVICE_PORT:]PORT[/PROTOCOL], such as 8080 or 80:8080/http")]
+    #[error(
+        "`{0}` is not a port number, 1 to 65535; write [SERVICE_PORT:]PORT[/PROTOCOL], such as 8080 or 80:8080/http"
+    )]
     Number(String),
     /// Not a protocol.
     #[error("`{0}` is not a protocol; write one of http, h2c, grpc, tcp, tls, or nothing to have it detected")]

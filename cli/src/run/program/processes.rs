@@ -65,8 +65,11 @@ fn inside(namespace: NamespaceId) -> BTreeSet<i32> {
     };
     let mut found: BTreeSet<i32> = parents.keys().copied().filter(|pid| is_in(*pid)).collect();
     loop {
-        let more: Vec<i32> =
-            parents.iter().filter(|(pid, parent)| found.contains(parent) && !found.contains(pid)).map(|(pid, _)| *pid).collect();
+        let more: Vec<i32> = parents
+            .iter()
+            .filter(|(pid, parent)| found.contains(parent) && !found.contains(pid))
+            .map(|(pid, _)| *pid)
+            .collect();
         if more.is_empty() {
             found.remove(&getpid().as_raw());
             return found;

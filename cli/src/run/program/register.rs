@@ -68,12 +68,16 @@ pub(super) fn enter(home: &Home, namespace: &str, name: &str, ports: &[Port]) ->
     let _lock = home.lock()?;
     let others = sweep_locked(home)?;
     let same = others.iter().filter(|other| other.name == name && other.namespace == namespace);
-    for (ours, theirs) in same.flat_map(|other| &other.ports).flat_map(|theirs| ports.iter().map(move |ours| (ours, theirs))) {
+    for (ours, theirs) in
+        same.flat_map(|other| &other.ports).flat_map(|theirs| ports.iter().map(move |ours| (ours, theirs)))
+    {
         if ours.service == theirs.service && ours.protocol != theirs.protocol {
             let said = |port: &Port| port.protocol.clone().unwrap_or_else(|| "none".to_owned());
             bail!(
                 "{name} is already running, and its port {} has the protocol {}; here it has {}: make them equal",
-                ours.service, said(theirs), said(ours)
+                ours.service,
+                said(theirs),
+                said(ours)
             );
         }
     }

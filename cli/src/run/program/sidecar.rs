@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     certs::files::replace,
-    child::{Capabilities, Family, LogMode, NotReady, Powers, Spec},
+    child::{Capabilities, Family, LogMode, Powers, Spec},
 };
 
 /// How long a join token may be used. Tokens are made anew at half of it, so that a sidecar can always be started again.
@@ -78,10 +78,7 @@ impl Sidecar {
                 files: vec![Arc::clone(network)],
             },
         });
-        let ready = self.family.ready(DEADLINE).await;
-        ready.map_err(|error: NotReady| {
-            anyhow::Error::from(error).context(format!("the sidecar did not start; its log:\n{}", self.log()))
-        })
+        self.family.ready(DEADLINE).await.context("the sidecar did not start")
     }
 
     /// Asks it to finish what is under way, and waits until it is gone.
@@ -92,10 +89,6 @@ impl Sidecar {
     /// Where its admin pages are.
     pub(super) fn admin(&self) -> Option<SocketAddr> {
         self.family.status(NAME)?.address("admin")
-    }
-
-    fn log(&self) -> String {
-        self.family.log_of(NAME).join("\n")
     }
 }
 

@@ -100,6 +100,11 @@ impl Signals {
         }
     }
 
+    /// Forgets those that have come.
+    pub(super) fn forget(&mut self) {
+        while self.0.try_recv().is_ok() {}
+    }
+
     /// The next one that ends a program that has not begun.
     pub(super) async fn end(&mut self) -> Signal {
         loop {
