@@ -27,7 +27,8 @@ fn the_programs_status_input_and_output_are_its_own() {
         assert_eq!(ended.status.code(), Some(status), "{command:?}: {}", String::from_utf8_lossy(&ended.stderr));
         assert_eq!(String::from_utf8_lossy(&ended.stdout), "", "{command:?}");
     }
-    let mut copy = home.run(&["--name", "copy"], &["sh", "-c", "cat; id -u; grep -c '^Cap.*:.*[1-9a-f]' /proc/self/status"]);
+    let mut copy =
+        home.run(&["--name", "copy"], &["sh", "-c", "cat; id -u; grep -c '^Cap.*:.*[1-9a-f]' /proc/self/status"]);
     let mut copy = copy.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     std::io::Write::write_all(&mut copy.stdin.take().unwrap(), b"all of it\n").unwrap();
     let ended = copy.wait_with_output().unwrap();
@@ -42,7 +43,8 @@ fn signals_reach_the_program_once() {
     let home = Home::unprivileged();
     let passed_on = ["TERM", "HUP", "INT", "QUIT", "USR1", "USR2", "WINCH"];
     let traps: String = passed_on.iter().map(|name| format!("trap 'echo {name}' {name}; ")).collect();
-    let script = format!("{traps} echo ready; while [ ! -e {0} ]; do sleep 0.02; done; exit 3", home.file("end").display());
+    let script =
+        format!("{traps} echo ready; while [ ! -e {0} ]; do sleep 0.02; done; exit 3", home.file("end").display());
     let mut program = Process::spawn("run", &mut home.run(&["--name", "signals"], &["sh", "-c", &script]));
     until("the program runs", || program.stdout().contains("ready"));
     for name in passed_on {
@@ -81,7 +83,10 @@ fn two_programs_call_each_other_by_name_in_mutual_tls() {
     // The very first thing that curl does is the call.
     for host in ["hello", "hello.default", "hello.default.svc.cluster.local"] {
         let said = home.curl("client", &[&format!("http://{host}:8080/")]);
-        assert!(said.starts_with("hello ") && said.contains("URI=spiffe://cluster.local/ns/default/sa/client"), "{said}");
+        assert!(
+            said.starts_with("hello ") && said.contains("URI=spiffe://cluster.local/ns/default/sa/client"),
+            "{said}"
+        );
     }
     let metrics = output(Command::new(tool("curl", "curl")).args(["-s", &format!("{}metrics", pages(&hello))]));
     let metrics = String::from_utf8_lossy(&metrics.stdout).into_owned();
@@ -115,7 +120,8 @@ fn replicas_share_the_load_and_one_may_go() {
 #[test]
 fn nothing_is_left_of_a_run_that_is_killed() {
     let home = Home::unprivileged();
-    let script = format!("(setsid sleep 1000 &); readlink /proc/self/ns/net > {}; sleep 1000", home.file("net").display());
+    let script =
+        format!("(setsid sleep 1000 &); readlink /proc/self/ns/net > {}; sleep 1000", home.file("net").display());
     let mut run = Process::spawn("run", &mut home.run(&["--name", "victim", "--port", "8080"], &["sh", "-c", &script]));
     let network = eventually("the program runs", std::time::Duration::from_secs(30), || {
         fs::read_to_string(home.file("net")).ok().filter(|text| text.ends_with('\n'))
@@ -181,7 +187,8 @@ fn mistakes_are_explained() {
     let home = Home::new();
     let run = home.run(&["--name", "a"], &["true"]);
     let mut jailed = Command::new("unshare");
-    let script = "echo 0 > /proc/sys/user/max_user_namespaces && exec setpriv --bounding-set=-all --inh-caps=-all \"$@\"";
+    let script =
+        "echo 0 > /proc/sys/user/max_user_namespaces && exec setpriv --bounding-set=-all --inh-caps=-all \"$@\"";
     jailed.args(["-Ur", "sh", "-c", script, "sh"]).arg(run.get_program()).args(run.get_args());
     let (status, text) = said(&mut jailed);
     assert!(status == Some(125) && text.contains("sysctl -w user.max_user_namespaces"), "{text}");
@@ -309,8 +316,9 @@ fn nginx_command(home: &Home, name: &str, port: &str, answer: &str) -> Vec<Strin
     let folder = home.file(name);
     fs::create_dir(&folder).unwrap();
     let at = folder.display();
-    let paths: String =
-        ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"].map(|kind| format!("{kind}_temp_path {at}/{kind};\n")).concat();
+    let paths: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+        .map(|kind| format!("{kind}_temp_path {at}/{kind};\n"))
+        .concat();
     let config = format!(
         "daemon off;\nmaster_process off;\npid {at}/pid;\nerror_log stderr;\nevents {{}}\n\
          http {{ access_log off;\n{paths}server {{ listen {port}; location / {{ {answer} }} }} }}\n"
@@ -337,7 +345,8 @@ fn pids() -> Vec<String> {
 
 /// Those in a network namespace, by its name in `/proc`.
 fn processes_in(network: &str) -> Vec<String> {
-    let is_in = |pid: &String| fs::read_link(format!("/proc/{pid}/ns/net")).is_ok_and(|link| link == Path::new(network));
+    let is_in =
+        |pid: &String| fs::read_link(format!("/proc/{pid}/ns/net")).is_ok_and(|link| link == Path::new(network));
     pids().into_iter().filter(|pid| is_alive(pid) && is_in(pid)).collect()
 }
 

@@ -77,18 +77,23 @@ impl ControlPlane {
         Ok(Self { home: home.clone(), family, lock: None })
     }
 
-    /// Runs the control plane as soon as nobody else does. Ends only with an error.
+    /// Runs the control plane as soon as nobody else does. Ends only when that cannot be.
     ///
     /// # Cancel safety
     /// What runs goes on running; [`Self::stop`] ends it.
     pub(super) async fn run(&mut self) -> anyhow::Error {
-        match self.hold().await {
-            Ok(never) => match never {},
-            Err(error) => error,
+        if let Err(error) = self.take_over().await {
+            return error.context("cannot run the control plane");
+        }
+        let mut sweeps = interval(SWEEP);
+        loop {
+            sweeps.tick().await;
+            // Tried again: somebody may have removed the folder, or filled the disk.
+            let _next_time = register::sweep(&self.home);
         }
     }
 
-    async fn hold(&mut self) -> anyhow::Result<std::convert::Infallible> {
+    async fn take_over(&mut self) -> anyhow::Result<()> {
         self.lock = Some(take(self.home.control_plane_lock()?).await?);
         let addresses = Addresses::settle(&self.home)?;
         let mut arguments = vec!["control-plane".into(), "--config".into(), self.home.documents().into()];
@@ -97,11 +102,7 @@ impl ControlPlane {
         arguments.extend(["--admin".into(), addresses.admin.to_string().into()]);
         let name = "control-plane".to_owned();
         self.family.start(Spec { name, arguments, restart: true, powers: Powers::default() });
-        let mut sweeps = interval(SWEEP);
-        loop {
-            sweeps.tick().await;
-            register::sweep(&self.home)?;
-        }
+        Ok(())
     }
 
     /// Ends the control plane if it is ours, and lets another program run it.

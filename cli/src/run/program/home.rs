@@ -34,6 +34,9 @@ impl Home {
     pub(super) fn open(given: Option<&Path>) -> anyhow::Result<Self> {
         let path = given.map_or_else(default_path, Path::to_owned);
         private_folder(&path)?;
+        // In /tmp anybody may have put a link there; a folder that was named may well be one.
+        let is_link = given.is_none() && path.is_symlink();
+        ensure!(!is_link, "{} is a link; name a folder of your own with --home", path.display());
         let path = path.canonicalize().with_context(|| format!("cannot enter {}", path.display()))?;
         let is = fs::symlink_metadata(&path).with_context(|| format!("cannot look at {}", path.display()))?;
         ensure!(is.is_dir(), "{} is not a folder", path.display());

@@ -29,6 +29,7 @@ use std::{
     io::{IsTerminal as _, Write as _},
     os::unix::process::ExitStatusExt as _,
     path::PathBuf,
+    pin::{Pin, pin},
     process::{Child, Command, ExitCode, ExitStatus},
     sync::Arc,
     thread,
@@ -87,8 +88,8 @@ What is different inside
   - 127.0.0.1 is the program's own: services of this machine are not there. Run them with pillion as well, or let them
     listen on another address of the machine, which the program reaches as usual.
   - UDP other than DNS and ICMP (ping) go nowhere.
-  - Names that are resolved by other programs, over a socket in the file system (nscd, systemd-resolved's nss-resolve,
-    D-Bus), do not see the mesh; files and DNS do.
+  - Names are resolved by files and DNS. nscd and systemd-resolved are hidden from the C library, since they ask from
+    outside; a program that asks another one over D-Bus, or a DNS server over HTTPS or TLS, does not see the mesh.
   - Without root, programs that change the user (sudo, su) do not work.";
 
 /// Settings of `pillion run --name`.
@@ -128,10 +129,14 @@ pub(super) fn run(settings: Program, grace: Duration) -> ExitCode {
     match start(settings, grace) {
         Ok(status) => ExitCode::from(status),
         Err(error) => {
-            let _closed = writeln!(std::io::stderr(), "pillion: {error:#}");
+            complain(&error);
             ExitCode::from(OUR_FAILURE)
         }
     }
+}
+
+fn complain(error: &anyhow::Error) {
+    let _closed = writeln!(std::io::stderr(), "pillion: {error:#}");
 }
 
 /// All that must happen while there is one thread only, then the rest.
@@ -164,16 +169,17 @@ async fn serve(settings: &Program, name: &str, grace: Duration, blocked: &Blocke
     let mut control_plane = ControlPlane::new(&home, mode.clone())?;
     let mut sidecar = Sidecar::new(mode)?;
     let parts = Parts { settings, home: &home, network: &network, entry: &entry, grace, blocked };
-    let outcome = tokio::select! {
-        outcome = parts.live(&mut sidecar, &mut signals) => outcome,
-        error = control_plane.run() => Err(error),
-    };
-    register::leave(&home, &entry.record)?;
-    parts.end_the_rest(&mut signals).await?;
+    let outcome = parts.live(&mut sidecar, &mut signals, pin!(control_plane.run())).await;
+    // Whatever fails from here on, the rest is done too.
+    let left = register::leave(&home, &entry.record);
+    let ended = parts.end_the_rest(&mut signals).await;
     // It drains for as long as it may, and a little longer until it is killed.
     sidecar.stop(grace + Duration::from_secs(2)).await;
     control_plane.stop().await;
-    keeper.dismiss()?;
+    let dismissed = keeper.dismiss().context("lost sight of the process that cleans up after us");
+    for trouble in [left, ended, dismissed].into_iter().filter_map(Result::err) {
+        complain(&trouble);
+    }
     with_log(outcome, log.as_ref())
 }
 
@@ -189,14 +195,25 @@ struct Parts<'a> {
 
 impl Parts<'_> {
     /// Starts everything in order, then waits for the program's end and passes signals on to it.
-    async fn live(&self, sidecar: &mut Sidecar, signals: &mut Signals) -> anyhow::Result<u8> {
-        let program = tokio::select! {
+    async fn live(
+        &self,
+        sidecar: &mut Sidecar,
+        signals: &mut Signals,
+        mut control_plane: Pin<&mut impl Future<Output = anyhow::Error>>,
+    ) -> anyhow::Result<u8> {
+        let (program, alone) = tokio::select! {
             program = self.begin(sidecar) => program?,
+            error = &mut control_plane => return Err(error),
             // As if the signal had ended the program.
             signal = signals.end() => return Ok(shell_status(ExitStatus::from_raw(signal as i32))),
         };
-        let (program, alone) = program;
-        self.attend(program, alone, signals).await
+        let mut attended = pin!(self.attend(program, alone, signals));
+        tokio::select! {
+            status = &mut attended => return status,
+            error = control_plane => complain(&error),
+        }
+        // The program goes on with what its sidecar knows; another one may run the control plane.
+        attended.await
     }
 
     async fn begin(&self, sidecar: &mut Sidecar) -> anyhow::Result<(Child, bool)> {
@@ -242,7 +259,12 @@ impl Parts<'_> {
                     return Ok(shell_status(program.wait().context("lost sight of the program")?));
                 }
                 received = signals.next() => pass_on(received, pid, alone)?,
-                _ = tokens.tick() => sidecar::write_token(self.home, &self.entry.record)?,
+                _ = tokens.tick() => {
+                    // The sidecar needs it only when it is started again, and it is tried again.
+                    if let Err(error) = sidecar::write_token(self.home, &self.entry.record) {
+                        complain(&error);
+                    }
+                }
             }
         }
     }

@@ -6,6 +6,7 @@ use std::{
     io::Write as _,
     net::Ipv4Addr,
     os::fd::OwnedFd,
+    path::PathBuf,
     process::{Command, Stdio},
     sync::{Arc, mpsc},
     thread,
@@ -13,6 +14,7 @@ use std::{
 
 use anyhow::{Context as _, anyhow, bail, ensure};
 use nix::{
+    mount::{MsFlags, mount},
     sched::{CloneFlags, unshare},
     unistd::{getegid, geteuid},
 };
@@ -68,6 +70,7 @@ impl Network {
             .spawn(move || {
                 let opened = unshare(CloneFlags::CLONE_NEWNET)
                     .with_context(|| format!("cannot make a network namespace\n{NEEDS}\n"))
+                    .and_then(|()| hide_resolvers())
                     .and_then(|()| File::open("/proc/thread-self/ns/net").context("cannot open our network namespace"));
                 let inside = opened.is_ok();
                 if made.send(opened).is_err() || !inside {
@@ -114,11 +117,35 @@ impl Network {
     }
 }
 
+/// Other processes that resolve names for the C library, in the machine's network, where the mesh's names are unknown.
+/// Without them it asks a DNS server, as it would on most machines.
+const RESOLVERS: [&str; 3] = ["/run/nscd/socket", "/var/run/nscd/socket", "/run/systemd/resolve/io.systemd.Resolve"];
+
+/// Covers the sockets of [`RESOLVERS`] for what this thread starts. Where there are none, files are as they are.
+fn hide_resolvers() -> anyhow::Result<()> {
+    let there: Vec<PathBuf> = RESOLVERS.iter().filter_map(|path| fs::canonicalize(path).ok()).collect();
+    if there.is_empty() {
+        return Ok(());
+    }
+    unshare(CloneFlags::CLONE_NEWNS).context("cannot make a mount namespace")?;
+    let (none, slave) = (None::<&str>, MsFlags::MS_SLAVE | MsFlags::MS_REC);
+    // What is mounted outside is seen inside, and not the other way round.
+    mount(none, "/", none, slave, none).context("cannot keep mounts to ourselves")?;
+    there.iter().try_for_each(|path| {
+        let mounted = mount(Some("/dev/null"), path, none, MsFlags::MS_BIND, none);
+        mounted.with_context(|| format!("cannot hide {} from the program", path.display()))
+    })
+}
+
 /// Runs a tool that needs power over the network, and waits for it.
 pub(super) fn administer(program: &str, arguments: &[&str], input: &str) -> anyhow::Result<()> {
     let _lent =
         Powers::of(Capabilities::NET_ADMIN | Capabilities::NET_RAW).lend().context("cannot lend capabilities")?;
     let mut command = Command::new(program);
+    // Users seldom have the folders of ip and nft in their PATH.
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);
+    command.env("PATH", std::env::join_paths(folders).context("PATH is not a list of folders")?);
     command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
     let shown = || format!("{program} {}", arguments.join(" "));
     let mut child = match command.spawn() {
