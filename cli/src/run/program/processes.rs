@@ -5,13 +5,14 @@ use std::{
     fs::{self, File},
     os::{fd::OwnedFd, unix::fs::MetadataExt as _},
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use nix::{
     sys::signal::{Signal, kill},
     unistd::{Pid, getpid},
 };
+use tokio::time::Instant;
 
 /// How often is looked whether they have ended.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(20);
