@@ -27,8 +27,10 @@ fn the_programs_status_input_and_output_are_its_own() {
         assert_eq!(ended.status.code(), Some(status), "{command:?}: {}", String::from_utf8_lossy(&ended.stderr));
         assert_eq!(String::from_utf8_lossy(&ended.stdout), "", "{command:?}");
     }
-    let mut copy =
-        home.run(&["--name", "copy"], &["sh", "-c", "cat; id -u; grep -c '^Cap.*:.*[1-9a-f]' /proc/self/status"]);
+    let mut copy = home.run(
+        &["--name", "copy", "--port", "80:8080"],
+        &["sh", "-c", "cat; id -u; grep -c '^Cap.*:.*[1-9a-f]' /proc/self/status"],
+    );
     let mut copy = copy.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     std::io::Write::write_all(&mut copy.stdin.take().unwrap(), b"all of it\n").unwrap();
     let ended = copy.wait_with_output().unwrap();
@@ -70,7 +72,8 @@ fn the_terminal_is_the_programs_own() {
     let run = home.run(&["--name", "terminal"], &["python3", "-c", script]);
     let mut argv = vec![run.get_program().to_str().unwrap()];
     argv.extend(run.get_args().map(|argument| argument.to_str().unwrap()));
-    let seen = python_json("terminal.py", &serde_json::json!({ "argv": argv, "after": "ready", "type": "\u{3}" }));
+    let seen =
+        python_json("terminal.py", &serde_json::json!({ "argv": argv, "after": "ready True True", "type": "\u{3}" }));
     let text = seen["output"].as_str().unwrap();
     assert!(text.contains("ready True True") && text.contains("interrupted 1"), "{seen}");
     assert_eq!(seen["status"], 4, "{seen}");

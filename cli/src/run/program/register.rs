@@ -102,7 +102,7 @@ pub(super) fn publish(home: &Home, record: &Record) -> anyhow::Result<()> {
 pub(super) fn leave(home: &Home, record: &Record) -> anyhow::Result<()> {
     let _lock = home.lock()?;
     forget(home, record)?;
-    sweep_locked(home).map(drop)
+    write_service(home, &record.namespace, &record.name, &sweep_locked(home)?)
 }
 
 /// Removes what programs left that are gone without a word.
