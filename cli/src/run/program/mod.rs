@@ -15,6 +15,7 @@ mod control_plane;
 mod home;
 pub(crate) mod keeper;
 pub(crate) mod launch;
+mod life;
 mod log;
 mod namespaces;
 mod ports;
@@ -23,47 +24,25 @@ mod register;
 mod sidecar;
 mod signals;
 
-use std::{
-    ffi::OsString,
-    fs::File,
-    io::{IsTerminal as _, Write as _},
-    os::unix::process::ExitStatusExt as _,
-    path::PathBuf,
-    pin::{Pin, pin},
-    process::{Child, Command, ExitCode, ExitStatus},
-    sync::Arc,
-    thread,
-    time::Duration,
-};
+use std::{ffi::OsString, io::Write as _, path::PathBuf, pin::pin, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, ensure};
 use clap::Args;
-use nix::{
-    sys::{
-        signal::kill,
-        wait::{Id, WaitPidFlag, waitid},
-    },
-    unistd::Pid,
-};
 use pillion_wire::label::is_label;
-use tokio::{sync::oneshot, task::spawn_blocking, time::interval};
 
-use crate::child::{LogMode, lifeline};
+use crate::child::LogMode;
 use control_plane::ControlPlane;
 use home::Home;
 use keeper::Keeper;
+use life::Life;
 use log::Log;
-use namespaces::{Network, administer};
+use namespaces::Network;
 use ports::Port;
-use processes::NamespaceId;
-use register::Entry;
-use sidecar::{Sidecar, TOKEN_RENEWAL};
-use signals::{Blocked, Received, Signals};
+use sidecar::Sidecar;
+use signals::Blocked;
 
 /// What `env`, `nohup` and `timeout` say of their own failures.
 const OUR_FAILURE: u8 = 125;
-/// What shells add to the number of the signal that ended a program.
-const BY_SIGNAL: i32 = 128;
 
 pub(super) const HELP: &str = "\
 A program in the mesh
@@ -168,11 +147,11 @@ async fn serve(settings: &Program, name: &str, grace: Duration, blocked: &Blocke
     let mode = log.as_ref().map_or(LogMode::Show, Log::mode);
     let mut control_plane = ControlPlane::new(&home, mode.clone())?;
     let mut sidecar = Sidecar::new(mode)?;
-    let parts = Parts { settings, home: &home, network: &network, entry: &entry, grace, blocked };
-    let outcome = parts.live(&mut sidecar, &mut signals, pin!(control_plane.run())).await;
+    let life = Life { settings, home: &home, network: &network, entry: &entry, grace, blocked };
+    let outcome = life.live(&mut sidecar, &mut signals, pin!(control_plane.run())).await;
     // Whatever fails from here on, the rest is done too.
     let left = register::leave(&home, &entry.record);
-    let ended = parts.end_the_rest(&mut signals).await;
+    let ended = life.end_the_rest(&mut signals).await;
     // It drains for as long as it may, and a little longer until it is killed.
     sidecar.stop(grace + Duration::from_secs(2)).await;
     control_plane.stop().await;
@@ -181,159 +160,6 @@ async fn serve(settings: &Program, name: &str, grace: Duration, blocked: &Blocke
         complain(&trouble);
     }
     with_log(outcome, log.as_ref())
-}
-
-/// What the life of a program needs.
-struct Parts<'a> {
-    settings: &'a Program,
-    home: &'a Home,
-    network: &'a Arc<Network>,
-    entry: &'a Entry,
-    grace: Duration,
-    blocked: &'a Blocked,
-}
-
-impl Parts<'_> {
-    /// Starts everything in order, then waits for the program's end and passes signals on to it.
-    async fn live(
-        &self,
-        sidecar: &mut Sidecar,
-        signals: &mut Signals,
-        mut control_plane: Pin<&mut impl Future<Output = anyhow::Error>>,
-    ) -> anyhow::Result<u8> {
-        let (program, alone) = tokio::select! {
-            program = self.begin(sidecar) => program?,
-            error = &mut control_plane => return Err(error),
-            // As if the signal had ended the program.
-            signal = signals.end() => return Ok(shell_status(ExitStatus::from_raw(signal as i32))),
-        };
-        let mut attended = pin!(self.attend(program, alone, signals));
-        tokio::select! {
-            status = &mut attended => return status,
-            error = control_plane => complain(&error),
-        }
-        // The program goes on with what its sidecar knows; another one may run the control plane.
-        attended.await
-    }
-
-    async fn begin(&self, sidecar: &mut Sidecar) -> anyhow::Result<(Child, bool)> {
-        let record = &self.entry.record;
-        self.network.connect(record.address).await?;
-        let control_plane = control_plane::serving(self.home).await?;
-        self.say(format_args!("control plane at {}", control_plane.listen));
-        register::publish(self.home, record)?;
-        sidecar.start(self.home, record, &self.network.file, control_plane, self.grace).await?;
-        self.network.inside(redirect).await?;
-        let admin =
-            sidecar.admin().map(|admin| format!(", its sidecar's pages at http://{admin}/")).unwrap_or_default();
-        self.say(format_args!("{} is {}{admin}", record.workload(), record.address));
-        self.spawn().await
-    }
-
-    /// Starts the program. Where there is a terminal it stays in our process group, so that it is in the foreground when
-    /// we are; else it gets a group of its own, so that a signal to our group reaches it once, through us.
-    async fn spawn(&self) -> anyhow::Result<(Child, bool)> {
-        let alone = File::open("/dev/tty").is_err();
-        let mut command = Command::new(std::env::current_exe().context("cannot find our own executable")?);
-        command.arg("launch");
-        for signal in self.blocked.before() {
-            command.arg("--blocked").arg(signal.to_string());
-        }
-        if alone {
-            command.arg("--own-group");
-        }
-        command.arg("--").args(&self.settings.command);
-        lifeline::tie(&mut command);
-        let started = self.network.inside(move || command.spawn().context("cannot start the program"));
-        Ok((started.await?, alone))
-    }
-
-    async fn attend(&self, mut program: Child, alone: bool, signals: &mut Signals) -> anyhow::Result<u8> {
-        let pid = Pid::from_raw(i32::try_from(program.id()).context("not a process id")?);
-        let mut ended = until_ended(pid)?;
-        let mut tokens = interval(TOKEN_RENEWAL);
-        loop {
-            tokio::select! {
-                ended = &mut ended => {
-                    ended.context("the thread ended")?.context("lost sight of the program")?;
-                    return Ok(shell_status(program.wait().context("lost sight of the program")?));
-                }
-                received = signals.next() => pass_on(received, pid, alone)?,
-                _ = tokens.tick() => {
-                    // The sidecar needs it only when it is started again, and it is tried again.
-                    if let Err(error) = sidecar::write_token(self.home, &self.entry.record) {
-                        complain(&error);
-                    }
-                }
-            }
-        }
-    }
-
-    /// Ends what the program left running: its network goes. Another signal ends it at once.
-    async fn end_the_rest(&self, signals: &mut Signals) -> anyhow::Result<()> {
-        let namespace = NamespaceId::of(&self.network.file)?;
-        let grace = self.grace;
-        // What came before the program's end was for the program.
-        signals.forget();
-        tokio::select! {
-            ended = spawn_blocking(move || processes::end(namespace, grace)) => ended.context("the thread ended"),
-            _again = signals.end() => {
-                spawn_blocking(move || processes::end(namespace, Duration::ZERO)).await.context("the thread ended")
-            }
-        }
-    }
-
-    fn say(&self, what: std::fmt::Arguments<'_>) {
-        let mut stderr = std::io::stderr();
-        if self.settings.verbose || stderr.is_terminal() {
-            let _closed = writeln!(stderr, "pillion: {what}");
-        }
-    }
-}
-
-/// Everything but 127.0.0.0/8 and ::1, and of the former the mesh's addresses: named, since everything leaves through the
-/// loopback interface in there, and what does is otherwise left alone.
-const ELSEWHERE: &str = "127.77.0.0/16,0.0.0.0/2,64.0.0.0/3,96.0.0.0/4,112.0.0.0/5,120.0.0.0/6,124.0.0.0/7,126.0.0.0/8,\
-    128.0.0.0/1,2000::/3,fc00::/7,64:ff9b::/96";
-/// The sidecar is known by its mark; it has the user of the program.
-const NOBODY: &str = "4294967294";
-
-/// Makes the rules: from now on connections go through the sidecar.
-fn redirect() -> anyhow::Result<()> {
-    let executable = std::env::current_exe().context("cannot find our own executable")?;
-    let executable = executable.to_str().context("our own executable's path is not text")?;
-    let arguments = ["proxy", "init", "--capture-dns", "--uid", NOBODY, "--mark", "1337", "--include-cidrs", ELSEWHERE];
-    administer(executable, &arguments, "").context("cannot redirect the program's connections")
-}
-
-/// Passes a signal on, unless the terminal has sent it to the program as well.
-fn pass_on(received: Received, program: Pid, alone: bool) -> anyhow::Result<()> {
-    if received.from_terminal && !alone {
-        return Ok(());
-    }
-    // It is not waited for yet, so the number is still its own.
-    kill(program, received.signal).with_context(|| format!("cannot pass {} on to the program", received.signal))
-}
-
-/// Says when the process has ended, and leaves it to be waited for.
-fn until_ended(pid: Pid) -> anyhow::Result<oneshot::Receiver<nix::Result<()>>> {
-    let (ended, outcome) = oneshot::channel();
-    thread::Builder::new().name("program".to_owned()).spawn(move || {
-        let waited = loop {
-            match waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT) {
-                Err(nix::Error::EINTR) => {}
-                other => break other.map(drop),
-            }
-        };
-        let _unheard = ended.send(waited);
-    })?;
-    Ok(outcome)
-}
-
-/// The status as shells say it.
-fn shell_status(status: ExitStatus) -> u8 {
-    let number = status.code().or_else(|| status.signal().map(|signal| BY_SIGNAL + signal));
-    number.and_then(|number| u8::try_from(number).ok()).unwrap_or(OUR_FAILURE)
 }
 
 /// What `live` returned, with the end of the log when nobody saw that.
