@@ -13,6 +13,8 @@ YAML documents: Kubernetes' Service, the Gateway API's HTTPRoute, GRPCRoute, TCP
 
 const EXAMPLES: &str = "Examples:
   pillion demo                     a small shop in a mesh of its own, with load, for 20 seconds
+  pillion run --name hello --port 8080 -- python3 -m http.server 8080
+                                   this program in the mesh of this machine, knowing nothing of it
   pillion run shop/                a control plane and a sidecar for each Workload of the folder
   pillion check shop/              what is wrong with the folder's documents, by file, line and field
   pillion certs root --out ca/     a root for development
@@ -33,7 +35,7 @@ pub(crate) enum Command {
     /// Show a small shop in a mesh of its own, with load.
     Demo(demo::Demo),
 
-    /// Run the mesh of a folder of documents on this machine: a control plane and a sidecar for each local Workload.
+    /// Run a program in the mesh of this machine; or the mesh of a folder of documents, a sidecar for each Workload.
     Run(run::Run),
 
     /// Say what is wrong with a folder of documents, by file, line and field.
@@ -58,6 +60,14 @@ pub(crate) enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
+
+    /// Becomes the program of `pillion run --name`, inside its namespace.
+    #[command(hide = true)]
+    Launch(run::launch::Launch),
+
+    /// Cleans up after a `pillion run --name` that was killed.
+    #[command(hide = true)]
+    Keeper(run::keeper::KeeperSettings),
 
     /// One service of the demo's shop.
     #[command(hide = true)]

@@ -37,7 +37,9 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             return pillion_control_plane::main(with_name("pillion control-plane", arguments));
         }
         Command::Check(settings) => return check::run(&settings).unwrap_or_else(|error| fail(&error)),
-        Command::Run(settings) => run::run(&settings),
+        Command::Run(settings) => return run::run(settings),
+        Command::Launch(settings) => return run::launch::launch(&settings),
+        Command::Keeper(settings) => return run::keeper::keep(&settings),
         Command::Certs(certs) => certs::run(&certs),
         Command::Shop { role } => shop::run(role),
     };

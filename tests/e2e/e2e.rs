@@ -20,6 +20,7 @@ mod graceful;
 mod grpc;
 mod http;
 mod interception;
+mod run_command;
 mod security;
 mod smoke;
 mod startup;

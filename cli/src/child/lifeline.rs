@@ -5,12 +5,15 @@
 use std::process::Command;
 
 use nix::{
-    sys::{prctl::set_pdeathsig, signal::Signal},
+    sys::{
+        prctl::set_pdeathsig,
+        signal::{SigSet, Signal},
+    },
     unistd::{Pid, getpid, getppid},
 };
 
 /// Names the parent in the child's environment.
-const PARENT: &str = "PILLION_PARENT_PID";
+pub(crate) const PARENT: &str = "PILLION_PARENT_PID";
 
 /// Makes the child hold on to this process.
 pub(crate) fn tie(command: &mut Command) {
@@ -25,6 +28,8 @@ pub(crate) fn hold() -> Result<(), LifelineError> {
     let Some(parent) = std::env::var_os(PARENT) else { return Ok(()) };
     let parent = parent.to_str().and_then(|text| text.parse().ok()).map(Pid::from_raw);
     set_pdeathsig(Signal::SIGKILL).map_err(LifelineError::Refused)?;
+    // A parent that reads signals itself has blocked them, and children inherit that.
+    SigSet::empty().thread_set_mask().map_err(LifelineError::Blocked)?;
     if Some(getppid()) == parent { Ok(()) } else { Err(LifelineError::Orphan) }
 }
 
@@ -37,4 +42,7 @@ pub(crate) enum LifelineError {
     /// prctl failed.
     #[error("cannot tie this process to its parent (PR_SET_PDEATHSIG): {0}")]
     Refused(nix::Error),
+    /// sigprocmask failed.
+    #[error("cannot unblock signals: {0}")]
+    Blocked(nix::Error),
 }

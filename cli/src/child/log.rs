@@ -2,8 +2,10 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    fs::File,
     io::Write as _,
-    sync::{Mutex, PoisonError},
+    process::Stdio,
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, BufReader};
@@ -14,10 +16,12 @@ const KEPT_LINES: usize = 50;
 const LONGEST_LINE_BYTES: u64 = 16 * 1024;
 
 /// What happens to a child's log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(crate) enum LogMode {
     /// Kept, and shown on standard error.
     Show,
+    /// Written to a file by the child itself: it never waits for us, not even while we are stopped. None are kept.
+    Save(Arc<File>),
     /// Kept only.
     Keep,
 }
@@ -34,6 +38,14 @@ impl LogBook {
         Self { mode, last: Mutex::new(BTreeMap::new()) }
     }
 
+    /// Where a child's standard error goes.
+    pub(super) fn output(&self) -> std::io::Result<Stdio> {
+        match &self.mode {
+            LogMode::Save(file) => Ok(file.try_clone()?.into()),
+            LogMode::Show | LogMode::Keep => Ok(Stdio::piped()),
+        }
+    }
+
     /// Takes lines from a child until it closes its output.
     pub(super) async fn follow(&self, name: &str, output: impl AsyncRead + Unpin) {
         let mut reader = BufReader::new(output);
@@ -48,7 +60,7 @@ impl LogBook {
     }
 
     fn add(&self, name: &str, line: &str) {
-        if self.mode == LogMode::Show {
+        if matches!(self.mode, LogMode::Show) {
             // Standard error may be closed; there is nobody to tell.
             let _closed = writeln!(std::io::stderr().lock(), "{name} | {line}");
         }

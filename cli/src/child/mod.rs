@@ -7,6 +7,7 @@
 mod backoff;
 pub(crate) mod lifeline;
 mod log;
+mod powers;
 mod tend;
 
 use std::{collections::BTreeMap, ffi::OsString, fmt, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
@@ -19,6 +20,7 @@ use serde_json::Value;
 use tokio::{sync::watch, task::JoinHandle, time::timeout};
 
 pub(crate) use log::{LogBook, LogMode};
+pub(crate) use powers::{Capabilities, Powers};
 
 /// What to start.
 #[derive(Debug, Clone)]
@@ -29,6 +31,8 @@ pub(crate) struct Spec {
     pub(crate) arguments: Vec<OsString>,
     /// Whether it is started again when it ends by itself.
     pub(crate) restart: bool,
+    /// What it may do beyond other processes.
+    pub(crate) powers: Powers,
 }
 
 /// Where a child stands.

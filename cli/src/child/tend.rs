@@ -82,7 +82,8 @@ fn spawn(tended: &Tended) -> std::io::Result<Child> {
     clear_settings(&mut command);
     lifeline::tie(&mut command);
     let mut command = Command::from(command);
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(tended.log.output()?);
+    let _lent = tended.spec.powers.lend()?;
     let child = command.process_group(0).kill_on_drop(true).spawn()?;
     let pid = child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw);
     tended.amend(|status| status.pid = pid);

@@ -10,7 +10,10 @@ use std::{
 
 use rand::Rng as _;
 
-use crate::{certs::files::replace, child::Spec};
+use crate::{
+    certs::files::replace,
+    child::{Powers, Spec},
+};
 
 /// Services, and under each the route that splits payment.
 const SERVICES: &str = "\
@@ -193,7 +196,7 @@ impl Instance {
         if let Some(ledger) = self.ledger {
             set("--ledger", ledger.to_string());
         }
-        Spec { name: self.name.to_owned(), arguments, restart: false }
+        Spec { name: self.name.to_owned(), arguments, restart: false, powers: Powers::default() }
     }
 }
 

@@ -8,7 +8,7 @@ use pillion_control_plane::ca::join_token;
 use super::plan::{SidecarDefaults, SidecarPlan};
 use crate::{
     certs::files::replace,
-    child::{Board, Family, LogMode, Spec},
+    child::{Board, Family, LogMode, Powers, Spec},
     documents::Workloads,
 };
 
@@ -54,7 +54,7 @@ impl LocalMesh {
         arguments.extend(["--state".into(), state.into(), "--listen".into(), listen.into()]);
         arguments.extend(["--admin".into(), admin.into()]);
         arguments.extend(["--trust-domain".into(), settings.sidecars.trust_domain.clone().into()]);
-        family.start(Spec { name: CONTROL_PLANE.to_owned(), arguments, restart: true });
+        family.start(Spec { name: CONTROL_PLANE.to_owned(), arguments, restart: true, powers: Powers::default() });
         let serving = family.ready(CONTROL_PLANE_DEADLINE).await;
         let address = family.status(CONTROL_PLANE).and_then(|status| status.address("listen"));
         match (serving, address) {
@@ -112,7 +112,7 @@ impl LocalMesh {
         let file = token.with_extension("json");
         replace(&file, &format!("{bootstrap:#}\n"), 0o600)?;
         let arguments = vec!["proxy".into(), "--bootstrap".into(), file.into()];
-        self.family.start(Spec { name: plan.name.clone(), arguments, restart: true });
+        self.family.start(Spec { name: plan.name.clone(), arguments, restart: true, powers: Powers::default() });
         Ok(())
     }
 

@@ -1,167 +1,60 @@
-//! `pillion run DIR`: a mesh on this machine, in the foreground, until Ctrl-C.
+//! `pillion run`: the mesh of a folder of documents, or one program as a workload of this machine's mesh.
 
 mod display;
+mod folder;
 pub(crate) mod mesh;
 mod plan;
+mod program;
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{io::Write as _, path::PathBuf, process::ExitCode};
 
-use anyhow::{Context as _, ensure};
 use clap::Args;
-use pillion_wire::spiffe::TrustDomain;
-use tokio::{
-    signal::unix::{Signal, SignalKind, signal},
-    sync::watch,
-    time::interval,
-};
 
-use crate::{
-    child::LogMode,
-    documents::{self, Workloads},
-    duration::parse_duration,
-};
-use display::Display;
-use mesh::{CONTROL_PLANE, LocalMesh, MeshSettings, TOKEN_RENEWAL};
+pub(crate) use folder::Interrupts;
 pub(crate) use plan::SidecarDefaults;
+pub(crate) use program::{keeper, launch};
 
 /// Settings of `pillion run`.
 #[derive(Debug, Args)]
-#[command(after_help = "\
-Each Workload with `mesh` whose address is one of this machine gets a sidecar with the ports that its document says
-(spec.sidecar: outbound, tcp, admin, health; where it says nothing, a free port, which is shown). The documents may be
-edited while the mesh runs. The applications themselves are yours to start.
-
-Examples:
-  pillion run shop/
-  pillion run shop/ --state /var/lib/pillion     keep the mesh's root and identities over restarts")]
+#[command(
+    override_usage = "pillion run DIR [OPTIONS]\n       pillion run --name NAME [--port PORT]... [OPTIONS] -- COMMAND...",
+    after_long_help = program::HELP,
+    after_help = "Examples, what works inside and what does not: pillion run --help"
+)]
 pub(crate) struct Run {
-    /// Folder with the documents: Service, Workload, HTTPRoute, GRPCRoute, TCPRoute, TLSRoute.
-    dir: PathBuf,
-    /// Folder for the control plane's state (its keys). Default: a temporary one, removed at the end.
-    #[arg(long, value_name = "DIR")]
-    state: Option<PathBuf>,
-    /// Where the control plane serves xDS and the CA.
-    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:15010")]
-    listen: SocketAddr,
-    /// The control plane's admin pages.
-    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:15014")]
-    admin: SocketAddr,
-    /// The trust domain of the mesh.
-    #[arg(long, default_value = "cluster.local")]
-    trust_domain: TrustDomain,
-    /// How long requests in flight may take to end when a sidecar stops.
-    #[arg(long, value_name = "DURATION", value_parser = parse_duration, default_value = "10s")]
-    grace: Duration,
-    /// Do not show the processes' logs.
-    #[arg(long)]
-    quiet: bool,
+    /// Folder with the documents: Service, Workload, HTTPRoute, GRPCRoute, TCPRoute, TLSRoute. Each Workload with `mesh` whose
+    /// address is one of this machine gets a sidecar with the ports that its document says (spec.sidecar: outbound, tcp,
+    /// admin, health; where it says nothing, a free port, which is shown). The documents may be edited while the mesh
+    /// runs. The applications themselves are yours to start.
+    #[arg(conflicts_with_all = ["name", "command"])]
+    dir: Option<PathBuf>,
+    #[command(flatten)]
+    folder: folder::Folder,
+    #[command(flatten)]
+    program: program::Program,
 }
 
-/// Runs the mesh until SIGINT or SIGTERM.
-pub(crate) fn run(settings: &Run) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(Box::pin(serve(settings)))
-}
+const NEITHER: &str = "\
+pillion run needs a folder of documents, or a program and its name:
 
-async fn serve(settings: &Run) -> anyhow::Result<()> {
-    let mut interrupts = Interrupts::new()?;
-    let temporary = match settings.state {
-        Some(_) => None,
-        None => Some(tempfile::Builder::new().prefix("pillion-run-").tempdir().context("no temporary folder")?),
-    };
-    let folder = temporary.as_ref().map(|folder| folder.path().to_owned()).or_else(|| settings.state.clone());
-    let state = folder.context("no folder for the state")?;
-    crate::certs::files::private_folder(&state)?;
-    let parts = MeshSettings {
-        config: settings.dir.clone(),
-        state,
-        listen: settings.listen,
-        admin: settings.admin,
-        sidecars: SidecarDefaults {
-            trust_domain: settings.trust_domain.to_string(),
-            drain_deadline: settings.grace,
-            workers: None,
+  pillion run shop/                                         a control plane, and a sidecar for each Workload of shop/
+  pillion run --name hello --port 8080 -- python3 -m http.server 8080
+                                                            this program, in the mesh of this machine, as `hello`
+  pillion run --name client -- curl http://hello:8080/      and one that calls it
+
+More: pillion run --help";
+
+/// Runs a folder's mesh, or a program.
+pub(crate) fn run(settings: Run) -> ExitCode {
+    match (&settings.dir, settings.program.is_given()) {
+        (Some(dir), _) => match folder::run(dir, &settings.folder) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => crate::fail(&error),
         },
-    };
-    let log = if settings.quiet { LogMode::Keep } else { LogMode::Show };
-    let mut workloads = documents::follow(&settings.dir)?;
-    let mut mesh = tokio::select! {
-        mesh = LocalMesh::start(parts, log) => mesh?,
-        () = interrupts.next() => return Ok(()),
-    };
-    let served = tokio::select! {
-        outcome = follow(&mut mesh, settings, &mut workloads) => outcome,
-        () = interrupts.next() => Ok(()),
-    };
-    stop(&mut mesh, &mut interrupts, settings.grace).await?;
-    served
-}
-
-/// Keeps the sidecars as the documents say, and shows what becomes of them. Ends only with an error.
-async fn follow(
-    mesh: &mut LocalMesh,
-    settings: &Run,
-    workloads: &mut watch::Receiver<Workloads>,
-) -> anyhow::Result<()> {
-    let mut display = Display::default();
-    let mut board = mesh.family.watch();
-    let mut tokens = interval(TOKEN_RENEWAL);
-    let wanted = workloads.borrow_and_update().clone();
-    mesh.reconcile(&wanted, settings.grace).await?;
-    ensure!(
-        mesh.sidecars() > 0,
-        "{} has no Workload with `mesh` whose address is one of this machine; see: pillion check {0}",
-        settings.dir.display()
-    );
-    loop {
-        display.show(&board.borrow_and_update())?;
-        tokio::select! {
-            changed = board.changed() => changed?,
-            _ = tokens.tick() => mesh.renew_tokens()?,
-            changed = workloads.changed() => {
-                changed.context("the folder is no longer watched")?;
-                let wanted = workloads.borrow_and_update().clone();
-                mesh.reconcile(&wanted, settings.grace).await?;
-            }
-        }
-    }
-}
-
-async fn stop(mesh: &mut LocalMesh, interrupts: &mut Interrupts, grace: Duration) -> anyhow::Result<()> {
-    display::say("stopping (again Ctrl-C: at once)")?;
-    let stop_now = mesh.family.stop_now();
-    // The sidecars drain for as long as they may, and a little longer until they are killed.
-    let mut all = Box::pin(mesh.family.stop_all(CONTROL_PLANE, grace + Duration::from_secs(2)));
-    tokio::select! {
-        () = &mut all => {}
-        () = interrupts.next() => {
-            stop_now();
-            all.await;
-        }
-    }
-    Ok(display::say("stopped")?)
-}
-
-/// SIGINT and SIGTERM.
-pub(crate) struct Interrupts {
-    interrupted: Signal,
-    terminated: Signal,
-}
-
-impl Interrupts {
-    /// From now on both signals come here.
-    pub(crate) fn new() -> std::io::Result<Self> {
-        Ok(Self { interrupted: signal(SignalKind::interrupt())?, terminated: signal(SignalKind::terminate())? })
-    }
-
-    /// Waits for one of them.
-    ///
-    /// # Cancel safety
-    /// No signal is lost.
-    pub(crate) async fn next(&mut self) {
-        tokio::select! {
-            _ = self.interrupted.recv() => {}
-            _ = self.terminated.recv() => {}
+        (None, true) => program::run(settings.program, settings.folder.grace),
+        (None, false) => {
+            let _closed = writeln!(std::io::stderr(), "{NEITHER}");
+            ExitCode::from(2)
         }
     }
 }
