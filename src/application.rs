@@ -5,6 +5,7 @@
 
 use std::collections::HashSet;
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -41,20 +42,23 @@ pub(crate) async fn gone(intercept: &Intercept) {
 fn is_there(namespace: Option<&Path>) -> bool {
     match namespace {
         // All sockets there are ours or the application's, and those of a process that is gone are gone.
-        Some(namespace) => has_processes(namespace),
-        None => has_processes(Path::new("/proc/self/ns/net")) || has_sockets(),
+        Some(namespace) => has_processes(namespace, "ns/net"),
+        // The table itself tells namespaces apart: who may not look into another user's process may still see that.
+        None => has_processes(Path::new("/proc/self/net/tcp"), "net/tcp") || has_sockets(),
     }
 }
 
-/// Another process in this network namespace. The one that only holds a pod's namespaces together does not count.
-fn has_processes(namespace: &Path) -> bool {
-    let Ok(wanted) = fs::read_link(namespace) else { return false };
+/// Another process whose `file` in `/proc/PID` is this one of a network namespace. The process that only holds a pod's
+/// namespaces together does not count.
+fn has_processes(namespace: &Path, file: &str) -> bool {
+    let identity = |path: &Path| fs::metadata(path).map(|found| (found.dev(), found.ino())).ok();
+    let Some(wanted) = identity(namespace) else { return false };
     let ours = std::process::id();
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
     processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok()).any(|process| {
         let folder = PathBuf::from(format!("/proc/{process}"));
         let is_pause = || fs::read_to_string(folder.join("comm")).is_ok_and(|name| name.trim() == "pause");
-        process != ours && fs::read_link(folder.join("ns/net")).is_ok_and(|found| found == wanted) && !is_pause()
+        process != ours && identity(&folder.join(file)) == Some(wanted) && !is_pause()
     })
 }
 

@@ -112,9 +112,14 @@ fn http1(bytes: &[u8]) -> Verdict {
     match line.get(1) {
         None if !is_whole => Verdict::More,
         Some(b'/' | b'*') => Verdict::Is(Protocol::Http1),
-        Some(byte) if byte.is_ascii_graphic() && !is_whole && line.len() <= LONGEST_LINE => Verdict::More,
-        Some(_) if line.trim_ascii_end().rsplit(|byte| *byte == b' ').next().is_some_and(is_version) => {
-            Verdict::Is(Protocol::Http1)
+        // Judged alike whether or not the end has come, so that a verdict does not depend on how bytes arrive.
+        Some(byte) if byte.is_ascii_graphic() && line.len() <= LONGEST_LINE => {
+            let version = line.trim_ascii_end().rsplit(|byte| *byte == b' ').next();
+            match version {
+                _ if !is_whole => Verdict::More,
+                Some(word) if is_version(word) => Verdict::Is(Protocol::Http1),
+                _ => Verdict::Is(Protocol::Opaque),
+            }
         }
         _ => Verdict::Is(Protocol::Opaque),
     }
@@ -156,6 +161,8 @@ mod tests {
             (b"PING\r\n", Verdict::Is(Protocol::Opaque)),
             (b"AAAAAAAAAAAAAAAAAAAAAAAA", Verdict::Is(Protocol::Opaque)),
             (b" GET /", Verdict::Is(Protocol::Opaque)),
+            (b"GET \0", Verdict::Is(Protocol::Opaque)),
+            (b"GET \0t/ HTTP/1.1\r\n", Verdict::Is(Protocol::Opaque)),
         ] {
             assert_eq!(detect(bytes), verdict, "{}", bytes.escape_ascii());
         }

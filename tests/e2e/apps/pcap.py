@@ -1,8 +1,8 @@
 """What a packet capture shows: `pcap.py FILE TEXT`, a file of `tcpdump -w` on Ethernet. Prints JSON:
 
 `tls13` ports that carried nothing but TLS 1.3, with their number of connections; `plain` the same for ports that carried
-anything else; `found` the ports whose bytes contain TEXT; `other` protocols over IP that are not TCP; `gaps` bytes that the
-capture has missed.
+anything else; `found` the ports whose bytes contain TEXT; `other` protocols over IP that are neither TCP nor
+housekeeping; `gaps` bytes that the capture has missed.
 """
 
 import collections
@@ -10,7 +10,9 @@ import json
 import struct
 import sys
 
-TCP, ICMP, ICMPV6 = 6, 1, 58
+TCP = 6
+# What hosts and switches say to each other of themselves: ICMP, IGMP, and IPv6 with a hop-by-hop option (MLD).
+HOUSEKEEPING = (0, 1, 2, 58)
 SYN = 2
 CHANGE_CIPHER_SPEC, HANDSHAKE, APPLICATION_DATA = 20, 22, 23
 SUPPORTED_VERSIONS, TLS13 = 43, 0x0304
@@ -41,7 +43,7 @@ def streams(data):
     incarnation = collections.Counter()
     for protocol, source, destination, segment in packets(data):
         if protocol != TCP:
-            if protocol not in (ICMP, ICMPV6):
+            if protocol not in HOUSEKEEPING:
                 other.add(protocol)
             continue
         source_port, destination_port, sequence = struct.unpack_from("!HHI", segment)

@@ -34,8 +34,9 @@ fn the_sidecars_own_ports_are_never_carried_to() {
     }
     assert_eq!(say(&client, server.host.ip(), 7000, &[])["answer"], "hello", "it still works");
     // A loop would have used up connections, or be using them still.
-    let open = || server.sidecar.metric("pillion_connections_open", &[]);
-    // What stays are tunnels to its mesh port, one from each of two workloads by each of two addresses.
-    until("nothing is left open", || open() <= 4.0);
+    for listener in ["outbound", "inbound"] {
+        let open = || server.sidecar.metric("pillion_connections_open", &[("listener", listener)]);
+        until("nothing is left open", || open() == 0.0);
+    }
     assert!(server.sidecar.metric("pillion_connections_refused_total", &[("reason", "loop")]) > 0.0);
 }

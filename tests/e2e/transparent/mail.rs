@@ -14,7 +14,7 @@ fn a_message_is_delivered_undeclared_without_waiting_for_the_greeting() {
     let smtp = app(&server, "smtp.py", &["serve", "127.0.0.1:2525"]);
     let ip = server.host.ip().to_string();
     for (host, port, text) in [("10.96.0.10", "25", "by its Service"), (&ip, "2525", "by its own address")] {
-        let sent = json(&client, "smtp.py", &["send", host, port, text]);
+        let sent = json(&client.host, "smtp.py", &["send", host, port, text]);
         assert_eq!(sent["refused"], serde_json::json!({}), "{sent}");
         assert!(sent["greeted_after_milliseconds"].as_f64() < Some(1000.0), "{sent}");
     }

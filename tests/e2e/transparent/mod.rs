@@ -23,7 +23,8 @@ use std::rc::Rc;
 use serde_json::Value;
 
 use crate::support::{
-    APPLICATION, Mesh, Network, Pod, Process, Stack, Workload, in_workspace, nginx_command, python, run, tool, until,
+    APPLICATION, Host, Mesh, Network, Pod, Process, Stack, Workload, in_workspace, nginx_command, python, run, tool,
+    until,
 };
 
 /// A network with a control plane on a host of its own.
@@ -44,7 +45,8 @@ impl World {
         Pod::start(&self.mesh, &self.network, workload.setting("intercept", "redirect"))
     }
 
-    /// A Service with a virtual address (or two, `10.96.0.10, fd96::10`), which selects `app: NAME`; ports are number, target number, appProtocol or "".
+    /// A Service with a virtual address (or two, `10.96.0.10, fd96::10`), which selects `app: NAME`; ports are number,
+    /// target number, appProtocol or "".
     fn service(&self, name: &str, address: &str, ports: &[(u16, u16, &str)]) {
         let addresses: Vec<&str> = address.split(", ").collect();
         let first = addresses.first().expect("an address");
@@ -79,10 +81,13 @@ fn lines(pod: &Pod, address: &str, greeting: &str) -> Process {
 
 /// Runs `say.py` in a pod.
 fn say(pod: &Pod, host: impl ToString, port: u16, text: &[&str]) -> Value {
-    let mut command = python();
-    command.arg(in_workspace("tests/e2e/apps/say.py")).arg(host.to_string()).arg(port.to_string()).args(text);
-    let output = run(&mut pod.host.wrap_as(APPLICATION, &[], &command));
-    serde_json::from_str(&output).expect("JSON")
+    say_from(&pod.host, host, port, text)
+}
+
+/// The same outside the mesh.
+fn say_from(from: &Host, host: impl ToString, port: u16, text: &[&str]) -> Value {
+    let (host, port) = (host.to_string(), port.to_string());
+    json(from, "say.py", &[&[host.as_str(), &port], text].concat())
 }
 
 /// Starts `tests/e2e/apps/NAME` in a pod; it prints a line of JSON when it listens.
@@ -94,11 +99,11 @@ fn app(pod: &Pod, name: &str, arguments: &[&str]) -> Process {
     process
 }
 
-/// Runs `tests/e2e/apps/NAME` in a pod to its end; it prints JSON.
-fn json(pod: &Pod, name: &str, arguments: &[&str]) -> Value {
+/// Runs `tests/e2e/apps/NAME` to its end, as an application; it prints JSON.
+fn json(from: &Host, name: &str, arguments: &[&str]) -> Value {
     let mut command = python();
     command.arg(in_workspace("tests/e2e/apps").join(name)).args(arguments);
-    let output = run(&mut pod.host.wrap_as(APPLICATION, &[], &command));
+    let output = run(&mut from.wrap_as(APPLICATION, &[], &command));
     serde_json::from_str(&output).expect("JSON")
 }
 

@@ -49,10 +49,10 @@ fn a_tls_route_sends_connections_where_the_name_that_they_ask_for_says() {
            hostnames: [ \"*.two.example\" ]\n  rules: [ { backendRefs: [ { name: two, port: 443 } ] } ]\n",
     );
     let folder = world.mesh.scratch();
-    certificate(folder.as_ref(), "DNS:one.example,DNS:a.two.example,DNS:other.example");
+    certificate(folder, "DNS:one.example,DNS:a.two.example,DNS:other.example");
     let pods = ["front", "one", "two"].map(|name| world.pod(workload(name, &[(8443, "")])));
     let _servers: Vec<Process> =
-        pods.iter().zip(["front", "one", "two"]).map(|(pod, name)| tls_server(pod, folder.as_ref(), name)).collect();
+        pods.iter().zip(["front", "one", "two"]).map(|(pod, name)| tls_server(pod, folder, name)).collect();
     let client = world.pod(workload("client", &[]));
     let roots = folder.join("cert.pem");
     let get = |name: &str| {

@@ -34,7 +34,7 @@ fn a_stopping_sidecar_serves_its_applications_calls_until_the_application_has_go
     until("it says that it is stopping", || client.curl(&[&health]).status == 503);
     assert!(begin.elapsed() < Duration::from_secs(1), "{:?}", begin.elapsed());
     // For longer than it looks for an application that might have gone.
-    while begin.elapsed() < Duration::from_secs(2) {
+    while begin.elapsed() < Duration::from_millis(1300) {
         calls(&client);
     }
     assert!(client.sidecar.process.exited().is_none());
@@ -43,6 +43,27 @@ fn a_stopping_sidecar_serves_its_applications_calls_until_the_application_has_go
     assert_eq!(status.code(), Some(0));
     let log = client.sidecar.process.log();
     assert!(log.contains("drained") && !log.contains("the application is still there"), "{log}");
+}
+
+#[test]
+fn an_application_that_has_no_connection_open_is_still_there() {
+    let world = World::start(Stack::V4);
+    world.service("web", "10.96.0.10", &[(80, 8080, "")]);
+    let server = world.pod(workload("web", &[(8080, "")]));
+    let _web = files(&server, &world.mesh, "127.0.0.1".parse().expect("literal"), 8080);
+    let mut client = world.pod(workload("client", &[]));
+    let mut sleeping = std::process::Command::new("sleep");
+    let mut application = client.spawn("sleep", sleeping.arg("600"));
+    client.sidecar.process.signal(Signal::SIGTERM);
+    // While nothing is said, it would believe after a second that nobody is there. It is not asked meanwhile, since who
+    // asks is somebody, too.
+    let begin = Instant::now();
+    until("it might have looked often enough", || begin.elapsed() > Duration::from_millis(1500));
+    assert!(client.sidecar.process.exited().is_none());
+    assert_eq!(client.curl(&[URL]).status, 200);
+    application.kill();
+    assert_eq!(client.sidecar.process.wait().code(), Some(0));
+    assert!(!client.sidecar.process.log().contains("the application is still there"));
 }
 
 #[test]
