@@ -138,6 +138,7 @@ fn written(one: &Match, hook: Hook) -> String {
         Match::FromElsewhere => " -m addrtype ! --src-type LOCAL".to_owned(),
         Match::Reply => " -m conntrack --ctdir REPLY".to_owned(),
         Match::ConnectionMark(mark) => format!(" -m connmark --mark {mark}"),
+        Match::Midway => " ! --syn".to_owned(),
     }
 }
 
@@ -165,11 +166,13 @@ mod tests {
 :pillion_outbound - [0:0]
 -A pillion_inbound -i lo -j RETURN
 -A pillion_inbound -m addrtype ! --dst-type LOCAL -j RETURN
+-A pillion_inbound -p tcp ! --syn -j RETURN
 -A pillion_inbound -p tcp --dport 15008 -j RETURN
 -A pillion_inbound -p tcp --dport 15021 -j RETURN
 -A pillion_inbound -p tcp --dport 15090 -j RETURN
 -A pillion_inbound -p tcp -j REDIRECT --to-ports 15006
 -A PREROUTING -j pillion_inbound
+-A pillion_outbound -p tcp ! --syn -j RETURN
 -A pillion_outbound -m owner --uid-owner 1337 -j RETURN
 -A pillion_outbound -m mark --mark 1337 -j RETURN
 -A pillion_outbound -p tcp --dport 53 -j RETURN

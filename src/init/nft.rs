@@ -7,6 +7,9 @@ use super::rules::{Chain, Hook, Kind, Match, Rule, Verdict};
 /// Removes our table, whether it is there or not.
 pub(super) const UNDO: &str = "add table inet pillion\ndelete table inet pillion\n";
 
+/// Equal to `syn` in the packet that opens a connection.
+const OPENS: &str = "tcp flags & (fin | syn | rst | ack)";
+
 /// Replaces our table.
 pub(super) fn ruleset(chains: &[Chain]) -> String {
     let mut text = format!("{UNDO}table inet pillion {{\n");
@@ -52,7 +55,7 @@ fn lines(rule: &Rule, hook: Hook) -> Vec<String> {
         Verdict::Divert(port) => vec![
             format!("meta nfproto ipv4 {matches}tproxy ip to :{port} accept"),
             format!("meta nfproto ipv6 {matches}tproxy ip6 to :{port} accept"),
-            "tcp flags & (fin | syn | rst | ack) == syn drop".to_owned(),
+            format!("{OPENS} == syn drop"),
         ],
         Verdict::MarkConnection(mark) => vec![format!("{matches}ct mark set {mark}")],
         Verdict::MarkPacket(mark) => vec![format!("{matches}meta mark set {mark}")],
@@ -63,13 +66,13 @@ fn lines(rule: &Rule, hook: Hook) -> Vec<String> {
 /// All matches, each with a space behind it.
 fn matches(matches: &[Match], hook: Hook) -> String {
     let interface_name = if hook == Hook::Output { "oifname" } else { "iifname" };
-    let has_port = matches.iter().any(|one| matches!(one, Match::Port(_) | Match::SourcePort(_)));
+    let implied = matches.iter().any(|one| matches!(one, Match::Port(_) | Match::SourcePort(_) | Match::Midway));
     let protocol = if matches.contains(&Match::Udp) { "udp" } else { "tcp" };
     let mut text = String::new();
     for one in matches {
         let written = match one {
-            // `tcp dport` implies it.
-            Match::Tcp | Match::Udp if has_port => continue,
+            // By `tcp dport`.
+            Match::Tcp | Match::Udp if implied => continue,
             Match::Tcp | Match::Udp => format!("meta l4proto {protocol}"),
             Match::Port(range) => format!("{protocol} dport {}", range.with('-')),
             Match::SourcePort(port) => format!("{protocol} sport {port}"),
@@ -84,6 +87,7 @@ fn matches(matches: &[Match], hook: Hook) -> String {
             Match::FromElsewhere => "fib saddr type != local".to_owned(),
             Match::Reply => "ct direction reply".to_owned(),
             Match::ConnectionMark(mark) => format!("ct mark {mark}"),
+            Match::Midway => format!("{OPENS} != syn"),
         };
         text.push_str(&written);
         text.push(' ');
@@ -114,6 +118,7 @@ mod tests {
             type nat hook prerouting priority -99; policy accept;
             iifname \"lo\" return
             fib daddr type != local return
+            tcp flags & (fin | syn | rst | ack) != syn return
             tcp dport 15008 return
             tcp dport 15021 return
             tcp dport 15090 return
@@ -121,6 +126,7 @@ mod tests {
             }
             chain outbound {
             type nat hook output priority -101; policy accept;
+            tcp flags & (fin | syn | rst | ack) != syn return
             meta skuid 1337 return
             meta mark 1337 return
             tcp dport 53 return

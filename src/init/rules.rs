@@ -85,6 +85,8 @@ pub(super) enum Match {
     Reply,
     /// Its connection's mark.
     ConnectionMark(u32),
+    /// After [`Match::Tcp`]: not the packet that opens the connection.
+    Midway,
 }
 
 /// What becomes of a packet.
@@ -133,7 +135,8 @@ impl<'a> Rules<'a> {
         use Match::{Tcp, To, Udp, Via};
         let flags = self.flags;
         let redirect = Verdict::Redirect(flags.outbound_port);
-        let mut rules = self.own("the sidecar's own traffic");
+        let mut rules = vec![midway()];
+        rules.extend(self.own("the sidecar's own traffic"));
         rules.extend(self.excluded_users());
         if flags.capture_dns {
             for protocol in [Tcp, Udp] {
@@ -165,7 +168,9 @@ impl<'a> Rules<'a> {
             leave(vec![Via(Interface::loopback())], "the application to itself"),
             leave(vec![ToElsewhere], "what is only routed through here"),
         ];
-        if flags.mode == Mode::Tproxy {
+        if flags.mode == Mode::Redirect {
+            rules.push(midway());
+        } else {
             rules.push(leave(vec![Reply], "answers to calls of this namespace"));
         }
         rules.extend(self.excluded_interfaces());
@@ -248,6 +253,12 @@ impl<'a> Rules<'a> {
 fn users(uids: &[Range], gids: &[Range], why: &'static str) -> Vec<Rule> {
     let uids = uids.iter().map(|uid| leave(vec![Match::Uid(*uid)], why));
     uids.chain(gids.iter().map(|gid| leave(vec![Match::Gid(*gid)], why))).collect()
+}
+
+/// Connection tracking takes the next packet of a connection that is older than the rules, from whichever end it comes, for
+/// the first of a new one. To redirect it would break what the sidecar and the application have open.
+fn midway() -> Rule {
+    leave(vec![Match::Tcp, Match::Midway], "connections that are older than these rules")
 }
 
 fn leave(matches: Vec<Match>, why: &'static str) -> Rule {

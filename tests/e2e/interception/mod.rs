@@ -1,6 +1,7 @@
 //! Interception: rules that `pillion proxy init` programs, in network namespaces that these tests make.
 
 mod init_command;
+mod init_earlier;
 mod init_rules;
 mod pods;
 
