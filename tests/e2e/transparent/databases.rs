@@ -5,9 +5,10 @@ use std::fs;
 use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use tokio::time::Instant;
 
 use super::{World, detections, say, workload};
 use crate::support::{APPLICATION, Pod, Process, Stack, run, tool, until};

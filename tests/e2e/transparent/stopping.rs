@@ -1,8 +1,9 @@
 //! Start and stop: an application is never without its sidecar's help.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use tokio::time::Instant;
 
 use super::{World, files, lines, say, workload};
 use crate::support::{Pod, Stack, eventually, until};
