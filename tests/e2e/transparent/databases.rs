@@ -116,7 +116,14 @@ impl<'a> Database<'a> {
         // From everywhere, and not from the sidecar alone: who calls is the sidecar's affair.
         fs::write(self.data().join("pg_hba.conf"), "host all all all trust\n").expect("a file");
         let mut command = Command::new(postgresql_program("postgres"));
-        command.arg("-D").arg(self.data()).args(["-p", &POSTGRESQL.to_string(), "-c", "fsync=off"]);
+        command.arg("-D").arg(self.data()).args([
+            "-p",
+            &POSTGRESQL.to_string(),
+            "-c",
+            "fsync=off",
+            "-c",
+            "dynamic_shared_memory_type=mmap",
+        ]);
         command.args(["-c", &format!("listen_addresses={address}"), "-c", "unix_socket_directories="]);
         let mut process = self.spawn("postgres", &command);
         self.until_logged(&mut process, "ready to accept connections");
