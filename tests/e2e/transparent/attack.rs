@@ -1,8 +1,8 @@
 //! What programs, peers and strangers do that nobody would do on purpose, or only on purpose.
 
-use super::{World, lines, workload};
+use super::{World, lines, say, workload};
 use crate::security::certificate;
-use crate::support::{Stack, in_workspace, python, run};
+use crate::support::{Process, Stack, in_workspace, python, run, until};
 
 #[test]
 fn a_peer_is_tunnelled_to_the_workloads_own_addresses_and_never_to_loopback_or_elsewhere() {
@@ -40,4 +40,24 @@ fn a_peer_is_tunnelled_to_the_workloads_own_addresses_and_never_to_loopback_or_e
     ] {
         assert_eq!(connect(closed), "404", "{closed}");
     }
+}
+
+#[test]
+fn link_local_addresses_are_reached_as_without_a_mesh() {
+    let world = World::start(Stack::Dual);
+    let client = world.pod(workload("client", &[]));
+    let outside = world.network.host("outside");
+    let hosts = [&client.host, &outside];
+    let shown = hosts.map(|host| {
+        let show = || host.ip_command("-6 -oneline address show dev eth0 scope link");
+        until("its link-local address may be used", || show().contains("fe80::") && !show().contains("tentative"));
+        show()
+    });
+    let address = shown[1].split_whitespace().find(|word| word.starts_with("fe80::")).expect("an address");
+    let address = format!("{}%eth0", address.split('/').next().expect("not empty"));
+    let mut command = python();
+    command.arg(in_workspace("tests/e2e/apps/lines.py")).args(["[::]:7000", "hello"]);
+    let mut server = Process::spawn("lines.py", &mut outside.wrap(&command));
+    server.ready();
+    assert_eq!(say(&client, address, 7000, &[])["answer"], "hello");
 }
