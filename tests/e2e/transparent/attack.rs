@@ -1,6 +1,6 @@
 //! What programs, peers and strangers do that nobody would do on purpose, or only on purpose.
 
-use super::{World, lines, say, workload};
+use super::{World, files, lines, say, workload};
 use crate::security::certificate;
 use crate::support::{Process, Stack, in_workspace, python, run, until};
 
@@ -60,4 +60,17 @@ fn link_local_addresses_are_reached_as_without_a_mesh() {
     let mut server = Process::spawn("lines.py", &mut outside.wrap(&command));
     server.ready();
     assert_eq!(say(&client, address, 7000, &[])["answer"], "hello");
+}
+
+#[test]
+fn a_request_of_http_1_0_needs_no_host() {
+    let world = World::start(Stack::V4);
+    world.service("web", "10.96.0.10", &[(80, 8080, ""), (81, 8080, "http")]);
+    let server = world.pod(workload("web", &[(8080, "")]));
+    let client = world.pod(workload("client", &[]));
+    let _web = files(&server, &world.mesh, "127.0.0.1".parse().expect("literal"), 8080);
+    for port in [80, 81] {
+        let said = say(&client, "10.96.0.10", port, &["GET /hello.txt HTTP/1.0\r\n\r\n"]);
+        assert!(said["answer"].as_str().is_some_and(|answer| answer.starts_with("HTTP/1.0 200 ")), "{said}");
+    }
 }
