@@ -184,7 +184,7 @@ COMMIT
 ";
         let chains = chains("--exclude-cidrs 10.0.0.0/8,fd00::/8");
         assert_eq!(without_comments(&ruleset(&chains, Family::V4, "")), expected);
-        let v6 = expected.replace("10.0.0.0/8", "fd00::/8");
+        let v6 = expected.replace("-d 10.0.0.0/8 -j", "-d fe80::/10 -j RETURN\n-A pillion_outbound -d fd00::/8 -j");
         assert_eq!(without_comments(&ruleset(&chains, Family::V6, "")), v6);
     }
 

@@ -18,6 +18,7 @@ mod nft;
 mod program;
 mod routing;
 mod rules;
+mod turn;
 mod value;
 mod verify;
 
@@ -36,6 +37,7 @@ use flags::{Flags, Mode};
 use iptables::Family;
 use program::Step;
 use rules::{Chain, Rules};
+use turn::Turn;
 
 /// Runs `init`. `args` starts with the name of the program, then `init`.
 pub(crate) fn main(args: Vec<OsString>) -> ExitCode {
@@ -93,6 +95,7 @@ fn run(flags: &Flags, program: &[String]) -> Result<(), InitError> {
 
 /// Puts the rules in place with the first backend that can, then removes what earlier runs left with others.
 fn install(flags: &Flags, families: &[Family]) -> Result<(), InitError> {
+    let _turn = Turn::take();
     let rules = Rules::new(flags);
     let chains = rules.chains();
     if flags.mode == Mode::Tproxy {
@@ -137,6 +140,7 @@ fn install(flags: &Flags, families: &[Family]) -> Result<(), InitError> {
 }
 
 fn undo(families: &[Family]) -> Result<(), InitError> {
+    let _turn = Turn::take();
     let steps = removal(families);
     run_every(&steps)?;
     say(if steps.is_empty() { "nothing to remove" } else { "removed" });

@@ -131,6 +131,7 @@ mod tests {
             meta mark 1337 return
             tcp dport 53 return
             oifname \"lo\" return
+            ip6 daddr fe80::/10 return
             meta l4proto tcp redirect to :15001
             }
             }\n";
@@ -155,9 +156,12 @@ mod tests {
             ),
             (
                 "--include-cidrs 127.77.0.0/16 --exclude-cidrs 0.0.0.0/0",
-                "ip daddr 127.77.0.0/16 meta l4proto tcp redirect to :15001\noifname \"lo\" return\nip daddr 0.0.0.0/0 return",
+                "ip daddr 127.77.0.0/16 meta l4proto tcp redirect to :15001\noifname \"lo\" return\nip6 daddr fe80::/10 return\nip daddr 0.0.0.0/0 return",
             ),
-            ("--exclude-interfaces veth*", "oifname \"lo\" return\noifname \"veth*\" return"),
+            (
+                "--exclude-interfaces veth*",
+                "oifname \"lo\" return\nip6 daddr fe80::/10 return\noifname \"veth*\" return",
+            ),
             ("--exclude-interfaces veth*", "iifname \"veth*\" return\ntcp dport 15008"),
             (
                 "--capture-dns",

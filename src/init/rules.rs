@@ -155,6 +155,10 @@ impl<'a> Rules<'a> {
             why: "included destination",
         }));
         rules.push(leave(vec![Via(Interface::loopback())], "the application to itself"));
+        rules.push(leave(
+            vec![To(Network::LINK_LOCAL)],
+            "means nothing without its interface, which is lost on the way",
+        ));
         rules.extend(self.excluded_interfaces());
         rules.extend(flags.exclude_cidrs.iter().map(|network| leave(vec![To(*network)], "excluded destination")));
         rules.push(Rule { matches: vec![Tcp], verdict: redirect, why: "everything else that the application calls" });

@@ -74,6 +74,10 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
 }
 
 impl Network {
+    /// RFC 4291, section 2.5.6.
+    pub(super) const LINK_LOCAL: Self =
+        Self { address: IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0)), prefix: 10 };
+
     pub(super) fn contains(&self, address: IpAddr) -> bool {
         let bits = match address {
             IpAddr::V4(_) => 32,

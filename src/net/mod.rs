@@ -16,7 +16,7 @@ pub use copy::{Copied, copy};
 pub use detect::{PREFACE, Protocol, Verdict, detect};
 pub use dialer::{Dialer, Via};
 pub use head_timeout::{HeadTimeout, Phase, Serving, SlowHead};
-pub use intercept::{is_local, original_destination};
+pub use intercept::{is_local, is_reachable, original_destination};
 pub use namespace::Namespace;
 pub use replay::Replay;
 pub use socket::{Reach, dial, listen, reset_on_close, tune};

@@ -92,7 +92,10 @@ async fn forward(client: &Client, request: Request<Incoming>, record: &mut Recor
 
 /// The request as it goes on: cleaned, and for our application with the word of who called.
 fn head(client: &Client, parts: request::Parts) -> Result<Head, ProxyError> {
-    let authority = outbound::authority(&parts)?.into_owned();
+    let mut authority = outbound::authority(&parts)?.into_owned();
+    if let (true, Way::Bound(destination)) = (authority.is_empty(), &client.way) {
+        authority = destination.to_string(); // HTTP/2 has no requests without one (RFC 9113, section 8.3.1).
+    }
     // hyper takes `chunked` off; whatever else was applied would be forwarded as if it were the content.
     let mut codings = parts.headers.get_all(TRANSFER_ENCODING).iter();
     if codings.next().is_some_and(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"chunked"))

@@ -13,7 +13,7 @@ use super::http::Plan;
 use crate::bootstrap::Redirection;
 use crate::config::{self, Access, AppProtocol};
 use crate::error::ProxyError;
-use crate::net::is_local;
+use crate::net::is_reachable;
 use crate::snapshot::InboundPort;
 use crate::telemetry::Record;
 
@@ -49,10 +49,11 @@ pub(super) fn tunnel_port(
     let host = authority.host().trim_start_matches('[').trim_end_matches(']');
     let address: IpAddr =
         host.parse().map_err(|_invalid| ProxyError::BadRequest("CONNECT to something else than ip:port"))?;
+    let address = address.to_canonical(); // `::ffff:127.0.0.1` is loopback, too.
     let settings = &client.worker.shared.settings;
     let is_named = settings.mesh.is_none_or(|mesh| mesh.ip().is_unspecified() || mesh.ip() == address);
     // Behind interception a workload may have several addresses, and all of them lead here.
-    let is_ours = || settings.intercept.is_some() && !address.is_loopback() && is_local(address);
+    let is_ours = || settings.intercept.is_some() && is_reachable(address);
     if !is_named && !is_ours() {
         return Err(ProxyError::UnknownPort(authority.to_string()));
     }

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Output};
 
 use super::{BACKENDS, Scene, listen};
-use crate::support::{Network, SIDECAR, Stack, output, pillion, run, tool};
+use crate::support::{Network, Process, SIDECAR, Stack, output, pillion, run, tool};
 
 const EVERYTHING: &str = "--capture-dns --exclude-inbound-ports 22,9000-9010 --exclude-outbound-ports 5432 \
                           --exclude-cidrs 10.0.0.0/8,fd00::/8 --include-cidrs 127.77.0.0/16 --exclude-interfaces docker0,veth* \
@@ -53,6 +53,34 @@ fn another_backend_or_mode_leaves_nothing_of_the_one_before() {
     }
     scene.init("--backend nft");
     assert_eq!(scene.rules(), alone);
+}
+
+#[test]
+fn of_two_runs_at_once_the_later_one_s_rules_are_there_and_nothing_else() {
+    let scene = Scene::start();
+    let alone = || {
+        BACKENDS.map(|backend| {
+            scene.init(&format!("--backend {backend} --mode tproxy"));
+            scene.rules()
+        })
+    };
+    alone(); // From now on the kernel's own empty chains are there.
+    let alone = alone();
+    for (one, other) in [(0, 1), (0, 2), (2, 2), (1, 2), (0, 0)] {
+        let start = |backend: &str| {
+            let mut command = pillion();
+            command.args(["proxy", "init", "--without-listener", "--mode", "tproxy", "--backend", backend]);
+            Process::spawn("init", &mut scene.pod.wrap(&command))
+        };
+        // The route is made anew, which two can do wrong as well.
+        scene.init("--undo");
+        let mut both = [start(BACKENDS[one]), start(BACKENDS[other])];
+        for run in &mut both {
+            assert!(run.wait().success(), "{}", run.log());
+        }
+        let rules = scene.rules();
+        assert!([&alone[one], &alone[other]].contains(&&rules), "{} and {}: {rules}", BACKENDS[one], BACKENDS[other]);
+    }
 }
 
 #[test]

@@ -16,9 +16,9 @@ use crate::support::{Mesh, Sidecar, pillion, run, tool, until};
 
 /// A certificate chain and its key, as files.
 #[derive(Clone)]
-struct Credentials {
-    certificate: PathBuf,
-    key: PathBuf,
+pub(crate) struct Credentials {
+    pub(crate) certificate: PathBuf,
+    pub(crate) key: PathBuf,
 }
 
 impl Credentials {
@@ -31,7 +31,7 @@ impl Credentials {
 }
 
 /// A certificate of `pillion certs workload` for a service account of namespace `shop`.
-fn certificate(mesh: &Mesh, ca: &Path, account: &str, more: &[&str]) -> Credentials {
+pub(crate) fn certificate(mesh: &Mesh, ca: &Path, account: &str, more: &[&str]) -> Credentials {
     let folder = tempfile::tempdir_in(mesh.scratch()).expect("a folder").keep();
     let mut command = pillion();
     command.args(["certs", "workload", "--namespace", "shop", "--service-account", account, "--name", "peer"]);

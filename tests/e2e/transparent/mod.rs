@@ -1,5 +1,6 @@
 //! Interception: unmodified programs in network namespaces, whose traffic their sidecars take over.
 
+mod attack;
 mod capture;
 mod databases;
 mod destinations;
