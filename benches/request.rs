@@ -180,6 +180,7 @@ fn outbound(endpoint: Option<Endpoint>) -> Outbound {
         http: Some(Routes { name: "app.bench:80".to_owned(), virtual_hosts: vec![host] }),
         tcp: None,
         tls: TlsSplits::default(),
+        used: std::sync::atomic::AtomicBool::new(true),
     };
     let targets = HashMap::from([(destination, Lookup::Known(Arc::new(target)))]);
     Outbound { targets, ..Outbound::default() }

@@ -49,17 +49,22 @@ fn is_there(namespace: Option<&Path>) -> bool {
 }
 
 /// Another process whose `file` in `/proc/PID` is this one of a network namespace. The process that only holds a pod's
-/// namespaces together does not count.
+/// namespaces together does not count, nor does what started us (an init, a shell).
 fn has_processes(namespace: &Path, file: &str) -> bool {
     let identity = |path: &Path| fs::metadata(path).map(|found| (found.dev(), found.ino())).ok();
     let Some(wanted) = identity(namespace) else { return false };
-    let ours = std::process::id();
+    let ours: Vec<u32> = std::iter::successors(Some(std::process::id()), |process| parent(*process)).collect();
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
     processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok()).any(|process| {
         let folder = PathBuf::from(format!("/proc/{process}"));
         let is_pause = || fs::read_to_string(folder.join("comm")).is_ok_and(|name| name.trim() == "pause");
-        process != ours && identity(&folder.join(file)) == Some(wanted) && !is_pause()
+        !ours.contains(&process) && identity(&folder.join(file)) == Some(wanted) && !is_pause()
     })
+}
+
+fn parent(process: u32) -> Option<u32> {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+    status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse().ok().filter(|parent| *parent > 0)
 }
 
 fn has_sockets() -> bool {

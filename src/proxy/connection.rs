@@ -185,8 +185,12 @@ async fn anything(
     let upstreams = Upstreams::Application(Arc::clone(served));
     let key = SocketAddr::new(served.config.application.ip(), served.config.port);
     let dial = Box::pin(tcp::open(worker, &upstreams, &mut record));
-    let Some((word, opened)) = heard(worker, "inbound", key, &worker.shared.drain, &mut stream, dial).await? else {
-        return Ok(());
+    let (word, opened) = match heard(worker, "inbound", key, &worker.shared.drain, &mut stream, dial).await {
+        Ok(Some(heard)) => heard,
+        nothing => {
+            record.forget(); // It never became a connection to anybody.
+            return nothing.map(drop);
+        }
     };
     if let Word::Client(protocol @ (Protocol::Http1 | Protocol::Http2)) = word {
         record.forget();
@@ -233,6 +237,10 @@ async fn tcp_front(
     let is_tls = tokio::select! {
         is_tls = stream.detect_tls() => is_tls?,
         () = opened.speaks() => false,
+        () = last_moment(&worker.shared.drain) => {
+            record.forget();
+            return Ok(());
+        }
     };
     let client = if is_tls {
         let config = worker.shared.tls.front().ok_or(Refused::NoIdentity)?;

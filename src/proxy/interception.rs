@@ -4,7 +4,7 @@
 //! to share a port have nothing else in common. What a request calls its host does not change where it goes, only
 //! which of the destination's routes it takes.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use pillion_wire::name::Destination;
@@ -31,7 +31,9 @@ pub(super) async fn outbound(worker: &Arc<Worker>, stream: TcpStream, address: S
     let Some(dialled) = original_destination(&stream, port)? else {
         return outbound_http(worker, stream, address).await;
     };
-    let served = if settings.is_own_port(dialled.port()) && is_local(dialled.ip()) {
+    // Beside the application's network namespace, our own machine's other addresses are somebody else's.
+    let is_here = |ip: IpAddr| ip.is_loopback() || (!worker.is_beside_application() && is_local(ip));
+    let served = if settings.is_own_port(dialled.port()) && is_here(dialled.ip()) {
         Err(Refused::Loop(dialled))
     } else {
         let destination = Destination::from(dialled);
@@ -102,8 +104,12 @@ async fn known(
     record.destination = Arc::from(target.label());
     let upstreams = tcp::choose(split, &mut record);
     let dial = Box::pin(tcp::open(worker, &upstreams, &mut record));
-    let Some((word, mut opened)) = heard(worker, "outbound", dialled, &drain, &mut stream, dial).await? else {
-        return Ok(());
+    let (word, mut opened) = match heard(worker, "outbound", dialled, &drain, &mut stream, dial).await {
+        Ok(Some(heard)) => heard,
+        nothing => {
+            record.forget(); // It never became a connection to anybody.
+            return nothing.map(drop);
+        }
     };
     if word == Word::Client(Protocol::Tls) {
         // Only where the name decides something is the rest of a hello waited for.
@@ -166,7 +172,10 @@ async fn unknown(
         biased;
         () = stream.fill() => Word::Client(stream.guess()),
         () = opened.speaks() => Word::Server,
-        () = last_moment(&drain) => return Ok(()),
+        () = last_moment(&drain) => {
+            record.forget();
+            return Ok(());
+        }
     };
     worker.shared.telemetry.metrics.detection("outbound", word.name(), began.elapsed());
     if let (Word::Client(Protocol::Tls), Some(hello)) = (word, stream.client_hello_so_far()) {

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use pillion_wire::name::{Destination, ListenerName, host_name};
@@ -76,7 +77,11 @@ impl Directory {
     /// Dropping the future leaves at most a demand behind; its answer serves the next caller.
     pub async fn resolve(&self, destination: &Destination, wait: Duration) -> Result<Arc<Target>, Unresolved> {
         let find = |outbound: &Outbound| outbound.targets.get(destination).map(Lookup::known);
-        self.look(find, || Demand::Destination(destination.clone()), wait).await
+        let target = self.look(find, || Demand::Destination(destination.clone()), wait).await?;
+        if !target.used.load(Ordering::Relaxed) {
+            target.used.store(true, Ordering::Relaxed); // Only then: a store would take the line from other workers.
+        }
+        Ok(target)
     }
 
     /// The addresses that DNS answers for the host `name`, in any spelling, waiting up to `wait` when they have to

@@ -20,6 +20,7 @@ pub use tls::TlsSplits;
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use pillion_wire::name::Destination;
 
@@ -67,6 +68,8 @@ pub struct Target {
     pub tcp: Option<Split>,
     /// Clusters for TLS that the application itself speaks, by the name that it asks for. See [`Self::tls_split`].
     pub tls: TlsSplits,
+    /// Set whenever it is looked up, and taken back by whoever looks for targets that nobody uses.
+    pub used: AtomicBool,
 }
 
 impl Target {

@@ -100,6 +100,7 @@ mod tests {
             http: None,
             tcp: tcp.then(|| split("tcp")),
             tls: TlsSplits::new(chains),
+            used: std::sync::atomic::AtomicBool::new(true),
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use super::catalog::Catalog;
 use crate::config::{self, OutboundListener, RouteConfig, RouteSource};
@@ -23,7 +24,8 @@ pub(super) fn target(listener: &OutboundListener, catalog: &Catalog) -> Option<T
     for chain in &listener.tls {
         chains.push((chain.server_names.as_slice(), clusters.split(&chain.split)?));
     }
-    Some(Target { destination: listener.destination.clone(), http, tcp, tls: TlsSplits::new(chains) })
+    let tls = TlsSplits::new(chains);
+    Some(Target { destination: listener.destination.clone(), http, tcp, tls, used: AtomicBool::new(true) })
 }
 
 /// Looks each cluster up once.

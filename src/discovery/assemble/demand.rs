@@ -14,6 +14,8 @@ use crate::snapshot::Demand;
 const MOST_DEMANDS: usize = 4096;
 /// Those beyond that, which are remembered as refused.
 const MOST_REFUSED: usize = 1024;
+/// How many of what is known are asked about, at most, before one has to go although it was used.
+const MOST_CHANCES: usize = 64;
 /// How long the answer "unknown" holds, and how long an answer is waited for after the last demand.
 const UNKNOWN_FOR: Duration = Duration::from_secs(30);
 /// How long a refusal holds.
@@ -25,6 +27,8 @@ pub(super) struct Book {
     standings: HashMap<Demand, Standing>,
     expiries: BTreeSet<(Instant, Demand)>,
     refused: VecDeque<Demand>,
+    /// What is known, in the order in which it was last found in use.
+    known: VecDeque<Demand>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +73,27 @@ impl Book {
         Admission::Refused(oldest)
     }
 
+    /// Finds something known that is to go for something new, when there is no room left and nothing unknown that could
+    /// go instead: the first that `was_used` does not say has been used since it was last asked about (a second chance,
+    /// as in the CLOCK algorithm of page replacement). It is no longer in the book.
+    pub(super) fn give_way(&mut self, mut was_used: impl FnMut(&Demand) -> bool) -> Option<Demand> {
+        let is_full = self.standings.len() - self.refused.len() >= MOST_DEMANDS;
+        let has_unknown = || self.standings.values().any(|standing| matches!(standing, Standing::Unknown(_)));
+        if !is_full || has_unknown() {
+            return None;
+        }
+        for _ in 0..MOST_CHANCES {
+            let candidate = self.known.front()?;
+            if !was_used(candidate) {
+                break;
+            }
+            self.known.rotate_left(1);
+        }
+        let oldest = self.known.front().cloned()?;
+        self.remove(&oldest);
+        Some(oldest)
+    }
+
     /// Somebody still waits for an answer.
     pub(super) fn asked_again(&mut self, demand: &Demand, now: Instant) {
         if let Some(Standing::Pending(_)) = self.standings.get(demand) {
@@ -77,7 +102,10 @@ impl Book {
     }
 
     pub(super) fn known(&mut self, demand: &Demand, _now: Instant) {
-        self.set(demand, Standing::Known);
+        if self.standings.get(demand) != Some(&Standing::Known) {
+            self.set(demand, Standing::Known);
+            self.known.push_back(demand.clone());
+        }
     }
 
     pub(super) fn unknown(&mut self, demand: &Demand, now: Instant) {
@@ -114,8 +142,10 @@ impl Book {
         if let Some(at) = old.expiry() {
             self.expiries.remove(&(at, demand.clone()));
         }
-        if let Standing::Refused(_) = old {
-            self.refused.retain(|refused| refused != demand);
+        match old {
+            Standing::Refused(_) => self.refused.retain(|refused| refused != demand),
+            Standing::Known => self.known.retain(|known| known != demand),
+            Standing::Pending(_) | Standing::Unknown(_) => {}
         }
     }
 }
@@ -176,5 +206,26 @@ mod tests {
         book.asked_again(&destination(1), now + Duration::from_secs(20));
         assert_eq!(book.expire(now + UNKNOWN_FOR), []);
         assert_eq!(book.expire(now + Duration::from_secs(50)), [destination(1)]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn of_what_is_known_the_first_that_was_not_used_gives_way() {
+        let now = Instant::now();
+        let mut book = full(now);
+        let used = [destination(0), destination(1)];
+        assert_eq!(book.give_way(|demand| used.contains(demand)), Some(destination(2)));
+        assert_eq!(book.give_way(|_| false), None, "there is room");
+        assert_eq!(book.admit(&destination(10_000), now), Admission::Granted(None));
+        book.known(&destination(10_000), now);
+        assert_eq!(
+            book.give_way(|demand| used.contains(demand)),
+            Some(destination(3)),
+            "who was used waits at the end"
+        );
+        book.admit(&destination(10_001), now);
+        book.unknown(&destination(10_001), now);
+        assert_eq!(book.give_way(|_| false), None, "what is unknown goes first");
+        book.admit(&destination(10_002), now);
+        assert!(book.give_way(|_| true).is_some(), "somebody has to");
     }
 }

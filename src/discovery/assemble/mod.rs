@@ -20,6 +20,7 @@ mod demand;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use pillion_wire::name::{Destination, ListenerName};
 use tokio::time::Instant;
@@ -46,6 +47,7 @@ pub struct Assembly {
     destinations: HashMap<Destination, Entry>,
     /// Host names; `None` until they are answered.
     hosts: HashMap<String, Option<Lookup<[IpAddr]>>>,
+    connected: bool,
     catalog: Catalog,
     book: Book,
     /// Destinations whose target may have changed since the last poll.
@@ -102,6 +104,7 @@ impl Assembly {
             inbound: BTreeMap::new(),
             destinations: HashMap::new(),
             hosts: HashMap::new(),
+            connected: false,
             catalog: Catalog::default(),
             book: Book::default(),
             dirty: BTreeSet::new(),
@@ -117,6 +120,16 @@ impl Assembly {
         if self.book.contains(&demand) {
             self.book.asked_again(&demand, now);
             return true;
+        }
+        if self.connected {
+            let destinations = &self.destinations;
+            let was_used = |known: &Demand| match known {
+                Demand::Destination(destination) => destinations.get(destination).is_some_and(Entry::was_used),
+                Demand::Host(_) => false, // The next query asks again.
+            };
+            if let Some(idle) = self.book.give_way(was_used) {
+                self.forget(&idle);
+            }
         }
         let admission = self.book.admit(&demand, now);
         let (Admission::Granted(evicted) | Admission::Refused(evicted)) = &admission;
@@ -137,6 +150,11 @@ impl Assembly {
             }
         }
         granted
+    }
+
+    /// The control plane can be asked, or no longer. While it cannot, nothing known gives way to something new.
+    pub fn handle_connection(&mut self, connected: bool) {
+        self.connected = connected;
     }
 
     /// News from the source.
@@ -325,6 +343,14 @@ impl Assembly {
 }
 
 impl Entry {
+    /// Has it been used since this was last asked?
+    fn was_used(&self) -> bool {
+        match self.published.as_ref().map(|published| &published.lookup) {
+            Some(Lookup::Known(target)) => target.used.swap(false, Ordering::Relaxed),
+            _ => false,
+        }
+    }
+
     fn answered(lookup: Lookup) -> Self {
         Self { published: Some(Published { lookup, uses: BTreeSet::new() }), ..Self::default() }
     }

@@ -381,6 +381,25 @@ async fn hosts_and_destinations_share_one_limit() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_known_gives_way_to_something_new_while_that_can_be_asked_for() {
+    let mut world = World::new();
+    for number in 0..4096 {
+        let name = format!("h{number}");
+        assert!(world.assembly.handle_demand(Demand::Host(name.clone()), world.now));
+        let listener = format!("pillion/host?name={name}");
+        world.tell(Kind::Listener, &listener, Config::Host(HostListener { name, addresses: Vec::new() }));
+    }
+    let late = |number: u32| Demand::Host(format!("late-{number}"));
+    assert!(!world.assembly.handle_demand(late(1), world.now), "nobody can be asked: what is known is worth more");
+    world.assembly.handle_connection(true);
+    assert!(world.assembly.handle_demand(late(2), world.now));
+    world.poll();
+    assert!(!world.outbound.hosts.contains_key("h0"), "the first that was known is gone");
+    assert!(!world.is_subscribed(Kind::Listener, "pillion/host?name=h0"));
+    assert!(world.is_subscribed(Kind::Listener, "pillion/host?name=late-2"));
+}
+
+#[tokio::test(start_paused = true)]
 async fn too_many_destinations_are_refused_and_not_taken_for_unknown() {
     let mut world = World::new();
     for number in 0..4096 {

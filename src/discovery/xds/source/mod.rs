@@ -45,6 +45,7 @@ async fn run(context: Context) -> Infallible {
             Outcome::Unreachable => {}
         }
         task.context.metrics.xds_connected(false);
+        task.assembly.handle_connection(false);
         let wait = backoff.next(rand::random());
         tracing::debug!(?wait, "next attempt to reach the control plane");
         task.meanwhile(sleep(wait)).await;
@@ -152,6 +153,7 @@ impl Task {
         tracing::info!(control_plane = self.context.bootstrap.control_plane.address, "connected to the control plane");
         self.context.metrics.xds_connect("ok");
         self.context.metrics.xds_connected(true);
+        self.assembly.handle_connection(true);
         let nothing_yet = self.context.inbound.load().is_none();
         if self.context.bootstrap.mesh.is_none() && nothing_yet {
             self.context.inbound.publish(Some(Inbound::default()));
