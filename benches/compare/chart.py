@@ -12,7 +12,7 @@ def svg(results):
     """A picture: a group of bars for each scenario and number of workers, each group with a scale of its own."""
     groups = {}
     for result in results:
-        if result.has(result.scenario.figures[0]):
+        if result.has(result.scenario.main):
             groups.setdefault((result.scenario.name, result.workers), []).append(result)
     parts, y = [], 12
     for group in groups.values():
@@ -25,7 +25,7 @@ def svg(results):
 
 
 def _group(results, y):
-    figure = results[0].scenario.figures[0]
+    figure = results[0].scenario.main
     workers = results[0].workers
     unit = f"{figure.title}, {workers} worker{'s' if workers > 1 else ''}, less is better"
     parts = [f'<text x="8" y="{y + 16}" font-weight="600">{escape(results[0].scenario.title)}'

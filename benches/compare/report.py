@@ -15,7 +15,7 @@ def table(results):
 
 def _block(results):
     scenario, workers = results[0].scenario, results[0].workers
-    main = scenario.figures[0]
+    main = scenario.main
     best_envoy = min((r.median(main) for r in results if r.contender.startswith("envoy") and r.has(main)), default=None)
     head = [f"{scenario.title}, {workers} worker{'s' if workers > 1 else ''}"]
     for figure in scenario.figures:

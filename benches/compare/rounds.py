@@ -27,38 +27,68 @@ class Result:
         return bool(self.samples.get(figure.key))
 
 
-def compare(scenario, lab, workers, rounds, requests):
-    """Starts all contenders, lets them take turns, ends them; returns a result for each."""
-    results = {name: Result(scenario, name, workers, {}) for name in scenario.contenders}
-    running = {}
+def compare(scenario, lab, workers, rounds, requests, results):
+    """Appends a result for each contender, starts them all, lets them take turns, and ends them.
 
-    def failed(name, error):
-        results[name].failure = str(error)
-        print(f"{scenario.name}, {workers} worker(s): {error}", file=sys.stderr)
-        running.pop(name)[0].stop()
-
+    One that fails says why, and has no further turns.
+    """
+    turns = [_Turns(scenario, name, lab, workers) for name in scenario.contenders]
+    results += [turn.result for turn in turns]
     try:
-        for name, start in scenario.contenders.items():
-            it = Contender(name, lab, workers)
-            running[name] = (it, 0.0)
-            try:
-                start(it)
-                running[name] = (it, scenario.warm_up(it))
-            except Failure as error:
-                failed(name, error)
+        if not scenario.fresh:
+            for turn in turns:
+                _progress(f"{scenario.name}: starting {turn.name}")
+                turn.guarded(turn.start)
         for number in range(1, rounds + 1):
-            for name, (it, rate) in list(running.items()):
-                _progress(f"{scenario.name}: round {number} of {rounds}, {name}")
-                try:
-                    for key, value in scenario.measure(it, rate, requests).items():
-                        results[name].samples.setdefault(key, []).append(value)
-                except Failure as error:
-                    failed(name, error)
+            for turn in turns:
+                _progress(f"{scenario.name}: round {number} of {rounds}, {turn.name}")
+                turn.guarded(lambda: turn.take(requests))
     finally:
         _progress("")
-        for it, _rate in running.values():
-            it.stop()
-    return list(results.values())
+        for turn in turns:
+            turn.stop()
+
+
+class _Turns:
+    """One contender, its samples so far, and its processes while it runs."""
+
+    def __init__(self, scenario, name, lab, workers):
+        self.scenario, self.name, self._lab, self._workers = scenario, name, lab, workers
+        self.result = Result(scenario, name, workers, {})
+        self._running, self._rate = None, 0.0
+
+    def start(self):
+        """Starts it, checks that it answers, warms it up."""
+        self._running = Contender(self.name, self._lab, self._workers)
+        self.scenario.contenders[self.name](self._running)
+        self._rate = self.scenario.warm_up(self._running)
+
+    def take(self, requests):
+        """One turn."""
+        if self.scenario.fresh:
+            self.start()
+        for key, value in self.scenario.measure(self._running, self._rate, requests).items():
+            self.result.samples.setdefault(key, []).append(value)
+        if self.scenario.fresh:
+            self.stop()
+
+    def guarded(self, act):
+        """Does it unless an earlier step failed; a failure is printed and kept."""
+        if self.result.failure is not None:
+            return
+        try:
+            act()
+        except Failure as error:
+            self.result.failure = str(error)
+            _progress("")
+            print(f"{self.scenario.name}, workers {self._workers}: {error}", file=sys.stderr)
+            self.stop()
+
+    def stop(self):
+        """Ends its processes, if there are any."""
+        if self._running is not None:
+            self._running.stop()
+            self._running = None
 
 
 def _progress(text):

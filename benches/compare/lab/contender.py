@@ -62,8 +62,7 @@ class Contender:
     def restart_proxy(self):
         """Ends the first process that counts and starts it again; returns the new one."""
         old = self.counted[0]
-        old.stop()
-        new = Process(old.name, old.command)
+        new = old.again()
         self.counted[0] = new
         self._own[self._own.index(old)] = new
         return new

@@ -5,7 +5,7 @@ import re
 import subprocess
 
 from lab.ports import HOST
-from lab.process import Failure
+from lab.process import Failure, ending_with_us
 from lab.tools import find
 
 H1_CONNECTIONS = 32
@@ -63,7 +63,8 @@ def h2load(who, port, host, requests, path="/"):
 
 def _run(who, command, deadline):
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=deadline, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=deadline, check=False,
+                              preexec_fn=ending_with_us())
     except subprocess.TimeoutExpired as error:
         raise Failure(f"{who}: no end of `{' '.join(command)}` after {deadline} s") from error
     if done.returncode != 0:

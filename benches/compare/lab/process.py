@@ -18,6 +18,18 @@ class Failure(Exception):
     """Something that ends one contender's part of a scenario: says who, what and why."""
 
 
+def ending_with_us(last_signal=signal.SIGKILL):
+    """What a child has to do before it becomes the program, so that the kernel ends it when we die."""
+    us = os.getpid()
+
+    def in_child():
+        _libc.prctl(_PR_SET_PDEATHSIG, int(last_signal))
+        if os.getppid() != us:
+            os._exit(1)
+
+    return in_child
+
+
 class Process:
     """A program in a session of its own, so that its children can be counted and ended with it.
 
@@ -30,20 +42,15 @@ class Process:
         self.command = [str(word) for word in command]
         self._last_signal = last_signal
         self._wait = wait
+        self._environment = environment
+        self._stopped = False
         self._log = collections.deque(maxlen=30)
         self._lines = collections.deque(maxlen=30)
         self._news = threading.Condition()
-        us = os.getpid()
-
-        def in_child():
-            _libc.prctl(_PR_SET_PDEATHSIG, int(last_signal))
-            if os.getppid() != us:
-                os._exit(1)
-
         try:
             self._child = subprocess.Popen(
                 self.command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                start_new_session=True, preexec_fn=in_child, text=True, errors="replace", env=environment)
+                start_new_session=True, preexec_fn=ending_with_us(last_signal), text=True, errors="replace", env=environment)
         except OSError as error:
             raise Failure(f"{name}: cannot start `{self.shell()}`: {error}") from error
         self._readers = [
@@ -92,6 +99,11 @@ class Process:
         log = "\n".join(f"    | {line}" for line in list(self._log)[-15:]) or "    | (it said nothing)"
         return Failure(f"{self.name}: {what} ({status})\n    $ {self.shell()}\n{log}")
 
+    def again(self):
+        """Ends it and starts the same command; returns the new process."""
+        self.stop()
+        return Process(self.name, self.command, self._last_signal, self._wait, self._environment)
+
     def all_pids(self):
         """It and its children: everything in its session."""
         found = []
@@ -118,8 +130,15 @@ class Process:
                 continue
         return total
 
+    def binary_bytes(self):
+        """Size of its program's file, without the libraries that it loads."""
+        return os.stat(f"/proc/{self.pid}/exe").st_size
+
     def stop(self):
         """Asks it to end, then ends it and whatever it left behind. May be called again."""
+        if self._stopped:
+            return
+        self._stopped = True
         if self.exited() is None:
             self._child.send_signal(self._last_signal)
             try:

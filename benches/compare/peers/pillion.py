@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import time
 
 from lab import ports
 from lab.process import Failure, Process
@@ -49,11 +50,13 @@ def pair(it):
 def pair_http2(it):
     """The same with a back end that speaks HTTP/2."""
     _mesh(it, "h2c", it.lab.back_end.http2, pair=True)
+    _prove_mutual_tls(it, "pillion_requests_total")
 
 
 def pair_tcp(it):
     """Two sidecars, and a local TCP port that leads through both."""
     _mesh(it, "tcp", it.lab.back_end.http1, pair=True)
+    _prove_mutual_tls(it, "pillion_tcp_connections_total")
 
 
 def _mesh(it, protocol, back_end, pair):
@@ -103,7 +106,13 @@ def _prove_mutual_tls(it, metric):
     """One request, and the client's own word that it travelled in mutual TLS: a pair without it would be no pair."""
     client = it.counted[0]
     ports.wait_for_answer(client, it.port, host=it.host)
-    _, metrics = ports.get(int(client.admin.rsplit(":", 1)[1]), "/metrics")
-    lines = [line for line in metrics.decode().splitlines() if line.startswith(metric + "{")]
-    if not any('tls="mutual"' in line for line in lines):
-        raise client.failure(f"no request was counted with tls=\"mutual\": {lines}")
+    admin, end = int(client.admin.rsplit(":", 1)[1]), time.monotonic() + 5
+    while True:
+        # A connection is counted once both of its ends have gone.
+        _, metrics = ports.get(admin, "/metrics")
+        lines = [line for line in metrics.decode().splitlines() if line.startswith(metric + "{")]
+        if any('tls="mutual"' in line for line in lines):
+            return
+        if time.monotonic() > end:
+            raise client.failure(f'{metric} has counted nothing with tls="mutual": {lines}')
+        time.sleep(0.05)

@@ -40,9 +40,10 @@ class Scenario:
     measure: Callable[[Contender, float, int], dict[str, float]]
     """One round: the contender, the rate of the warm-up, about how many requests; returns a value for each figure."""
     figures: tuple[Figure, ...] = (CPU, RATE)
-    """The first one is what the chart shows and what contenders are ranked by; less is better."""
-    workers_matter: bool = True
-    """False where it is measured with one worker only."""
+    main: Figure = CPU
+    """What the chart shows and what contenders are compared by; less is better."""
+    fresh: bool = False
+    """Whether contenders are started for each round, because a round leaves traces in them."""
 
 
 def warm_up_http1(it):
