@@ -20,12 +20,12 @@ def _block(results):
     head = [f"{scenario.title}, {workers} worker{'s' if workers > 1 else ''}"]
     for figure in scenario.figures:
         head += [figure.title, "min - max"]
-    rows = [head + ["of Envoy"]]
+    rows = [head + ["÷ Envoy"]]
     for result in results:
         row = [result.contender]
         for figure in scenario.figures:
             row += _cells(result, figure)
-        row.append(f"{result.median(main) / best_envoy:.2f} x" if best_envoy and result.has(main) else "")
+        row.append(f"{result.median(main) / best_envoy:.2f}" if best_envoy and result.has(main) else "")
         rows.append(row)
     return _align(rows)
 

@@ -89,7 +89,7 @@ class Process:
                     break
             else:
                 return self._lines[0]
-        raise self.failure(f"printed no line in {deadline:g} s")
+        raise self.failure(f"printed no line on standard output, which was waited for {deadline:g} s or until it ended")
 
     def failure(self, what):
         """An error that names the program, its command and its last words."""
