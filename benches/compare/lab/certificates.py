@@ -45,7 +45,8 @@ class Certificates:
         return Identity(key, certificate, both, f"{name}.bench", spiffe)
 
     def _new_key(self, name):
-        return ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-noenc", "-keyout", self._folder / f"{name}.key")
+        key = self._folder / f"{name}.key"
+        return ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-noenc", "-keyout", key)
 
     def _openssl(self, *arguments):
         command = [find("openssl"), *map(str, arguments)]

@@ -1,6 +1,6 @@
 """Requests at a constant rate, whatever the answers take: what somebody waits who comes when he comes.
 
-A request's latency counts from the moment when it was due, so that one slow answer also counts for those that it held up.
+A request's latency counts from the moment when it was due: a slow answer also counts for those that it held up.
 """
 
 import gc

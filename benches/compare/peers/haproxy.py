@@ -51,10 +51,10 @@ def pair_tcp(it):
 def _pair(it, between, bind="", server="", next_port=None, mode="http"):
     certificates = it.lab.certificates
     alpn = f" alpn {between}" if between else ""
-    accepts = f"ssl crt {certificates.server.both} ca-file {certificates.root} verify required ssl-min-ver TLSv1.3{alpn}"
+    tls = f"ca-file {certificates.root} verify required ssl-min-ver TLSv1.3{alpn}"
     name = certificates.server.name
-    connects = (f"ssl crt {certificates.client.both} ca-file {certificates.root} verify required verifyhost {name}"
-                f" sni str({name}) ssl-min-ver TLSv1.3{alpn}")
+    accepts = f"ssl crt {certificates.server.both} {tls}"
+    connects = f"ssl crt {certificates.client.both} {tls} verifyhost {name} sni str({name})"
     middle = _start(it, "server", next_port or it.lab.back_end.http1, bind=accepts, server=server, mode=mode)
     it.port = _start(it, "client", middle, bind=bind, server=connects, mode=mode)
 

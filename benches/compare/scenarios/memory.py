@@ -1,6 +1,6 @@
 """Resident memory of the largest process: after its first answers, and with connections that do nothing.
 
-The settings that bound memory are the peers' own. A pair has the server's sidecar too, and each carries every connection.
+The settings that bound memory are the peers' own. In a pair both proxies carry every connection.
 """
 
 import time
@@ -45,6 +45,11 @@ HTTP = Scenario(
 TCP = Scenario(
     name="memory-tcp",
     title="Resident memory, TCP pair with mutual TLS",
-    contenders={"pillion": pillion.pair_tcp, "envoy": envoy.pair_tcp, "haproxy": haproxy.pair_tcp, "nginx": nginx.pair_tcp},
+    contenders={
+        "pillion": pillion.pair_tcp,
+        "envoy": envoy.pair_tcp,
+        "haproxy": haproxy.pair_tcp,
+        "nginx": nginx.pair_tcp,
+    },
     warm_up=_first_answer, measure=_measure, figures=_FIGURES, main=_MAIN, fresh=True,
 )

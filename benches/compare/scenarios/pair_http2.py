@@ -1,4 +1,7 @@
-"""Two sidecars with mutual TLS between them; HTTP/2 from the client to the back end. nginx has no HTTP/2 to the next hop."""
+"""Two sidecars with mutual TLS between them; HTTP/2 from the client to the back end.
+
+nginx takes no part: it has no HTTP/2 to the next hop.
+"""
 
 from peers import direct, envoy, haproxy, pillion
 from scenarios.base import Scenario, measure_http2, warm_up_http2

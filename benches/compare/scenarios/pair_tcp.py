@@ -44,7 +44,19 @@ def _measure_bulk(it, _rate, requests):
     return {"cpu": (it.cpu_seconds() - before) / carried * 2**30, "rate": seen.bytes_per_second / 2**20}
 
 
-KEPT = Scenario("tcp-kept", "TCP pair with mutual TLS, requests on kept connections", _PEERS, warm_up_http1, measure_http1)
-NEW = Scenario("tcp-new", "TCP pair with mutual TLS, new connection each", _PEERS, _warm_up_new, _measure_new)
-BULK = Scenario("tcp-bulk", f"TCP pair with mutual TLS, {BULK_BYTES // 2**20} MiB down, {_BULK_CONNECTIONS} connections",
-                _PEERS, warm_up_http1, _measure_bulk, (_CPU_PER_GIB, Figure("rate", "MiB/s", 0)), _CPU_PER_GIB)
+KEPT = Scenario(
+    name="tcp-kept",
+    title="TCP pair with mutual TLS, requests on kept connections",
+    contenders=_PEERS, warm_up=warm_up_http1, measure=measure_http1,
+)
+NEW = Scenario(
+    name="tcp-new",
+    title="TCP pair with mutual TLS, new connection each",
+    contenders=_PEERS, warm_up=_warm_up_new, measure=_measure_new,
+)
+BULK = Scenario(
+    name="tcp-bulk",
+    title=f"TCP pair with mutual TLS, {BULK_BYTES // 2**20} MiB down, {_BULK_CONNECTIONS} connections",
+    contenders=_PEERS, warm_up=warm_up_http1, measure=_measure_bulk,
+    figures=(_CPU_PER_GIB, Figure("rate", "MiB/s", 0)), main=_CPU_PER_GIB,
+)

@@ -1,6 +1,6 @@
 """From the start of the process to the first answer that passed through it, and the size of the program.
 
-Peers have their configuration in a file. Pillion asks its control plane, which runs, for its certificate and its routes.
+Peers have their configuration in a file. Pillion asks its control plane, which runs, for certificate and routes.
 """
 
 import time
