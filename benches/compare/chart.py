@@ -2,7 +2,7 @@
 
 from xml.sax.saxutils import escape
 
-_WIDTH, _LABEL, _BAR, _GAP, _HEAD = 760, 190, 18, 6, 34
+_WIDTH, _LABEL, _BAR, _GAP, _HEAD = 760, 200, 18, 6, 34
 _SCALE = _WIDTH - _LABEL - 150
 _COLOURS = {"pillion": "#c2410c", "no proxy": "#a3a3a3"}
 _OTHERS = "#475569"
@@ -29,7 +29,7 @@ def _group(results, y):
     workers = results[0].workers
     unit = f"{figure.title}, {workers} worker{'s' if workers > 1 else ''}, less is better"
     parts = [f'<text x="8" y="{y + 16}" font-weight="600">{escape(results[0].scenario.title)}'
-             f'<tspan font-weight="400" fill="#737373"> - {escape(unit)}</tspan></text>']
+             f'<tspan font-weight="400" fill="#737373" dx="8">{escape(unit)}</tspan></text>']
     y += _HEAD - 6
     longest = max(max(result.samples[figure.key]) for result in results) or 1.0
     for result in results:

@@ -50,7 +50,8 @@ class Process:
         try:
             self._child = subprocess.Popen(
                 self.command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                start_new_session=True, preexec_fn=ending_with_us(last_signal), text=True, errors="replace", env=environment)
+                start_new_session=True, preexec_fn=ending_with_us(last_signal), text=True, errors="replace",
+                env=environment)
         except OSError as error:
             raise Failure(f"{name}: cannot start `{self.shell()}`: {error}") from error
         self._readers = [
@@ -84,10 +85,9 @@ class Process:
         """The first line that it prints on standard output."""
         end = time.monotonic() + deadline
         with self._news:
-            while not self._lines:
-                if self.exited() is not None or not self._news.wait(0.05) and time.monotonic() > end:
-                    break
-            else:
+            while not self._lines and self.exited() is None and time.monotonic() < end:
+                self._news.wait(0.05)
+            if self._lines:
                 return self._lines[0]
         raise self.failure(f"printed no line on standard output, which was waited for {deadline:g} s or until it ended")
 
