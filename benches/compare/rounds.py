@@ -1,0 +1,97 @@
+"""Contenders of a scenario take turns, A B C A B C, so that a noisy minute hits all of them."""
+
+import dataclasses
+import statistics
+import sys
+
+from lab.contender import Contender
+from lab.process import Failure
+
+
+@dataclasses.dataclass
+class Result:
+    """What one contender did in one scenario with a number of workers: samples by figure, or why there are none."""
+
+    scenario: object
+    contender: str
+    workers: int
+    samples: dict[str, list[float]]
+    failure: str | None = None
+
+    def median(self, figure):
+        """Of a figure's samples."""
+        return statistics.median(self.samples[figure.key])
+
+    def has(self, figure):
+        """Whether it was measured."""
+        return bool(self.samples.get(figure.key))
+
+
+def compare(scenario, lab, workers, rounds, requests, results):
+    """Appends a result for each contender, starts them all, lets them take turns, and ends them.
+
+    One that fails says why, and has no further turns.
+    """
+    turns = [_Turns(scenario, name, lab, workers) for name in scenario.contenders]
+    results += [turn.result for turn in turns]
+    try:
+        if not scenario.fresh:
+            for turn in turns:
+                _progress(f"{scenario.name}: starting {turn.name}")
+                turn.guarded(turn.start)
+        for number in range(1, rounds + 1):
+            for turn in turns:
+                _progress(f"{scenario.name}: round {number} of {rounds}, {turn.name}")
+                turn.guarded(lambda: turn.take(requests))
+    finally:
+        _progress("")
+        for turn in turns:
+            turn.stop()
+
+
+class _Turns:
+    """One contender, its samples so far, and its processes while it runs."""
+
+    def __init__(self, scenario, name, lab, workers):
+        self.scenario, self.name, self._lab, self._workers = scenario, name, lab, workers
+        self.result = Result(scenario, name, workers, {})
+        self._running, self._rate = None, 0.0
+
+    def start(self):
+        """Starts it, checks that it answers, warms it up."""
+        self._running = Contender(self.name, self._lab, self._workers)
+        self.scenario.contenders[self.name](self._running)
+        self._rate = self.scenario.warm_up(self._running)
+
+    def take(self, requests):
+        """One turn."""
+        if self.scenario.fresh:
+            self.start()
+        for key, value in self.scenario.measure(self._running, self._rate, requests).items():
+            self.result.samples.setdefault(key, []).append(value)
+        if self.scenario.fresh:
+            self.stop()
+
+    def guarded(self, act):
+        """Does it unless an earlier step failed; a failure is printed and kept."""
+        if self.result.failure is not None:
+            return
+        try:
+            act()
+        except Failure as error:
+            self.result.failure = str(error)
+            _progress("")
+            print(f"{self.scenario.name}, workers {self._workers}: {error}", file=sys.stderr)
+            self.stop()
+
+    def stop(self):
+        """Ends its processes, if there are any."""
+        if self._running is not None:
+            self._running.stop()
+            self._running = None
+
+
+def _progress(text):
+    """One line that is written over, where somebody is watching."""
+    if sys.stderr.isatty():
+        print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
