@@ -54,7 +54,7 @@ pub(super) async fn serve(worker: Arc<Worker>, stream: TcpStream, address: Socke
     let open = worker.shared.telemetry.metrics.connections_open(listener);
     open.inc();
     let served = match entry {
-        Entry::OutboundHttp => outbound_http(&worker, stream, address).await,
+        Entry::OutboundHttp => outbound_http(&worker, stream, address, Way::Outbound).await,
         Entry::Outbound => interception::outbound(&worker, stream, address).await,
         Entry::Inbound => interception::inbound(&worker, stream, address).await,
         Entry::OutboundTcp(destination) => Box::pin(outbound_tcp(&worker, stream, address, destination)).await,
@@ -67,11 +67,16 @@ pub(super) async fn serve(worker: Arc<Worker>, stream: TcpStream, address: Socke
     }
 }
 
-/// Connections that name their destination themselves.
-pub(super) async fn outbound_http(worker: &Arc<Worker>, stream: TcpStream, address: SocketAddr) -> Result<(), Refused> {
+/// A connection of the application that carries HTTP and nothing else.
+pub(super) async fn outbound_http(
+    worker: &Arc<Worker>,
+    stream: TcpStream,
+    address: SocketAddr,
+    way: Way,
+) -> Result<(), Refused> {
     let mut stream = Replay::new(stream);
-    let Some(protocol) = detect(worker, &mut stream, &worker.shared.drain).await? else { return Ok(()) };
-    http(worker, Transport::Accepted(stream), protocol, address, Way::Outbound).await
+    let Some(protocol) = detect(worker, &mut stream, &way.drain(worker)).await? else { return Ok(()) };
+    http(worker, Transport::Accepted(stream), protocol, address, way).await
 }
 
 async fn outbound_tcp(
@@ -91,9 +96,7 @@ async fn outbound_tcp(
         tcp::outbound(worker, stream, address, &target, split).await;
         return Ok(());
     }
-    let mut stream = Replay::new(stream);
-    let Some(protocol) = detect(worker, &mut stream, &worker.shared.drain).await? else { return Ok(()) };
-    http(worker, Transport::Accepted(stream), protocol, address, Way::Bound(destination)).await
+    outbound_http(worker, stream, address, Way::Bound(destination)).await
 }
 
 async fn mesh(worker: &Arc<Worker>, stream: TcpStream, address: SocketAddr) -> Result<(), Refused> {
@@ -255,11 +258,7 @@ async fn tcp_front(
 }
 
 /// The first bytes, within the head deadline. `None`: the client closed without a word, or has none while we stop.
-pub(super) async fn detect<S>(
-    worker: &Worker,
-    stream: &mut Replay<S>,
-    drain: &Drain,
-) -> Result<Option<Protocol>, Refused>
+async fn detect<S>(worker: &Worker, stream: &mut Replay<S>, drain: &Drain) -> Result<Option<Protocol>, Refused>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {

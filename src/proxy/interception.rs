@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::attempt::{UNKNOWN, Upstreams};
 use super::client::Way;
-use super::connection::{detect, from_outside, heard, http, last_moment, outbound_http};
+use super::connection::{from_outside, heard, http, last_moment, outbound_http};
 use super::race::Word;
 use super::refused::Refused;
 use super::{Worker, inbound as planning, outbound as directory, tcp};
@@ -29,7 +29,7 @@ pub(super) async fn outbound(worker: &Arc<Worker>, stream: TcpStream, address: S
     let settings = &worker.shared.settings;
     let port = settings.outbound_http.map_or(0, |own| own.port());
     let Some(dialled) = original_destination(&stream, port)? else {
-        return outbound_http(worker, stream, address).await;
+        return outbound_http(worker, stream, address, Way::Outbound).await;
     };
     // Beside the application's network namespace, our own machine's other addresses are somebody else's.
     let is_here = |ip: IpAddr| ip.is_loopback() || (!worker.is_beside_application() && is_local(ip));
@@ -86,19 +86,15 @@ async fn known(
     target: &Target,
 ) -> Result<(), Refused> {
     let way = Way::Bound(destination);
-    let drain = way.drain(worker);
     let split = match (&target.http, &target.tcp) {
         (None, Some(split)) if target.tls.all().is_empty() => {
             tcp::outbound(worker, stream, address, target, split).await;
             return Ok(());
         }
-        (_, None) => {
-            let mut stream = Replay::new(stream);
-            let Some(protocol) = detect(worker, &mut stream, &drain).await? else { return Ok(()) };
-            return http(worker, Transport::Accepted(stream), protocol, address, way).await;
-        }
+        (_, None) => return outbound_http(worker, stream, address, way).await,
         (_, Some(split)) => split,
     };
+    let drain = way.drain(worker);
     let mut stream = Replay::new(stream);
     let mut record = tcp::begin(worker, "outbound", address);
     record.destination = Arc::from(target.label());

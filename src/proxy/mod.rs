@@ -72,13 +72,13 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Is the application in another network namespace than we are?
-    fn is_beside_application(&self) -> bool {
-        self.shared.settings.intercept.as_ref().is_some_and(|intercept| intercept.namespace.is_some())
-    }
-
     /// A worker without connections.
     pub fn new(shared: Arc<Shared>, tls: Arc<TlsClient>, dialer: Dialer) -> Self {
         Self { shared, pool: Pool::new(tls, dialer) }
+    }
+
+    /// Is the application in another network namespace than we are?
+    fn is_beside_application(&self) -> bool {
+        self.shared.settings.intercept.as_ref().is_some_and(|intercept| intercept.namespace.is_some())
     }
 }
