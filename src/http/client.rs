@@ -44,7 +44,7 @@ impl Http2 {
 ///
 /// # Errors
 /// When the connection is gone.
-pub async fn http1(transport: Transport) -> hyper::Result<Http1> {
+pub async fn connect_http1(transport: Transport) -> hyper::Result<Http1> {
     let (sender, connection) = http1::Builder::new().handshake(TokioIo::new(transport)).await?;
     tokio::spawn(async move {
         if let Err(error) = connection.with_upgrades().await {
@@ -59,7 +59,7 @@ pub async fn http1(transport: Transport) -> hyper::Result<Http1> {
 ///
 /// # Errors
 /// When the connection is gone.
-pub async fn http2(transport: Transport) -> hyper::Result<Http2> {
+pub async fn connect_http2(transport: Transport) -> hyper::Result<Http2> {
     let (sender, connection) = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .initial_stream_window_size(STREAM_WINDOW)

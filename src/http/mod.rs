@@ -4,13 +4,14 @@ mod body;
 mod client;
 mod forwarded;
 mod headers;
+mod http1;
 mod http2;
 mod server;
 mod stream;
 mod tunnel;
 
 pub use body::{Body, BoxError};
-pub use client::{Http1, Http2, http1, http2};
+pub use client::{Http1, Http2, connect_http1, connect_http2};
 pub use forwarded::{append_forwarded, client_cert};
 pub use headers::{strip_hop_by_hop, strip_mesh, upgrade_token};
 pub use server::{ServerSettings, serve};

@@ -15,7 +15,7 @@ use tokio::time::{Instant, timeout};
 use super::connect::{connect, repeat};
 use super::{Host, HostKey};
 use crate::error::ProxyError;
-use crate::http::{Http1, Http2, http1, http2};
+use crate::http::{Http1, Http2, connect_http1, connect_http2};
 use crate::net::{Dialer, Transport, Via};
 use crate::tls::TlsClient;
 
@@ -100,7 +100,7 @@ impl Pool {
             return Ok(Lease1 { sender, reused: true, peer });
         }
         let transport = connect(&self.dialer, &self.tls, host.key(), deadline).await?;
-        let sender = http1(transport).await.map_err(|error| broken(host.key(), &error))?;
+        let sender = connect_http1(transport).await.map_err(|error| broken(host.key(), &error))?;
         Ok(Lease1 { sender, reused: false, peer })
     }
 
@@ -140,7 +140,7 @@ impl Pool {
 
     async fn open(&self, host: &HostKey, deadline: Duration) -> Result<Http2, ProxyError> {
         let transport = connect(&self.dialer, &self.tls, host, deadline).await?;
-        http2(transport).await.map_err(|error| broken(host, &error))
+        connect_http2(transport).await.map_err(|error| broken(host, &error))
     }
 
     /// Closes connections that nothing has used for `idle`, and forgets peers without any.

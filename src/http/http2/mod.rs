@@ -1,5 +1,9 @@
 //! What both ends of our HTTP/2 connections allow themselves.
 
+mod server;
+
+pub(super) use server::serve;
+
 use std::time::Duration;
 
 /// Flow-control windows: the streams that another sidecar opens on one connection cannot fill the connection's
