@@ -3,14 +3,14 @@
 use std::convert::Infallible;
 use std::future::Future;
 
+use bytes::Bytes;
 use http::{Request, Response};
-use http_body::Body;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 
-use super::{BoxError, ServerSettings};
+use super::{Body, BoxError, ServeError, ServerSettings, Switch};
 use crate::drain::Drain;
 use crate::net::{HeadTimeout, Phase, Transport};
 
@@ -21,26 +21,26 @@ pub(super) async fn serve<F, Fut, B>(
     phase: &Phase,
     drain: &Drain,
     handle: F,
-) -> hyper::Result<()>
+) -> Result<(), ServeError>
 where
-    F: Fn(Request<Incoming>) -> Fut,
+    F: Fn(Request<Body>, Switch) -> Fut,
     Fut: Future<Output = Response<B>> + Send + 'static,
-    B: Body<Error = BoxError> + Send + 'static,
-    B::Data: Send,
+    B: http_body::Body<Data = Bytes, Error = BoxError> + Send + 'static,
 {
-    let service = service_fn(|request| {
-        let answer = handle(request);
+    let service = service_fn(|mut request: Request<Incoming>| {
+        let switch = Switch::Http1(hyper::upgrade::on(&mut request));
+        let answer = handle(request.map(Body::from), switch);
         async move { Ok::<_, Infallible>(answer.await) }
     });
     let stream = HeadTimeout::new(transport, phase.clone(), settings.head_timeout, settings.idle_timeout);
     let connection = builder(settings).serve_connection(TokioIo::new(stream), service).with_upgrades();
     let mut connection = std::pin::pin!(connection);
     tokio::select! {
-        result = connection.as_mut() => return result,
+        result = connection.as_mut() => return Ok(result?),
         () = drain.stopping() => {}
     }
     connection.as_mut().graceful_shutdown();
-    connection.await
+    Ok(connection.await?)
 }
 
 fn builder(settings: &ServerSettings) -> http1::Builder {

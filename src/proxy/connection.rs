@@ -319,9 +319,9 @@ pub(super) async fn http(
     let phase = Phase::default();
     let drain = way.drain(worker);
     let client = Arc::new(Client { worker: Arc::clone(worker), address, way, phase: phase.clone() });
-    let serve = serve_http(transport, is_http2, &limits, &phase, &drain, |request| {
+    let serve = serve_http(transport, is_http2, &limits, &phase, &drain, |request, switch| {
         // Begun here, not when the future is first polled: before that, hyper reads once more.
-        http::serve(Arc::clone(&client), client.phase.begin(), request)
+        http::serve(Arc::clone(&client), client.phase.begin(), request, switch)
     });
     let Err(error) = Box::pin(serve).await else { return Ok(()) };
     tracing::debug!(client = %address, %error, "connection ended");

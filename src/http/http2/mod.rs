@@ -1,17 +1,27 @@
-//! What both ends of our HTTP/2 connections allow themselves.
+//! HTTP/2, by `h2` itself at both ends of a connection.
+//!
+//! hyper's layer over `h2` keeps from us what a proxy needs to know: how a `CONNECT` tunnel ended, when the peer's
+//! SETTINGS have come, and when a turn of the connection is over, which is when gathered writes go out ([`Gather`]).
 
+mod client;
+mod gather;
+mod keep_alive;
+mod receive;
+mod send;
 mod server;
+mod tunnel;
+
+pub use client::{Http2, connect_http2};
+pub use receive::Receive;
+pub use tunnel::Http2Tunnel;
 
 pub(super) use server::serve;
 
-use std::time::Duration;
-
 /// Flow-control windows: the streams that another sidecar opens on one connection cannot fill the connection's
 /// together, so that stalled ones do not stop the others.
-pub(super) const STREAM_WINDOW: u32 = 256 << 10;
-pub(super) const CONNECTION_WINDOW: u32 = 32 << 20;
+const STREAM_WINDOW: u32 = 256 << 10;
+const CONNECTION_WINDOW: u32 = 32 << 20;
 /// Bytes of one message that may wait to be sent.
-pub(super) const SEND_BUFFER: usize = 256 << 10;
-/// A silent HTTP/2 peer is asked whether it is still there.
-pub(super) const PING_EVERY: Duration = Duration::from_secs(30);
-pub(super) const PING_TIMEOUT: Duration = Duration::from_secs(10);
+const SEND_BUFFER: usize = 256 << 10;
+/// Longest frame that a peer may send.
+const MAX_FRAME: u32 = 64 << 10;
