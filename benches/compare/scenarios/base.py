@@ -44,6 +44,8 @@ class Scenario:
     """What the chart shows and what contenders are compared by; less is better."""
     fresh: bool = False
     """Whether contenders are started for each round, because a round leaves traces in them."""
+    recordable: bool = True
+    """Whether a flame graph can be made: not of processes that a round itself starts."""
 
 
 def warm_up_http1(it):
