@@ -9,7 +9,8 @@ from lab.process import Failure, ending_with_us
 from lab.tools import find
 
 H1_CONNECTIONS = 32
-H2_CONNECTIONS, H2_STREAMS = 4, 16
+H2_CONNECTIONS = (4, 16)
+"""Connections and streams at a time on each."""
 
 
 @dataclasses.dataclass
@@ -48,9 +49,10 @@ def _only_ended(errors):
     return bool(numbers) and all(int(count) == 0 for kind, count in numbers.items() if kind != "read")
 
 
-def h2load(who, port, host, requests, path="/"):
+def h2load(who, port, host, requests, path="/", connections=H2_CONNECTIONS):
     """HTTP/2 without TLS, with prior knowledge, for a number of requests."""
-    command = [find("h2load"), "-t", "1", "-c", str(H2_CONNECTIONS), "-m", str(H2_STREAMS), "-n", str(requests),
+    count, streams = connections
+    command = [find("h2load"), "-t", "1", "-c", str(count), "-m", str(streams), "-n", str(requests),
                f"--connect-to={HOST}:{port}", f"http://{host}{path}"]
     text = _run(who, command, 300)
     rate = re.search(r"finished in [\d.]+m?s, ([\d.]+) req/s", text)

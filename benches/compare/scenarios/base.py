@@ -7,7 +7,7 @@ from collections.abc import Callable
 from lab import ports
 from lab.backend import BODY
 from lab.contender import Contender
-from lab.load import h2load, wrk
+from lab.load import H2_CONNECTIONS, h2load, wrk
 from lab.process import Failure
 
 _WARM_UP_SECONDS = 1
@@ -61,23 +61,23 @@ def measure_http1(it, rate, requests):
     return per_100k(it, lambda: wrk(it.name, it.port, it.host, whole_seconds(rate, requests)))
 
 
-def warm_up_http2(it):
-    """A few requests until one succeeds, whose size h2load checks, then a short load."""
+def warm_up_http2(it, connections=H2_CONNECTIONS):
+    """A few requests until all succeed, then a short load."""
     end = time.monotonic() + 10
     while True:
         try:
-            h2load(it.name, it.port, it.host, 64)
+            h2load(it.name, it.port, it.host, 64, connections=connections)
             break
         except Failure:
             if time.monotonic() > end:
                 raise
             time.sleep(0.1)
-    return h2load(it.name, it.port, it.host, _WARM_UP_REQUESTS).rate
+    return h2load(it.name, it.port, it.host, _WARM_UP_REQUESTS, connections=connections).rate
 
 
-def measure_http2(it, _rate, requests):
+def measure_http2(it, _rate, requests, connections=H2_CONNECTIONS):
     """h2load for so many requests."""
-    return per_100k(it, lambda: h2load(it.name, it.port, it.host, requests))
+    return per_100k(it, lambda: h2load(it.name, it.port, it.host, requests, connections=connections))
 
 
 def per_100k(it, load):
