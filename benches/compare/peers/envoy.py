@@ -25,9 +25,10 @@ def pair_http2(it):
     _pair(it, "h2", "h2", it.lab.back_end.http2)
 
 
-def pair_tcp(it):
-    """Mutual TLS that passes bytes on."""
-    middle = _start(it, "server", _tcp_filter(), _cluster(it.lab.back_end.http1, None), _accepts(it, []))
+def pair_tcp(it, back_end="http1"):
+    """Mutual TLS that passes bytes on, to a port of the back end."""
+    next_port = getattr(it.lab.back_end, back_end)
+    middle = _start(it, "server", _tcp_filter(), _cluster(next_port, None), _accepts(it, []))
     it.port = _start(it, "client", _tcp_filter(), _cluster(middle, None, _connects(it, [])))
 
 

@@ -47,10 +47,10 @@ def pair(it):
     it.port = _http(it, "client", between, scheme="https", location=tls.connects)
 
 
-def pair_tcp(it):
-    """Two with mutual TLS that pass bytes on."""
+def pair_tcp(it, back_end="http1"):
+    """Two with mutual TLS that pass bytes on, to a port of the back end."""
     tls = _Tls(it)
-    between = _stream(it, "server", it.lab.back_end.http1, listen=" ssl", server=tls.accepts)
+    between = _stream(it, "server", getattr(it.lab.back_end, back_end), listen=" ssl", server=tls.accepts)
     it.port = _stream(it, "client", between, server="    proxy_ssl on;\n" + tls.connects)
 
 

@@ -11,6 +11,7 @@ ALL = [
     pair_tcp.KEPT,
     pair_tcp.NEW,
     pair_tcp.BULK,
+    pair_tcp.BULK_UP,
     latency.SCENARIO,
     memory.HTTP,
     memory.TCP,
