@@ -1,9 +1,10 @@
 """The application behind every contender: nginx with a fixed answer of 1 KiB, and a file of 16 MiB for bulk.
 
-What nginx cannot do has a program of its own: `sink` takes uploads.
+What nginx cannot do has a program of its own: `sink` takes uploads, `echo` is called by gRPC.
 """
 
 import pathlib
+import struct
 import sys
 
 from lab import ports
@@ -15,7 +16,7 @@ BULK_PATH, BULK_BYTES = "/bulk", 16 * 2**20
 
 
 class BackEnd:
-    """One worker of nginx; ports for HTTP/1.1, HTTP/2 with prior knowledge, and uploads in HTTP/1.1."""
+    """One worker of nginx; ports for HTTP/1.1, HTTP/2 with prior knowledge, uploads in HTTP/1.1, and gRPC."""
 
     def __init__(self, folder):
         files = folder / "files"
@@ -41,10 +42,15 @@ class BackEnd:
         body.write_bytes(BODY)
         self.upload = ports.free_port()
         self.sink = _program("sink", self.upload, body)
+        self.message = folder / "message"
+        # As gRPC frames it: not compressed, its length.
+        self.message.write_bytes(struct.pack(">BI", 0, len(BODY)) + BODY)
+        self.grpc = ports.free_port()
+        self.echo = _program("echo", self.grpc)
 
     def stop(self):
         """Ends all of it."""
-        for process in (self.process, self.sink):
+        for process in (self.process, self.sink, self.echo):
             process.stop()
 
 

@@ -17,3 +17,9 @@ def upload(it):
     """HTTP/1.1 straight to what takes uploads."""
     it.counted.append(it.lab.back_end.sink)
     it.port = it.lab.back_end.upload
+
+
+def grpc(it):
+    """Straight to what is called by gRPC."""
+    it.counted.append(it.lab.back_end.echo)
+    it.port = it.lab.back_end.grpc

@@ -20,9 +20,9 @@ def pair(it, between):
     _pair(it, between, "http/1.1", it.lab.back_end.http1)
 
 
-def pair_http2(it):
-    """HTTP/2 from the client to the back end."""
-    _pair(it, "h2", "h2", it.lab.back_end.http2)
+def pair_http2(it, back_end="http2"):
+    """HTTP/2 from the client to the back end, to a port of it."""
+    _pair(it, "h2", "h2", getattr(it.lab.back_end, back_end))
 
 
 def pair_tcp(it, back_end="http1"):

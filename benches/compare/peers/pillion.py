@@ -33,7 +33,7 @@ spec:
   ports: []
   mesh: {{ port: {client_mesh} }}
 """
-_KUBERNETES_NAME = {"http": "http", "h2c": "kubernetes.io/h2c", "tcp": "tcp"}
+_KUBERNETES_NAME = {"http": "http", "h2c": "kubernetes.io/h2c", "grpc": "grpc", "tcp": "tcp"}
 
 
 def one_hop(it):
@@ -50,6 +50,12 @@ def pair(it):
 def pair_http2(it):
     """The same with a back end that speaks HTTP/2."""
     _mesh(it, "h2c", it.lab.back_end.http2, pair=True)
+    _prove_mutual_tls(it, "pillion_requests_total")
+
+
+def pair_grpc(it):
+    """The same with a back end that is called by gRPC."""
+    _mesh(it, "grpc", it.lab.back_end.grpc, pair=True)
     _prove_mutual_tls(it, "pillion_requests_total")
 
 

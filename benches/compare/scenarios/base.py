@@ -11,7 +11,7 @@ from lab.load import H2_CONNECTIONS, h2load, wrk
 from lab.process import Failure
 
 _WARM_UP_SECONDS = 1
-_WARM_UP_REQUESTS = 2_000
+_FIRST_REQUESTS, _WARM_UP_REQUESTS = 64, 2_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,16 +63,21 @@ def measure_http1(it, rate, requests):
 
 def warm_up_http2(it, connections=H2_CONNECTIONS):
     """A few requests until all succeed, then a short load."""
+    return warmed_up(lambda requests: h2load(it.name, it.port, it.host, requests, connections=connections))
+
+
+def warmed_up(load):
+    """Runs a load of few requests until it succeeds, then a short one, and returns its rate."""
     end = time.monotonic() + 10
     while True:
         try:
-            h2load(it.name, it.port, it.host, 64, connections=connections)
+            load(_FIRST_REQUESTS)
             break
         except Failure:
             if time.monotonic() > end:
                 raise
             time.sleep(0.1)
-    return h2load(it.name, it.port, it.host, _WARM_UP_REQUESTS, connections=connections).rate
+    return load(_WARM_UP_REQUESTS).rate
 
 
 def measure_http2(it, _rate, requests, connections=H2_CONNECTIONS):

@@ -6,11 +6,10 @@ nginx takes no part: it has no HTTP/2 to the next hop.
 
 from functools import partial
 
-from lab.load import H2_CONNECTIONS
+from lab.load import H2_CONNECTIONS, H2_SINGLE
 from peers import direct, envoy, haproxy, pillion
 from scenarios.base import Scenario, measure_http2, warm_up_http2
 
-_SINGLE = (32, 1)
 _TITLE = "Pair with mutual TLS, HTTP/2 end to end, {} x {}"
 _PEERS = {
     "no proxy": direct.http2,
@@ -26,7 +25,7 @@ SHARED = Scenario(
 )
 SINGLE = Scenario(
     name="pair-http2-32x1",
-    title=_TITLE.format(*_SINGLE),
+    title=_TITLE.format(*H2_SINGLE),
     contenders=_PEERS,
-    warm_up=partial(warm_up_http2, connections=_SINGLE), measure=partial(measure_http2, connections=_SINGLE),
+    warm_up=partial(warm_up_http2, connections=H2_SINGLE), measure=partial(measure_http2, connections=H2_SINGLE),
 )

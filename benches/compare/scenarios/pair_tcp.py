@@ -13,7 +13,6 @@ from peers import direct, envoy, haproxy, nginx, pillion
 from scenarios.base import Figure, Scenario, measure_http1, per_100k, warm_up_http1, whole_seconds
 
 
-
 def _peers(no_proxy, back_end):
     """All of them, in front of a port of the back end."""
     pairs = {"pillion": pillion.pair_tcp, "envoy": envoy.pair_tcp, "haproxy": haproxy.pair_tcp, "nginx": nginx.pair_tcp}
