@@ -4,6 +4,7 @@ import dataclasses
 import statistics
 import sys
 
+from flame import files
 from lab.contender import Contender
 from lab.process import Failure
 
@@ -27,10 +28,15 @@ class Result:
         return bool(self.samples.get(figure.key))
 
 
-def compare(scenario, lab, workers, rounds, requests, results):
+# A round's requests are some hundred samples; a picture needs thousands.
+_RECORDED = 4
+
+
+def compare(scenario, lab, workers, rounds, requests, results, flame=None):
     """Appends a result for each contender, starts them all, lets them take turns, and ends them.
 
-    One that fails says why, and has no further turns.
+    One that fails says why, and has no further turns. With a folder for flame graphs, Pillion has one turn more, which
+    is recorded and does not count: recording costs time.
     """
     turns = [_Turns(scenario, name, lab, workers) for name in scenario.contenders]
     results += [turn.result for turn in turns]
@@ -43,6 +49,10 @@ def compare(scenario, lab, workers, rounds, requests, results):
             for turn in turns:
                 _progress(f"{scenario.name}: round {number} of {rounds}, {turn.name}")
                 turn.guarded(lambda: turn.take(requests))
+        for turn in turns if flame and scenario.recordable else []:
+            if turn.name.startswith("pillion"):
+                _progress(f"{scenario.name}: recording {turn.name}")
+                turn.guarded(lambda: turn.record(requests, flame))
     finally:
         _progress("")
         for turn in turns:
@@ -72,6 +82,19 @@ class _Turns:
         if self.scenario.fresh:
             self.stop()
 
+    def record(self, requests, folder):
+        """One turn for a flame graph."""
+        if self.scenario.fresh:
+            self.start()
+        name = self.scenario.name if self._workers == 1 else f"{self.scenario.name}-{self._workers}-workers"
+        if self.name != "pillion":
+            name += "-" + self.name.removeprefix("pillion").strip(" ,")
+        title = f"{self.scenario.title}: {self.name}, {counted(self._workers, 'worker')}"
+        files.write(folder, name, title, self._running,
+                    lambda: self.scenario.measure(self._running, self._rate, _RECORDED * requests))
+        if self.scenario.fresh:
+            self.stop()
+
     def guarded(self, act):
         """Does it unless an earlier step failed; a failure is printed and kept."""
         if self.result.failure is not None:
@@ -89,6 +112,11 @@ class _Turns:
         if self._running is not None:
             self._running.stop()
             self._running = None
+
+
+def counted(number, what):
+    """1 worker, 2 workers."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _progress(text):

@@ -38,14 +38,14 @@ def pair(it, between):
     _pair(it, between)
 
 
-def pair_http2(it):
-    """HTTP/2 from the client to the back end."""
-    _pair(it, "h2", bind="proto h2", server="proto h2", next_port=it.lab.back_end.http2)
+def pair_http2(it, back_end="http2"):
+    """HTTP/2 from the client to the back end, to a port of it."""
+    _pair(it, "h2", bind="proto h2", server="proto h2", next_port=getattr(it.lab.back_end, back_end))
 
 
-def pair_tcp(it):
-    """Mutual TLS that passes bytes on."""
-    _pair(it, None, mode="tcp")
+def pair_tcp(it, back_end="http1"):
+    """Mutual TLS that passes bytes on, to a port of the back end."""
+    _pair(it, None, mode="tcp", next_port=getattr(it.lab.back_end, back_end))
 
 
 def _pair(it, between, bind="", server="", next_port=None, mode="http"):

@@ -33,7 +33,7 @@ spec:
   ports: []
   mesh: {{ port: {client_mesh} }}
 """
-_KUBERNETES_NAME = {"http": "http", "h2c": "kubernetes.io/h2c", "tcp": "tcp"}
+_KUBERNETES_NAME = {"http": "http", "h2c": "kubernetes.io/h2c", "grpc": "grpc", "tcp": "tcp"}
 
 
 def one_hop(it):
@@ -53,9 +53,15 @@ def pair_http2(it):
     _prove_mutual_tls(it, "pillion_requests_total")
 
 
-def pair_tcp(it):
-    """Two sidecars, and a local TCP port that leads through both."""
-    _mesh(it, "tcp", it.lab.back_end.http1, pair=True)
+def pair_grpc(it):
+    """The same with a back end that is called by gRPC."""
+    _mesh(it, "grpc", it.lab.back_end.grpc, pair=True)
+    _prove_mutual_tls(it, "pillion_requests_total")
+
+
+def pair_tcp(it, back_end="http1"):
+    """Two sidecars, and a local TCP port that leads through both, to a port of the back end."""
+    _mesh(it, "tcp", getattr(it.lab.back_end, back_end), pair=True)
     _prove_mutual_tls(it, "pillion_tcp_connections_total")
 
 
