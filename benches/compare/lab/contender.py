@@ -33,6 +33,8 @@ class Contender:
         self.workers = workers
         self.port = 0
         self.host = "backend.bench"
+        self.tls = None
+        """Who a client with mutual TLS trusts and what it shows (`root`, `client`), where the port takes that."""
         self.counted = []
         """The processes whose CPU time and memory count."""
         self._own = []
