@@ -13,7 +13,8 @@ class Lab:
     """What all contenders share."""
 
     folder: pathlib.Path
-    pillion: pathlib.Path
+    builds: dict[str, pathlib.Path]
+    """Pillion's binaries by the names of their contenders."""
     back_end: BackEnd
     certificates: Certificates
     _folders: int = 0
@@ -38,6 +39,11 @@ class Contender:
         self.counted = []
         """The processes whose CPU time and memory count."""
         self._own = []
+
+    @property
+    def pillion(self):
+        """The binary, of a contender that is a build of Pillion."""
+        return self.lab.builds[self.name]
 
     def folder(self, part):
         """A new folder, not made yet."""

@@ -115,7 +115,7 @@ def _plan(it, protocol, back_end, pair):
         application=f', application: "127.0.0.1:{back_end}"' if pair else "",
         mesh=f"  mesh: {{ port: {plan.server_mesh} }}" if pair else ""))
     control_plane = it.helper(Process(f"{it.name}: control plane", [
-        it.lab.pillion, "control-plane", "--config", documents.parent, "--state", plan.state, "--listen", plan.listen,
+        it.pillion, "control-plane", "--config", documents.parent, "--state", plan.state, "--listen", plan.listen,
         "--admin", f"{ports.HOST}:0"]))
     control_plane.first_line()
     return plan
@@ -132,14 +132,14 @@ def _sidecar(it, name, account, plan, settings):
         "namespace": "bench", "workload": name, "service_account": account, "join_token_file": str(token),
         "control_plane": plan.listen, "control_plane_root": str(plan.state / "root.pem"),
         "workers": it.workers, "health": f"{ports.HOST}:{health}"}))
-    process = it.proxy(Process(f"{it.name}: sidecar {name}", [it.lab.pillion, "proxy", "--bootstrap", bootstrap]))
+    process = it.proxy(Process(f"{it.name}: sidecar {name}", [it.pillion, "proxy", "--bootstrap", bootstrap]))
     process.admin = json.loads(process.first_line())["admin"]
     ports.wait_for_answer(process, health, "/ready")
 
 
 def _certs(it, *arguments):
     """Runs `pillion certs` and returns what it says."""
-    command = [str(word) for word in (it.lab.pillion, "certs", *arguments)]
+    command = [str(word) for word in (it.pillion, "certs", *arguments)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise Failure(f"{it.name}: `{' '.join(command)}` ended with {done.returncode}: {done.stderr}")

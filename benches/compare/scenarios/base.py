@@ -21,6 +21,8 @@ class Figure:
     key: str
     title: str
     digits: int = 2
+    added: bool = False
+    """Whether contenders are compared by what they add to no proxy's value."""
 
 
 CPU = Figure("cpu", "CPU s/100k")
