@@ -15,6 +15,12 @@ def one_hop(it):
     it.port = _start(it, "one hop", _http_filter(), _cluster(it.lab.back_end.http1))
 
 
+def accepts_mutual_tls(it):
+    """Mutual TLS in, HTTP/1.1 out without it."""
+    it.tls = it.lab.certificates
+    it.port = _start(it, "one hop", _http_filter(), _cluster(it.lab.back_end.http1), _accepts(it, []))
+
+
 def pair(it, between):
     """HTTP/1.1 in and out, mutual TLS with `h2` or `http/1.1` between."""
     _pair(it, between, "http/1.1", it.lab.back_end.http1)

@@ -52,6 +52,12 @@ def one_hop_http2(it):
     it.port = _http(it, "one hop", it.lab.back_end.http1, listen=" http2")
 
 
+def accepts_mutual_tls(it):
+    """Mutual TLS in, HTTP/1.1 out without it."""
+    it.tls = it.lab.certificates
+    it.port = _http(it, "one hop", it.lab.back_end.http1, listen=" ssl", server=_Tls(it).accepts)
+
+
 def pair(it):
     """Two with mutual TLS and HTTP/1.1 between them."""
     tls = _Tls(it)

@@ -21,6 +21,8 @@ class Figure:
     key: str
     title: str
     digits: int = 2
+    added: bool = False
+    """Whether contenders are compared by what they add to no proxy's value."""
 
 
 CPU = Figure("cpu", "CPU s/100k")
@@ -66,7 +68,7 @@ def warm_up_http2(it, connections=H2_CONNECTIONS):
     return warmed_up(lambda requests: h2load(it.name, it.port, it.host, requests, connections=connections))
 
 
-def warmed_up(load):
+def warmed_up(load, requests=_WARM_UP_REQUESTS):
     """Runs a load of few requests until it succeeds, then a short one, and returns its rate."""
     end = time.monotonic() + 10
     while True:
@@ -77,7 +79,7 @@ def warmed_up(load):
             if time.monotonic() > end:
                 raise
             time.sleep(0.1)
-    return load(_WARM_UP_REQUESTS).rate
+    return load(requests).rate
 
 
 def measure_http2(it, _rate, requests, connections=H2_CONNECTIONS):

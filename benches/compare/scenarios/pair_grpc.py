@@ -7,7 +7,7 @@ from the proxies, so that rates say less than elsewhere.
 from functools import partial
 
 from lab.load import H2_CONNECTIONS, H2_SINGLE, grpc_unary
-from lab.streams import MESSAGE, stream
+from lab.streams import stream
 from peers import direct, envoy, haproxy, nginx, pillion
 from scenarios.base import CPU, Figure, Scenario, per_100k, warmed_up
 
