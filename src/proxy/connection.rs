@@ -24,7 +24,7 @@ use crate::config::{Access, AppProtocol};
 use crate::drain::Drain;
 use crate::error::ProxyError;
 use crate::http::{ServerSettings, serve as serve_http};
-use crate::net::{Phase, Protocol, Replay, Transport, reset_on_close};
+use crate::net::{Phase, Protocol, ReadAhead, Replay, Transport, reset_on_close};
 use crate::snapshot::{InboundPort, Target};
 use crate::tls::verify::{explained, spiffe_id_of};
 
@@ -280,8 +280,8 @@ async fn accept_tls(
     worker: &Worker,
     config: Arc<rustls::ServerConfig>,
     stream: Replay<TcpStream>,
-) -> Result<(TlsStream<Replay<TcpStream>>, SpiffeId), Refused> {
-    let accept = TlsAcceptor::from(config).accept(stream);
+) -> Result<(TlsStream<ReadAhead<Replay<TcpStream>>>, SpiffeId), Refused> {
+    let accept = TlsAcceptor::from(config).accept(ReadAhead::new(stream));
     let deadline = worker.shared.settings.timeouts.tls;
     let accepted = tokio::select! {
         accepted = timeout(deadline, accept) => accepted.map_err(|_late| Refused::TlsTimeout)?,
