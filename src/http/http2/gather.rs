@@ -120,3 +120,64 @@ impl AsyncWrite for Gather {
         Pin::new(&mut inner.transport).poll_shutdown(cx)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    async fn connected() -> (Gather, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (dialled, accepted) = tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
+        (Gather::new(Transport::Dialled(dialled.unwrap())), accepted.unwrap().0)
+    }
+
+    #[tokio::test]
+    async fn what_is_written_waits_for_the_end_of_the_turn_and_keeps_its_order() {
+        let (mut gather, mut peer) = connected().await;
+        gather.write_all(b"one ").await.unwrap();
+        gather.write_vectored(&[IoSlice::new(b"two "), IoSlice::new(b"three")]).await.unwrap();
+        gather.flush().await.unwrap();
+        let mut read = vec![0; 3 * LARGE];
+        let nothing = peer.try_read(&mut read).expect_err("nothing was sent yet");
+        assert_eq!(nothing.kind(), io::ErrorKind::WouldBlock);
+        // A large piece takes what waits before it along.
+        let large = vec![b'x'; LARGE];
+        gather.write_all(&large).await.unwrap();
+        peer.read_exact(&mut read[..13 + LARGE]).await.unwrap();
+        assert_eq!(&read[..13], b"one two three");
+        assert_eq!(read[13..13 + LARGE], large);
+        gather.write_all(b"four").await.unwrap();
+        poll_fn(|cx| gather.poll_written(cx)).await.unwrap();
+        peer.read_exact(&mut read[..4]).await.unwrap();
+        assert_eq!(&read[..4], b"four");
+        gather.write_all(b"five").await.unwrap();
+        gather.shutdown().await.unwrap();
+        let mut rest = Vec::new();
+        peer.read_to_end(&mut rest).await.unwrap();
+        assert_eq!(rest, b"five", "the end comes after what was gathered");
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_does_not_read_stops_the_writer_and_little_is_held_for_it() {
+        let (mut gather, mut peer) = connected().await;
+        let piece = [1; 1000];
+        let mut written = 0_usize;
+        while let Poll::Ready(count) = poll_fn(|cx| Poll::Ready(Pin::new(&mut gather).poll_write(cx, &piece))).await {
+            written += count.unwrap();
+            assert!(gather.0.lock().gathered.len() <= MOST);
+            assert!(written < 1 << 30, "it goes on for ever");
+        }
+        let reader = tokio::spawn(async move {
+            let mut all = Vec::new();
+            peer.read_to_end(&mut all).await.map(|_| all.len())
+        });
+        poll_fn(|cx| gather.poll_written(cx)).await.unwrap();
+        gather.shutdown().await.unwrap();
+        assert_eq!(reader.await.unwrap().unwrap(), written);
+    }
+}

@@ -48,3 +48,28 @@ impl KeepAlive {
         Poll::Pending
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::time::{Instant, timeout};
+
+    use super::*;
+
+    async fn lost(keep_alive: &mut KeepAlive, reads: u64, wanted: bool) -> Option<Duration> {
+        let began = Instant::now();
+        let lost = poll_fn(|cx| keep_alive.poll_lost(cx, reads, wanted));
+        timeout(Duration::from_secs(3600), lost).await.is_ok().then(|| began.elapsed())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_is_lost_after_40_s_of_silence_if_anybody_needs_it() {
+        let mut keep_alive = KeepAlive::new(None);
+        assert_eq!(lost(&mut keep_alive, 1, false).await, None, "nobody needs it");
+        let silence = lost(&mut keep_alive, 2, true).await.expect("it is silent");
+        assert!((Duration::from_secs(29)..=Duration::from_secs(40)).contains(&silence), "{silence:?}");
+        let again = lost(&mut keep_alive, 3, true).await.expect("it said something, and is silent again");
+        assert!(again >= Duration::from_secs(29), "{again:?}");
+    }
+}
