@@ -52,7 +52,8 @@ class Block:
         if other is None or not (result.has(figure) and other.has(figure)) or result.contender == "no proxy":
             return None
         value, by = self.value(result, figure), self.value(other, figure)
-        return value / by if value is not None and by and by > 0 else None
+        # What was added is below nothing when noise was more than it.
+        return value / by if value is not None and by and by > 0 and value >= 0 else None
 
 
 def blocks(results):
