@@ -16,8 +16,8 @@ _MOST = 2.0
 _STYLE = """
 .ground { fill: #ffffff; stroke: #d1d9e0 } text { font: 12px system-ui, sans-serif; fill: #1f2328 }
 .title { font-weight: 600; font-size: 13px } .quiet { fill: #59636e } .pillion { fill: #c2410c }
-.earlier { fill: #e8a98a } .envoy { fill: #6b7c93 } .other { fill: #b4bfcb } .one { stroke: #59636e; stroke-dasharray: 2 3 }
-.break { stroke: #ffffff; stroke-width: 3 }
+.earlier { fill: #e8a98a } .envoy { fill: #6b7c93 } .other { fill: #b4bfcb }
+.one { stroke: #59636e; stroke-dasharray: 2 3 } .break { stroke: #ffffff; stroke-width: 3 }
 @media (prefers-color-scheme: dark) {
   .ground { fill: #0d1117; stroke: #3d444d } text { fill: #f0f6fc } .quiet { fill: #9198a1 }
   .pillion { fill: #f0703a } .earlier { fill: #8a4a2c } .envoy { fill: #8b9bb0 } .other { fill: #4d5866 }
@@ -48,21 +48,15 @@ def svg(results):
 
 def _panel(block):
     """Title, figure, and a bar for each peer: its name, how many times Envoy's, the value, its look."""
-    main, envoy = block.scenario.main, block.envoy()
-    if envoy is None:
+    main, better = block.scenario.main, block.better()
+    if block.envoy() is None:
         return None
-    bars = {}
-    for result in block.results:
-        ratio = block.by_envoy(result, main)
-        name = result.contender.split(",")[0]
-        # Of a peer's arrangements the better one.
-        if ratio is not None and (name not in bars or ratio < bars[name][0]):
-            bars[name] = (ratio, f"{block.value(result, main):,.{main.digits}f}")
-    last_build = [name for name in bars if name.startswith("pillion")][-1:]
+    last_build = [name for name in better if name.startswith("pillion")][-1:]
     looks = {"envoy": "envoy", **dict.fromkeys(last_build, "pillion")}
-    head = block.scenario.title, f"{'added ' if main.added else ''}{main.title}"
-    return head, [(name, *bar, looks.get(name, "earlier" if name.startswith("pillion") else "other"))
-                  for name, bar in bars.items()]
+    bars = [(name, ratio, f"{block.value(result, main):,.{main.digits}f}",
+             looks.get(name, "earlier" if name.startswith("pillion") else "other"))
+            for name, result in better.items() if (ratio := block.by_envoy(result, main)) is not None]
+    return (block.scenario.title, f"{'added ' if main.added else ''}{main.title}"), bars
 
 
 def _drawn(head, bars, x, y, width):
