@@ -27,11 +27,18 @@ class Block:
         of_none = _named(self.results, "no proxy", figure)
         return result.median(figure) - of_none.median(figure) if of_none else None
 
+    def better(self):
+        """By name a result of each contender: of a peer's arrangements the one with the smallest main figure."""
+        main, chosen = self.scenario.main, {}
+        for result in self.results:
+            name = result.contender.split(",")[0]
+            if result.has(main) and (name not in chosen or result.median(main) < chosen[name].median(main)):
+                chosen[name] = result
+        return chosen
+
     def envoy(self):
-        """The result of Envoy's better arrangement: the one with the smaller main figure."""
-        main = self.scenario.main
-        measured = [one for one in self.results if one.contender.startswith("envoy") and one.has(main)]
-        return min(measured, key=lambda one: one.median(main), default=None)
+        """Envoy's result, or None."""
+        return self.better().get("envoy")
 
     def by_envoy(self, result, figure):
         """How many times Envoy's value, or None."""
@@ -52,7 +59,8 @@ class Block:
         if other is None or not (result.has(figure) and other.has(figure)) or result.contender == "no proxy":
             return None
         value, by = self.value(result, figure), self.value(other, figure)
-        return value / by if value is not None and by and by > 0 else None
+        # What was added is below nothing when noise was more than it.
+        return value / by if value is not None and by and by > 0 and value >= 0 else None
 
 
 def blocks(results):

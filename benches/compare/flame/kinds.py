@@ -27,7 +27,7 @@ def kind_of(name):
     if name.endswith(KERNEL):
         return "kernel"
     if "::" in name:
-        # `<crate::Type as crate::Trait>::method` by the type, or by the trait if that says more; drops by what is dropped.
+        # `<crate::Type as crate::Trait>::method` by the type, else by the trait; drops by what is dropped.
         path = name if name.startswith("core::ptr::drop_in_place") else name.split(">::")[0]
         crates = re.findall(r"(?:^| as |<)[<&]*(\w+)::", path)
         return next((_CRATES[crate] for crate in crates if crate in _CRATES), "other")

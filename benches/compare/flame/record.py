@@ -50,7 +50,7 @@ def _enable(perf, control, answers):
 
 
 def script(data):
-    """What perf recorded, as text: a head with program, process and thread, a line for each frame, the innermost first."""
+    """What perf recorded as text: a head with program, process and thread, then the frames, the innermost first."""
     # Without line tables, looking for inlined functions finds nothing and takes minutes.
     command = [find("perf"), "script", "--no-inline", "--fields", "comm,pid,tid,ip,sym", "--input", str(data)]
     done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)

@@ -18,7 +18,7 @@ _PATIENCE_SECONDS = 20
 def context(root, identity=None):
     """TLS 1.3 that trusts the root, with or without a certificate of one's own.
 
-    The server's name is not looked at: in the mesh an identity is a SPIFFE id, and the client's work does not count here.
+    The server's name is not looked at: an identity of the mesh is a SPIFFE id, and the client's work does not count.
     """
     made = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     made.minimum_version = ssl.TLSVersion.TLSv1_3

@@ -68,7 +68,7 @@ class _Caller:
         """Takes the echoes that have come, and sends the next messages in one write."""
         for kind, flags, number, payload in self.connection.read():
             if kind == RST_STREAM:
-                raise ValueError(f"stream {number} was reset: {payload!r}, {self._left[number]} messages before its end")
+                raise ValueError(f"stream {number} was reset with {self._left[number]} messages left: {payload!r}")
             if kind == DATA and payload:
                 self._echoed(number, self._come[number] + payload)
             if kind in (DATA, HEADERS) and flags & END_STREAM:

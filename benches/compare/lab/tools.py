@@ -45,8 +45,8 @@ def nginx_stream_module():
 
 
 def builds(named):
-    """Pillion's release binaries by the names of their contenders: those that were named (`NAME=PATH`, or `PATH` alone),
-    or the repository's, built when it is not there."""
+    """Pillion's release binaries by the names of their contenders: those that were named (`NAME=PATH`, or `PATH`
+    alone), or the repository's, built when it is not there."""
     if not named:
         return {"pillion": _built()}
     found = {}

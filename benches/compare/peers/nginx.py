@@ -69,7 +69,8 @@ def pair_grpc(it):
     """Two with mutual TLS that call the next hop by gRPC, a connection for each call at a time."""
     tls = _Tls(it)
     between = _http(it, "server", it.lab.back_end.grpc, _GRPC, listen=" ssl", server=tls.accepts, scheme="grpc")
-    it.port = _http(it, "client", between, _GRPC, scheme="grpcs", location=tls.connects.replace("proxy_ssl", "grpc_ssl"))
+    connects = tls.connects.replace("proxy_ssl", "grpc_ssl")
+    it.port = _http(it, "client", between, _GRPC, scheme="grpcs", location=connects)
 
 
 def pair_tcp(it, back_end="http1"):
@@ -97,7 +98,8 @@ class _Tls:
 
 def _http(it, part, next_port, template=_HTTP, listen="", server="", scheme="http", location=""):
     port = ports.free_port()
-    text = template.format(port=port, next_port=next_port, listen=listen, server=server, scheme=scheme, location=location)
+    text = template.format(
+        port=port, next_port=next_port, listen=listen, server=server, scheme=scheme, location=location)
     return _start(it, part, port, http=text)
 
 

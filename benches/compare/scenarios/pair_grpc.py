@@ -1,7 +1,7 @@
 """gRPC through two sidecars with mutual TLS between them: calls with one message each way, and streams that last.
 
-The back end says again what it hears. It is Python's, and so is the client of the streams: neither counts, but both take time
-from the proxies, so that rates say less than elsewhere.
+The back end says again what it hears. It is Python's, and so is the client of the streams: neither counts, but both
+take time from the proxies, so that rates say less than elsewhere.
 """
 
 from functools import partial
