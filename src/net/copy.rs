@@ -76,7 +76,9 @@ impl Way {
             ready!(self.poll_write(cx, to))?;
             match &mut self.source {
                 Source::Open => {}
-                Source::Failed(error) => return Poll::Ready(Err(std::mem::replace(error, io::ErrorKind::Other.into()))),
+                Source::Failed(error) => {
+                    return Poll::Ready(Err(std::mem::replace(error, io::ErrorKind::Other.into())));
+                }
                 Source::Ended => {
                     ready!(Pin::new(&mut *to).poll_shutdown(cx))?;
                     self.source = Source::Done;
