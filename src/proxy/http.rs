@@ -38,7 +38,7 @@ pub(super) enum Outcome {
     /// A response; the request is over with its body.
     Reply(Response<ReplyBody>),
     /// A response after which the connection or stream carries bytes of another protocol.
-    Switched(Response<ReplyBody>, Tunnel),
+    Switched(Response<ReplyBody>, Box<Tunnel>),
 }
 
 /// Serves one request. Never fails: a failure is a response that says why.

@@ -28,8 +28,8 @@ pub(super) struct Opened {
 
 impl Opened {
     /// Both ends together.
-    pub(super) fn join(self, downstream: End) -> Tunnel {
-        Tunnel { downstream, upstream: self.end, in_flight: self.in_flight, lease: self.lease }
+    pub(super) fn join(self, downstream: End) -> Box<Tunnel> {
+        Box::new(Tunnel { downstream, upstream: self.end, in_flight: self.in_flight, lease: self.lease })
     }
 
     /// Waits until the host has said something, or closed.
@@ -112,7 +112,8 @@ pub(super) async fn open(worker: &Worker, upstreams: &Upstreams, record: &mut Re
         let Some(host) = upstreams.pick(&tried) else { break };
         tried.push(host.key().clone());
         attempt::note(record, &host);
-        match once(worker, upstreams, &host).await {
+        // Boxed: it is large, and over before the connection is of use.
+        match Box::pin(once(worker, upstreams, &host)).await {
             Ok(opened) => {
                 host.mark_reachable();
                 return Ok(opened);

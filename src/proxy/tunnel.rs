@@ -50,14 +50,14 @@ pub(super) struct Tunnel {
 
 impl Tunnel {
     /// Copies both ways until both ends are done. A failure of one end is a reset of the other.
-    pub(super) async fn run(self, mut record: Box<Record>, serving: Serving) {
-        let (downstream, upstream) = match (self.downstream.open().await, self.upstream.open().await) {
+    pub(super) async fn run(self: Box<Self>, mut record: Box<Record>, serving: Serving) {
+        let Self { downstream, upstream, in_flight, lease } = *self;
+        let open = async { (downstream.open().await, upstream.open().await) };
+        let (mut downstream, mut upstream) = match Box::pin(open).await {
             (Ok(downstream), Ok(upstream)) => (downstream, upstream),
             (Err(error), _) => return record.fail("client_gone", "DC", error.to_string()),
             (_, Err(error)) => return record.fail("upstream_reset", "UC", error.to_string()),
         };
-        let mut downstream = downstream;
-        let mut upstream = upstream;
         let (copied, result) = copy(&mut downstream, &mut upstream).await;
         record.bytes_received = copied.forward;
         record.bytes_sent = copied.backward;
@@ -66,7 +66,7 @@ impl Tunnel {
             downstream.get_mut().reset();
             upstream.get_mut().reset();
         }
-        drop((self.in_flight, self.lease, serving)); // Not before the last byte.
+        drop((in_flight, lease, serving)); // Not before the last byte.
     }
 }
 
@@ -134,7 +134,7 @@ pub(super) async fn upgrade(
         (End::Switch(switch), Body::default())
     };
     parts.version = http::Version::HTTP_11;
-    let tunnel = Tunnel { downstream, upstream, in_flight: sent.in_flight, lease: Some(sent.lease) };
+    let tunnel = Box::new(Tunnel { downstream, upstream, in_flight: sent.in_flight, lease: Some(sent.lease) });
     Ok(Outcome::Switched(Response::from_parts(parts, ReplyBody::local(to_client)), tunnel))
 }
 
