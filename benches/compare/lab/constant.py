@@ -1,7 +1,7 @@
 """Requests at a constant rate, whatever the answers take: what somebody waits who comes when he comes.
 
-A request goes out when it is due, on a connection that is free; its latency counts from that moment, also when it had to
-wait because all connections were still waiting for answers.
+A request goes out when it is due, on a connection that is free; its latency counts from that moment, also when it had
+to wait because all connections were still waiting for answers.
 """
 
 import collections
