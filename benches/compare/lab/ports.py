@@ -1,23 +1,28 @@
 """Free loopback ports, and waiting for somebody to listen on them."""
 
 import http.client
+import random
 import socket
 import time
 
 HOST = "127.0.0.1"
-_next = 11_000
+# Below those which the kernel gives to whoever asks for any.
+_RANGE = range(11_000, 32_000)
+_given = set()
 
 
 def free_port():
-    """A port that is free now, below the range from which the kernel takes ports for those who ask for any."""
-    global _next
+    """A port that is free now and was not given before, at random: other runs on the machine look for some as well."""
     while True:
-        _next += 1
+        port = random.choice(_RANGE)
+        if port in _given:
+            continue
+        _given.add(port)
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
-                probe.bind((HOST, _next))
-                return _next
+                probe.bind((HOST, port))
+                return port
             except OSError:
                 continue
 
