@@ -12,8 +12,8 @@ mod tunnel;
 
 pub use body::{Body, BoxError};
 pub use client::{Http1, Http2, connect_http1, connect_http2};
-pub use forwarded::{append_forwarded, client_cert};
-pub use headers::{strip_hop_by_hop, strip_mesh, upgrade_token};
+pub use forwarded::Caller;
+pub use headers::{clean_request, clean_response, upgrade_token};
 pub use server::{ServerSettings, serve};
 pub use stream::{Duplex, duplex};
 pub use tunnel::{Cutter, Http2Tunnel};
