@@ -101,12 +101,12 @@ fn is_token(text: &str) -> bool {
 
 /// RFC 9110, section 5.6.4.
 fn push_quoted(list: &mut String, text: &str) {
+    let is_special = |byte| matches!(byte, b'"' | b'\\');
     list.push('"');
-    for letter in text.chars() {
-        if matches!(letter, '"' | '\\') {
-            list.push('\\');
-        }
-        list.push(letter);
+    if text.bytes().any(is_special) {
+        list.push_str(&text.replace('\\', "\\\\").replace('"', "\\\""));
+    } else {
+        list.push_str(text);
     }
     list.push('"');
 }

@@ -39,7 +39,7 @@ impl Authority {
             (None, None) if request.version <= http::Version::HTTP_10 => Self::Field(HeaderValue::from_static("")),
             (None, None) => return Err("there is no Host field"),
         };
-        if authority.as_str().contains('@') {
+        if authority.as_str().as_bytes().contains(&b'@') {
             return Err("user information has no place in it");
         }
         Ok(authority)
@@ -48,7 +48,7 @@ impl Authority {
     pub(super) fn as_str(&self) -> &str {
         match self {
             Self::Target(authority) => authority.as_str(),
-            Self::Field(host) => host.to_str().unwrap_or_default(),
+            Self::Field(host) => std::str::from_utf8(host.as_bytes()).unwrap_or_default(),
         }
     }
 

@@ -63,7 +63,7 @@ pub(super) fn tunnel_port(
 
 fn named_port(request: &request::Parts) -> Result<&str, ProxyError> {
     let mut ports = request.headers.get_all(&PORT).iter();
-    let port = ports.next().ok_or_else(|| ProxyError::BadRequest("no x-pillion-port field"))?;
+    let port = ports.next().ok_or(ProxyError::BadRequest("no x-pillion-port field"))?;
     if ports.next().is_some() {
         return Err(ProxyError::BadRequest("several x-pillion-port fields"));
     }

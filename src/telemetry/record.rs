@@ -93,7 +93,7 @@ struct Line<'a> {
 impl Record {
     /// Begins now.
     pub fn begin(recorder: &Arc<Recorder>, direction: &'static str, downstream: SocketAddr) -> Self {
-        let empty: Arc<str> = Arc::default();
+        let empty = recorder.nothing();
         Self {
             recorder: Arc::clone(recorder),
             started: Instant::now(),
@@ -147,6 +147,18 @@ impl Record {
         }
     }
 
+    pub(super) fn labels(&self) -> RequestLabels {
+        RequestLabels {
+            direction: self.direction,
+            destination: Arc::clone(&self.destination),
+            cluster: Arc::clone(&self.cluster),
+            peer: Arc::clone(&self.peer),
+            tls: self.tls,
+            status: self.status,
+            reason: self.reason,
+        }
+    }
+
     fn line(&self) -> Line<'_> {
         Line {
             event: "access",
@@ -184,20 +196,11 @@ impl Drop for Record {
         if self.status == 0 && self.reason.is_empty() && !self.is_tcp {
             self.fail("client_gone", "DC", "the client went away before the answer was there".to_owned());
         }
-        let labels = RequestLabels {
-            direction: self.direction,
-            destination: Arc::clone(&self.destination),
-            cluster: Arc::clone(&self.cluster),
-            peer: Arc::clone(&self.peer),
-            tls: self.tls,
-            status: self.status,
-            reason: self.reason,
-        };
         let telemetry = &self.recorder.telemetry;
         if self.is_tcp {
-            telemetry.metrics.tcp_connection(&labels, self.bytes_received, self.bytes_sent);
+            telemetry.metrics.tcp_connection(&self.labels(), self.bytes_received, self.bytes_sent);
         } else {
-            self.recorder.request(&labels, self.started.elapsed());
+            self.recorder.request(self, self.started.elapsed());
         }
         if telemetry.access_log.wants(!self.reason.is_empty() || self.status >= 500)
             && let Ok(line) = serde_json::to_string(&self.line())

@@ -58,7 +58,16 @@ pub struct InFlight(Arc<Host>);
 impl Host {
     /// A host nothing is known of.
     pub fn new(key: HostKey) -> Self {
-        let peer = key.mesh.as_ref().map_or_else(Arc::default, |mesh| Arc::from(mesh.identity.to_string()));
+        Self::beside(key, None)
+    }
+
+    /// The same, which shares what it can with a `neighbour`: most hosts of a cluster have one identity.
+    pub(super) fn beside(key: HostKey, neighbour: Option<&Arc<Self>>) -> Self {
+        let identity = |key: &HostKey| key.mesh.as_ref().map(|mesh| mesh.identity.clone());
+        let peer = match neighbour.filter(|neighbour| identity(&neighbour.key) == identity(&key)) {
+            Some(neighbour) => Arc::clone(&neighbour.peer),
+            None => identity(&key).map_or_else(Arc::default, |identity| Arc::from(identity.to_string())),
+        };
         Self {
             key,
             peer,

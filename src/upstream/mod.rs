@@ -59,7 +59,10 @@ impl Upstream {
             let group = by_priority.entry(locality.priority).or_default();
             for endpoint in locality.endpoints.iter().filter(|endpoint| endpoint.health == Health::Healthy) {
                 let key = HostKey::remote(endpoint.address, endpoint.mesh.clone());
-                let host = known.get(&key).map_or_else(|| Arc::new(Host::new(key.clone())), |host| Arc::clone(host));
+                let host = match known.get(&key) {
+                    Some(host) => Arc::clone(host),
+                    None => Arc::new(Host::beside(key, group.last())),
+                };
                 group.push(host);
             }
         }
