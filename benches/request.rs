@@ -175,13 +175,8 @@ fn outbound(endpoint: Option<Endpoint>) -> Outbound {
     let route = Route { name: "bench".into(), matches: RouteMatch::default(), action: Action::Forward(split) };
     let host = VirtualHost { domains: vec!["*".to_owned()], routes: vec![route] };
     let destination: pillion_wire::name::Destination = "app.bench:80".parse().expect("literal");
-    let target = Target {
-        destination: destination.clone(),
-        http: Some(Routes { name: "app.bench:80".to_owned(), virtual_hosts: vec![host] }),
-        tcp: None,
-        tls: TlsSplits::default(),
-        used: std::sync::atomic::AtomicBool::new(true),
-    };
+    let routes = Routes { name: "app.bench:80".to_owned(), virtual_hosts: vec![host] };
+    let target = Target::new(destination.clone(), Some(routes), None, TlsSplits::default());
     let targets = HashMap::from([(destination, Lookup::Known(Arc::new(target)))]);
     Outbound { targets, ..Outbound::default() }
 }

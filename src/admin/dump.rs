@@ -133,6 +133,6 @@ fn host(host: &Host) -> Value {
         "in_flight": host.in_flight(),
         "requests": requests,
         "connect_failures": failures,
-        "usable": host.is_usable(tokio::time::Instant::now()),
+        "usable": host.is_usable(tokio::time::Instant::now),
     })
 }

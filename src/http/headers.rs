@@ -1,30 +1,39 @@
 //! What a proxy must take out of a message before it forwards it (RFC 9110, section 7.6.1).
 
-use http::header::{CONNECTION, CONTENT_LENGTH, HeaderName, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderName, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderValue};
+
+use super::forwarded::is_client_cert;
 
 /// Header fields that start so are ours; nobody else's are believed.
 const MESH_PREFIX: &str = "x-pillion-";
 
-const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
-const PROXY_AUTHORIZATION: HeaderName = HeaderName::from_static("proxy-authorization");
-const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
-
-/// Removes fields that concern one connection only, those that `Connection` names included.
+/// Removes from a request what must not go on: fields that concern one connection only, those that `Connection` names
+/// included, fields that only sidecars may set, and word of the caller's identity that is not ours.
 ///
 /// `TE: trailers` stays, being the one value that HTTP/2 knows and gRPC asks for.
-pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    let named: Vec<HeaderName> =
-        list(headers, &CONNECTION).filter_map(|name| HeaderName::try_from(name).ok()).collect();
-    let trailers = list(headers, &TE)
-        .any(|coding| coding.split(';').next().is_some_and(|name| name.trim().eq_ignore_ascii_case("trailers")));
-    for name in named.iter().filter(|name| **name != TRAILER && **name != http::header::HOST) {
-        headers.remove(name);
+pub fn clean_request(headers: &mut HeaderMap) {
+    strip(headers, |name| name.starts_with(MESH_PREFIX) || is_client_cert(name));
+}
+
+/// The same for a response, where `X-Forwarded-Client-Cert` means nothing.
+pub fn clean_response(headers: &mut HeaderMap) {
+    strip(headers, |name| name.starts_with(MESH_PREFIX));
+}
+
+/// One pass over the names, and in most messages there is no more to do.
+fn strip(headers: &mut HeaderMap, is_unwanted: fn(&str) -> bool) {
+    let names = headers.keys().filter(|name| is_hop_by_hop(name.as_str()) || is_unwanted(name.as_str()));
+    let mut unwanted: Vec<HeaderName> = names.cloned().collect();
+    if unwanted.contains(&CONNECTION) {
+        let named = list(headers, &CONNECTION).filter(|name| !name.eq_ignore_ascii_case("keep-alive"));
+        let named = named.filter_map(|name| HeaderName::try_from(name).ok());
+        unwanted.extend(named.filter(|name| *name != TRAILER && *name != HOST));
     }
-    for name in
-        [CONNECTION, KEEP_ALIVE, PROXY_CONNECTION, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE, HTTP2_SETTINGS]
-    {
+    let trailers = unwanted.contains(&TE)
+        && list(headers, &TE)
+            .any(|coding| coding.split(';').next().is_some_and(|name| name.trim().eq_ignore_ascii_case("trailers")));
+    for name in unwanted {
         headers.remove(name);
     }
     if trailers {
@@ -32,22 +41,28 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
-/// Removes all fields that only sidecars may set.
-pub fn strip_mesh(headers: &mut HeaderMap) {
-    let ours: Vec<HeaderName> = headers.keys().filter(|name| name.as_str().starts_with(MESH_PREFIX)).cloned().collect();
-    for name in ours {
-        headers.remove(name);
-    }
+fn is_hop_by_hop(name: &str) -> bool {
+    matches!(
+        name,
+        "connection"
+            | "keep-alive"
+            | "proxy-connection"
+            | "proxy-authorization"
+            | "te"
+            | "transfer-encoding"
+            | "upgrade"
+            | "http2-settings"
+    )
 }
 
 /// The protocol that an HTTP/1.1 message asks to change to. `h2c` is not offered by us (RFC 9113 dropped it), and
 /// a request with content is an ordinary one: whoever gets an upgrade may decline it (RFC 9110, section 7.8).
 pub fn upgrade_token(headers: &HeaderMap) -> Option<HeaderValue> {
+    let token = headers.get(UPGRADE)?;
     let asked = list(headers, &CONNECTION).any(|option| option.eq_ignore_ascii_case("upgrade"));
     let has_content = headers.contains_key(TRANSFER_ENCODING)
         || headers.get(CONTENT_LENGTH).is_some_and(|length| length.as_bytes() != b"0");
-    let token = headers.get(UPGRADE).filter(|_| asked && !has_content)?;
-    (!token.as_bytes().eq_ignore_ascii_case(b"h2c")).then(|| token.clone())
+    (asked && !has_content && !token.as_bytes().eq_ignore_ascii_case(b"h2c")).then(|| token.clone())
 }
 
 /// The members of a comma-separated list field.
@@ -57,7 +72,7 @@ fn list<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &
         .iter()
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
-        .map(str::trim)
+        .map(str::trim_ascii)
 }
 
 #[cfg(test)]
@@ -78,7 +93,7 @@ mod tests {
             ("te", "gzip, trailers;q=0.5"),
             ("transfer-encoding", "chunked"),
         ]);
-        strip_hop_by_hop(&mut fields);
+        clean_response(&mut fields);
         let left: Vec<_> =
             fields.iter().map(|(name, value)| format!("{name}: {}", value.to_str().expect("text"))).collect();
         assert_eq!(left.len(), 3, "{left:?}");
@@ -99,7 +114,15 @@ mod tests {
     #[test]
     fn mesh_fields_of_others_are_removed() {
         let mut fields = headers(&[("x-pillion-port", "22"), ("x-pillion-anything", "1"), ("x-other", "1")]);
-        strip_mesh(&mut fields);
+        clean_request(&mut fields);
         assert_eq!(fields.len(), 1);
+    }
+
+    #[test]
+    fn a_forged_client_cert_never_survives() {
+        let forged = "URI=spiffe://evil/ns/a/sa/b";
+        let mut fields = headers(&[("x-forwarded-client-cert", forged), ("x_forwarded-client_cert", forged)]);
+        clean_request(&mut fields);
+        assert!(fields.is_empty());
     }
 }

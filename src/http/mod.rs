@@ -12,8 +12,8 @@ mod switch;
 
 pub use body::{Body, BoxError};
 pub use client::{Http1, SendError, Unsent, connect_http1};
-pub use forwarded::{append_forwarded, client_cert};
-pub use headers::{strip_hop_by_hop, strip_mesh, upgrade_token};
+pub use forwarded::Caller;
+pub use headers::{clean_request, clean_response, upgrade_token};
 pub use http2::{Http2, Http2Tunnel, Receive, connect_http2};
 pub use server::{ServeError, ServerSettings, serve};
 pub use stream::{Duplex, duplex};

@@ -11,11 +11,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Method, Response};
-use pillion_wire::mesh::REASON_HEADER;
 use tokio::time::Instant;
 
 use super::Worker;
-use super::message::{Head, Version};
+use super::message::{Head, REASON, Version};
 use crate::config::{AppProtocol, UpstreamProtocol};
 use crate::error::ProxyError;
 use crate::http::{Body, SendError, Unsent};
@@ -83,14 +82,16 @@ pub(super) async fn send(
 ) -> Result<Sent, ProxyError> {
     let repeatable = body.is_empty();
     let mut body = Some(body);
-    let mut tried: Vec<HostKey> = Vec::new();
+    let mut tried: Vec<HostKey> = Vec::new(); // In vain.
     let no_host = || ProxyError::NoHealthyUpstream(upstreams.name().to_owned());
     let mut next = upstreams.pick(&tried).ok_or_else(no_host)?;
     loop {
         let host = next;
         note(record, &host);
-        tried.push(host.key().clone());
-        let another = |tried: &[HostKey]| (tried.len() < MAX_HOSTS).then(|| upstreams.pick(tried)).flatten();
+        let mut another = || {
+            tried.push(host.key().clone());
+            (tried.len() < MAX_HOSTS).then(|| upstreams.pick(&tried)).flatten()
+        };
         match once(worker, upstreams, &host, head, body.take().unwrap_or_default()).await {
             Ok(sent) => {
                 if !application_unreachable(&sent) {
@@ -98,7 +99,7 @@ pub(super) async fn send(
                     return Ok(sent);
                 }
                 host.mark_unreachable(Instant::now());
-                match another(&tried).filter(|_| repeatable) {
+                match another().filter(|_| repeatable) {
                     Some(host) => next = host,
                     None => return Ok(sent), // Its sidecar has already said why.
                 }
@@ -108,7 +109,7 @@ pub(super) async fn send(
                 if error.never_sent() {
                     host.mark_unreachable(Instant::now());
                 }
-                let Some(host) = another(&tried).filter(|_| unsent.is_some()) else { return Err(error) };
+                let Some(host) = another().filter(|_| unsent.is_some()) else { return Err(error) };
                 tracing::debug!(%error, "trying another host");
                 worker.shared.telemetry.metrics.upstream_retry(error.reason().code);
                 next = host;
@@ -133,8 +134,8 @@ async fn once(
     let mut refusals = 0;
     loop {
         let taken = match upstreams.version(host, head) {
-            Version::Http1 => worker.pool.http1(host, fresh, deadline).await.map(Lease::Http1),
-            Version::Http2 => worker.pool.http2(host, deadline).await.map(Lease::Http2),
+            Version::Http1 => Box::pin(worker.pool.http1(host, fresh, deadline)).await.map(Lease::Http1),
+            Version::Http2 => Box::pin(worker.pool.http2(host, deadline)).await.map(Lease::Http2),
         };
         let mut lease = match taken {
             Ok(lease) => lease,
@@ -167,7 +168,7 @@ fn application_unreachable(sent: &Sent) -> bool {
         && sent
             .response
             .headers()
-            .get(REASON_HEADER)
+            .get(REASON)
             .is_some_and(|reason| matches!(reason.as_bytes(), b"connect_failure" | b"connect_timeout"))
 }
 
@@ -232,7 +233,7 @@ pub(super) fn note(record: &mut Record, host: &Host) {
     record.attempts += 1;
     record.upstream = Some(host.key().address);
     if record.direction == "outbound" {
-        record.other_end(host.key().mesh.as_ref().map(|mesh| &mesh.identity));
+        record.proven_end(host.peer());
     }
 }
 
@@ -240,11 +241,10 @@ impl Upstreams {
     /// A host that has not been tried.
     pub(super) fn pick(&self, tried: &[HostKey]) -> Option<Arc<Host>> {
         match self {
-            Self::Cluster(cluster) => cluster.upstream.pick(tried, Instant::now()),
+            Self::Cluster(cluster) => cluster.upstream.pick(tried, Instant::now),
             Self::Application(port) => {
                 let untried = || port.hosts.iter().filter(|host| !tried.contains(host.key()));
-                let now = Instant::now();
-                untried().find(|host| host.is_usable(now)).or_else(|| untried().next()).cloned()
+                untried().find(|host| host.is_usable(Instant::now)).or_else(|| untried().next()).cloned()
             }
             Self::Unknown(host) => tried.is_empty().then(|| Arc::clone(host)),
         }

@@ -3,11 +3,15 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use pillion_wire::name::Destination;
 use pillion_wire::spiffe::SpiffeId;
 
 use super::Worker;
+use super::authority::Authority;
 use crate::drain::Drain;
+use crate::error::ProxyError;
+use crate::http::Caller;
 use crate::net::Phase;
 
 /// An accepted connection, shared by the requests on it.
@@ -21,6 +25,12 @@ pub(super) struct Client {
     pub(super) way: Way,
     /// Is a request being served?
     pub(super) phase: Phase,
+    /// The proven identity of an inbound caller as text, else empty.
+    pub(super) peer: Arc<str>,
+    /// What our application is told about an inbound caller.
+    pub(super) caller: Option<Caller>,
+    /// What the last request named, and what that means: the next one most often names the same.
+    named: Mutex<Option<(Box<str>, Arc<Destination>)>>,
 }
 
 /// Which way requests of a connection go, and by what they find their destination.
@@ -41,6 +51,35 @@ pub(super) enum Way {
         /// A mesh identity shown in mutual TLS; `None` in plaintext.
         peer: Option<SpiffeId>,
     },
+}
+
+impl Client {
+    /// A connection from `address`, on which nothing is being served yet.
+    pub(super) fn new(worker: Arc<Worker>, address: SocketAddr, way: Way) -> Self {
+        let peer = way.peer().map_or_else(Arc::default, |peer| Arc::from(peer.to_string()));
+        let scheme = match &way {
+            Way::Outbound | Way::Bound(_) => None,
+            Way::Front { peer: Some(_), .. } => Some("https"),
+            Way::Mesh(_) | Way::Front { .. } => Some("http"),
+        };
+        let identity = worker.shared.identity.load();
+        let us = identity.as_ref().as_ref().map(|identity| &identity.id);
+        let caller = scheme.map(|scheme| Caller::new(address.ip(), scheme, us, way.peer()));
+        Self { worker, address, way, phase: Phase::default(), peer, caller, named: Mutex::default() }
+    }
+
+    /// The destination that a request of this connection means.
+    pub(super) fn destination(&self, authority: &Authority) -> Result<Arc<Destination>, ProxyError> {
+        let mut named = self.named.lock();
+        if let Some((last, destination)) = named.as_ref()
+            && **last == *authority.as_str()
+        {
+            return Ok(Arc::clone(destination));
+        }
+        let destination = Arc::new(authority.destination()?);
+        *named = Some((authority.as_str().into(), Arc::clone(&destination)));
+        Ok(destination)
+    }
 }
 
 impl Way {

@@ -315,10 +315,9 @@ pub(super) async fn http(
         max_header_bytes: settings.limits.max_header_bytes,
         max_headers: settings.limits.max_headers.get(),
     };
-    let phase = Phase::default();
     let drain = way.drain(worker);
-    let client = Arc::new(Client { worker: Arc::clone(worker), address, way, phase: phase.clone() });
-    let serve = serve_http(transport, is_http2, &limits, &phase, &drain, |request, switch| {
+    let client = Arc::new(Client::new(Arc::clone(worker), address, way));
+    let serve = serve_http(transport, is_http2, &limits, &client.phase, &drain, |request, switch| {
         // Begun here, not when the future is first polled: before that, hyper reads once more.
         http::serve(Arc::clone(&client), client.phase.begin(), request, switch)
     });

@@ -1,19 +1,20 @@
 //! One request, in the order in which things happen.
 
+use std::pin::Pin;
 use std::sync::Arc;
 
 use http::header::{SERVER, TRANSFER_ENCODING};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, request};
-use pillion_wire::mesh::REASON_HEADER;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, request};
 
 use super::attempt::{self, Sent, Upstreams};
+use super::authority::Authority;
 use super::client::{Client, Way};
-use super::message::Head;
+use super::message::{Head, REASON};
 use super::reply::{self, ReplyBody};
 use super::tunnel::{self, Tunnel};
 use super::{inbound, outbound};
 use crate::error::ProxyError;
-use crate::http::{Body, Switch, append_forwarded, client_cert, strip_hop_by_hop, strip_mesh};
+use crate::http::{Body, Switch, clean_response};
 use crate::net::Serving;
 use crate::telemetry::Record;
 
@@ -45,12 +46,17 @@ pub(super) enum Outcome {
 ///
 /// # Cancel safety
 /// Dropped when the client goes away: the request to the upstream host is cancelled, and the record says so.
-pub(super) async fn serve(
+pub(super) fn serve(
     client: Arc<Client>,
     serving: Serving,
     request: Request<Body>,
     switch: Switch,
-) -> Response<ReplyBody> {
+) -> Pin<Box<impl Future<Output = Response<ReplyBody>>>> {
+    // Boxed here, since who serves the connection moves it about, and keeps the room while the connection is idle.
+    Box::pin(walk(client, serving, request, switch))
+}
+
+async fn walk(client: Arc<Client>, serving: Serving, request: Request<Body>, switch: Switch) -> Response<ReplyBody> {
     let mut record = Box::new(begin(&client, &request));
     let is_grpc = reply::is_grpc(request.headers());
     let outcome = if request.method() == Method::CONNECT {
@@ -80,15 +86,20 @@ async fn forward(
 ) -> Result<Outcome, ProxyError> {
     let (parts, body) = request.into_parts();
     let worker = &client.worker;
+    let authority = Authority::of(&parts);
     let plan = match &client.way {
-        Way::Outbound | Way::Bound(_) => outbound::plan(worker, &client.way, &parts, record).await?,
+        Way::Outbound => {
+            let destination = client.destination(authority.as_ref().map_err(|why| ProxyError::BadAuthority(why))?)?;
+            outbound::plan(worker, &destination, &parts, record).await?
+        }
+        Way::Bound(destination) => outbound::plan(worker, destination, &parts, record).await?,
         Way::Mesh(_) | Way::Front { .. } => inbound::plan(client, &parts, record)?,
     };
     let upstreams = match plan {
         Plan::Forward(upstreams) => upstreams,
         Plan::Answer { status, body } => return Ok(Outcome::Reply(answer(status, body, record))),
     };
-    let head = head(client, parts)?;
+    let head = head(client, parts, authority.map_err(ProxyError::BadAuthority)?)?;
     if head.upgrade.is_some() {
         let upgrade = tunnel::upgrade(client, &upstreams, &head, body, switch, record);
         return Box::pin(upgrade).await;
@@ -98,11 +109,12 @@ async fn forward(
 }
 
 /// The request as it goes on: cleaned, and for our application with the word of who called.
-fn head(client: &Client, parts: request::Parts) -> Result<Head, ProxyError> {
-    let mut authority = outbound::authority(&parts)?.into_owned();
-    if let (true, Way::Bound(destination)) = (authority.is_empty(), &client.way) {
-        authority = destination.to_string(); // HTTP/2 has no requests without one (RFC 9113, section 8.3.1).
-    }
+fn head(client: &Client, parts: request::Parts, authority: Authority) -> Result<Head, ProxyError> {
+    let authority = match &client.way {
+        // HTTP/2 has no requests without one (RFC 9113, section 8.3.1).
+        Way::Bound(destination) if authority.as_str().is_empty() => Authority::from(destination),
+        _ => authority,
+    };
     // hyper takes `chunked` off; whatever else was applied would be forwarded as if it were the content.
     let mut codings = parts.headers.get_all(TRANSFER_ENCODING).iter();
     if codings.next().is_some_and(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"chunked"))
@@ -111,16 +123,8 @@ fn head(client: &Client, parts: request::Parts) -> Result<Head, ProxyError> {
         return Err(ProxyError::BadRequest("it has a transfer coding other than chunked"));
     }
     let mut head = Head::new(parts, authority, matches!(client.way, Way::Mesh(_)));
-    match &client.way {
-        // Only a sidecar of the mesh can be believed about who called.
-        Way::Outbound | Way::Bound(_) => client_cert(&mut head.headers, None, None),
-        Way::Mesh(_) | Way::Front { .. } => {
-            let peer = client.way.peer();
-            let scheme = if matches!(client.way, Way::Front { peer: Some(_), .. }) { "https" } else { "http" };
-            append_forwarded(&mut head.headers, client.address.ip(), scheme, &head.authority);
-            let identity = client.worker.shared.identity.load();
-            client_cert(&mut head.headers, identity.as_ref().as_ref().map(|identity| &identity.id), peer);
-        }
+    if let Some(caller) = &client.caller {
+        caller.tell(&mut head.headers, head.authority.as_str());
     }
     Ok(head)
 }
@@ -142,16 +146,15 @@ pub(super) fn reply(sent: Sent, record: &mut Record) -> Result<Response<ReplyBod
 
 /// Removes what concerned the upstream connection. What a sidecar says of its own failure stays.
 pub(super) fn clean(headers: &mut HeaderMap, from_mesh: bool, record: &mut Record) {
-    let reason = headers.get(REASON_HEADER).filter(|_| from_mesh).cloned();
-    strip_hop_by_hop(headers);
-    strip_mesh(headers);
+    let reason = from_mesh.then(|| headers.get(REASON).cloned()).flatten();
+    clean_response(headers);
     if let Some(reason) = reason {
         record.fail(
             "peer_sidecar",
             "UC",
             format!("the peer's sidecar answered: {}", String::from_utf8_lossy(reason.as_bytes())),
         );
-        headers.insert(HeaderName::from_static(REASON_HEADER), reason);
+        headers.insert(REASON, reason);
     }
 }
 
@@ -162,26 +165,29 @@ fn answer(status: StatusCode, body: String, record: &mut Record) -> Response<Rep
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(SERVER, HeaderValue::from_static("pillion"));
-    headers.insert(HeaderName::from_static(REASON_HEADER), HeaderValue::from_static(DIRECT_RESPONSE));
+    headers.insert(REASON, HeaderValue::from_static(DIRECT_RESPONSE));
     response
 }
 
 fn begin(client: &Client, request: &Request<Body>) -> Record {
-    let mut record = Record::begin(&client.worker.shared.telemetry, client.way.direction(), client.address);
-    request.method().as_str().clone_into(&mut record.method);
-    request.uri().path().clone_into(&mut record.path);
-    record.authority = match request.uri().authority() {
-        Some(authority) => authority.to_string(),
-        None => request
-            .headers()
-            .get(http::header::HOST)
-            .map_or_else(String::new, |host| String::from_utf8_lossy(host.as_bytes()).into_owned()),
-    };
+    let recorder = &client.worker.recorder;
+    let mut record = Record::begin(recorder, client.way.direction(), client.address);
     record.protocol = match request.version() {
         Version::HTTP_2 => "HTTP/2",
         Version::HTTP_10 => "HTTP/1.0",
         _ => "HTTP/1.1",
     };
-    record.other_end(client.way.peer());
+    record.proven_end(&client.peer);
+    if recorder.has_access_log() {
+        request.method().as_str().clone_into(&mut record.method);
+        request.uri().path().clone_into(&mut record.path);
+        record.authority = match request.uri().authority() {
+            Some(authority) => authority.to_string(),
+            None => request
+                .headers()
+                .get(http::header::HOST)
+                .map_or_else(String::new, |host| String::from_utf8_lossy(host.as_bytes()).into_owned()),
+        };
+    }
     record
 }

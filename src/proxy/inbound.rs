@@ -3,19 +3,18 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use http::request;
-use pillion_wire::mesh::PORT_HEADER;
-
 use super::Worker;
 use super::attempt::Upstreams;
 use super::client::{Client, Way};
 use super::http::Plan;
+use super::message::PORT;
 use crate::bootstrap::Redirection;
 use crate::config::{self, Access, AppProtocol};
 use crate::error::ProxyError;
 use crate::net::is_reachable;
 use crate::snapshot::InboundPort;
 use crate::telemetry::Record;
+use http::request;
 
 /// What to do with a request for our application.
 pub(super) fn plan(client: &Client, request: &request::Parts, record: &mut Record) -> Result<Plan, ProxyError> {
@@ -63,7 +62,7 @@ pub(super) fn tunnel_port(
 }
 
 fn named_port(request: &request::Parts) -> Result<&str, ProxyError> {
-    let mut ports = request.headers.get_all(PORT_HEADER).iter();
+    let mut ports = request.headers.get_all(&PORT).iter();
     let port = ports.next().ok_or(ProxyError::BadRequest("no x-pillion-port field"))?;
     if ports.next().is_some() {
         return Err(ProxyError::BadRequest("several x-pillion-port fields"));
@@ -117,6 +116,6 @@ fn undeclared(address: SocketAddr) -> config::InboundPort {
 
 /// Notes the port of our application that is meant.
 pub(super) fn note(record: &mut Record, served: &InboundPort) {
-    record.destination = Arc::from(format!("inbound:{}", served.config.port));
-    record.cluster = Arc::clone(&record.destination);
+    record.destination = Arc::clone(served.label());
+    record.cluster = Arc::clone(served.label());
 }

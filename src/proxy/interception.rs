@@ -97,7 +97,7 @@ async fn known(
     let drain = way.drain(worker);
     let mut stream = Replay::new(stream);
     let mut record = tcp::begin(worker, "outbound", address);
-    record.destination = Arc::from(target.label());
+    record.destination = Arc::clone(target.label());
     let upstreams = tcp::choose(split, &mut record);
     let dial = Box::pin(tcp::open(worker, &upstreams, &mut record));
     let (word, mut opened) = match Box::pin(heard(worker, "outbound", dialled, &drain, &mut stream, dial)).await {

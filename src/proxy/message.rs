@@ -1,12 +1,20 @@
 //! A request on its way: what is sent to whichever host is picked, in whichever version of HTTP it speaks.
 
 use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderName, TE, UPGRADE};
-use http::uri::{Authority, PathAndQuery, Scheme};
+use http::uri::{PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderValue, Method, Request, Uri, request};
-use pillion_wire::mesh::{HTTP_VERSION_HEADER, PORT_HEADER};
+use pillion_wire::mesh::{HTTP_VERSION_HEADER, PORT_HEADER, REASON_HEADER};
 
-use crate::http::{Body, strip_hop_by_hop, strip_mesh, upgrade_token};
+use super::authority::Authority;
+use crate::http::{Body, clean_request, upgrade_token};
 use crate::upstream::Host;
+
+/// Which port of the application is meant; see [`PORT_HEADER`].
+pub(super) const PORT: HeaderName = HeaderName::from_static(PORT_HEADER);
+/// What the calling application spoke; see [`HTTP_VERSION_HEADER`].
+const HTTP_VERSION: HeaderName = HeaderName::from_static(HTTP_VERSION_HEADER);
+/// Why a proxy answered itself; see [`REASON_HEADER`].
+pub(super) const REASON: HeaderName = HeaderName::from_static(REASON_HEADER);
 
 /// Between sidecars: the protocol that the client asks to upgrade to, and in the response that it was.
 pub(super) const UPGRADE_HEADER: HeaderName = HeaderName::from_static("x-pillion-upgrade");
@@ -22,7 +30,7 @@ pub(super) enum Version {
 #[derive(Debug)]
 pub(super) struct Head {
     pub(super) method: Method,
-    pub(super) authority: String,
+    pub(super) authority: Authority,
     path: PathAndQuery,
     pub(super) headers: HeaderMap,
     /// What the application's client spoke.
@@ -34,20 +42,19 @@ pub(super) struct Head {
 impl Head {
     /// Takes over a request that came from an application, or from a sidecar (`from_mesh`), whose
     /// own fields are believed then and removed in any case.
-    pub(super) fn new(parts: request::Parts, authority: String, from_mesh: bool) -> Self {
+    pub(super) fn new(parts: request::Parts, authority: Authority, from_mesh: bool) -> Self {
         let mut headers = parts.headers;
-        let upgrade = if from_mesh { headers.get(&UPGRADE_HEADER).cloned() } else { upgrade_token(&headers) };
+        let upgrade = if from_mesh { headers.get(UPGRADE_HEADER).cloned() } else { upgrade_token(&headers) };
         if upgrade.is_some() {
             // Sent on without a body, it must not announce one: the next request on the connection would be taken for it.
             headers.remove(CONTENT_LENGTH);
         }
-        let client_version = match headers.get(HTTP_VERSION_HEADER).filter(|_| from_mesh) {
+        let client_version = match from_mesh.then(|| headers.get(HTTP_VERSION)).flatten() {
             Some(version) if version != "2" => Version::Http1,
             None if parts.version < http::Version::HTTP_2 => Version::Http1,
             _ => Version::Http2,
         };
-        strip_hop_by_hop(&mut headers);
-        strip_mesh(&mut headers);
+        clean_request(&mut headers);
         headers.remove(HOST);
         let path = parts.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
         Self { method: parts.method, authority, path, headers, client_version, upgrade }
@@ -60,10 +67,12 @@ impl Head {
         *request.method_mut() = self.method.clone();
         *request.uri_mut() = Uri::from(self.path.clone());
         let mut headers = HeaderMap::with_capacity(self.headers.len() + 3);
-        if let Ok(host) = HeaderValue::try_from(self.authority.as_str()) {
-            headers.insert(HOST, host);
+        if let Some(host) = self.authority.to_field() {
+            headers.insert(HOST, host); // First, as RFC 9110, section 7.2, recommends.
         }
-        headers.extend(self.headers.clone());
+        for (name, value) in &self.headers {
+            headers.append(name.clone(), value.clone());
+        }
         if let Some(token) = &self.upgrade {
             headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
             headers.insert(UPGRADE, token.clone());
@@ -88,8 +97,8 @@ impl Head {
                 Version::Http1 => "1.1",
                 Version::Http2 => "2",
             };
-            headers.insert(HTTP_VERSION_HEADER, HeaderValue::from_static(version));
-            headers.insert(PORT_HEADER, HeaderValue::from(host.key().address.port()));
+            headers.insert(HTTP_VERSION, HeaderValue::from_static(version));
+            headers.insert(PORT, HeaderValue::from(host.key().address.port()));
             if let Some(token) = &self.upgrade {
                 headers.insert(UPGRADE_HEADER, token.clone());
             }
@@ -101,7 +110,7 @@ impl Head {
     fn absolute(&self) -> Uri {
         let mut parts = http::uri::Parts::default();
         parts.scheme = Some(Scheme::HTTP);
-        parts.authority = self.authority.parse::<Authority>().ok();
+        parts.authority = self.authority.to_target();
         parts.path_and_query = Some(self.path.clone());
         // Without an authority only the path remains, which h2 sends as it is.
         Uri::from_parts(parts).unwrap_or_else(|_no_authority| Uri::from(self.path.clone()))

@@ -12,6 +12,7 @@
 //! ```
 
 mod attempt;
+mod authority;
 mod client;
 mod connection;
 mod http;
@@ -37,7 +38,7 @@ use crate::identity::Identity;
 use crate::net::Dialer;
 use crate::slot::Slot;
 use crate::snapshot::{Directory, Inbound};
-use crate::telemetry::Telemetry;
+use crate::telemetry::{Recorder, Telemetry};
 use crate::tls::{TlsClient, TlsServer};
 use crate::upstream::Pool;
 
@@ -69,12 +70,14 @@ pub struct Worker {
     pub shared: Arc<Shared>,
     /// This worker's upstream connections.
     pub pool: Pool,
+    recorder: Arc<Recorder>,
 }
 
 impl Worker {
     /// A worker without connections.
     pub fn new(shared: Arc<Shared>, tls: Arc<TlsClient>, dialer: Dialer) -> Self {
-        Self { shared, pool: Pool::new(tls, dialer) }
+        let recorder = Arc::new(Recorder::new(shared.telemetry.clone()));
+        Self { shared, pool: Pool::new(tls, dialer), recorder }
     }
 
     /// Is the application in another network namespace than we are?

@@ -5,11 +5,11 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_TYPE, HeaderMap};
-use http::{HeaderName, HeaderValue, Response, StatusCode};
+use http::{HeaderValue, Response, StatusCode};
 use http_body::{Body as _, Frame, SizeHint};
-use pillion_wire::mesh::REASON_HEADER;
 
 use super::attempt::Lease;
+use super::message::REASON;
 use crate::error::ProxyError;
 use crate::http::{Body, BoxError};
 use crate::net::Serving;
@@ -110,7 +110,7 @@ pub(super) fn failure(error: &ProxyError, is_grpc: bool, record: &mut Record) ->
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
         response
     };
-    response.headers_mut().insert(HeaderName::from_static(REASON_HEADER), HeaderValue::from_static(reason.code));
+    response.headers_mut().insert(REASON, HeaderValue::from_static(reason.code));
     let is_malformed = matches!(error, ProxyError::BadRequest(_) | ProxyError::BadAuthority(_));
     if is_malformed && record.protocol != "HTTP/2" {
         // What follows on the connection was perhaps meant as a part of this request.

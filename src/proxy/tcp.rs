@@ -50,7 +50,7 @@ pub(super) async fn outbound(
     split: &Split,
 ) {
     let mut record = begin(worker, "outbound", address);
-    record.destination = Arc::from(target.label());
+    record.destination = Arc::clone(target.label());
     let upstreams = choose(split, &mut record);
     match open(worker, &upstreams, &mut record).await {
         Ok(opened) => {
@@ -97,7 +97,7 @@ pub(super) async fn open_application(
 /// The cluster that the next connection goes to.
 pub(super) fn choose(split: &Split, record: &mut Record) -> Upstreams {
     let cluster = split.pick(rand::random());
-    record.cluster = Arc::from(cluster.config.name.as_str());
+    record.cluster = Arc::clone(cluster.upstream.name());
     Upstreams::Cluster(Arc::clone(cluster))
 }
 
@@ -186,7 +186,7 @@ pub(super) async fn join(
 
 /// The story of a connection.
 pub(super) fn begin(worker: &Worker, direction: &'static str, address: SocketAddr) -> Box<Record> {
-    let mut record = Box::new(Record::begin(&worker.shared.telemetry, direction, address));
+    let mut record = Box::new(Record::begin(&worker.recorder, direction, address));
     "TCP".clone_into(&mut record.method);
     record.is_tcp = true;
     record

@@ -1,9 +1,12 @@
 //! Virtual-host search: exact, then longest suffix wildcard, then longest prefix wildcard, then `*`
 //! (Envoy `VirtualHost.domains`).
 
+use std::borrow::Cow;
+
 /// The position of the virtual host whose domains fit `authority` best. A domain without a port fits any port.
 pub fn best_domain<'a>(hosts: impl Iterator<Item = &'a [String]>, authority: &str) -> Option<usize> {
-    let authority = authority.to_ascii_lowercase();
+    let is_lower = !authority.bytes().any(|byte| byte.is_ascii_uppercase());
+    let authority = if is_lower { Cow::Borrowed(authority) } else { Cow::Owned(authority.to_ascii_lowercase()) };
     let host = without_port(&authority);
     let mut best = None;
     for (at, domains) in hosts.enumerate() {
@@ -45,10 +48,8 @@ fn rank(domain: &str, name: &str) -> Rank {
 }
 
 fn without_port(authority: &str) -> &str {
-    match authority.rsplit_once(':') {
-        Some((host, port)) if !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()) => host,
-        _ => authority,
-    }
+    let host = authority.trim_end_matches(|letter: char| letter.is_ascii_digit());
+    host.strip_suffix(':').filter(|_| host.len() < authority.len()).unwrap_or(authority)
 }
 
 #[cfg(test)]
@@ -68,6 +69,8 @@ mod tests {
         assert_eq!(best("pay.shop"), Some(1));
         assert_eq!(best("orders.example"), Some(2));
         assert_eq!(best("x"), Some(0));
+        assert_eq!(best("pay.shop:"), Some(0)); // An empty port is none.
+        assert_eq!(best("80"), Some(0));
         assert_eq!(best_domain(std::iter::empty(), "x"), None);
     }
 }

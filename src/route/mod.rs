@@ -11,7 +11,7 @@ pub use domain::best_domain;
 use std::borrow::Cow;
 
 use http::header::HOST;
-use http::request;
+use http::{HeaderValue, request};
 
 use crate::config::{HeaderMatch, HeaderName, PathMatch, QueryMatch, RouteMatch, StringMatch, ValueMatch};
 
@@ -20,7 +20,13 @@ pub fn authority(request: &request::Parts) -> Cow<'_, str> {
     if let Some(authority) = request.uri.authority() {
         return Cow::Borrowed(authority.as_str());
     }
-    request.headers.get(HOST).map_or(Cow::Borrowed(""), |host| String::from_utf8_lossy(host.as_bytes()))
+    request.headers.get(HOST).map_or(Cow::Borrowed(""), text)
+}
+
+/// The same as `from_utf8_lossy`, which is slow with what is UTF-8.
+fn text(value: &HeaderValue) -> Cow<'_, str> {
+    let bytes = value.as_bytes();
+    std::str::from_utf8(bytes).map_or_else(|_invalid| String::from_utf8_lossy(bytes), Cow::Borrowed)
 }
 
 /// Do all parts of `rule` match?
@@ -62,8 +68,7 @@ fn header_value<'a>(name: &HeaderName, request: &'a request::Parts) -> Option<Co
         HeaderName::Path => request.uri.path_and_query().map(|path| Cow::Borrowed(path.as_str())),
         HeaderName::Scheme => Some(Cow::Borrowed(request.uri.scheme_str().unwrap_or("http"))),
         HeaderName::Field(name) => {
-            let mut values =
-                request.headers.get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes()));
+            let mut values = request.headers.get_all(name).iter().map(text);
             let first = values.next()?;
             Some(values.fold(first, |joined, value| Cow::Owned(format!("{joined},{value}"))))
         }

@@ -76,12 +76,12 @@ impl Directory {
     /// # Cancel safety
     /// Dropping the future leaves at most a demand behind; its answer serves the next caller.
     pub async fn resolve(&self, destination: &Destination, wait: Duration) -> Result<Arc<Target>, Unresolved> {
-        let find = |outbound: &Outbound| outbound.targets.get(destination).map(Lookup::known);
-        let target = self.look(find, || Demand::Destination(destination.clone()), wait).await?;
-        if !target.used.load(Ordering::Relaxed) {
-            target.used.store(true, Ordering::Relaxed); // Only then: a store would take the line from other workers.
-        }
-        Ok(target)
+        self.look(|outbound| outbound.target(destination), || Demand::Destination(destination.clone()), wait).await
+    }
+
+    /// The same without asking or waiting. `None`: it has to be asked for.
+    pub fn lookup(&self, destination: &Destination) -> Option<Result<Arc<Target>, Unresolved>> {
+        self.outbound.load().target(destination)
     }
 
     /// The addresses that DNS answers for the host `name`, in any spelling, waiting up to `wait` when they have to
@@ -120,6 +120,18 @@ impl Directory {
             }
         };
         timeout(wait, answer).await.unwrap_or(Err(Unresolved::Timeout))
+    }
+}
+
+impl Outbound {
+    fn target(&self, destination: &Destination) -> Option<Result<Arc<Target>, Unresolved>> {
+        let known = self.targets.get(destination)?.known();
+        if let Ok(target) = &known
+            && !target.used.load(Ordering::Relaxed)
+        {
+            target.used.store(true, Ordering::Relaxed); // Only then: a store would take the line from other workers.
+        }
+        Some(known)
     }
 }
 

@@ -70,9 +70,19 @@ pub struct Target {
     pub tls: TlsSplits,
     /// Set whenever it is looked up, and taken back by whoever looks for targets that nobody uses.
     pub used: AtomicBool,
+    label: Arc<str>,
 }
 
 impl Target {
+    /// A destination that has just been asked for.
+    pub fn new(destination: Destination, http: Option<Routes>, tcp: Option<Split>, tls: TlsSplits) -> Self {
+        let routes = || Some(http.as_ref()?.name.clone());
+        let cluster = || Some(tcp.as_ref()?.clusters().next()?.1.config.name.clone());
+        let name = destination.ip().and_then(|_| routes().or_else(cluster));
+        let label = Arc::from(name.unwrap_or_else(|| destination.to_string()));
+        Self { destination, http, tcp, tls, used: AtomicBool::new(true), label }
+    }
+
     /// Where a TLS connection goes that asks for the name `sni`: what is told for that name or for the longest suffix
     /// of it, else for names in general, else where all TCP goes. `None`: the destination takes no such connection.
     pub fn tls_split(&self, sni: Option<&str>) -> Option<&Split> {
@@ -80,13 +90,8 @@ impl Target {
     }
 
     /// What it is called in metrics and logs: an address by the name of what stands behind it.
-    pub fn label(&self) -> String {
-        let routes = self.http.as_ref().map(|routes| routes.name.clone());
-        let cluster = || self.tcp.as_ref()?.clusters().next().map(|(_, cluster)| cluster.config.name.clone());
-        match self.destination.ip() {
-            Some(_) => routes.or_else(cluster).unwrap_or_else(|| self.destination.to_string()),
-            None => self.destination.to_string(),
-        }
+    pub fn label(&self) -> &Arc<str> {
+        &self.label
     }
 }
 
@@ -104,13 +109,15 @@ pub struct InboundPort {
     pub config: config::InboundPort,
     /// Where the application may listen, in the order in which that is tried. Never empty.
     pub hosts: Vec<Arc<Host>>,
+    label: Arc<str>,
 }
 
 impl InboundPort {
     /// A port that is tried at `addresses`, in this order.
     pub fn new(config: config::InboundPort, addresses: &[SocketAddr]) -> Self {
         let host = |address: &SocketAddr| Arc::new(Host::new(HostKey::application(*address, None)));
-        Self { config, hosts: addresses.iter().map(host).collect() }
+        let label = Arc::from(format!("inbound:{}", config.port));
+        Self { config, hosts: addresses.iter().map(host).collect(), label }
     }
 
     /// The same, for connections that the application is to see as coming from `source`.
@@ -125,7 +132,12 @@ impl InboundPort {
         // An IPv4 address cannot speak to an IPv6 address.
         let fits = |address: &SocketAddr| address.ip().is_loopback() || address.is_ipv4() == source.is_ipv4();
         let reachable = self.hosts.iter().filter(|host| fits(&host.key().address));
-        Self { config: self.config, hosts: reachable.map(host).collect() }
+        Self { config: self.config, hosts: reachable.map(host).collect(), label: Arc::clone(&self.label) }
+    }
+
+    /// What it is called in metrics and logs.
+    pub fn label(&self) -> &Arc<str> {
+        &self.label
     }
 
     /// Where the application may listen.

@@ -95,13 +95,8 @@ mod tests {
         let names: Vec<Vec<String>> =
             chains.iter().map(|names| names.iter().map(ToString::to_string).collect()).collect();
         let chains = names.iter().map(|names| (names.as_slice(), split(&names.join(","))));
-        Target {
-            destination: "a.shop:443".parse().expect("literal"),
-            http: None,
-            tcp: tcp.then(|| split("tcp")),
-            tls: TlsSplits::new(chains),
-            used: std::sync::atomic::AtomicBool::new(true),
-        }
+        let destination = "a.shop:443".parse().expect("literal");
+        Target::new(destination, None, tcp.then(|| split("tcp")), TlsSplits::new(chains))
     }
 
     #[test]

@@ -54,6 +54,13 @@ pub struct RequestLabels {
     pub reason: &'static str,
 }
 
+/// Looked up once, then counted in.
+#[derive(Debug)]
+pub(super) struct Series {
+    requests: Counter,
+    durations: Histogram,
+}
+
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct EdgeLabels {
     direction: &'static str,
@@ -205,15 +212,17 @@ impl Metrics {
         );
     }
 
-    /// An HTTP request ended.
-    pub fn request(&self, labels: &RequestLabels, duration: Duration) {
-        self.requests.get_or_create(labels).inc();
+    /// What HTTP requests with these labels are counted in.
+    pub(super) fn series(&self, labels: &RequestLabels) -> Series {
         let edge = EdgeLabels {
             direction: labels.direction,
             destination: Arc::clone(&labels.destination),
             cluster: Arc::clone(&labels.cluster),
         };
-        self.durations.get_or_create(&edge).observe(duration.as_secs_f64());
+        Series {
+            requests: self.requests.get_or_create(labels).clone(),
+            durations: self.durations.get_or_create(&edge).clone(),
+        }
     }
 
     /// A TCP connection or tunnel ended; bytes as seen from the client.
@@ -310,6 +319,14 @@ impl Metrics {
         // Writing to a String cannot fail.
         let _infallible = prometheus_client::encoding::text::encode(&mut text, &self.registry.lock());
         text
+    }
+}
+
+impl Series {
+    /// An HTTP request ended.
+    pub(super) fn count(&self, duration: Duration) {
+        self.requests.inc();
+        self.durations.observe(duration.as_secs_f64());
     }
 }
 

@@ -3,10 +3,12 @@
 mod access_log;
 mod metrics;
 mod record;
+mod recorder;
 
 pub use access_log::AccessLog;
 pub use metrics::{Metrics, RequestLabels};
 pub use record::Record;
+pub use recorder::Recorder;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -10,12 +10,12 @@ use pillion_wire::spiffe::SpiffeId;
 use serde::Serialize;
 use tokio::time::Instant;
 
-use super::{RequestLabels, Telemetry, unix_milliseconds};
+use super::{Recorder, RequestLabels, unix_milliseconds};
 
 /// Filled in as the request walks; see the module.
 #[derive(Debug)]
 pub struct Record {
-    telemetry: Telemetry,
+    recorder: Arc<Recorder>,
     started: Instant,
     /// `outbound` or `inbound`.
     pub direction: &'static str,
@@ -92,10 +92,10 @@ struct Line<'a> {
 
 impl Record {
     /// Begins now.
-    pub fn begin(telemetry: &Telemetry, direction: &'static str, downstream: SocketAddr) -> Self {
-        let empty: Arc<str> = Arc::default();
+    pub fn begin(recorder: &Arc<Recorder>, direction: &'static str, downstream: SocketAddr) -> Self {
+        let empty = recorder.nothing();
         Self {
-            telemetry: telemetry.clone(),
+            recorder: Arc::clone(recorder),
             started: Instant::now(),
             direction,
             method: String::new(),
@@ -124,8 +124,13 @@ impl Record {
 
     /// Notes who is at the other end: a proven identity over mutual TLS, or nobody that is known.
     pub fn other_end(&mut self, id: Option<&SpiffeId>) {
-        self.tls = if id.is_some() { "mutual" } else { "none" };
-        self.peer = id.map_or_else(Arc::default, |id| Arc::from(id.to_string()));
+        self.proven_end(&id.map_or_else(Arc::default, |id| Arc::from(id.to_string())));
+    }
+
+    /// The same, by the text of the identity; empty for nobody that is known.
+    pub fn proven_end(&mut self, id: &Arc<str>) {
+        self.tls = if id.is_empty() { "none" } else { "mutual" };
+        self.peer = Arc::clone(id);
     }
 
     /// It turned out to be the story of something else, which is told elsewhere.
@@ -139,6 +144,18 @@ impl Record {
             self.reason = reason;
             self.flag = flag;
             self.detail = detail;
+        }
+    }
+
+    pub(super) fn labels(&self) -> RequestLabels {
+        RequestLabels {
+            direction: self.direction,
+            destination: Arc::clone(&self.destination),
+            cluster: Arc::clone(&self.cluster),
+            peer: Arc::clone(&self.peer),
+            tls: self.tls,
+            status: self.status,
+            reason: self.reason,
         }
     }
 
@@ -179,24 +196,16 @@ impl Drop for Record {
         if self.status == 0 && self.reason.is_empty() && !self.is_tcp {
             self.fail("client_gone", "DC", "the client went away before the answer was there".to_owned());
         }
-        let labels = RequestLabels {
-            direction: self.direction,
-            destination: Arc::clone(&self.destination),
-            cluster: Arc::clone(&self.cluster),
-            peer: Arc::clone(&self.peer),
-            tls: self.tls,
-            status: self.status,
-            reason: self.reason,
-        };
+        let telemetry = &self.recorder.telemetry;
         if self.is_tcp {
-            self.telemetry.metrics.tcp_connection(&labels, self.bytes_received, self.bytes_sent);
+            telemetry.metrics.tcp_connection(&self.labels(), self.bytes_received, self.bytes_sent);
         } else {
-            self.telemetry.metrics.request(&labels, self.started.elapsed());
+            self.recorder.request(self, self.started.elapsed());
         }
-        if self.telemetry.access_log.wants(!self.reason.is_empty() || self.status >= 500)
+        if telemetry.access_log.wants(!self.reason.is_empty() || self.status >= 500)
             && let Ok(line) = serde_json::to_string(&self.line())
         {
-            self.telemetry.access_log.write(line);
+            telemetry.access_log.write(line);
         }
     }
 }

@@ -43,6 +43,7 @@ impl HostKey {
 #[derive(Debug)]
 pub struct Host {
     key: HostKey,
+    peer: Arc<str>,
     in_flight: AtomicUsize,
     requests: AtomicU64,
     failures: AtomicU64,
@@ -57,8 +58,19 @@ pub struct InFlight(Arc<Host>);
 impl Host {
     /// A host nothing is known of.
     pub fn new(key: HostKey) -> Self {
+        Self::beside(key, None)
+    }
+
+    /// The same, which shares what it can with a `neighbour`: most hosts of a cluster have one identity.
+    pub(super) fn beside(key: HostKey, neighbour: Option<&Arc<Self>>) -> Self {
+        let identity = |key: &HostKey| key.mesh.as_ref().map(|mesh| mesh.identity.clone());
+        let peer = match neighbour.filter(|neighbour| identity(&neighbour.key) == identity(&key)) {
+            Some(neighbour) => Arc::clone(&neighbour.peer),
+            None => identity(&key).map_or_else(Arc::default, |identity| Arc::from(identity.to_string())),
+        };
         Self {
             key,
+            peer,
             in_flight: AtomicUsize::new(0),
             requests: AtomicU64::new(0),
             failures: AtomicU64::new(0),
@@ -70,6 +82,11 @@ impl Host {
     /// What it is called.
     pub fn key(&self) -> &HostKey {
         &self.key
+    }
+
+    /// The SPIFFE id of its sidecar, as text; empty when it has none.
+    pub fn peer(&self) -> &Arc<str> {
+        &self.peer
     }
 
     /// Counts a request as begun; it ends when the guard is dropped.
@@ -89,9 +106,9 @@ impl Host {
         (self.requests.load(Ordering::Relaxed), self.failures.load(Ordering::Relaxed))
     }
 
-    /// May it be picked, or does it back off after a failed connection?
-    pub fn is_usable(&self, now: Instant) -> bool {
-        self.unreachable.load(Ordering::Acquire) == 0 || self.retry_at.lock().is_none_or(|at| now >= at)
+    /// May it be picked, or does it back off after a failed connection? Only then does the time matter.
+    pub fn is_usable(&self, now: impl Fn() -> Instant) -> bool {
+        self.unreachable.load(Ordering::Acquire) == 0 || self.retry_at.lock().is_none_or(|at| now() >= at)
     }
 
     /// It could not be reached: nothing is sent there for 200 ms, doubled with each failure in a row, 10 s at most.
@@ -128,13 +145,13 @@ mod tests {
     async fn an_unreachable_host_rests_longer_each_time_and_recovers_at_once() {
         let host = Host::new(HostKey::remote("127.0.0.1:1".parse().expect("literal"), None));
         let start = Instant::now();
-        assert!(host.is_usable(start));
+        assert!(host.is_usable(|| start));
         host.mark_unreachable(start);
-        assert!(!host.is_usable(start + Duration::from_millis(199)));
-        assert!(host.is_usable(start + Duration::from_millis(200)));
+        assert!(!host.is_usable(|| start + Duration::from_millis(199)));
+        assert!(host.is_usable(|| start + Duration::from_millis(200)));
         host.mark_unreachable(start + Duration::from_millis(200));
-        assert!(!host.is_usable(start + Duration::from_millis(599)));
+        assert!(!host.is_usable(|| start + Duration::from_millis(599)));
         host.mark_reachable();
-        assert!(host.is_usable(start + Duration::from_millis(201)));
+        assert!(host.is_usable(|| start + Duration::from_millis(201)));
     }
 }

@@ -22,7 +22,7 @@ use crate::slot::Slot;
 /// The hosts of one cluster, shared by all workers.
 #[derive(Debug)]
 pub struct Upstream {
-    name: String,
+    name: Arc<str>,
     hosts: Slot<HostSet>,
 }
 
@@ -41,11 +41,11 @@ struct Group {
 impl Upstream {
     /// A cluster without hosts yet.
     pub fn new(name: &str) -> Self {
-        Self { name: name.to_owned(), hosts: Slot::new(HostSet::default()) }
+        Self { name: Arc::from(name), hosts: Slot::new(HostSet::default()) }
     }
 
     /// The cluster's name.
-    pub fn name(&self) -> &str {
+    pub fn name(&self) -> &Arc<str> {
         &self.name
     }
 
@@ -59,7 +59,10 @@ impl Upstream {
             let group = by_priority.entry(locality.priority).or_default();
             for endpoint in locality.endpoints.iter().filter(|endpoint| endpoint.health == Health::Healthy) {
                 let key = HostKey::remote(endpoint.address, endpoint.mesh.clone());
-                let host = known.get(&key).map_or_else(|| Arc::new(Host::new(key.clone())), |host| Arc::clone(host));
+                let host = match known.get(&key) {
+                    Some(host) => Arc::clone(host),
+                    None => Arc::new(Host::beside(key, group.last())),
+                };
                 group.push(host);
             }
         }
@@ -77,10 +80,10 @@ impl Upstream {
     ///
     /// When every host backs off, one of them is picked all the same: a guess that
     /// a host is down must not turn into an outage.
-    pub fn pick(&self, tried: &[HostKey], now: Instant) -> Option<Arc<Host>> {
+    pub fn pick(&self, tried: &[HostKey], now: impl Fn() -> Instant) -> Option<Arc<Host>> {
         let set = self.hosts.load();
         let fresh = |host: &Host| !tried.contains(host.key());
-        set.pick(&|host| fresh(host) && host.is_usable(now)).or_else(|| set.pick(&fresh))
+        set.pick(&|host| fresh(host) && host.is_usable(&now)).or_else(|| set.pick(&fresh))
     }
 
     /// All hosts, for the admin pages.

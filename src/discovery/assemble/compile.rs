@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use super::catalog::Catalog;
 use crate::config::{self, OutboundListener, RouteConfig, RouteSource};
@@ -25,7 +24,7 @@ pub(super) fn target(listener: &OutboundListener, catalog: &Catalog) -> Option<T
         chains.push((chain.server_names.as_slice(), clusters.split(&chain.split)?));
     }
     let tls = TlsSplits::new(chains);
-    Some(Target { destination: listener.destination.clone(), http, tcp, tls, used: AtomicBool::new(true) })
+    Some(Target::new(listener.destination.clone(), http, tcp, tls))
 }
 
 /// Looks each cluster up once.

@@ -121,17 +121,16 @@ where
         Poll::Pending
     }
 
-    /// What answers is boxed: a task is moved several times before it runs, and this is the large part of it.
     fn begin(&self, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
         let (parts, stream) = request.into_parts();
         if parts.method == Method::CONNECT {
             let (switched, switch) = oneshot::channel();
             let answer = (self.handle)(Request::from_parts(parts, Body::default()), Switch::Http2(switch));
-            tokio::spawn(tunnel(Box::pin(answer), stream, respond, switched));
+            tokio::spawn(tunnel(answer, stream, respond, switched));
         } else {
             let body = Body::from(Receive::new(stream, None));
             let answer = (self.handle)(Request::from_parts(parts, body), Switch::None);
-            tokio::spawn(exchange(Box::pin(answer), respond));
+            tokio::spawn(exchange(answer, respond));
         }
     }
 }
