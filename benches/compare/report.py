@@ -27,7 +27,7 @@ def _block(results):
             row += _cells(result, figure)
         row.append(f"{result.median(main) / best_envoy:.2f}" if best_envoy and result.has(main) else "")
         rows.append(row)
-    return _align(rows)
+    return align(rows)
 
 
 def _cells(result, figure):
@@ -38,7 +38,7 @@ def _cells(result, figure):
     return [format(result.median(figure), number), f"{min(samples):{number}} - {max(samples):{number}}"]
 
 
-def _align(rows):
+def align(rows):
     """The first column to the left, numbers to the right, a rule below the head."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) if column == 0 else cell.rjust(width)

@@ -24,14 +24,14 @@ def latencies(who, port, host, rate, count):
         for _ in range(_CONNECTIONS):
             connections.append(socket.create_connection((HOST, port), timeout=10))
             connections[-1].setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            _ask(connections[-1], request)
+            ask(connections[-1], request)
         start = time.monotonic() + 0.01
         for number in range(count):
             due = start + number / rate
             left = due - time.monotonic()
             if left > 0:
                 time.sleep(left)
-            _ask(connections[number % _CONNECTIONS], request)
+            ask(connections[number % _CONNECTIONS], request)
             seen.append(time.monotonic() - due)
     except (OSError, ValueError) as error:
         raise Failure(f"{who}: request {len(seen)} of {count} at {rate}/s to port {port}: {error}") from error
@@ -43,7 +43,7 @@ def latencies(who, port, host, rate, count):
     return sorted(seen)
 
 
-def _ask(connection, request):
+def ask(connection, request):
     """One request and its whole answer, which ends with the back end's body."""
     connection.sendall(request)
     answer = connection.recv(8192)

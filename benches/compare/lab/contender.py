@@ -35,6 +35,8 @@ class Contender:
         self.host = "backend.bench"
         self.counted = []
         """The processes whose CPU time and memory count."""
+        self.under = []
+        """What runs Pillion's sidecars, where they are looked at from outside: a program and its arguments."""
         self._own = []
 
     def folder(self, part):

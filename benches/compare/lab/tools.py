@@ -12,6 +12,7 @@ REPOSITORY = pathlib.Path(__file__).resolve().parents[3]
 _SBIN = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
 _PACKAGES = {
     "nginx": "nginx-light", "haproxy": "haproxy", "wrk": "wrk", "h2load": "nghttp2-client", "openssl": "openssl",
+    "valgrind": "valgrind", "vgdb": "valgrind",
 }
 _STREAM = pathlib.Path("/usr/lib/nginx/modules/ngx_stream_module.so")
 _ENVOY = REPOSITORY / ".test-tools" / "envoy"

@@ -97,7 +97,8 @@ def _sidecar(it, name, account, state, settings):
         "outbound_http": "off", "admin": f"{ports.HOST}:0", "access_log": "off", "log": "warn", **settings,
         "workload": name, "service_account": account, "join_token_file": str(token), "workers": it.workers,
         "health": f"{ports.HOST}:{health}"}))
-    process = it.proxy(Process(f"{it.name}: sidecar {name}", [it.lab.pillion, "proxy", "--bootstrap", bootstrap]))
+    process = it.proxy(Process(f"{it.name}: sidecar {name}", [
+        *it.under, it.lab.pillion, "proxy", "--bootstrap", bootstrap]))
     process.admin = json.loads(process.first_line())["admin"]
     ports.wait_for_answer(process, health, "/ready")
 
