@@ -14,7 +14,10 @@ from lab.tools import find
 _RUST_ALLOCATOR = ("mi_malloc_aligned", "mi_zalloc_aligned", "mi_realloc_aligned")
 _C_ALLOCATOR = ("malloc", "calloc", "realloc", "posix_memalign", "aligned_alloc")
 """What the cryptography's C uses."""
-ALLOCATORS = _RUST_ALLOCATOR + _C_ALLOCATOR
+ALLOCATORS = frozenset(_RUST_ALLOCATOR + _C_ALLOCATOR)
+_COPIES = ("__memcpy_", "__memmove_")
+# callgrind counts each byte of `rep stosb` as an instruction; glibc's other ways are counted as what they are.
+_TUNABLES = "glibc.cpu.x86_rep_movsb_threshold=1073741824:glibc.cpu.x86_rep_stosb_threshold=1073741824"
 _DEADLINE = 60
 _NAME = re.compile(r"(c?fn)=\((\d+)\)(?: (.*))?")
 _COST = re.compile(r"(?:[+-]?\d+|\*) (\d+)")
@@ -30,6 +33,18 @@ class Dump:
     """Instructions of each function itself, without those that it calls."""
     allocations: collections.Counter = dataclasses.field(default_factory=collections.Counter)
     """Calls of each allocating function from outside the allocator."""
+    allocating: collections.Counter = dataclasses.field(default_factory=collections.Counter)
+    """The same calls by who calls."""
+    copying: collections.Counter = dataclasses.field(default_factory=collections.Counter)
+    """Instructions of `memcpy` by who calls it."""
+
+    def add_call(self, function, called, calls, cost):
+        """Takes in that one function called another."""
+        if called in ALLOCATORS and not _is_allocator(function):
+            self.allocations[called] += calls
+            self.allocating[function] += calls
+        elif called.startswith(_COPIES):
+            self.copying[function] += cost
 
 
 class Callgrind:
@@ -39,7 +54,7 @@ class Callgrind:
         folder.mkdir()
         self._folder = folder
         self._pipes = f"--vgdb-prefix={folder}/vgdb"
-        self.command = [find("valgrind"), "--quiet", "--tool=callgrind", "--instr-atstart=no", "--vgdb=yes",
+        self.command = ["env", f"GLIBC_TUNABLES={_TUNABLES}", find("valgrind"), "--quiet", "--tool=callgrind", "--instr-atstart=no", "--vgdb=yes",
                         self._pipes, f"--callgrind-out-file={folder}/%p"]
         """What the sidecar's command is put behind. Nothing is counted, and little time lost, until `begin`."""
         self._dumps = collections.Counter()
@@ -75,13 +90,15 @@ class Callgrind:
 
 def read(lines):
     """Reads a dump: https://valgrind.org/docs/manual/cl-format.html, with instructions as its only event."""
-    dump, names, function, inclusive = Dump(), {}, "", False
+    dump, names, function, called, calls = Dump(), {}, "", "", 0
     for line in lines:
         if cost := _COST.match(line):
             # The line after `calls=` is what the called function took, which counts as its own elsewhere.
-            if not inclusive:
+            if calls:
+                dump.add_call(function, called, calls, int(cost[1]))
+                calls = 0
+            else:
                 dump.functions[function] += int(cost[1])
-            inclusive = False
         elif name := _NAME.match(line):
             kind, number, text = name.groups()
             if text:
@@ -91,10 +108,8 @@ def read(lines):
             else:
                 called = names[number]
         elif line.startswith("calls="):
-            inclusive = True
-            if called in ALLOCATORS and function not in ALLOCATORS and not _is_allocator(function):
-                dump.allocations[called] += int(line[len("calls="):].split()[0])
-        elif line.startswith(("totals:", "summary:")):
+            calls = int(line[len("calls="):].split()[0])
+        elif line.startswith("totals:"):
             dump.instructions = int(line.split()[1])
     if sum(dump.functions.values()) != dump.instructions:
         raise Failure(f"a dump of {dump.instructions} instructions has functions of {sum(dump.functions.values())}")
@@ -102,4 +117,4 @@ def read(lines):
 
 
 def _is_allocator(function):
-    return function.startswith(("mi_", "_mi_", "_int_"))
+    return function in ALLOCATORS or function.startswith(("mi_", "_mi_", "_int_"))

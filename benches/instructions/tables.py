@@ -27,13 +27,18 @@ class Counted:
     """Instructions of each function by itself per request, the mean of the rounds."""
     calls: collections.Counter = dataclasses.field(default_factory=collections.Counter)
     """Calls of each allocating function per request, the mean of the rounds."""
+    allocating: collections.Counter = dataclasses.field(default_factory=collections.Counter)
+    """The same calls by who calls."""
+    copying: collections.Counter = dataclasses.field(default_factory=collections.Counter)
+    """Instructions of `memcpy` by who calls it, per request, the mean of the rounds."""
 
     def add(self, dump):
         """Takes in one round."""
         rounds = len(self.instructions)
         self.instructions.append(dump.instructions / self.requests)
         self.allocations.append(dump.allocations.total() / self.requests)
-        for kept, new in ((self.functions, dump.functions), (self.calls, dump.allocations)):
+        for kept, new in ((self.functions, dump.functions), (self.calls, dump.allocations),
+                          (self.allocating, dump.allocating), (self.copying, dump.copying)):
             for name in kept.keys() | new.keys():
                 kept[name] += (new[name] / self.requests - kept[name]) / (rounds + 1)
 
@@ -47,7 +52,8 @@ def table(counted, earlier):
         before = earlier.get((one.walk, one.side))
         for values, number in ((one.instructions, ",.0f"), (one.allocations, ",.2f")):
             row += [format(statistics.median(values), number), _spread(values)]
-        for key, values, number in (("instructions", one.instructions, ",.0f"), ("allocations", one.allocations, ",.2f")):
+        for key, values, number in (("instructions", one.instructions, ",.0f"),
+                                    ("allocations", one.allocations, ",.2f")):
             if before:
                 row += [format(before[key], number), _change(statistics.median(values), before[key])]
             elif earlier:
@@ -57,21 +63,28 @@ def table(counted, earlier):
 
 
 def functions(counted, earlier, count):
-    """The functions with the most instructions of their own, for each sidecar."""
+    """The functions with the most instructions of their own, for each sidecar; who copies, and who allocates."""
     blocks = []
     for one in counted:
-        before = earlier.get((one.walk, one.side), {}).get("functions")
-        total = statistics.mean(one.instructions)
-        rows = [["self", "share"] + (["before"] if before else []) + [f"{one.title}, {one.side}"]]
-        for name, own in one.functions.most_common(count):
-            row = [f"{own:,.0f}", f"{own / total:.1%}"]
-            if before:
-                row.append(f"{before[name]:,.0f}" if name in before else "-")
-            rows.append([*row, name if len(name) <= _LONGEST_NAME else name[:_LONGEST_NAME] + "…"])
-        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
-        blocks.append("\n".join("  ".join([*(cell.rjust(width) for cell, width in zip(row, widths)), row[-1]])
-                                for row in rows))
+        before = earlier.get((one.walk, one.side), {})
+        for key, values, title, number in (
+                ("functions", one.functions, "instructions of its own", ",.0f"),
+                ("copying", one.copying, "instructions of memcpy for", ",.0f"),
+                ("allocating", one.allocating, "allocations by", ",.2f")):
+            blocks.append(f"{one.title}, {one.side}: {title}\n" + _ranked(values, before.get(key), count, number))
     return "\n" + "\n\n".join(blocks)
+
+
+def _ranked(values, before, count, number):
+    """The largest, their share of all, and what they were."""
+    rows, total = [], values.total()
+    for name, value in values.most_common(count):
+        row = [format(value, number), f"{value / total:.1%}"]
+        if before is not None:
+            row.append(f"was {before[name]:{number}}" if name in before else "was -")
+        rows.append([*row, name if len(name) <= _LONGEST_NAME else name[:_LONGEST_NAME] + "…"])
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)] if rows else []
+    return "\n".join("  ".join([*(cell.rjust(width) for cell, width in zip(row, widths)), row[-1]]) for row in rows)
 
 
 def _spread(values):
@@ -94,7 +107,9 @@ def as_json(counted, given):
             "instructions": statistics.median(one.instructions), "instructions_rounds": one.instructions,
             "allocations": statistics.median(one.allocations), "allocations_rounds": one.allocations,
             "allocations_by": dict(one.calls.most_common()),
-            "functions": dict(one.functions.most_common(_KEPT_FUNCTIONS))} for one in counted]}
+            "functions": dict(one.functions.most_common(_KEPT_FUNCTIONS)),
+            "copying": dict(one.copying.most_common(_KEPT_FUNCTIONS)),
+            "allocating": dict(one.allocating.most_common(_KEPT_FUNCTIONS))} for one in counted]}
 
 
 def load(path):

@@ -1,18 +1,21 @@
 """Free loopback ports, and waiting for somebody to listen on them."""
 
 import http.client
+import random
 import socket
 import time
 
 HOST = "127.0.0.1"
-_next = 11_000
+# Below the range from which the kernel takes ports for those who ask for any. Two commands at once start elsewhere.
+_FIRST, _END = 11_000, 32_000
+_next = random.randrange(_FIRST, _END)
 
 
 def free_port():
-    """A port that is free now, below the range from which the kernel takes ports for those who ask for any."""
+    """A port that is free now."""
     global _next
     while True:
-        _next += 1
+        _next = _next + 1 if _next + 1 < _END else _FIRST
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
