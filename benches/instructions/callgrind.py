@@ -5,6 +5,7 @@ The instructions are those of the process itself; what the kernel does for it is
 
 import collections
 import dataclasses
+import fnmatch
 import re
 import subprocess
 
@@ -21,7 +22,10 @@ _TUNABLES = "glibc.cpu.x86_rep_movsb_threshold=1073741824:glibc.cpu.x86_rep_stos
 _DEADLINE = 60
 _NAME = re.compile(r"(c?fn)=\((\d+)\)(?: (.*))?")
 _COST = re.compile(r"(?:[+-]?\d+|\*) (\d+)")
-_RECURSION = re.compile(r"'\d+$")
+# Containers, strings and buffers do what others ask of them: callgrind keeps who that was, and they are not blamed.
+_PLUMBING = ("alloc::*", "<alloc::*", "core::fmt*", "<core::fmt*", "* as core::fmt::*", "bytes::*", "<bytes::*",
+             "http::header::map::*", "<http::header::map::*")
+_CALLERS = 6
 
 
 @dataclasses.dataclass
@@ -38,13 +42,14 @@ class Dump:
     copying: collections.Counter = dataclasses.field(default_factory=collections.Counter)
     """Instructions of `memcpy` by who calls it."""
 
-    def add_call(self, function, called, calls, cost):
-        """Takes in that one function called another."""
-        if called in ALLOCATORS and not _is_allocator(function):
+    def add_call(self, callers, called, calls, cost):
+        """Takes in that a function, of which more callers may be known, called another."""
+        blamed = next((name for name in callers if not _is_plumbing(name)), callers[-1])
+        if called in ALLOCATORS and not _is_allocator(callers[0]):
             self.allocations[called] += calls
-            self.allocating[function] += calls
+            self.allocating[blamed] += calls
         elif called.startswith(_COPIES):
-            self.copying[function] += cost
+            self.copying[blamed] += cost
 
 
 class Callgrind:
@@ -55,7 +60,8 @@ class Callgrind:
         self._folder = folder
         self._pipes = f"--vgdb-prefix={folder}/vgdb"
         self.command = ["env", f"GLIBC_TUNABLES={_TUNABLES}", find("valgrind"), "--quiet", "--tool=callgrind", "--instr-atstart=no", "--vgdb=yes",
-                        self._pipes, f"--callgrind-out-file={folder}/%p"]
+                        self._pipes, f"--callgrind-out-file={folder}/%p",
+                        *(f"--separate-callers{_CALLERS}={pattern}" for pattern in _PLUMBING)]
         """What the sidecar's command is put behind. Nothing is counted, and little time lost, until `begin`."""
         self._dumps = collections.Counter()
 
@@ -90,19 +96,20 @@ class Callgrind:
 
 def read(lines):
     """Reads a dump: https://valgrind.org/docs/manual/cl-format.html, with instructions as its only event."""
-    dump, names, function, called, calls = Dump(), {}, "", "", 0
+    dump, names, function, called, calls = Dump(), {}, [""], [""], 0
     for line in lines:
         if cost := _COST.match(line):
             # The line after `calls=` is what the called function took, which counts as its own elsewhere.
             if calls:
-                dump.add_call(function, called, calls, int(cost[1]))
+                dump.add_call(function, called[0], calls, int(cost[1]))
                 calls = 0
             else:
-                dump.functions[function] += int(cost[1])
+                dump.functions[function[0]] += int(cost[1])
         elif name := _NAME.match(line):
             kind, number, text = name.groups()
             if text:
-                names[number] = _RECURSION.sub("", text.strip()).partition("@@")[0]
+                # A function, and where it is plumbing also its callers; or a number, where it calls itself.
+                names[number] = [name.partition("@@")[0] for name in text.strip().split("'")]
             if kind == "fn":
                 function = names[number]
             else:
@@ -118,3 +125,7 @@ def read(lines):
 
 def _is_allocator(function):
     return function in ALLOCATORS or function.startswith(("mi_", "_mi_", "_int_"))
+
+
+def _is_plumbing(function):
+    return any(fnmatch.fnmatchcase(function, pattern) for pattern in _PLUMBING)
