@@ -1,11 +1,9 @@
 """Pillion as it is used: a control plane with a folder of documents, and one or two sidecars."""
 
-import json
-import subprocess
 import time
 
 from lab import ports
-from lab.process import Failure, Process
+from lab.mesh import Mesh, metric_lines, wait_until_ready
 
 _SERVICE = """\
 apiVersion: v1
@@ -62,56 +60,38 @@ def pair_tcp(it):
 def _mesh(it, protocol, back_end, pair):
     """Starts the control plane, then the sidecars, the server's first."""
     client_mesh, server_mesh = ports.free_port(), ports.free_port()
-    documents = it.write("documents.yaml", _SERVICE.format(
+    mesh = Mesh(it.name, it.lab.pillion, it.folder("mesh"))
+    (mesh.documents / "documents.yaml").write_text(_SERVICE.format(
         protocol=_KUBERNETES_NAME[protocol], own=protocol, client_mesh=client_mesh,
         port=ports.free_port() if pair else back_end,
         application=f', application: "127.0.0.1:{back_end}"' if pair else "",
         mesh=f"  mesh: {{ port: {server_mesh} }}" if pair else ""))
-    state, listen = it.folder("state"), f"{ports.HOST}:{ports.free_port()}"
-    control_plane = it.helper(Process(f"{it.name}: control plane", [
-        it.lab.pillion, "control-plane", "--config", documents.parent, "--state", state, "--listen", listen,
-        "--admin", f"{ports.HOST}:0"]))
-    control_plane.first_line()
-    shared = {"namespace": "bench", "control_plane": listen, "control_plane_root": str(state / "root.pem")}
+    it.helper(mesh.start_control_plane()).first_line()
     if pair:
-        _sidecar(it, "backend-1", "backend", state, {**shared, "mesh": f"{ports.HOST}:{server_mesh}"})
+        _sidecar(it, mesh, "backend-1", "backend", {"mesh": f"{ports.HOST}:{server_mesh}"})
     it.port = ports.free_port()
     outward = {"tcp": [f"{ports.HOST}:{it.port}=backend.bench:80"], "outbound_http": "off"}
     if protocol != "tcp":
         outward = {"outbound_http": f"{ports.HOST}:{it.port}"}
-    _sidecar(it, "client", "client", state, {**shared, "mesh": f"{ports.HOST}:{client_mesh}", **outward})
+    _sidecar(it, mesh, "client", "client", {"mesh": f"{ports.HOST}:{client_mesh}", **outward})
     # The client comes first: it is the one that is started again where starting is measured.
     it.counted.reverse()
 
 
-def _sidecar(it, name, account, state, settings):
+def _sidecar(it, mesh, name, account, settings):
     """Starts a sidecar and waits until it says that it is ready."""
-    command = [it.lab.pillion, "certs", "token", "--state", state, "--namespace", "bench", "--service-account", account]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise Failure(f"{it.name}: `{' '.join(map(str, command))}` ended with {done.returncode}: {done.stderr}")
-    token = it.write("token", done.stdout.strip())
-    token.chmod(0o600)
-    health = ports.free_port()
-    bootstrap = it.write("bootstrap.json", json.dumps({
-        "outbound_http": "off", "admin": f"{ports.HOST}:0", "access_log": "off", "log": "warn", **settings,
-        "workload": name, "service_account": account, "join_token_file": str(token), "workers": it.workers,
-        "health": f"{ports.HOST}:{health}"}))
-    process = it.proxy(Process(f"{it.name}: sidecar {name}", [
-        *it.under, it.lab.pillion, "proxy", "--bootstrap", bootstrap]))
-    process.admin = json.loads(process.first_line())["admin"]
-    ports.wait_for_answer(process, health, "/ready")
+    wait_until_ready(it.proxy(mesh.start_sidecar(
+        "bench", name, account, {**settings, "workers": it.workers}, under=it.under)))
 
 
 def _prove_mutual_tls(it, metric):
     """One request, and the client's own word that it travelled in mutual TLS: a pair without it would be no pair."""
     client = it.counted[0]
     ports.wait_for_answer(client, it.port, host=it.host)
-    admin, end = int(client.admin.rsplit(":", 1)[1]), time.monotonic() + 5
+    end = time.monotonic() + 5
     while True:
         # A connection is counted once both of its ends have gone.
-        _, metrics = ports.get(admin, "/metrics")
-        lines = [line for line in metrics.decode().splitlines() if line.startswith(metric + "{")]
+        lines = metric_lines(client, metric + "{")
         if any('tls="mutual"' in line for line in lines):
             return
         if time.monotonic() > end:
