@@ -8,14 +8,8 @@ import dataclasses
 import socket
 import struct
 
+from lab import frames
 from lab.ports import HOST
-
-_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-_DATA, _HEADERS, _RST_STREAM, _SETTINGS, _PING, _GOAWAY, _WINDOW_UPDATE = 0, 1, 3, 4, 6, 7, 8
-_END_STREAM, _ACK, _END_HEADERS, _PADDED, _PRIORITY = 0x1, 0x1, 0x4, 0x8, 0x20
-_INITIAL_WINDOW_SIZE, _FIRST_WINDOW, _LARGEST_WINDOW = 4, 65_535, 2**31 - 1
-_LARGEST_FRAME = 16_384
-_STATUS_200 = 0x88
 
 
 class Http2Error(Exception):
@@ -46,14 +40,15 @@ class Http2Client:
         self._buffer = bytearray()
         self._streams = {}
         self._next = 1
-        self._window, self._stream_window = _FIRST_WINDOW, _FIRST_WINDOW
+        self._window, self._stream_window = frames.FIRST_WINDOW, frames.FIRST_WINDOW
         self._received = 0
         self._table = _Table()
         self.leaving = False
         """Whether the peer has said that it takes no further streams."""
-        settings = struct.pack(">HI", _INITIAL_WINDOW_SIZE, _LARGEST_WINDOW)
-        self._socket.sendall(_PREFACE + _frame(_SETTINGS, 0, 0, settings)
-                             + _frame(_WINDOW_UPDATE, 0, 0, struct.pack(">I", _LARGEST_WINDOW - _FIRST_WINDOW)))
+        settings = struct.pack(">HI", frames.INITIAL_WINDOW_SIZE, frames.LARGEST_WINDOW)
+        more = struct.pack(">I", frames.LARGEST_WINDOW - frames.FIRST_WINDOW)
+        self._socket.sendall(frames.PREFACE + frames.frame(frames.SETTINGS, 0, 0, settings)
+                             + frames.frame(frames.WINDOW_UPDATE, 0, 0, more))
 
     def get(self, path, authority, fields=()):
         """One GET; returns the body."""
@@ -65,23 +60,23 @@ class Http2Client:
             (":method", method), (":scheme", "http"), (":path", path), (":authority", authority), *fields))
         stream = self._streams[self._next] = Stream(self._next, self._stream_window)
         self._next += 2
-        flags = _END_HEADERS | (_END_STREAM if end else 0)
-        self._socket.sendall(_frame(_HEADERS, flags, stream.number, block))
+        flags = frames.END_HEADERS | (frames.END_STREAM if end else 0)
+        self._socket.sendall(frames.frame(frames.HEADERS, flags, stream.number, block))
         return stream
 
     def send(self, stream, data, end=False):
         """Sends a part of the request's body, as the peer has room for it."""
         rest = memoryview(data)
         while True:
-            room = min(len(rest), self._window, stream.window, _LARGEST_FRAME)
+            room = min(len(rest), self._window, stream.window, frames.LARGEST_FRAME)
             if rest and not room:
                 self._read_frame()
                 if stream.ended:
                     raise Http2Error(f"stream {stream.number} was answered before its body of {len(data)} was sent")
                 continue
             last = room == len(rest)
-            flags = _END_STREAM if end and last else 0
-            self._socket.sendall(_frame(_DATA, flags, stream.number, rest[:room]))
+            flags = frames.END_STREAM if end and last else 0
+            self._socket.sendall(frames.frame(frames.DATA, flags, stream.number, rest[:room]))
             self._window -= room
             stream.window -= room
             rest = rest[room:]
@@ -109,56 +104,55 @@ class Http2Client:
         self._socket.close()
 
     def _read_frame(self):
-        head = self._take(9)
-        kind, flags, number = head[3], head[4], int.from_bytes(head[5:9]) & _LARGEST_WINDOW
-        payload = self._take(int.from_bytes(head[:3]))
+        length, kind, flags, number = frames.read_head(self._take(frames.HEAD_BYTES))
+        payload = self._take(length)
         stream = self._streams.get(number)
-        if kind == _DATA and stream:
+        if kind == frames.DATA and stream:
             self._received_bytes(len(payload))
-            stream.body += _without_padding(payload, flags)
-        elif kind == _HEADERS and stream:
+            stream.body += frames.without_padding(payload, flags)
+        elif kind == frames.HEADERS and stream:
             self._received_head(stream, payload, flags)
-        elif kind == _RST_STREAM:
+        elif kind == frames.RST_STREAM:
             raise Http2Error(f"stream {number} was reset with code {int.from_bytes(payload)}")
-        elif kind == _GOAWAY:
+        elif kind == frames.GOAWAY:
             self.leaving = True
             if int.from_bytes(payload[4:8]) or int.from_bytes(payload[:4]) < max(self._streams, default=0):
                 raise Http2Error(f"GOAWAY after stream {int.from_bytes(payload[:4])} of {self._next - 2}, "
                                  f"code {int.from_bytes(payload[4:8])} {bytes(payload[8:])!r}")
-        elif kind == _WINDOW_UPDATE and (number == 0 or stream):
+        elif kind == frames.WINDOW_UPDATE and (number == 0 or stream):
             self._widen(stream, int.from_bytes(payload))
-        elif kind == _SETTINGS and not flags & _ACK:
+        elif kind == frames.SETTINGS and not flags & frames.ACK:
             self._received_settings(payload)
-        elif kind == _PING and not flags & _ACK:
-            self._socket.sendall(_frame(_PING, _ACK, 0, payload))
-        if kind in (_DATA, _HEADERS) and flags & _END_STREAM and stream:
+        elif kind == frames.PING and not flags & frames.ACK:
+            self._socket.sendall(frames.frame(frames.PING, frames.ACK, 0, payload))
+        if kind in (frames.DATA, frames.HEADERS) and flags & frames.END_STREAM and stream:
             stream.ended = True
             del self._streams[number]
 
     def _received_head(self, stream, payload, flags):
-        block = _without_padding(payload, flags)[5 if flags & _PRIORITY else 0:]
-        if not flags & _END_HEADERS:
+        block = frames.without_padding(payload, flags)[5 if flags & frames.PRIORITY else 0:]
+        if not flags & frames.END_HEADERS:
             raise Http2Error(f"stream {stream.number}: an answer's head in several frames, which this client cannot read")
         if stream.answered:
             stream.trailers = bytes(block)
-        elif not block or block[0] != _STATUS_200:
+        elif not block or block[0] != frames.STATUS_200:
             raise Http2Error(f"stream {stream.number} was not answered with 200; header block {bytes(block)!r}")
         stream.answered = True
 
     def _received_bytes(self, count):
         """Gives the connection's window back when half of it is used."""
         self._received += count
-        if self._received > _LARGEST_WINDOW // 2:
-            self._socket.sendall(_frame(_WINDOW_UPDATE, 0, 0, struct.pack(">I", self._received)))
+        if self._received > frames.LARGEST_WINDOW // 2:
+            self._socket.sendall(frames.frame(frames.WINDOW_UPDATE, 0, 0, struct.pack(">I", self._received)))
             self._received = 0
 
     def _received_settings(self, payload):
         for name, value in struct.iter_unpack(">HI", payload):
-            if name == _INITIAL_WINDOW_SIZE:
+            if name == frames.INITIAL_WINDOW_SIZE:
                 for stream in self._streams.values():
                     stream.window += value - self._stream_window
                 self._stream_window = value
-        self._socket.sendall(_frame(_SETTINGS, _ACK, 0))
+        self._socket.sendall(frames.frame(frames.SETTINGS, frames.ACK, 0))
 
     def _widen(self, stream, count):
         if stream:
@@ -194,30 +188,10 @@ class _Table:
             return bytes([0x80 | static])
         number = self._numbers.get((name, value))
         if number is not None:
-            return _integer(0x80, 7, self._FIRST + len(self._numbers) - 1 - number)
-        text = b"".join(_integer(0, 7, len(part)) + part for part in (name.encode(), value.encode()))
+            return frames.integer(0x80, 7, self._FIRST + len(self._numbers) - 1 - number)
+        text = frames.literal(name, value)
         self._left -= len(name) + len(value) + self._OVERHEAD
         if self._left < 0:
-            return b"\x00" + text
+            return text
         self._numbers[name, value] = len(self._numbers)
-        return b"\x40" + text
-
-
-def _integer(first, bits, value):
-    """An integer with a prefix of so many bits (RFC 7541, 5.1)."""
-    most = 2**bits - 1
-    if value < most:
-        return bytes([first | value])
-    parts, value = [first | most], value - most
-    while value >= 128:
-        parts.append(value % 128 | 128)
-        value //= 128
-    return bytes([*parts, value])
-
-
-def _frame(kind, flags, number, payload=b""):
-    return len(payload).to_bytes(3) + bytes([kind, flags]) + number.to_bytes(4) + bytes(payload)
-
-
-def _without_padding(payload, flags):
-    return payload[1:len(payload) - payload[0]] if flags & _PADDED else payload
+        return b"\x40" + text[1:]

@@ -1,0 +1,82 @@
+"""What is printed, and what is kept as JSON."""
+
+import dataclasses
+import datetime
+
+from lab.mesh import metric_lines
+from report import align, machine
+
+_FAILURES_SHOWN = 50
+_LOG_LINES_SHOWN = 15
+
+
+def progress(tally, watch):
+    """One line."""
+    memory = ", ".join(f"{name} {watched.memory[-1] / 2**20:.1f} MiB {watched.descriptors[-1]} fds"
+                       for name, watched in watch.watched.items() if watched.memory)
+    return (f"{tally.seconds() / 60:5.1f} min: {tally.requests.total():,} requests, {len(tally.failed)} failed, "
+            f"{', '.join(f'{count} {what}' for what, count in tally.changes.items())}; {memory}")
+
+
+def faults(tally, watch, town):
+    """Everything that must not be, in words; asked for while the processes still run."""
+    found = [_failed(one) for one in tally.failed[:_FAILURES_SHOWN]]
+    if len(tally.failed) > _FAILURES_SHOWN:
+        found.append(f"and {len(tally.failed) - _FAILURES_SHOWN} more failures, which --json has")
+    if tally.failed:
+        found += [f"last lines of {name}:\n" + "\n".join(f"    | {line}" for line in process.log()[-_LOG_LINES_SHOWN:])
+                  for name, process in town.watched.items()]
+    for kind in ("v1", "v2"):
+        if not tally.answers[kind]:
+            found.append(f"no answer of {kind}: the route does not do what it says")
+    for name, process in town.watched.items():
+        if process.exited() is not None:
+            found.append(str(process.failure("has ended")))
+            continue
+        found += [f"{name}: {line}" for line in process.log() if "panicked" in line]
+        if hasattr(process, "admin"):
+            # Its caller is the one that asks.
+            found += [f"{name}: after all traffic has ended: {line}"
+                      for line in metric_lines(process, "pillion_connections_open{") if not line.endswith(" 0")]
+    for watched in watch.watched.values():
+        found += watched.faults()
+    return found
+
+
+def table(tally, watch):
+    """Traffic, then processes."""
+    failed = {kind: sum(one.kind == kind for one in tally.failed) for kind in {one.kind for one in tally.failed}}
+    rows = [["traffic", "succeeded", "failed"]]
+    rows += [[kind, f"{tally.requests[kind]:,}", str(failed.get(kind, 0))]
+             for kind in sorted(tally.requests.keys() | failed.keys())]
+    rows.append(["all", f"{tally.requests.total():,}", str(len(tally.failed))])
+    changes = ", ".join(f"{count:,} {what}" for what, count in sorted(tally.changes.items()))
+    answers = ", ".join(f"{count:,} of {version}" for version, count in sorted(tally.answers.items()))
+    return f"\n{align(rows)}\n\n{changes}; answers of HTTP/1.1 sessions: {answers}\n\n{_processes(watch)}"
+
+
+def _processes(watch):
+    rows = [["MiB: medians of quarters", "first", "second", "third", "last", "most", "descriptors: before", "second",
+             "last", "most", "after", "flat"]]
+    for watched in watch.watched.values():
+        if len(watched.memory) < 4:
+            continue
+        memory = [f"{watched.quarter(watched.memory, number) / 2**20:.1f}" for number in (1, 2, 3, 4)]
+        descriptors = [f"{watched.quarter(watched.descriptors, number):.0f}" for number in (2, 4)]
+        rows.append([watched.name, *memory, f"{max(watched.memory) / 2**20:.1f}", str(watched.before), *descriptors,
+                     str(max(watched.descriptors)), str(watched.after), "no" if watched.faults() else "yes"])
+    return align(rows)
+
+
+def _failed(one):
+    meanwhile = "".join(f"\n    before: {event}" for event in one.meanwhile)
+    return f"failed at {one.second:.2f} s: {one.kind}: {one.what}: {one.error}{meanwhile}"
+
+
+def as_json(tally, watch, found, minutes):
+    """Everything."""
+    return {
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), "machine": machine(),
+        "minutes": minutes, "faults": found, "requests": dict(tally.requests), "answers": dict(tally.answers),
+        "changes": dict(tally.changes), "failed": [dataclasses.asdict(one) for one in tally.failed],
+        "processes": [dataclasses.asdict(watched) for watched in watch.watched.values()]}
