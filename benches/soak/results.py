@@ -2,9 +2,12 @@
 
 import dataclasses
 import datetime
+import statistics
 
 from lab.mesh import metric_lines
 from report import align, machine
+from town import VERSIONS
+from watch import quarter
 
 _FAILURES_SHOWN = 50
 _LOG_LINES_SHOWN = 15
@@ -24,23 +27,34 @@ def faults(tally, watch, town):
     if len(tally.failed) > _FAILURES_SHOWN:
         found.append(f"and {len(tally.failed) - _FAILURES_SHOWN} more failures, which --json has")
     if tally.failed:
-        found += [f"last lines of {name}:\n" + "\n".join(f"    | {line}" for line in process.log()[-_LOG_LINES_SHOWN:])
+        found += [f"last lines of {name}:\n" + "\n".join(f"    | {line}" for line in _telling(process.log()))
                   for name, process in town.watched.items()]
-    for kind in ("v1", "v2"):
-        if not tally.answers[kind]:
-            found.append(f"no answer of {kind}: the route does not do what it says")
+    if tally.answers and len(tally.answers) < len(VERSIONS):
+        found.append(f"only {', '.join(tally.answers)} has answered: the route does not do what it says")
     for name, process in town.watched.items():
         if process.exited() is not None:
             found.append(str(process.failure("has ended")))
             continue
         found += [f"{name}: {line}" for line in process.log() if "panicked" in line]
         if hasattr(process, "admin"):
-            # Its caller is the one that asks.
-            found += [f"{name}: after all traffic has ended: {line}"
-                      for line in metric_lines(process, "pillion_connections_open{") if not line.endswith(" 0")]
+            found += _still_open(name, process)
     for watched in watch.watched.values():
         found += watched.faults()
     return found
+
+
+def _still_open(name, sidecar):
+    """Connections that a sidecar counts as open, where all have been closed."""
+    try:
+        lines = metric_lines(sidecar, "pillion_connections_open{")
+    except OSError as error:
+        return [str(sidecar.failure(f"its metrics cannot be had: {error}"))]
+    return [f"{name}: after all traffic has ended: {line}" for line in lines if not line.endswith(" 0")]
+
+
+def _telling(lines):
+    """The last lines, without those about callers that left, of which the traffic has many."""
+    return [line for line in lines if '"reason":"client_gone"' not in line][-_LOG_LINES_SHOWN:]
 
 
 def table(tally, watch):
@@ -56,15 +70,14 @@ def table(tally, watch):
 
 
 def _processes(watch):
-    rows = [["MiB: medians of quarters", "first", "second", "third", "last", "most", "descriptors: before", "second",
-             "last", "most", "after", "flat"]]
+    rows = [["median MiB of quarters:", "first", "second", "third", "last", "most",
+             "fewest descriptors: before", "second", "last", "most", "after", "flat"]]
     for watched in watch.watched.values():
-        if len(watched.memory) < 4:
-            continue
-        memory = [f"{watched.quarter(watched.memory, number) / 2**20:.1f}" for number in (1, 2, 3, 4)]
-        descriptors = [f"{watched.quarter(watched.descriptors, number):.0f}" for number in (2, 4)]
-        rows.append([watched.name, *memory, f"{max(watched.memory) / 2**20:.1f}", str(watched.before), *descriptors,
-                     str(max(watched.descriptors)), str(watched.after), "no" if watched.faults() else "yes"])
+        memory = [f"{quarter(watched.memory, number, statistics.median) / 2**20:.1f}" for number in (1, 2, 3, 4)]
+        descriptors = [str(quarter(watched.descriptors, number, min)) for number in (2, 4)]
+        rows.append([watched.name, *memory, f"{max(watched.memory, default=0) / 2**20:.1f}",
+                     str(watched.before), *descriptors, str(max(watched.descriptors, default=0)), str(watched.after),
+                     "no" if watched.faults() else "yes"])
     return align(rows)
 
 

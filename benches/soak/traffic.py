@@ -182,14 +182,14 @@ KINDS = [
 
 
 class Traffic:
-    """All kinds at all doors, each thread one session after the other until `stop`."""
+    """Some kinds at all doors, each thread one session after the other until `stop`."""
 
-    def __init__(self, doors, tally):
+    def __init__(self, doors, tally, kinds):
         self._ending = threading.Event()
         self._tally = tally
         self._threads = [
             threading.Thread(target=self._run, args=(kind, door), name=f"{kind.name} {door.name}", daemon=True)
-            for door in doors for kind in KINDS for _ in range(kind.threads)]
+            for door in doors for kind in kinds for _ in range(kind.threads)]
         for thread in self._threads:
             thread.start()
 
