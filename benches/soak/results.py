@@ -36,20 +36,23 @@ def faults(tally, watch, town):
             found.append(str(process.failure("has ended")))
             continue
         found += [f"{name}: {line}" for line in process.log() if "panicked" in line]
-        if hasattr(process, "admin"):
-            found += _still_open(name, process)
+    found += still_open(town)
     for watched in watch.watched.values():
         found += watched.faults()
     return found
 
 
-def _still_open(name, sidecar):
-    """Connections that a sidecar counts as open, where all have been closed."""
-    try:
-        lines = metric_lines(sidecar, "pillion_connections_open{")
-    except OSError as error:
-        return [str(sidecar.failure(f"its metrics cannot be had: {error}"))]
-    return [f"{name}: after all traffic has ended: {line}" for line in lines if not line.endswith(" 0")]
+def still_open(town):
+    """Connections that sidecars count as open, where all have been closed."""
+    found = []
+    for name, process in town.watched.items():
+        if hasattr(process, "admin") and process.exited() is None:
+            try:
+                found += [f"{name}: after all traffic has ended: {line}"
+                          for line in metric_lines(process, "pillion_connections_open{") if not line.endswith(" 0")]
+            except OSError as error:
+                found.append(str(process.failure(f"its metrics cannot be had: {error}")))
+    return found
 
 
 def _telling(lines):

@@ -70,11 +70,11 @@ class Watch:
         self._ending.set()
         self._thread.join()
 
-    def wait_until_quiet(self, seconds):
-        """Waits until descriptors are what they were before the traffic, and notes what they are then."""
+    def wait_until_quiet(self, seconds, quiet):
+        """Waits until `quiet` and descriptors are what they were before the traffic; notes what they are then."""
         for _ in range(int(seconds)):
             for name, process in self._processes.items():
                 self.watched[name].after = process.descriptors()
-            if all(one.after <= one.before for one in self.watched.values()):
+            if quiet() and all(one.after <= one.before for one in self.watched.values()):
                 return
             threading.Event().wait(1)
