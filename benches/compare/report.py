@@ -4,38 +4,52 @@ import datetime
 import os
 import platform
 
+from compared import blocks
+from rounds import counted
+
 
 def table(results):
     """All results as text: a block for each scenario and number of workers."""
-    blocks = {}
-    for result in results:
-        blocks.setdefault((result.scenario.name, result.workers), []).append(result)
-    return "\n\n".join(_block(block) for block in blocks.values())
+    return "\n\n".join(_block(block) for block in blocks(results))
 
 
-def _block(results):
-    scenario, workers = results[0].scenario, results[0].workers
-    main = scenario.main
-    best_envoy = min((r.median(main) for r in results if r.contender.startswith("envoy") and r.has(main)), default=None)
-    head = [f"{scenario.title}, {workers} worker{'s' if workers > 1 else ''}"]
+def _block(block):
+    scenario = block.scenario
+    columns = [("", [result.contender for result in block.results])]
     for figure in scenario.figures:
-        head += [figure.title, "min - max"]
-    rows = [head + ["÷ Envoy"]]
-    for result in results:
-        row = [result.contender]
-        for figure in scenario.figures:
-            row += _cells(result, figure)
-        row.append(f"{result.median(main) / best_envoy:.2f}" if best_envoy and result.has(main) else "")
-        rows.append(row)
-    return align(rows)
+        columns += _columns(block, figure)
+    # A column that says nothing about anybody is not shown.
+    columns = [[head, *cells] for head, cells in columns if any(cells)]
+    rows = [list(row) for row in zip(*columns)]
+    return f"{scenario.title}, {counted(block.workers, 'worker')}\n{align(rows)}"
 
 
-def _cells(result, figure):
-    if not result.has(figure):
-        return ["failed" if result.failure else "-", ""]
-    samples = result.samples[figure.key]
+def _columns(block, figure):
+    """The median and its spread, and what it is beside others."""
     number = f",.{figure.digits}f"
-    return [format(result.median(figure), number), f"{min(samples):{number}} - {max(samples):{number}}"]
+    measured = [(result, result.has(figure)) for result in block.results]
+
+    def ratios(ratio):
+        return [f"{value:.2f}" if has and (value := ratio(result, figure)) is not None else ""
+                for result, has in measured]
+
+    def added():
+        return [format(value, number) if has and (value := block.value(result, figure)) is not None else ""
+                for result, has in measured]
+
+    return [
+        (figure.title, [format(result.median(figure), number) if has else "failed" if result.failure else "-"
+                        for result, has in measured]),
+        ("min - max", [_spread(result.samples[figure.key], number) if has else "" for result, has in measured]),
+        ("added", added() if figure.added else []),
+        ("÷ Envoy", ratios(block.by_envoy)),
+        (f"÷ {counted(block.fewest[0].workers, 'worker')}", ratios(block.by_fewest_workers)),
+        ("÷ first build", ratios(block.by_first_build)),
+    ]
+
+
+def _spread(samples, number):
+    return f"{min(samples):{number}} - {max(samples):{number}}"
 
 
 def align(rows):

@@ -4,6 +4,7 @@ import dataclasses
 import statistics
 import sys
 
+from flame import files
 from lab.contender import Contender
 from lab.process import Failure
 
@@ -27,40 +28,61 @@ class Result:
         return bool(self.samples.get(figure.key))
 
 
-def compare(scenario, lab, workers, rounds, requests, results):
-    """Appends a result for each contender, starts them all, lets them take turns, and ends them.
+# A round's requests are some hundred samples; a picture needs thousands.
+_RECORDED = 4
 
-    One that fails says why, and has no further turns.
+
+def compare(scenario, lab, given, results):
+    """Appends a result for each contender and number of workers, starts them all, lets them take turns, and ends them.
+
+    `given` are the command's settings: `workers`, `rounds`, `requests`, `flame`. One that fails says why, and has no
+    further turns. With a folder for flame graphs, Pillion has one turn more, which is recorded and does not count:
+    recording costs time.
     """
-    turns = [_Turns(scenario, name, lab, workers) for name in scenario.contenders]
+    turns = [_Turns(scenario, name, start, lab, workers)
+             for workers in given.workers for name, start in _contenders(scenario, lab)]
     results += [turn.result for turn in turns]
     try:
         if not scenario.fresh:
             for turn in turns:
-                _progress(f"{scenario.name}: starting {turn.name}")
+                _progress(f"{scenario.name}: starting {turn}")
                 turn.guarded(turn.start)
-        for number in range(1, rounds + 1):
+        for number in range(1, given.rounds + 1):
             for turn in turns:
-                _progress(f"{scenario.name}: round {number} of {rounds}, {turn.name}")
-                turn.guarded(lambda: turn.take(requests))
+                _progress(f"{scenario.name}: round {number} of {given.rounds}, {turn}")
+                turn.guarded(lambda: turn.take(given.requests))
+        for turn in turns if given.flame and scenario.recordable else []:
+            if turn.name in lab.builds:
+                _progress(f"{scenario.name}: recording {turn}")
+                turn.guarded(lambda: turn.record(given.requests, given.flame))
     finally:
         _progress("")
         for turn in turns:
             turn.stop()
 
 
+def _contenders(scenario, lab):
+    """Names and how each is started: every build of Pillion stands for itself."""
+    for name, start in scenario.contenders.items():
+        for build in lab.builds if name == "pillion" else [name]:
+            yield build, start
+
+
 class _Turns:
     """One contender, its samples so far, and its processes while it runs."""
 
-    def __init__(self, scenario, name, lab, workers):
-        self.scenario, self.name, self._lab, self._workers = scenario, name, lab, workers
+    def __init__(self, scenario, name, start, lab, workers):
+        self.scenario, self.name, self._start, self._lab, self._workers = scenario, name, start, lab, workers
         self.result = Result(scenario, name, workers, {})
         self._running, self._rate = None, 0.0
+
+    def __str__(self):
+        return f"{self.name}, {counted(self._workers, 'worker')}"
 
     def start(self):
         """Starts it, checks that it answers, warms it up."""
         self._running = Contender(self.name, self._lab, self._workers)
-        self.scenario.contenders[self.name](self._running)
+        self._start(self._running)
         self._rate = self.scenario.warm_up(self._running)
 
     def take(self, requests):
@@ -69,6 +91,17 @@ class _Turns:
             self.start()
         for key, value in self.scenario.measure(self._running, self._rate, requests).items():
             self.result.samples.setdefault(key, []).append(value)
+        if self.scenario.fresh:
+            self.stop()
+
+    def record(self, requests, folder):
+        """One turn for a flame graph."""
+        if self.scenario.fresh:
+            self.start()
+        workers = "" if self._workers == 1 else f"-{self._workers}-workers"
+        name = f"{self.scenario.name}{workers}{self.name.removeprefix('pillion').replace(' ', '-')}"
+        files.write(folder, name, f"{self.scenario.title}: {self}", self._running,
+                    lambda: self.scenario.measure(self._running, self._rate, _RECORDED * requests))
         if self.scenario.fresh:
             self.stop()
 
@@ -81,7 +114,7 @@ class _Turns:
         except Failure as error:
             self.result.failure = str(error)
             _progress("")
-            print(f"{self.scenario.name}, workers {self._workers}: {error}", file=sys.stderr)
+            print(f"{self.scenario.name}, {counted(self._workers, 'worker')}: {error}", file=sys.stderr)
             self.stop()
 
     def stop(self):
@@ -89,6 +122,11 @@ class _Turns:
         if self._running is not None:
             self._running.stop()
             self._running = None
+
+
+def counted(number, what):
+    """1 worker, 2 workers."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _progress(text):

@@ -59,7 +59,8 @@ class Callgrind:
         folder.mkdir()
         self._folder = folder
         self._pipes = f"--vgdb-prefix={folder}/vgdb"
-        self.command = ["env", f"GLIBC_TUNABLES={_TUNABLES}", find("valgrind"), "--quiet", "--tool=callgrind", "--instr-atstart=no", "--vgdb=yes",
+        self.command = ["env", f"GLIBC_TUNABLES={_TUNABLES}",
+                        find("valgrind"), "--quiet", "--tool=callgrind", "--instr-atstart=no", "--vgdb=yes",
                         self._pipes, f"--callgrind-out-file={folder}/%p",
                         *(f"--separate-callers{_CALLERS}={pattern}" for pattern in _PLUMBING)]
         """What the sidecar's command is put behind. Nothing is counted, and little time lost, until `begin`."""

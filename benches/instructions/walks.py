@@ -1,4 +1,4 @@
-"""What is counted: arrangements of sidecars, and what one connection sends through them, one request after the other."""
+"""What is counted: arrangements of sidecars, and what a client sends through them, one request after the other."""
 
 import contextlib
 import dataclasses
@@ -6,9 +6,9 @@ import socket
 from collections.abc import Callable
 
 from lab.backend import BODY
+from lab.caller import Caller, WrongAnswer
 from lab.constant import ask
 from lab.contender import Contender
-from lab.http2 import Http2Client, Http2Error
 from lab.ports import HOST
 from lab.process import Failure
 from peers import pillion
@@ -54,7 +54,7 @@ def _new(it):
 @contextlib.contextmanager
 def _http2(it):
     """HTTP/2 on one connection, one stream after the other."""
-    client = Http2Client(it.port)
+    client = Caller(it.port)
 
     def request():
         body = client.get("/", it.host)
@@ -78,7 +78,7 @@ def send(it, request, count):
     for number in range(count):
         try:
             request()
-        except (OSError, ValueError, Http2Error) as error:
+        except (OSError, EOFError, ValueError, WrongAnswer) as error:
             raise Failure(f"{it.name}: request {number + 1} of {count}: {error}") from error
 
 

@@ -10,7 +10,8 @@ from town import VERSIONS
 from watch import quarter
 
 _FAILURES_SHOWN = 50
-_LOG_LINES_SHOWN = 15
+_SHOWN = 15
+_CALLERS_LEFT = ('"reason":"client_gone"', "Connection reset by peer (os error 104)")
 
 
 def progress(tally, watch):
@@ -57,7 +58,7 @@ def still_open(town):
 
 def _telling(lines):
     """The last lines, without those about callers that left, of which the traffic has many."""
-    return [line for line in lines if '"reason":"client_gone"' not in line][-_LOG_LINES_SHOWN:]
+    return [line for line in lines if not any(words in line for words in _CALLERS_LEFT)][-_SHOWN:]
 
 
 def table(tally, watch):
@@ -73,7 +74,7 @@ def table(tally, watch):
 
 
 def _processes(watch):
-    rows = [["median MiB of quarters:", "first", "second", "third", "last", "most",
+    rows = [["median MiB of quarters after warm-up:", "first", "second", "third", "last", "most",
              "fewest descriptors: before", "second", "last", "most", "after", "flat"]]
     for watched in watch.watched.values():
         memory = [f"{quarter(watched.memory, number, statistics.median) / 2**20:.1f}" for number in (1, 2, 3, 4)]

@@ -7,14 +7,10 @@ import http.client
 import threading
 import time
 
-from lab.http2 import Http2Error
+from lab.caller import WrongAnswer
 from lab.process import Failure
 
 _KEPT_EVENTS = 6
-
-
-class Wrong(Exception):
-    """The answer is not what it has to be."""
 
 
 class SessionOver(Exception):
@@ -57,7 +53,7 @@ class Tally:
         begun = self.seconds()
         try:
             yield
-        except (OSError, EOFError, Wrong, Http2Error, http.client.HTTPException, Failure) as error:
+        except (OSError, EOFError, ValueError, WrongAnswer, http.client.HTTPException, Failure) as error:
             self.fail(kind, f"{what}, begun {self.seconds() - begun:.2f} s before", error)
             raise SessionOver from error
         self.add(kind, 1)

@@ -1,4 +1,4 @@
-"""The mesh of the soak: two applications that call, a service of two versions with replicas, and what is behind them."""
+"""The mesh of the soak: two applications that call, and a service of two versions with its replicas."""
 
 import contextlib
 import itertools
@@ -8,7 +8,7 @@ import signal
 import sys
 
 from lab import ports
-from lab.backend import BODY
+from lab.backend import BODY, start_program
 from lab.mesh import Mesh, wait_until_ready
 from lab.nginx import start_nginx
 from lab.process import Process
@@ -115,7 +115,8 @@ class Town(contextlib.ExitStack):
         self._start_applications()
         self._write("services.yaml", _SERVICES)
         self.set_weights(5, 5)
-        control_plane = self.watched["control plane"] = self._own(self._mesh.start_control_plane(kept_lines=_KEPT_LINES))
+        control_plane = self._own(self._mesh.start_control_plane(kept_lines=_KEPT_LINES))
+        self.watched["control plane"] = control_plane
         control_plane.first_line()
         for version in VERSIONS:
             replica = self.start_replica(version)
@@ -138,10 +139,11 @@ class Town(contextlib.ExitStack):
   }}
 """ for version, port in self._sites.items())
         site = self._own(start_nginx("web server", self._folder / "nginx", 1, http=servers))
-        self._application = {name: ports.free_port() for name in ("echo", "stream", "raw")}
-        application = self._own(Process("application", [
-            sys.executable, pathlib.Path(__file__).with_name("application.py"), *self._application.values()]))
-        application.first_line()
+        self._application = {name: ports.free_port() for name in ("echo", "raw", "stream")}
+        echo, raw, stream = self._application.values()
+        self._own(Process("application", [
+            sys.executable, pathlib.Path(__file__).with_name("application.py"), echo, raw])).first_line()
+        self._own(start_program("echo", stream))
         for port in self._sites.values():
             ports.wait_until_listening(site, port)
 

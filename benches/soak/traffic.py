@@ -14,9 +14,9 @@ import time
 from collections.abc import Callable
 
 from lab.backend import BODY
-from lab.http2 import Http2Client
+from lab.caller import Caller, WrongAnswer
 from lab.ports import HOST
-from tally import SessionOver, Tally, Wrong
+from tally import SessionOver, Tally
 
 LONGEST_SESSION = 12.0
 """Seconds."""
@@ -26,6 +26,7 @@ VERSION_FIELD = "x-version"
 _TIMEOUT = 30
 # HPACK of `grpc-status: 0`, plain and in Huffman's code, as the first stream of a connection has it.
 _GRPC_OK = (b"\x0bgrpc-status\x010", b"\x88\x9a\xca\xc8\xb2\x124\xda\x8f\x81\x07")
+_CROWD = 256
 _SLOW_BYTES, _SLOW_SECONDS, _SLOW_STEPS = 2**20, 6.0, 30
 
 
@@ -70,7 +71,7 @@ def _http1(door, tally):
 
 def _http2(door, tally):
     """Several streams at a time."""
-    with contextlib.closing(Http2Client(door.http, _TIMEOUT)) as client:
+    with contextlib.closing(Caller(door.http, _TIMEOUT)) as client:
         for _ in range(random.randint(1, 40)):
             time.sleep(random.uniform(0, 0.05))
             count = random.randint(1, 8)
@@ -83,7 +84,7 @@ def _http2(door, tally):
 def _grpc(door, tally):
     """Messages that come back, one by one, on streams that live for seconds."""
     fields = (("content-type", "application/grpc"), ("te", "trailers"))
-    with contextlib.closing(Http2Client(door.http, _TIMEOUT)) as client:
+    with contextlib.closing(Caller(door.http, _TIMEOUT)) as client:
         messages, end = 0, time.monotonic() + random.uniform(0.1, 5)
         with tally.request("gRPC, stream", f"bidirectional stream at {door.name}"):
             stream = client.open("POST", "/soak.Echo/Echo", STREAM, fields)
@@ -94,10 +95,9 @@ def _grpc(door, tally):
                 _check(client.receive(stream, len(message)), message)
                 messages += 1
                 time.sleep(random.uniform(0, 0.1))
-            client.send(stream, b"", end=True)
-            client.finish(stream)
+            client.end(stream)
             if not stream.trailers.endswith(_GRPC_OK) or stream.body:
-                raise Wrong(f"after {messages} messages: trailers {stream.trailers!r}, {len(stream.body)} bytes left")
+                raise WrongAnswer(f"after {messages} messages: trailers {stream.trailers!r}, {len(stream.body)} bytes left")
         tally.add("gRPC, message", messages)
 
 
@@ -137,7 +137,7 @@ def _slow_reader(door, tally):
             size += len(answer.read(BIG_BYTES // _SLOW_STEPS))
         size += len(answer.read())
         if (answer.status, size) != (200, BIG_BYTES):
-            raise Wrong(f"status {answer.status}, {size} bytes")
+            raise WrongAnswer(f"status {answer.status}, {size} bytes")
 
 
 def _slow_writer(door, tally):
@@ -161,12 +161,22 @@ def _quitter(door, tally):
             connection.sendall(f"GET {BIG_PATH} HTTP/1.1\r\nHost: {WEB}\r\n\r\n".encode())
             connection.recv(1_000)
         else:
-            connection.sendall(f"POST / HTTP/1.1\r\nHost: {ECHO}\r\nContent-Length: 100000\r\n\r\n".encode() + b"x" * 5_000)
+            head = f"POST / HTTP/1.1\r\nHost: {ECHO}\r\nContent-Length: 100000\r\n\r\n"
+            connection.sendall(head.encode() + b"x" * 5_000)
         time.sleep(random.uniform(0, 0.2))
         if random.random() < 0.5:
-            # A reset instead of an end.
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            _reset_at_close(connection)
     tally.add("HTTP/1.1, client that leaves", 1)
+
+
+def _crowd(door, tally):
+    """Many clients who have just asked leave at once, as when their own caller has given up."""
+    with contextlib.ExitStack() as connections:
+        crowd = [connections.enter_context(_connect(door.http)) for _ in range(_CROWD)]
+        for connection in crowd:
+            connection.sendall(f"GET / HTTP/1.1\r\nHost: {WEB}\r\n\r\n".encode())
+            _reset_at_close(connection)
+    tally.add("HTTP/1.1, client of a crowd that leaves", _CROWD)
 
 
 KINDS = [
@@ -178,6 +188,7 @@ KINDS = [
     Kind("slow-reader", _slow_reader, threads=1, pause=0.5),
     Kind("slow-writer", _slow_writer, threads=1, pause=0.5),
     Kind("quitter", _quitter, threads=1, pause=0.5),
+    Kind("crowd", _crowd, threads=1, pause=10),
 ]
 
 
@@ -212,6 +223,11 @@ class Traffic:
                 self._ending.wait(1)
 
 
+def _reset_at_close(connection):
+    """A reset instead of an end."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
 def _connection(door):
     return http.client.HTTPConnection(HOST, door.http, timeout=_TIMEOUT)
 
@@ -243,13 +259,13 @@ def _post(door, tally, connection, kind, body, parts=None):
 
 def _check_answer(answer, body, size):
     if (answer.status, len(body)) != (200, size):
-        raise Wrong(f"status {answer.status} ({answer.getheader('x-pillion-reason', 'no reason given')}), "
+        raise WrongAnswer(f"status {answer.status} ({answer.getheader('x-pillion-reason', 'no reason given')}), "
                     f"{len(body)} bytes instead of {size}: {body[:100]!r}")
 
 
 def _check(got, sent):
     if got != sent:
-        raise Wrong(f"{len(got)} bytes {got[:60]!r} instead of {len(sent)} bytes {sent[:60]!r}")
+        raise WrongAnswer(f"{len(got)} bytes {got[:60]!r} instead of {len(sent)} bytes {sent[:60]!r}")
 
 
 def _take(connection, size):
@@ -266,4 +282,4 @@ def _end(connection):
     """Our end first, then theirs."""
     connection.shutdown(socket.SHUT_WR)
     if rest := connection.recv(1):
-        raise Wrong(f"{rest!r} after the last answer")
+        raise WrongAnswer(f"{rest!r} after the last answer")

@@ -5,7 +5,9 @@ import statistics
 import threading
 
 EVERY_SECONDS = 2.0
-# What the last quarter may have more than the second: in the first, pools and the allocator's pages still fill.
+# Not judged at the beginning, when pools and the allocator's pages still fill: two fifths of a short run.
+_WARM_UP_SECONDS, _WARM_UP_SHARE = 120, 0.4
+# What the last quarter may have more than the second.
 MEMORY_SHARE, MEMORY_BYTES = 0.10, 2 * 2**20
 # The fewest of a quarter count: bursts open connections, which stay until they have been idle for some time.
 DESCRIPTOR_SHARE, DESCRIPTORS = 0.10, 6
@@ -32,17 +34,18 @@ class Watched:
             second, last = quarter(values, 2, of), quarter(values, 4, of)
             allowed = second + max(second * share, most)
             if last > allowed:
-                faults.append(f"{self.name}: {what}: {last:,.0f} in the last quarter ({of.__name__}) after {second:,.0f} "
-                              f"in the second; {allowed:,.0f} would be flat")
+                faults.append(f"{self.name}: {what}: {last:,.0f} in the last quarter ({of.__name__}) after "
+                              f"{second:,.0f} in the second; {allowed:,.0f} would be flat")
         if self.after is not None and self.after > self.before + LEFT_DESCRIPTORS:
             faults.append(f"{self.name}: {self.after} descriptors after all traffic has ended, {self.before} before it")
         return faults
 
 
 def quarter(values, number, of):
-    """What `of` says about one quarter of the samples, counted from 1; 0 where there are none."""
-    size = len(values) / 4
-    return of(values[int(size * (number - 1)):int(size * number)] or [0])
+    """What `of` says about one quarter of the samples after the warm-up, counted from 1; 0 where there are none."""
+    first = int(min(_WARM_UP_SECONDS / EVERY_SECONDS, len(values) * _WARM_UP_SHARE))
+    size = (len(values) - first) / 4
+    return of(values[first + int(size * (number - 1)):first + int(size * number)] or [0])
 
 
 class Watch:

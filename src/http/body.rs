@@ -8,6 +8,8 @@ use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::sync::mpsc;
 
+use super::Receive;
+
 /// Any error of a body.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -20,7 +22,8 @@ enum Kind {
     #[default]
     Empty,
     Full(Bytes),
-    Incoming(Incoming),
+    Http1(Incoming),
+    Http2(Receive),
     Fed(mpsc::Receiver<Result<Bytes, BoxError>>),
 }
 
@@ -43,7 +46,13 @@ impl Body {
 
 impl From<Incoming> for Body {
     fn from(incoming: Incoming) -> Self {
-        Self(Kind::Incoming(incoming))
+        Self(Kind::Http1(incoming))
+    }
+}
+
+impl From<Receive> for Body {
+    fn from(receive: Receive) -> Self {
+        Self(Kind::Http2(receive))
     }
 }
 
@@ -59,7 +68,8 @@ impl http_body::Body for Body {
                 self.0 = Kind::Empty;
                 Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))))
             }
-            Kind::Incoming(incoming) => {
+            Kind::Http2(receive) => receive.poll_frame(cx),
+            Kind::Http1(incoming) => {
                 Pin::new(incoming).poll_frame(cx).map(|frame| frame.map(|frame| frame.map_err(Into::into)))
             }
             Kind::Fed(source) => source.poll_recv(cx).map(|chunk| chunk.map(|chunk| chunk.map(Frame::data))),
@@ -70,7 +80,8 @@ impl http_body::Body for Body {
         match &self.0 {
             Kind::Empty => true,
             Kind::Full(bytes) => bytes.is_empty(),
-            Kind::Incoming(incoming) => incoming.is_end_stream(),
+            Kind::Http1(incoming) => incoming.is_end_stream(),
+            Kind::Http2(receive) => receive.is_end_stream(),
             Kind::Fed(_) => false,
         }
     }
@@ -79,8 +90,9 @@ impl http_body::Body for Body {
         match &self.0 {
             Kind::Empty => SizeHint::with_exact(0),
             Kind::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Kind::Incoming(incoming) => incoming.size_hint(),
-            Kind::Fed(_) => SizeHint::default(),
+            Kind::Http1(incoming) => incoming.size_hint(),
+            Kind::Http2(receive) if receive.is_end_stream() => SizeHint::with_exact(0),
+            Kind::Http2(_) | Kind::Fed(_) => SizeHint::default(),
         }
     }
 }

@@ -1,42 +1,67 @@
-//! The dialling end of an HTTP connection.
+//! HTTP/1.1 as a client, and what can go wrong with a request at either version.
 
-use std::future::Future;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::error::Error as _;
+use std::io;
 
-use hyper::client::conn::{http1, http2};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::sync::oneshot;
+use http::{Request, Response};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
 
 use super::Body;
-use super::http2::{CONNECTION_WINDOW, PING_EVERY, PING_TIMEOUT, SEND_BUFFER, STREAM_WINDOW};
 use crate::net::Transport;
 
 /// Sends requests on an HTTP/1.1 connection, one after the other.
-pub type Http1 = http1::SendRequest<Body>;
+#[derive(Debug)]
+pub struct Http1(http1::SendRequest<Body>);
 
-/// Sends requests on an HTTP/2 connection, many at once.
-#[derive(Clone, Debug)]
-pub struct Http2 {
-    /// hyper's sender.
-    pub sender: http2::SendRequest<Body>,
-    max_streams: Arc<AtomicUsize>,
+/// Why there is no response.
+#[derive(Debug, thiserror::Error)]
+pub enum SendError {
+    /// As hyper tells it.
+    #[error(transparent)]
+    Http1(#[from] hyper::Error),
+    /// As h2 tells it.
+    #[error(transparent)]
+    Http2(#[from] h2::Error),
+    /// The connection broke while it was written to.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// The peer has been silent, and does not answer a ping.
+    #[error("the peer does not answer")]
+    Lost,
 }
 
-/// Largest response head, in bytes.
-const MAX_HEADER_BYTES: u32 = 64 << 10;
-/// More requests than this on one connection queue behind one another; ztunnel's figure.
-const MAX_STREAMS: usize = 100;
-/// No SETTINGS have come yet: no stream may be opened.
-const UNKNOWN: usize = 0;
-/// How often a new connection is looked at until they have come.
-const LOOK_EVERY: Duration = Duration::from_millis(1);
+impl SendError {
+    /// With its cause, for messages.
+    pub fn detail(&self) -> String {
+        match self.source() {
+            Some(cause) => format!("{self}: {cause}"),
+            None => self.to_string(),
+        }
+    }
 
-impl Http2 {
-    /// Requests that fit on this connection: the peer's limit, or ours.
-    pub fn max_streams(&self) -> usize {
-        self.max_streams.load(Ordering::Relaxed).min(MAX_STREAMS)
+    /// The connection broke below HTTP.
+    pub fn is_io(&self) -> bool {
+        match self {
+            Self::Http1(error) => error.source().is_some_and(|cause| cause.is::<io::Error>()),
+            Self::Http2(error) => error.is_io(),
+            Self::Io(_) | Self::Lost => true,
+        }
+    }
+}
+
+/// A request without response.
+#[derive(Debug)]
+pub struct Unsent {
+    /// Why.
+    pub error: SendError,
+    /// The request's body, when nothing of the request was sent.
+    pub body: Option<Body>,
+}
+
+impl<E: Into<SendError>> From<E> for Unsent {
+    fn from(error: E) -> Self {
+        Self { error: error.into(), body: None }
     }
 }
 
@@ -44,60 +69,49 @@ impl Http2 {
 ///
 /// # Errors
 /// When the connection is gone.
-pub async fn http1(transport: Transport) -> hyper::Result<Http1> {
+pub async fn connect_http1(transport: Transport) -> Result<Http1, SendError> {
     let (sender, connection) = http1::Builder::new().handshake(TokioIo::new(transport)).await?;
     tokio::spawn(async move {
         if let Err(error) = connection.with_upgrades().await {
             tracing::debug!(%error, "upstream HTTP/1.1 connection ended");
         }
     });
-    Ok(sender)
+    Ok(Http1(sender))
 }
 
-/// Starts HTTP/2 on a connection and waits until the peer has said how many streams it takes: to guess is to
-/// exceed it, and some peers then close the whole connection. The driver ends with the connection.
-///
-/// # Errors
-/// When the connection is gone.
-pub async fn http2(transport: Transport) -> hyper::Result<Http2> {
-    let (sender, connection) = http2::Builder::new(TokioExecutor::new())
-        .timer(TokioTimer::new())
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_send_buf_size(SEND_BUFFER)
-        .max_header_list_size(MAX_HEADER_BYTES)
-        .initial_max_send_streams(UNKNOWN)
-        .keep_alive_interval(PING_EVERY)
-        .keep_alive_timeout(PING_TIMEOUT)
-        .handshake(TokioIo::new(transport))
-        .await?;
-    let max_streams = Arc::new(AtomicUsize::new(UNKNOWN));
-    let shared = Arc::clone(&max_streams);
-    let (known, when_known) = oneshot::channel();
-    tokio::spawn(async move {
-        let mut connection = std::pin::pin!(connection);
-        let mut known = Some(known);
-        // hyper reads SETTINGS in a task of its own, which tells nobody.
-        let mut look = tokio::time::interval(LOOK_EVERY);
-        let result = std::future::poll_fn(|cx| {
-            let polled = connection.as_mut().poll(cx);
-            // The peer's SETTINGS may have come, or changed.
-            let limit = connection.current_max_send_streams();
-            shared.store(limit, Ordering::Relaxed);
-            if let Some(known) = known.take_if(|_| limit != UNKNOWN) {
-                let _cancelled = known.send(Ok(()));
+impl Http1 {
+    /// Sends a request and waits for the head of its response.
+    ///
+    /// # Errors
+    /// With the body, when nothing was sent.
+    ///
+    /// # Cancel safety
+    /// Dropping it closes the connection.
+    pub async fn send(&mut self, request: Request<Body>) -> Result<Response<Body>, Unsent> {
+        match self.0.try_send_request(request).await {
+            Ok(response) => Ok(response.map(Body::from)),
+            Err(mut failed) => {
+                let body = failed.take_message().map(Request::into_body);
+                Err(Unsent { error: failed.into_error().into(), body })
             }
-            while known.is_some() && look.poll_tick(cx).is_ready() {}
-            polled
-        })
-        .await;
-        match (result, known) {
-            (Err(error), Some(known)) => drop(known.send(Err(error))),
-            (Err(error), None) => tracing::debug!(%error, "upstream HTTP/2 connection ended"),
-            (Ok(()), _) => {}
         }
-    });
-    // Without a word it has ended in good order; the first request will find it closed.
-    when_known.await.unwrap_or(Ok(()))?;
-    Ok(Http2 { sender, max_streams })
+    }
+
+    /// The next request can be sent at once.
+    pub fn is_ready(&self) -> bool {
+        self.0.is_ready()
+    }
+
+    /// The connection has ended.
+    pub fn is_closed(&self) -> bool {
+        self.0.is_closed()
+    }
+
+    /// Waits until the next request can be sent. False: the connection has ended.
+    ///
+    /// # Cancel safety
+    /// May be dropped and called again.
+    pub async fn ready(&mut self) -> bool {
+        self.0.ready().await.is_ok()
+    }
 }

@@ -10,7 +10,6 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
 use http_body::Body as _;
-use hyper::body::Incoming;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::mpsc;
 use tokio_util::sync::PollSender;
@@ -23,7 +22,7 @@ const QUEUE: usize = 4;
 const CHUNK: usize = 16 << 10;
 
 /// A body to send, and the stream that writes into it and reads from the body `incoming`, once that is known.
-pub fn duplex() -> (Body, impl FnOnce(Incoming) -> Duplex) {
+pub fn duplex() -> (Body, impl FnOnce(Body) -> Duplex) {
     let (sender, receiver) = mpsc::channel(QUEUE);
     (Body::fed(receiver), |incoming| Duplex { incoming, chunk: Bytes::new(), sender: PollSender::new(sender) })
 }
@@ -31,7 +30,7 @@ pub fn duplex() -> (Body, impl FnOnce(Incoming) -> Duplex) {
 /// See [`duplex`].
 #[derive(Debug)]
 pub struct Duplex {
-    incoming: Incoming,
+    incoming: Body,
     chunk: Bytes,
     sender: PollSender<Result<Bytes, BoxError>>,
 }

@@ -1,10 +1,19 @@
 //! Copying between two streams until both directions have ended; half-close is passed on.
+//!
+//! What is read is written at once, from a buffer that is lent for the moment: a tunnel on which
+//! nothing moves holds none, and one whose reader is slow no more than one.
 
+use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::chunk::Chunk;
+
+/// Bytes copied one way before other connections of the thread have their turn.
+const TURN: usize = 512 << 10;
 
 /// How many bytes went each way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -15,7 +24,7 @@ pub struct Copied {
     pub backward: u64,
 }
 
-/// Copies both ways until both have ended, or one fails. The counts are right in either case.
+/// Copies both ways until both have ended, or one fails. The counts, of bytes read, are right in either case.
 ///
 /// The end of one direction is passed on as a shutdown of the other stream's writing
 /// side; the opposite direction goes on (TCP half-close).
@@ -24,36 +33,110 @@ where
     A: AsyncRead + AsyncWrite + Unpin,
     B: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut a = Counted { inner: &mut a, read: 0 };
-    let mut b = Counted { inner: &mut b, read: 0 };
-    let result = copy_bidirectional(&mut a, &mut b).await;
-    (Copied { forward: a.read, backward: b.read }, result.map(drop))
+    let mut forward = Way::default();
+    let mut backward = Way::default();
+    let result = poll_fn(|cx| {
+        let there = forward.poll(cx, &mut a, &mut b)?;
+        let back = backward.poll(cx, &mut b, &mut a)?;
+        if there.is_ready() && back.is_ready() { Poll::Ready(Ok(())) } else { Poll::Pending }
+    })
+    .await;
+    (Copied { forward: forward.read, backward: backward.read }, result)
 }
 
-struct Counted<'a, S> {
-    inner: &'a mut S,
+/// One direction.
+#[derive(Debug, Default)]
+struct Way {
     read: u64,
+    /// Read, and not all of it written yet.
+    chunk: Option<Chunk>,
+    source: Source,
+    unflushed: bool,
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Counted<'_, S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        let result = Pin::new(&mut *self.inner).poll_read(cx, buf);
-        self.read += (buf.filled().len() - before) as u64;
-        result
+#[derive(Debug, Default)]
+enum Source {
+    #[default]
+    Open,
+    /// Told once what came before it has been written.
+    Failed(io::Error),
+    Ended,
+    /// It has ended, and that has been passed on.
+    Done,
+}
+
+impl Way {
+    fn poll<R, W>(&mut self, cx: &mut Context<'_>, from: &mut R, to: &mut W) -> Poll<io::Result<()>>
+    where
+        R: AsyncRead + Unpin,
+        W: AsyncWrite + Unpin,
+    {
+        let turn_ends = self.read + TURN as u64;
+        loop {
+            ready!(self.poll_write(cx, to))?;
+            match &mut self.source {
+                Source::Open => {}
+                Source::Failed(error) => {
+                    return Poll::Ready(Err(std::mem::replace(error, io::ErrorKind::Other.into())));
+                }
+                Source::Ended => {
+                    ready!(Pin::new(&mut *to).poll_shutdown(cx))?;
+                    self.source = Source::Done;
+                    return Poll::Ready(Ok(()));
+                }
+                Source::Done => return Poll::Ready(Ok(())),
+            }
+            if self.read >= turn_ends {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            let is_dry = self.poll_read(cx, from).is_pending();
+            if is_dry && self.chunk.is_none() {
+                if self.unflushed {
+                    ready!(Pin::new(&mut *to).poll_flush(cx))?;
+                    self.unflushed = false;
+                }
+                return Poll::Pending;
+            }
+        }
+    }
+
+    /// Fills a chunk. Pending: nothing more is to be had now.
+    fn poll_read<R: AsyncRead + Unpin>(&mut self, cx: &mut Context<'_>, from: &mut R) -> Poll<()> {
+        let mut chunk = Chunk::new();
+        let polled = loop {
+            if chunk.is_full() {
+                break Poll::Ready(());
+            }
+            match chunk.poll_read(cx, from) {
+                Poll::Pending => break Poll::Pending,
+                Poll::Ready(Ok(0)) => self.source = Source::Ended,
+                Poll::Ready(Err(error)) => self.source = Source::Failed(error),
+                Poll::Ready(Ok(_)) => continue,
+            }
+            break Poll::Ready(());
+        };
+        self.read += chunk.bytes().len() as u64;
+        self.chunk = Some(chunk).filter(|chunk| !chunk.bytes().is_empty());
+        polled
+    }
+
+    /// Writes what has been read.
+    fn poll_write<W: AsyncWrite + Unpin>(&mut self, cx: &mut Context<'_>, to: &mut W) -> Poll<io::Result<()>> {
+        while let Some(chunk) = &mut self.chunk {
+            let count = ready!(Pin::new(&mut *to).poll_write(cx, chunk.bytes()))?;
+            if count == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.unflushed = true;
+            chunk.consume(count);
+            if chunk.bytes().is_empty() {
+                self.chunk = None;
+            }
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<'_, S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut *self.inner).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.inner).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.inner).poll_shutdown(cx)
-    }
-}
+#[cfg(test)]
+mod tests;

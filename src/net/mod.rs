@@ -1,5 +1,6 @@
 //! Sockets and bytes: binding, dialling, looking at the first bytes, copying.
 
+mod chunk;
 mod client_hello;
 mod copy;
 mod detect;
@@ -7,6 +8,7 @@ mod dialer;
 mod head_timeout;
 mod intercept;
 mod namespace;
+mod read_ahead;
 mod replay;
 mod socket;
 mod transport;
@@ -18,6 +20,7 @@ pub use dialer::{Dialer, Via};
 pub use head_timeout::{HeadTimeout, Phase, Serving, SlowHead};
 pub use intercept::{is_local, is_reachable, original_destination};
 pub use namespace::Namespace;
+pub use read_ahead::ReadAhead;
 pub use replay::Replay;
 pub use socket::{Reach, dial, listen, reset_on_close, tune};
 pub use transport::Transport;

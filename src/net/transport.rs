@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-use super::Replay;
+use super::{ReadAhead, Replay};
 
 /// A connected stream. TLS sessions are boxed: they are large, and few connections change kind.
 #[derive(Debug)]
@@ -15,11 +15,11 @@ pub enum Transport {
     /// Accepted, plaintext.
     Accepted(Replay<TcpStream>),
     /// Accepted, TLS terminated by us.
-    Terminated(Box<Replay<tokio_rustls::server::TlsStream<Replay<TcpStream>>>>),
+    Terminated(Box<Replay<tokio_rustls::server::TlsStream<ReadAhead<Replay<TcpStream>>>>>),
     /// Dialled, plaintext.
     Dialled(TcpStream),
     /// Dialled, TLS originated by us.
-    Originated(Box<tokio_rustls::client::TlsStream<TcpStream>>),
+    Originated(Box<tokio_rustls::client::TlsStream<ReadAhead<TcpStream>>>),
 }
 
 macro_rules! each {
@@ -38,9 +38,9 @@ impl Transport {
     pub fn tcp(&self) -> &TcpStream {
         match self {
             Self::Accepted(stream) => stream.get_ref(),
-            Self::Terminated(stream) => stream.get_ref().get_ref().0.get_ref(),
+            Self::Terminated(stream) => stream.get_ref().get_ref().0.get_ref().get_ref(),
             Self::Dialled(stream) => stream,
-            Self::Originated(stream) => stream.get_ref().0,
+            Self::Originated(stream) => stream.get_ref().0.get_ref(),
         }
     }
 }

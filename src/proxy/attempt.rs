@@ -11,7 +11,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Method, Response};
-use hyper::body::Incoming;
 use pillion_wire::mesh::REASON_HEADER;
 use tokio::time::Instant;
 
@@ -19,7 +18,7 @@ use super::Worker;
 use super::message::{Head, Version};
 use crate::config::{AppProtocol, UpstreamProtocol};
 use crate::error::ProxyError;
-use crate::http::Body;
+use crate::http::{Body, SendError, Unsent};
 use crate::snapshot::{Cluster, InboundPort};
 use crate::telemetry::Record;
 use crate::upstream::{Host, HostKey, InFlight, Lease1, Lease2};
@@ -56,7 +55,7 @@ pub(super) enum Lease {
 #[derive(Debug)]
 pub(super) struct Sent {
     /// Head, and a body that is still coming.
-    pub(super) response: Response<Incoming>,
+    pub(super) response: Response<Body>,
     /// Who answered.
     pub(super) host: Arc<Host>,
     /// The connection it comes on.
@@ -142,15 +141,13 @@ async fn once(
             Err(error) => return Err(Failed { error, unsent: Some(body) }),
         };
         let (sent, reused) = match &mut lease {
-            Lease::Http1(lease) => (lease.sender.try_send_request(head.to_http1(body)).await, lease.reused),
-            Lease::Http2(lease) => (lease.sender().try_send_request(head.to_http2(host, body)).await, lease.reused),
+            Lease::Http1(lease) => (lease.send(head.to_http1(body)).await, lease.reused),
+            Lease::Http2(lease) => (lease.connection().send(head.to_http2(host, body)).await, lease.reused),
         };
-        let mut failed = match sent {
+        let Unsent { error, body: unsent } = match sent {
             Ok(response) => return Ok(Sent { response, host: Arc::clone(host), lease, in_flight }),
-            Err(failed) => failed,
+            Err(unsent) => unsent,
         };
-        let unsent = failed.take_message().map(http::Request::into_body);
-        let error = failed.into_error();
         let refused = was_refused(&error);
         let again = if refused { refusals < MAX_REFUSALS } else { reused && !fresh };
         body = match unsent {
@@ -178,50 +175,54 @@ fn application_unreachable(sent: &Sent) -> bool {
 ///
 /// When the connection is gone, the request is idempotent and no answer began (RFC 9110, section 9.2.2). A stream
 /// that was reset is an answer.
-fn may_repeat(error: &hyper::Error, method: &Method) -> bool {
-    let answered = error.is_parse() || h2_error(error).is_some_and(h2::Error::is_reset);
-    method.is_idempotent() && !answered && !error.is_user()
+fn may_repeat(error: &SendError, method: &Method) -> bool {
+    let is_gone = match error {
+        SendError::Http1(error) => !error.is_parse() && !error.is_user(),
+        SendError::Http2(error) => !error.is_reset(),
+        SendError::Io(_) | SendError::Lost => true,
+    };
+    method.is_idempotent() && is_gone
 }
 
 /// Does the peer say that it did not look at the request (RFC 9113, sections 6.8 and 8.7)? A peer that retires a
 /// connection says so of all that was sent after the last request that it took.
-fn was_refused(error: &hyper::Error) -> bool {
-    h2_error(error).is_some_and(|error| match error.reason() {
+fn was_refused(error: &SendError) -> bool {
+    let SendError::Http2(error) = error else { return false };
+    match error.reason() {
         Some(h2::Reason::REFUSED_STREAM) => error.is_reset(),
         Some(h2::Reason::NO_ERROR) => error.is_go_away() && error.is_remote(),
         _ => false,
-    })
+    }
 }
 
-fn verdict(error: &hyper::Error, host: &Host, reused: bool) -> ProxyError {
-    let address = host.key().dial();
-    let detail = {
-        use std::error::Error as _;
-        error.source().map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"))
+fn verdict(error: &SendError, host: &Host, reused: bool) -> ProxyError {
+    let (address, detail) = (host.key().dial(), error.detail());
+    let (is_ours, is_broken, may_be_idle) = match error {
+        SendError::Http1(error) => (error.is_user(), error.is_parse(), !error.is_body_write_aborted()),
+        SendError::Http2(error) => (
+            is_our_reset(error),
+            error.reason().is_some_and(|reason| BROKEN.contains(&reason)),
+            error.reason().is_none(),
+        ),
+        SendError::Io(_) | SendError::Lost => (false, false, true),
     };
-    if error.is_user() || h2_error(error).is_some_and(is_our_reset) {
+    if is_ours {
         return ProxyError::ClientGone; // Only the body that we pass on can fail so.
     }
-    let broken = [h2::Reason::PROTOCOL_ERROR, h2::Reason::FRAME_SIZE_ERROR, h2::Reason::COMPRESSION_ERROR];
-    if error.is_parse() || h2_reason(error).is_some_and(|reason| broken.contains(&reason)) {
+    if is_broken {
         return ProxyError::UpstreamProtocol { address, detail };
     }
-    if reused && h2_reason(error).is_none() && !error.is_body_write_aborted() {
+    if reused && may_be_idle {
         return ProxyError::IdleRace(address);
     }
     ProxyError::UpstreamReset { address, detail }
 }
 
-fn h2_reason(error: &hyper::Error) -> Option<h2::Reason> {
-    h2_error(error)?.reason()
-}
+/// What HTTP/2 calls a peer that breaks its rules.
+const BROKEN: [h2::Reason; 3] =
+    [h2::Reason::PROTOCOL_ERROR, h2::Reason::FRAME_SIZE_ERROR, h2::Reason::COMPRESSION_ERROR];
 
-fn h2_error(error: &hyper::Error) -> Option<&h2::Error> {
-    use std::error::Error as _;
-    error.source()?.downcast_ref()
-}
-
-/// hyper resets a stream when the body that it is to send fails.
+/// A stream is reset when the body that we send in it fails.
 fn is_our_reset(error: &h2::Error) -> bool {
     error.is_reset() && !error.is_remote() && !error.is_library()
 }

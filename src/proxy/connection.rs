@@ -24,7 +24,7 @@ use crate::config::{Access, AppProtocol};
 use crate::drain::Drain;
 use crate::error::ProxyError;
 use crate::http::{ServerSettings, serve as serve_http};
-use crate::net::{Phase, Protocol, Replay, Transport, reset_on_close};
+use crate::net::{Phase, Protocol, ReadAhead, Replay, Transport, reset_on_close};
 use crate::snapshot::{InboundPort, Target};
 use crate::tls::verify::{explained, spiffe_id_of};
 
@@ -53,12 +53,13 @@ pub(super) async fn serve(worker: Arc<Worker>, stream: TcpStream, address: Socke
     let listener = entry.name();
     let open = worker.shared.telemetry.metrics.connections_open(listener);
     open.inc();
+    // Boxed, so that no connection is as large as the largest.
     let served = match entry {
-        Entry::OutboundHttp => outbound_http(&worker, stream, address, Way::Outbound).await,
-        Entry::Outbound => interception::outbound(&worker, stream, address).await,
-        Entry::Inbound => interception::inbound(&worker, stream, address).await,
+        Entry::OutboundHttp => Box::pin(outbound_http(&worker, stream, address, Way::Outbound)).await,
+        Entry::Outbound => Box::pin(interception::outbound(&worker, stream, address)).await,
+        Entry::Inbound => Box::pin(interception::inbound(&worker, stream, address)).await,
         Entry::OutboundTcp(destination) => Box::pin(outbound_tcp(&worker, stream, address, destination)).await,
-        Entry::Mesh => mesh(&worker, stream, address).await,
+        Entry::Mesh => Box::pin(mesh(&worker, stream, address)).await,
         Entry::Front(port) => Box::pin(front(&worker, stream, address, port)).await,
     };
     open.dec();
@@ -96,17 +97,16 @@ async fn outbound_tcp(
         tcp::outbound(worker, stream, address, &target, split).await;
         return Ok(());
     }
-    outbound_http(worker, stream, address, Way::Bound(destination)).await
+    Box::pin(outbound_http(worker, stream, address, Way::Bound(destination))).await
 }
 
 async fn mesh(worker: &Arc<Worker>, stream: TcpStream, address: SocketAddr) -> Result<(), Refused> {
     let config = worker.shared.tls.mesh().ok_or(Refused::NoIdentity)?;
-    let (stream, peer) = accept_tls(worker, config, Replay::new(stream)).await?;
-    let mut stream = Replay::new(stream);
+    let (mut stream, peer) = accept_tls(worker, config, Replay::new(stream)).await?;
     match detect(worker, &mut stream, &worker.shared.drain).await? {
         None => Ok(()),
         Some(Protocol::Http2) => {
-            let transport = Transport::Terminated(Box::new(stream));
+            let transport = Transport::Terminated(stream);
             http(worker, transport, Protocol::Http2, address, Way::Mesh(peer)).await
         }
         Some(_) => Err(Refused::NotHttp),
@@ -150,14 +150,13 @@ pub(super) async fn from_outside(
     let mut peer = None;
     let transport = if protocol == Protocol::Tls {
         let config = worker.shared.tls.front().ok_or(Refused::NoIdentity)?;
-        let (tls, id) = accept_tls(worker, config, stream).await?;
-        let mut tls = Replay::new(tls);
+        let (mut tls, id) = accept_tls(worker, config, stream).await?;
         peer = Some(id);
         if !is_tcp {
             let Some(inner) = detect(worker, &mut tls, &worker.shared.drain).await? else { return Ok(()) };
             protocol = inner;
         }
-        Transport::Terminated(Box::new(tls))
+        Transport::Terminated(tls)
     } else {
         Transport::Accepted(stream)
     };
@@ -188,7 +187,7 @@ async fn anything(
     let upstreams = Upstreams::Application(Arc::clone(served));
     let key = SocketAddr::new(served.config.application.ip(), served.config.port);
     let dial = Box::pin(tcp::open(worker, &upstreams, &mut record));
-    let (word, opened) = match heard(worker, "inbound", key, &worker.shared.drain, &mut stream, dial).await {
+    let (word, opened) = match Box::pin(heard(worker, "inbound", key, &worker.shared.drain, &mut stream, dial)).await {
         Ok(Some(heard)) => heard,
         nothing => {
             record.forget(); // It never became a connection to anybody.
@@ -249,7 +248,7 @@ async fn tcp_front(
         let config = worker.shared.tls.front().ok_or(Refused::NoIdentity)?;
         let (tls, peer) = accept_tls(worker, config, stream).await?;
         record.other_end(Some(&peer));
-        Transport::Terminated(Box::new(Replay::new(tls)))
+        Transport::Terminated(tls)
     } else {
         Transport::Accepted(stream)
     };
@@ -280,8 +279,8 @@ async fn accept_tls(
     worker: &Worker,
     config: Arc<rustls::ServerConfig>,
     stream: Replay<TcpStream>,
-) -> Result<(TlsStream<Replay<TcpStream>>, SpiffeId), Refused> {
-    let accept = TlsAcceptor::from(config).accept(stream);
+) -> Result<(Box<Replay<TlsStream<ReadAhead<Replay<TcpStream>>>>>, SpiffeId), Refused> {
+    let accept = Box::pin(TlsAcceptor::from(config).accept(ReadAhead::new(stream))); // Large, and soon over.
     let deadline = worker.shared.settings.timeouts.tls;
     let accepted = tokio::select! {
         accepted = timeout(deadline, accept) => accepted.map_err(|_late| Refused::TlsTimeout)?,
@@ -291,7 +290,7 @@ async fn accept_tls(
     let leaf = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
     // The verifier has seen it already; without one there is no session.
     let peer = leaf.and_then(|leaf| spiffe_id_of(leaf).ok()).ok_or(Refused::NoIdentity)?;
-    Ok((stream, peer))
+    Ok((Box::new(Replay::new(stream)), peer))
 }
 
 /// Serves HTTP to the end of the connection.
@@ -319,9 +318,9 @@ pub(super) async fn http(
     let phase = Phase::default();
     let drain = way.drain(worker);
     let client = Arc::new(Client { worker: Arc::clone(worker), address, way, phase: phase.clone() });
-    let serve = serve_http(transport, is_http2, &limits, &phase, &drain, |request| {
+    let serve = serve_http(transport, is_http2, &limits, &phase, &drain, |request, switch| {
         // Begun here, not when the future is first polled: before that, hyper reads once more.
-        http::serve(Arc::clone(&client), client.phase.begin(), request)
+        http::serve(Arc::clone(&client), client.phase.begin(), request, switch)
     });
     let Err(error) = Box::pin(serve).await else { return Ok(()) };
     tracing::debug!(client = %address, %error, "connection ended");
@@ -347,5 +346,28 @@ impl Entry {
             Self::Mesh => "mesh",
             Self::Front(_) => "front",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proxy::tunnel::Tunnel;
+
+    fn size3<A, B, C, F>(_: impl Fn(A, B, C) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    fn size4<A, B, C, D, F>(_: impl Fn(A, B, C, D) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// What every open connection takes besides its buffers: the first always, the others for their entry.
+    #[test]
+    fn a_connection_is_small() {
+        assert!(size4(serve) <= 256);
+        assert!(size4::<&Arc<Worker>, _, _, _, _>(outbound_tcp) <= 800);
+        assert!(size4::<&Arc<Worker>, _, _, _, _>(outbound_http) <= 800);
+        assert!(size3(Tunnel::run) <= 384);
     }
 }

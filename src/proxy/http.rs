@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use http::header::{SERVER, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, request};
-use hyper::body::Incoming;
 use pillion_wire::mesh::REASON_HEADER;
 
 use super::attempt::{self, Sent, Upstreams};
@@ -14,7 +13,7 @@ use super::reply::{self, ReplyBody};
 use super::tunnel::{self, Tunnel};
 use super::{inbound, outbound};
 use crate::error::ProxyError;
-use crate::http::{Body, append_forwarded, client_cert, strip_hop_by_hop, strip_mesh};
+use crate::http::{Body, Switch, append_forwarded, client_cert, strip_hop_by_hop, strip_mesh};
 use crate::net::Serving;
 use crate::telemetry::Record;
 
@@ -39,20 +38,25 @@ pub(super) enum Outcome {
     /// A response; the request is over with its body.
     Reply(Response<ReplyBody>),
     /// A response after which the connection or stream carries bytes of another protocol.
-    Switched(Response<ReplyBody>, Tunnel),
+    Switched(Response<ReplyBody>, Box<Tunnel>),
 }
 
 /// Serves one request. Never fails: a failure is a response that says why.
 ///
 /// # Cancel safety
 /// Dropped when the client goes away: the request to the upstream host is cancelled, and the record says so.
-pub(super) async fn serve(client: Arc<Client>, serving: Serving, request: Request<Incoming>) -> Response<ReplyBody> {
+pub(super) async fn serve(
+    client: Arc<Client>,
+    serving: Serving,
+    request: Request<Body>,
+    switch: Switch,
+) -> Response<ReplyBody> {
     let mut record = Box::new(begin(&client, &request));
     let is_grpc = reply::is_grpc(request.headers());
     let outcome = if request.method() == Method::CONNECT {
-        Box::pin(tunnel::connect(&client, request, &mut record)).await
+        Box::pin(tunnel::connect(&client, request, switch, &mut record)).await
     } else {
-        forward(&client, request, &mut record).await
+        forward(&client, request, switch, &mut record).await
     };
     let mut response = match outcome {
         Ok(Outcome::Reply(response)) => response,
@@ -68,9 +72,12 @@ pub(super) async fn serve(client: Arc<Client>, serving: Serving, request: Reques
     response.map(|body| body.finish_with(record, serving))
 }
 
-async fn forward(client: &Client, request: Request<Incoming>, record: &mut Record) -> Result<Outcome, ProxyError> {
-    let mut request = request;
-    let on_upgrade = hyper::upgrade::on(&mut request);
+async fn forward(
+    client: &Client,
+    request: Request<Body>,
+    switch: Switch,
+    record: &mut Record,
+) -> Result<Outcome, ProxyError> {
     let (parts, body) = request.into_parts();
     let worker = &client.worker;
     let plan = match &client.way {
@@ -83,10 +90,10 @@ async fn forward(client: &Client, request: Request<Incoming>, record: &mut Recor
     };
     let head = head(client, parts)?;
     if head.upgrade.is_some() {
-        let upgrade = tunnel::upgrade(client, &upstreams, &head, body, on_upgrade, record);
+        let upgrade = tunnel::upgrade(client, &upstreams, &head, body, switch, record);
         return Box::pin(upgrade).await;
     }
-    let sent = attempt::send(worker, &upstreams, &head, Body::from(body), record).await?;
+    let sent = attempt::send(worker, &upstreams, &head, body, record).await?;
     reply(sent, record).map(Outcome::Reply)
 }
 
@@ -130,7 +137,7 @@ pub(super) fn reply(sent: Sent, record: &mut Record) -> Result<Response<ReplyBod
     }
     let (mut parts, body) = response.into_parts();
     clean(&mut parts.headers, host.key().mesh.is_some(), record);
-    Ok(Response::from_parts(parts, ReplyBody::upstream(body.into(), lease, in_flight)))
+    Ok(Response::from_parts(parts, ReplyBody::upstream(body, lease, in_flight)))
 }
 
 /// Removes what concerned the upstream connection. What a sidecar says of its own failure stays.
@@ -159,7 +166,7 @@ fn answer(status: StatusCode, body: String, record: &mut Record) -> Response<Rep
     response
 }
 
-fn begin(client: &Client, request: &Request<Incoming>) -> Record {
+fn begin(client: &Client, request: &Request<Body>) -> Record {
     let mut record = Record::begin(&client.worker.shared.telemetry, client.way.direction(), client.address);
     request.method().as_str().clone_into(&mut record.method);
     request.uri().path().clone_into(&mut record.path);

@@ -100,7 +100,7 @@ async fn known(
     record.destination = Arc::from(target.label());
     let upstreams = tcp::choose(split, &mut record);
     let dial = Box::pin(tcp::open(worker, &upstreams, &mut record));
-    let (word, mut opened) = match heard(worker, "outbound", dialled, &drain, &mut stream, dial).await {
+    let (word, mut opened) = match Box::pin(heard(worker, "outbound", dialled, &drain, &mut stream, dial)).await {
         Ok(Some(heard)) => heard,
         nothing => {
             record.forget(); // It never became a connection to anybody.

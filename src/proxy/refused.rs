@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 
+use crate::http::ServeError;
 use crate::net::SlowHead;
 
 /// Why we ended a connection: before it carried anything, or because its client broke the protocol. Names the counter.
@@ -48,25 +49,27 @@ pub(super) enum Refused {
 }
 
 /// What the client did wrong, if it was that which ended the connection.
-pub(super) fn broken_protocol(error: &hyper::Error) -> Option<Refused> {
+pub(super) fn broken_protocol(error: &ServeError) -> Option<Refused> {
+    match error {
+        ServeError::Http1(error) => broken_http1(error),
+        ServeError::Http2(error) if error.is_library() => match error.reason() {
+            Some(h2::Reason::ENHANCE_YOUR_CALM) => Some(Refused::Flood(error.to_string())),
+            _ => Some(Refused::BadHttp(error.to_string())),
+        },
+        ServeError::Http2(_) | ServeError::Io(_) | ServeError::Lost => None,
+    }
+}
+
+fn broken_http1(error: &hyper::Error) -> Option<Refused> {
     let cause = std::error::Error::source(error);
-    let detail = || cause.map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"));
     if error.is_parse_too_large() {
         return Some(Refused::LargeHead);
     }
     if error.is_parse() {
-        return Some(Refused::BadHttp(detail()));
+        return Some(Refused::BadHttp(cause.map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"))));
     }
-    let cause = cause?;
-    if let Some(slow) = cause.downcast_ref::<io::Error>().and_then(|error| error.get_ref()?.downcast_ref::<SlowHead>())
-    {
-        return Some(Refused::SlowHead(*slow));
-    }
-    let error = cause.downcast_ref::<h2::Error>().filter(|error| error.is_library())?;
-    match error.reason() {
-        Some(h2::Reason::ENHANCE_YOUR_CALM) => Some(Refused::Flood(error.to_string())),
-        _ => Some(Refused::BadHttp(detail())),
-    }
+    let slow = cause?.downcast_ref::<io::Error>()?.get_ref()?.downcast_ref::<SlowHead>()?;
+    Some(Refused::SlowHead(*slow))
 }
 
 impl Refused {

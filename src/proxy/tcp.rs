@@ -13,7 +13,6 @@ use super::Worker;
 use super::attempt::{self, Lease, Upstreams};
 use super::tunnel::{End, Tunnel};
 use crate::error::ProxyError;
-use crate::http::Body;
 use crate::net::{Phase, Replay, Transport, reset_on_close};
 use crate::snapshot::{InboundPort, Split, Target};
 use crate::telemetry::Record;
@@ -29,8 +28,8 @@ pub(super) struct Opened {
 
 impl Opened {
     /// Both ends together.
-    pub(super) fn join(self, downstream: End) -> Tunnel {
-        Tunnel { downstream, upstream: self.end, in_flight: self.in_flight, lease: self.lease }
+    pub(super) fn join(self, downstream: End) -> Box<Tunnel> {
+        Box::new(Tunnel { downstream, upstream: self.end, in_flight: self.in_flight, lease: self.lease })
     }
 
     /// Waits until the host has said something, or closed.
@@ -113,7 +112,8 @@ pub(super) async fn open(worker: &Worker, upstreams: &Upstreams, record: &mut Re
         let Some(host) = upstreams.pick(&tried) else { break };
         tried.push(host.key().clone());
         attempt::note(record, &host);
-        match once(worker, upstreams, &host).await {
+        // Boxed: it is large, and over before the connection is of use.
+        match Box::pin(once(worker, upstreams, &host)).await {
             Ok(opened) => {
                 host.mark_reachable();
                 return Ok(opened);
@@ -138,9 +138,11 @@ async fn once(worker: &Worker, upstreams: &Upstreams, host: &Arc<Host>) -> Resul
     }
     let address = host.key().dial();
     let lease = worker.pool.http2(host, deadline).await?;
-    let answer = lease.sender().try_send_request(connect_request(host)).await;
-    let mut response =
-        answer.map_err(|failed| ProxyError::UpstreamReset { address, detail: failed.error().to_string() })?;
+    let (response, tunnel) = lease
+        .connection()
+        .connect(connect_request(host))
+        .await
+        .map_err(|error| ProxyError::UpstreamReset { address, detail: error.detail() })?;
     if response.status() != StatusCode::OK {
         let reason = response.headers().get(REASON_HEADER).map(http::HeaderValue::as_bytes);
         return Err(match reason {
@@ -151,13 +153,12 @@ async fn once(worker: &Worker, upstreams: &Upstreams, host: &Arc<Host>) -> Resul
             _ => ProxyError::TunnelRefused { address, status: response.status() },
         });
     }
-    let end = End::Upgrade(hyper::upgrade::on(&mut response), None);
-    Ok(Opened { end, in_flight, lease: Some(Lease::Http2(lease)) })
+    Ok(Opened { end: End::tunnel(tunnel), in_flight, lease: Some(Lease::Http2(lease)) })
 }
 
 /// `CONNECT ip:port` with the application's own address, as HBONE has it.
-fn connect_request(host: &Host) -> Request<Body> {
-    let mut request = Request::new(Body::default());
+fn connect_request(host: &Host) -> Request<()> {
+    let mut request = Request::new(());
     *request.method_mut() = Method::CONNECT;
     // An IP address and a port are always an authority.
     *request.uri_mut() = host.key().address.to_string().parse::<Uri>().unwrap_or_default();

@@ -6,8 +6,7 @@ use std::task::{Context, Poll};
 
 use http::header::{CONNECTION, UPGRADE};
 use http::{HeaderValue, Request, Response, StatusCode};
-use hyper::body::Incoming;
-use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -18,7 +17,7 @@ use super::message::{Head, UPGRADE_HEADER};
 use super::reply::ReplyBody;
 use super::{inbound, outbound, tcp};
 use crate::error::ProxyError;
-use crate::http::{Body, Cutter, Duplex, Http2Tunnel, duplex};
+use crate::http::{Body, Duplex, Http2Tunnel, Switch, duplex};
 use crate::net::{HeadTimeout, Replay, Serving, Transport, copy, reset_on_close};
 use crate::telemetry::Record;
 use crate::upstream::InFlight;
@@ -28,14 +27,12 @@ use crate::upstream::InFlight;
 pub(super) enum End {
     /// A connection.
     Stream(Transport),
-    /// What becomes of an HTTP connection or stream once its response is out; a stream that we accepted can be reset.
-    Upgrade(OnUpgrade, Option<Cutter>),
+    /// What becomes of an HTTP connection or stream once its response is out.
+    Switch(Switch),
     /// A pair of bodies.
     Bodies(Box<Duplex>),
     /// One of the others, open already, and perhaps read from.
     Open(Box<Replay<Stream>>),
-    /// Nothing came of it.
-    Broken(io::Error),
 }
 
 /// Both ends, and what has to last as long as they do.
@@ -53,14 +50,14 @@ pub(super) struct Tunnel {
 
 impl Tunnel {
     /// Copies both ways until both ends are done. A failure of one end is a reset of the other.
-    pub(super) async fn run(self, mut record: Box<Record>, serving: Serving) {
-        let (downstream, upstream) = match (self.downstream.open().await, self.upstream.open().await) {
+    pub(super) async fn run(self: Box<Self>, mut record: Box<Record>, serving: Serving) {
+        let Self { downstream, upstream, in_flight, lease } = *self;
+        let open = async { (downstream.open().await, upstream.open().await) };
+        let (mut downstream, mut upstream) = match Box::pin(open).await {
             (Ok(downstream), Ok(upstream)) => (downstream, upstream),
             (Err(error), _) => return record.fail("client_gone", "DC", error.to_string()),
             (_, Err(error)) => return record.fail("upstream_reset", "UC", error.to_string()),
         };
-        let mut downstream = downstream;
-        let mut upstream = upstream;
         let (copied, result) = copy(&mut downstream, &mut upstream).await;
         record.bytes_received = copied.forward;
         record.bytes_sent = copied.backward;
@@ -69,18 +66,17 @@ impl Tunnel {
             downstream.get_mut().reset();
             upstream.get_mut().reset();
         }
-        drop((self.in_flight, self.lease, serving)); // Not before the last byte.
+        drop((in_flight, lease, serving)); // Not before the last byte.
     }
 }
 
 /// `CONNECT`: from our application to a destination, or from a sidecar to our application.
 pub(super) async fn connect(
     client: &Client,
-    request: Request<Incoming>,
+    request: Request<Body>,
+    switch: Switch,
     record: &mut Record,
 ) -> Result<Outcome, ProxyError> {
-    let mut request = request;
-    let on_upgrade = hyper::upgrade::on(&mut request);
     let (parts, _body) = request.into_parts();
     let worker = &client.worker;
     "TCP".clone_into(&mut record.method);
@@ -97,10 +93,7 @@ pub(super) async fn connect(
         Way::Bound(_) | Way::Front { .. } => return Err(ProxyError::BadRequest("CONNECT is not served on this port")),
     };
     let opened = tcp::open(worker, &upstreams, record).await?;
-    Ok(Outcome::Switched(
-        Response::new(ReplyBody::local(Body::default())),
-        opened.join(End::Upgrade(on_upgrade, Cutter::current())),
-    ))
+    Ok(Outcome::Switched(Response::new(ReplyBody::local(Body::default())), opened.join(End::Switch(switch))))
 }
 
 /// A request that asks to change the protocol. When the upstream declines, its answer is passed on as any other.
@@ -108,8 +101,8 @@ pub(super) async fn upgrade(
     client: &Client,
     upstreams: &Upstreams,
     head: &Head,
-    body: Incoming,
-    on_upgrade: OnUpgrade,
+    body: Body,
+    switch: Switch,
     record: &mut Record,
 ) -> Result<Outcome, ProxyError> {
     let (to_upstream, upstream_duplex) = duplex();
@@ -124,8 +117,11 @@ pub(super) async fn upgrade(
     let switched = hyper::upgrade::on(&mut response);
     let (mut parts, incoming) = response.into_parts();
     walk::clean(&mut parts.headers, from_sidecar, record);
-    let upstream =
-        if from_sidecar { End::Bodies(Box::new(upstream_duplex(incoming))) } else { End::Upgrade(switched, None) };
+    let upstream = if from_sidecar {
+        End::Bodies(Box::new(upstream_duplex(incoming)))
+    } else {
+        End::Switch(Switch::Http1(switched))
+    };
     let (downstream, to_client) = if matches!(client.way, Way::Mesh(_)) {
         parts.status = StatusCode::OK;
         parts.headers.insert(UPGRADE_HEADER, token);
@@ -135,21 +131,25 @@ pub(super) async fn upgrade(
         parts.status = StatusCode::SWITCHING_PROTOCOLS;
         parts.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
         parts.headers.insert(UPGRADE, token);
-        (End::Upgrade(on_upgrade, None), Body::default())
+        (End::Switch(switch), Body::default())
     };
     parts.version = http::Version::HTTP_11;
-    let tunnel = Tunnel { downstream, upstream, in_flight: sent.in_flight, lease: Some(sent.lease) };
+    let tunnel = Box::new(Tunnel { downstream, upstream, in_flight: sent.in_flight, lease: Some(sent.lease) });
     Ok(Outcome::Switched(Response::from_parts(parts, ReplyBody::local(to_client)), tunnel))
 }
 
 impl End {
+    /// A tunnel through a sidecar.
+    pub(super) fn tunnel(tunnel: Http2Tunnel) -> Self {
+        Self::Open(Box::new(Replay::new(Stream::Http2(tunnel))))
+    }
+
     async fn open(self) -> io::Result<Box<Replay<Stream>>> {
         let stream = match self {
             Self::Stream(transport) => Stream::Transport(Replay::new(transport)),
-            Self::Upgrade(upgrade, cutter) => Stream::switched(upgrade.await.map_err(io::Error::other)?, cutter),
+            Self::Switch(switch) => Stream::switched(switch).await?,
             Self::Bodies(bodies) => Stream::Bodies(bodies),
             Self::Open(stream) => return Ok(stream),
-            Self::Broken(error) => return Err(error),
         };
         Ok(Box::new(Replay::new(stream)))
     }
@@ -159,16 +159,10 @@ impl End {
     /// # Cancel safety
     /// What was read is kept.
     pub(super) async fn readable(&mut self) {
-        if let Self::Upgrade(upgrade, cutter) = self {
-            *self = match upgrade.await {
-                Ok(upgraded) => Self::Open(Box::new(Replay::new(Stream::switched(upgraded, cutter.take())))),
-                Err(error) => Self::Broken(io::Error::other(error)),
-            };
-        }
         match self {
             Self::Stream(transport) => drop(transport.tcp().readable().await),
             Self::Open(stream) => stream.fill().await,
-            Self::Bodies(_) | Self::Upgrade(..) | Self::Broken(_) => {} // Nothing to wait for.
+            Self::Bodies(_) | Self::Switch(_) => {} // Nothing to wait for.
         }
     }
 }
@@ -182,15 +176,26 @@ pub(super) enum Stream {
 }
 
 impl Stream {
-    /// The connection itself where HTTP/1.1 has left it to us, else a stream of HTTP/2.
-    fn switched(upgraded: Upgraded, cutter: Option<Cutter>) -> Self {
+    async fn switched(switch: Switch) -> io::Result<Self> {
+        match switch {
+            Switch::Http1(upgrade) => upgrade.await.map_err(io::Error::other).and_then(Self::upgraded),
+            Switch::Http2(tunnel) => tunnel.await.map(Self::Http2).map_err(io::Error::other),
+            Switch::None => Err(io::Error::other("this request cannot change the protocol")),
+        }
+    }
+
+    /// The connection that HTTP/1.1 has left to us, at either end of it.
+    fn upgraded(upgraded: Upgraded) -> io::Result<Self> {
         let upgraded = match upgraded.downcast::<TokioIo<HeadTimeout<Transport>>>() {
-            Ok(server) => return Self::Transport(Replay::after(server.read_buf, server.io.into_inner().into_inner())),
+            Ok(server) => {
+                let transport = server.io.into_inner().into_inner();
+                return Ok(Self::Transport(Replay::after(server.read_buf, transport)));
+            }
             Err(upgraded) => upgraded,
         };
         match upgraded.downcast::<TokioIo<Transport>>() {
-            Ok(client) => Self::Transport(Replay::after(client.read_buf, client.io.into_inner())),
-            Err(stream) => Self::Http2(Http2Tunnel::new(stream, cutter)),
+            Ok(client) => Ok(Self::Transport(Replay::after(client.read_buf, client.io.into_inner()))),
+            Err(_other) => Err(io::Error::other("this connection is none of ours")),
         }
     }
 
@@ -198,7 +203,7 @@ impl Stream {
     fn reset(&mut self) {
         match self {
             Self::Transport(transport) => reset_on_close(transport.get_ref().tcp()),
-            Self::Http2(tunnel) => tunnel.abort(),
+            Self::Http2(tunnel) => tunnel.reset(),
             Self::Bodies(bodies) => bodies.abort(),
         }
     }

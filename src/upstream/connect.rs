@@ -9,7 +9,7 @@ use tokio_rustls::TlsConnector;
 
 use super::HostKey;
 use crate::error::ProxyError;
-use crate::net::{Dialer, Transport};
+use crate::net::{Dialer, ReadAhead, Transport};
 use crate::tls::TlsClient;
 use crate::tls::verify::explained;
 
@@ -24,18 +24,17 @@ pub(super) async fn connect(
     deadline: Duration,
 ) -> Result<Transport, ProxyError> {
     let address = host.dial();
-    let attempt =
-        async {
-            let tcp = dialer.dial(address, host.via).await.map_err(|source| ProxyError::Connect { address, source })?;
-            let Some(mesh) = &host.mesh else { return Ok(Transport::Dialled(tcp)) };
-            let config = tls.to(&mesh.identity).ok_or(ProxyError::NoIdentity)?;
-            // An address as server name sends no SNI; the verifier asks for the SPIFFE id instead.
-            let name = ServerName::from(address.ip());
-            let stream = TlsConnector::from(config).connect(name, tcp).await.map_err(|source| {
-                ProxyError::UpstreamTls { address, expected: mesh.identity.clone(), source: explained(source) }
-            })?;
-            Ok(Transport::Originated(Box::new(stream)))
-        };
+    let attempt = async {
+        let tcp = dialer.dial(address, host.via).await.map_err(|source| ProxyError::Connect { address, source })?;
+        let Some(mesh) = &host.mesh else { return Ok(Transport::Dialled(tcp)) };
+        let config = tls.to(&mesh.identity).ok_or(ProxyError::NoIdentity)?;
+        // An address as server name sends no SNI; the verifier asks for the SPIFFE id instead.
+        let name = ServerName::from(address.ip());
+        let stream = TlsConnector::from(config).connect(name, ReadAhead::new(tcp)).await.map_err(|source| {
+            ProxyError::UpstreamTls { address, expected: mesh.identity.clone(), source: explained(source) }
+        })?;
+        Ok(Transport::Originated(Box::new(stream)))
+    };
     timeout(deadline, attempt).await.unwrap_or(Err(ProxyError::ConnectTimeout(address)))
 }
 

@@ -5,17 +5,19 @@
 //! the peer's stream limit another is opened, one at a time.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use http::{Request, Response};
 use parking_lot::Mutex;
+use pillion_wire::spiffe::SpiffeId;
 use tokio::time::{Instant, timeout};
 
 use super::connect::{connect, repeat};
 use super::{Host, HostKey};
 use crate::error::ProxyError;
-use crate::http::{Http1, Http2, http1, http2};
+use crate::http::{Body, Http1, Http2, SendError, Unsent, connect_http1, connect_http2};
 use crate::net::{Dialer, Transport, Via};
 use crate::tls::TlsClient;
 
@@ -24,19 +26,14 @@ use crate::tls::TlsClient;
 pub struct Pool {
     tls: Arc<TlsClient>,
     dialer: Dialer,
-    peers: Mutex<HashMap<PeerKey, Arc<Peer>>>,
+    /// By what is dialled. Connections to sidecars are shared by all ports behind them; others are not.
+    peers: Mutex<HashMap<(SocketAddr, Via), Vec<Arc<Peer>>>>,
 }
 
-/// Connections to sidecars are shared by all ports behind them; others are not.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct PeerKey {
-    address: std::net::SocketAddr,
-    identity: Option<pillion_wire::spiffe::SpiffeId>,
-    via: Via,
-}
-
-#[derive(Debug, Default)]
+/// Who is expected to answer there (`None`: anybody), and the connections to them.
+#[derive(Debug)]
 struct Peer {
+    identity: Option<SpiffeId>,
     http1: Mutex<Vec<Idle>>,
     http2: Mutex<Vec<Arc<Shared>>>,
     opening: tokio::sync::Mutex<Option<(Instant, ProxyError)>>,
@@ -51,15 +48,13 @@ struct Idle {
 #[derive(Debug)]
 struct Shared {
     connection: Http2,
-    streams: AtomicUsize,
     last_used: Mutex<Instant>,
 }
 
 /// An HTTP/1.1 connection taken from the pool, or new.
 #[derive(Debug)]
 pub struct Lease1 {
-    /// Sends the request.
-    pub sender: Http1,
+    sender: Http1,
     /// It has carried a request before, so the host may just have closed it.
     pub reused: bool,
     peer: Arc<Peer>,
@@ -99,8 +94,12 @@ impl Pool {
         if let Some(sender) = peer.kept().filter(|_| !fresh) {
             return Ok(Lease1 { sender, reused: true, peer });
         }
+        Box::pin(self.open_http1(host, peer, deadline)).await // Rare, and large.
+    }
+
+    async fn open_http1(&self, host: &Host, peer: Arc<Peer>, deadline: Duration) -> Result<Lease1, ProxyError> {
         let transport = connect(&self.dialer, &self.tls, host.key(), deadline).await?;
-        let sender = http1(transport).await.map_err(|error| broken(host.key(), &error))?;
+        let sender = connect_http1(transport).await.map_err(|error| broken(host.key(), &error))?;
         Ok(Lease1 { sender, reused: false, peer })
     }
 
@@ -116,6 +115,10 @@ impl Pool {
         if let Some(lease) = peer.share() {
             return Ok(lease);
         }
+        Box::pin(self.open_http2(host, peer, deadline)).await // Rare, and large.
+    }
+
+    async fn open_http2(&self, host: &Host, peer: Arc<Peer>, deadline: Duration) -> Result<Lease2, ProxyError> {
         let began = Instant::now();
         let open = async {
             let mut last_failure = peer.opening.lock().await;
@@ -140,31 +143,45 @@ impl Pool {
 
     async fn open(&self, host: &HostKey, deadline: Duration) -> Result<Http2, ProxyError> {
         let transport = connect(&self.dialer, &self.tls, host, deadline).await?;
-        http2(transport).await.map_err(|error| broken(host, &error))
+        connect_http2(transport).await.map_err(|error| broken(host, &error))
     }
 
     /// Closes connections that nothing has used for `idle`, and forgets peers without any.
     pub fn sweep(&self, now: Instant, idle: Duration) {
-        self.peers.lock().retain(|_, peer| {
+        let is_used = |peer: &Arc<Peer>| {
             let mut http1 = peer.http1.lock();
             http1.retain(|kept| !kept.sender.is_closed() && now < kept.since + idle);
             let mut http2 = peer.http2.lock();
             http2.retain(|shared| {
-                let used = shared.streams.load(Ordering::Relaxed) > 0 || now < *shared.last_used.lock() + idle;
-                used && !shared.connection.sender.is_closed()
+                let used = shared.connection.streams() > 0 || now < *shared.last_used.lock() + idle;
+                used && !shared.connection.is_closed()
             });
             !http1.is_empty() || !http2.is_empty() || Arc::strong_count(peer) > 1
+        };
+        self.peers.lock().retain(|_, peers| {
+            peers.retain(is_used);
+            !peers.is_empty()
         });
     }
 
     fn peer(&self, host: &HostKey) -> Arc<Peer> {
-        let identity = host.mesh.as_ref().map(|mesh| mesh.identity.clone());
-        let key = PeerKey { address: host.dial(), identity, via: host.via };
-        Arc::clone(self.peers.lock().entry(key).or_default())
+        let identity = host.mesh.as_ref().map(|mesh| &mesh.identity);
+        let mut all = self.peers.lock();
+        let peers = all.entry((host.dial(), host.via)).or_default();
+        if let Some(peer) = peers.iter().find(|peer| peer.identity.as_ref() == identity) {
+            return Arc::clone(peer);
+        }
+        let peer = Arc::new(Peer::new(identity.cloned()));
+        peers.push(Arc::clone(&peer));
+        peer
     }
 }
 
 impl Peer {
+    fn new(identity: Option<SpiffeId>) -> Self {
+        Self { identity, http1: Mutex::default(), http2: Mutex::default(), opening: tokio::sync::Mutex::default() }
+    }
+
     /// The HTTP/1.1 connection that was used last and still stands.
     fn kept(&self) -> Option<Http1> {
         let mut idle = self.http1.lock();
@@ -173,19 +190,27 @@ impl Peer {
 
     fn share(self: &Arc<Self>) -> Option<Lease2> {
         let mut connections = self.http2.lock();
-        connections.retain(|shared| !shared.connection.sender.is_closed());
+        connections.retain(|shared| !shared.connection.is_closed());
         connections.iter().find_map(|shared| Lease2::take(shared, true))
     }
 
     fn add(self: &Arc<Self>, connection: Http2) -> Lease2 {
-        let shared =
-            Arc::new(Shared { connection, streams: AtomicUsize::new(1), last_used: Mutex::new(Instant::now()) });
+        connection.enter(); // It may have been closed meanwhile: then the request says so.
+        let shared = Arc::new(Shared { connection, last_used: Mutex::new(Instant::now()) });
         self.http2.lock().push(Arc::clone(&shared));
         Lease2 { connection: shared, reused: false }
     }
 }
 
 impl Lease1 {
+    /// As [`Http1::send`].
+    ///
+    /// # Errors
+    /// With the body, when nothing was sent.
+    pub async fn send(&mut self, request: Request<Body>) -> Result<Response<Body>, Unsent> {
+        self.sender.send(request).await
+    }
+
     /// Gives the connection back once its response has been read to the end. A broken one is dropped.
     pub fn give_back(self) {
         let Self { mut sender, peer, .. } = self;
@@ -196,7 +221,7 @@ impl Lease1 {
         if !sender.is_closed() {
             let peer = Arc::clone(&peer);
             tokio::spawn(async move {
-                if sender.ready().await.is_ok() {
+                if sender.ready().await {
                     peer.http1.lock().push(Idle { sender, since: Instant::now() });
                 }
             });
@@ -206,33 +231,30 @@ impl Lease1 {
 
 impl Lease2 {
     fn take(shared: &Arc<Shared>, reused: bool) -> Option<Self> {
-        let streams = shared.streams.load(Ordering::Relaxed);
-        (streams < shared.connection.max_streams()).then(|| {
-            shared.streams.fetch_add(1, Ordering::Relaxed);
-            Self { connection: Arc::clone(shared), reused }
-        })
+        shared.connection.enter().then(|| Self { connection: Arc::clone(shared), reused })
     }
 
-    /// Sends the request.
-    pub fn sender(&self) -> hyper::client::conn::http2::SendRequest<crate::http::Body> {
-        self.connection.connection.sender.clone()
+    /// The connection.
+    pub fn connection(&self) -> &Http2 {
+        &self.connection.connection
     }
 }
 
 impl Drop for Lease2 {
     fn drop(&mut self) {
-        self.connection.streams.fetch_sub(1, Ordering::Relaxed);
-        *self.connection.last_used.lock() = Instant::now();
+        self.connection.connection.leave();
+        if self.connection.connection.streams() == 0 {
+            *self.connection.last_used.lock() = Instant::now();
+        }
     }
 }
 
 /// A connection that broke before it was of use: cut, as by a peer that refuses our certificate, or no HTTP.
-fn broken(host: &HostKey, error: &hyper::Error) -> ProxyError {
-    use std::error::Error as _;
-    let (address, cause) = (host.dial(), error.source());
-    let detail = cause.map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"));
-    if cause.is_some_and(|cause| cause.is::<std::io::Error>()) {
-        return ProxyError::UpstreamReset { address, detail };
+fn broken(host: &HostKey, error: &SendError) -> ProxyError {
+    let (address, detail) = (host.dial(), error.detail());
+    if error.is_io() {
+        ProxyError::UpstreamReset { address, detail }
+    } else {
+        ProxyError::UpstreamProtocol { address, detail }
     }
-    ProxyError::UpstreamProtocol { address, detail }
 }

@@ -14,9 +14,9 @@ class Identity:
 
     key: pathlib.Path
     certificate: pathlib.Path
-    both: pathlib.Path
-    name: str
-    spiffe: str
+    both: pathlib.Path | None = None
+    name: str = ""
+    spiffe: str = ""
 
 
 class Certificates:

@@ -13,7 +13,8 @@ class Lab:
     """What all contenders share."""
 
     folder: pathlib.Path
-    pillion: pathlib.Path
+    builds: dict[str, pathlib.Path]
+    """Pillion's binaries by the names of their contenders."""
     back_end: BackEnd
     certificates: Certificates
     _folders: int = 0
@@ -33,11 +34,18 @@ class Contender:
         self.workers = workers
         self.port = 0
         self.host = "backend.bench"
+        self.tls = None
+        """Who a client with mutual TLS trusts and what it shows (`root`, `client`), where the port takes that."""
         self.counted = []
         """The processes whose CPU time and memory count."""
         self.under = []
         """What runs Pillion's sidecars, where they are looked at from outside: a program and its arguments."""
         self._own = []
+
+    @property
+    def pillion(self):
+        """The binary, of a contender that is a build of Pillion."""
+        return self.lab.builds[self.name]
 
     def folder(self, part):
         """A new folder, not made yet."""

@@ -1,197 +1,111 @@
-"""A small HTTP/2 client with prior knowledge (RFC 9113): one connection that looks at every frame.
+"""As much of HTTP/2 (RFC 9113) as a gRPC echo and its caller need: frames, settings, pings, windows.
 
-Header blocks that come in are not decoded: an answer of 200 begins with the one byte that HPACK has for it, and whoever
-wants to know more of another answer gets its block as it came.
+Headers are written without compression and never read: what a peer wants is told by its frames.
 """
 
-import dataclasses
-import socket
+import collections
 import struct
 
-from lab import frames
-from lab.ports import HOST
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE = 0, 1, 3, 4, 6, 7, 8
+END_STREAM, ACK, END_HEADERS, PADDED = 1, 1, 4, 8
+_INITIAL_WINDOW_SIZE = 4
+_WINDOW = 65_535
+# How much is taken in before the other side is told that it may send as much again.
+_GIVE_BACK = 16_384
 
 
-class Http2Error(Exception):
-    """The peer did something else than answer with 200."""
+def header_block(fields):
+    """Literal fields that are never indexed, without Huffman coding (RFC 7541, 6.2.2)."""
+    return b"".join(b"\0" + bytes([len(name)]) + name.encode() + bytes([len(value)]) + value.encode()
+                    for name, value in fields)
 
 
-@dataclasses.dataclass
-class Stream:
-    """One request and what came back for it so far."""
+class Connection:
+    """One side of a connection. What is to be sent waits for `flush`."""
 
-    number: int
-    window: int
-    """Bytes that the peer takes."""
-    answered: bool = False
-    """Whether the head of the answer is there."""
-    ended: bool = False
-    body: bytearray = dataclasses.field(default_factory=bytearray)
-    trailers: bytes = b""
-    """Header block of the trailers, not decoded."""
+    def __init__(self, socket, first=b""):
+        self.socket = socket
+        self._in, self._out = bytearray(), bytearray(first)
+        self._taken = collections.Counter()
+        self._window, self._initial, self._used = _WINDOW, _WINDOW, collections.Counter()
+        self.write(SETTINGS, 0, 0)
 
+    def write(self, kind, flags, stream, payload=b""):
+        """A frame. Nobody here sends so much that a window would have to be waited for: it would be an error."""
+        if kind == DATA:
+            self._window -= len(payload)
+            self._used[stream] += len(payload)
+            if self.room(stream) < 0:
+                raise ValueError(f"the other side does not open its window again, stream {stream}")
+        if kind in (DATA, HEADERS) and flags & END_STREAM:
+            self._used.pop(stream, None)
+        self._out += struct.pack(">IBI", len(payload) << 8 | kind, flags, stream) + payload
 
-class Http2Client:
-    """A connection; not for several threads. Raises OSError when it is lost and Http2Error for any other bad end."""
+    def room(self, stream):
+        """How many bytes of DATA the other side takes now."""
+        return min(self._window, self._initial - self._used[stream])
 
-    def __init__(self, port, timeout=30.0):
-        self._socket = socket.create_connection((HOST, port), timeout=timeout)
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._buffer = bytearray()
-        self._streams = {}
-        self._next = 1
-        self._window, self._stream_window = frames.FIRST_WINDOW, frames.FIRST_WINDOW
-        self._received = 0
-        self._table = _Table()
-        self.leaving = False
-        """Whether the peer has said that it takes no further streams."""
-        settings = struct.pack(">HI", frames.INITIAL_WINDOW_SIZE, frames.LARGEST_WINDOW)
-        more = struct.pack(">I", frames.LARGEST_WINDOW - frames.FIRST_WINDOW)
-        self._socket.sendall(frames.PREFACE + frames.frame(frames.SETTINGS, 0, 0, settings)
-                             + frames.frame(frames.WINDOW_UPDATE, 0, 0, more))
+    def flush(self):
+        """Sends what was written."""
+        if self._out:
+            self.socket.sendall(self._out)
+            self._out.clear()
 
-    def get(self, path, authority, fields=()):
-        """One GET; returns the body."""
-        return bytes(self.finish(self.open("GET", path, authority, fields, end=True)).body)
+    def read(self, skip=0):
+        """What has come of DATA, HEADERS and RST_STREAM: kind, flags, stream, payload. Raises EOFError at the end.
 
-    def open(self, method, path, authority, fields=(), end=False):
-        """Sends the head of a request; `end` says that nothing follows."""
-        block = b"".join(self._table.encode(name, value) for name, value in (
-            (":method", method), (":scheme", "http"), (":path", path), (":authority", authority), *fields))
-        stream = self._streams[self._next] = Stream(self._next, self._stream_window)
-        self._next += 2
-        flags = frames.END_HEADERS | (frames.END_STREAM if end else 0)
-        self._socket.sendall(frames.frame(frames.HEADERS, flags, stream.number, block))
-        return stream
-
-    def send(self, stream, data, end=False):
-        """Sends a part of the request's body, as the peer has room for it."""
-        rest = memoryview(data)
+        The first `skip` bytes are no frames; with them, as much is waited for.
+        """
         while True:
-            room = min(len(rest), self._window, stream.window, frames.LARGEST_FRAME)
-            if rest and not room:
-                self._read_frame()
-                if stream.ended:
-                    raise Http2Error(f"stream {stream.number} was answered before its body of {len(data)} was sent")
-                continue
-            last = room == len(rest)
-            flags = frames.END_STREAM if end and last else 0
-            self._socket.sendall(frames.frame(frames.DATA, flags, stream.number, rest[:room]))
-            self._window -= room
-            stream.window -= room
-            rest = rest[room:]
-            if last:
-                return
-
-    def receive(self, stream, size):
-        """Waits until the answer's body has that many bytes; takes them out of it."""
-        while len(stream.body) < size:
-            if stream.ended:
-                raise Http2Error(f"stream {stream.number} ended with {len(stream.body)} of {size} bytes")
-            self._read_frame()
-        taken = bytes(stream.body[:size])
-        del stream.body[:size]
-        return taken
-
-    def finish(self, stream):
-        """Waits for the end of the answer."""
-        while not stream.ended:
-            self._read_frame()
-        return stream
-
-    def close(self):
-        """Ends the connection, whatever is in flight."""
-        self._socket.close()
-
-    def _read_frame(self):
-        length, kind, flags, number = frames.read_head(self._take(frames.HEAD_BYTES))
-        payload = self._take(length)
-        stream = self._streams.get(number)
-        if kind == frames.DATA and stream:
-            self._received_bytes(len(payload))
-            stream.body += frames.without_padding(payload, flags)
-        elif kind == frames.HEADERS and stream:
-            self._received_head(stream, payload, flags)
-        elif kind == frames.RST_STREAM:
-            raise Http2Error(f"stream {number} was reset with code {int.from_bytes(payload)}")
-        elif kind == frames.GOAWAY:
-            self.leaving = True
-            if int.from_bytes(payload[4:8]) or int.from_bytes(payload[:4]) < max(self._streams, default=0):
-                raise Http2Error(f"GOAWAY after stream {int.from_bytes(payload[:4])} of {self._next - 2}, "
-                                 f"code {int.from_bytes(payload[4:8])} {bytes(payload[8:])!r}")
-        elif kind == frames.WINDOW_UPDATE and (number == 0 or stream):
-            self._widen(stream, int.from_bytes(payload))
-        elif kind == frames.SETTINGS and not flags & frames.ACK:
-            self._received_settings(payload)
-        elif kind == frames.PING and not flags & frames.ACK:
-            self._socket.sendall(frames.frame(frames.PING, frames.ACK, 0, payload))
-        if kind in (frames.DATA, frames.HEADERS) and flags & frames.END_STREAM and stream:
-            stream.ended = True
-            del self._streams[number]
-
-    def _received_head(self, stream, payload, flags):
-        block = frames.without_padding(payload, flags)[5 if flags & frames.PRIORITY else 0:]
-        if not flags & frames.END_HEADERS:
-            raise Http2Error(f"stream {stream.number}: an answer's head in several frames, which this client cannot read")
-        if stream.answered:
-            stream.trailers = bytes(block)
-        elif not block or block[0] != frames.STATUS_200:
-            raise Http2Error(f"stream {stream.number} was not answered with 200; header block {bytes(block)!r}")
-        stream.answered = True
-
-    def _received_bytes(self, count):
-        """Gives the connection's window back when half of it is used."""
-        self._received += count
-        if self._received > frames.LARGEST_WINDOW // 2:
-            self._socket.sendall(frames.frame(frames.WINDOW_UPDATE, 0, 0, struct.pack(">I", self._received)))
-            self._received = 0
-
-    def _received_settings(self, payload):
-        for name, value in struct.iter_unpack(">HI", payload):
-            if name == frames.INITIAL_WINDOW_SIZE:
-                for stream in self._streams.values():
-                    stream.window += value - self._stream_window
-                self._stream_window = value
-        self._socket.sendall(frames.frame(frames.SETTINGS, frames.ACK, 0))
-
-    def _widen(self, stream, count):
-        if stream:
-            stream.window += count
-        else:
-            self._window += count
-
-    def _take(self, count):
-        while len(self._buffer) < count:
-            part = self._socket.recv(2**18)
+            part = self.socket.recv(2**18)
             if not part:
-                raise ConnectionError("the connection ended")
-            self._buffer += part
-        taken = bytes(self._buffer[:count])
-        del self._buffer[:count]
-        return taken
+                raise EOFError("the connection has ended")
+            self._in += part
+            if len(self._in) >= skip:
+                break
+        del self._in[:skip]
+        return list(self._frames())
 
+    def _frames(self):
+        at = 0
+        while len(self._in) >= at + 9:
+            size_and_kind, flags, stream = struct.unpack_from(">IBI", self._in, at)
+            end = at + 9 + (size_and_kind >> 8)
+            if len(self._in) < end:
+                break
+            kind, payload = size_and_kind & 0xFF, bytes(self._in[at + 9:end])
+            at = end
+            if kind == DATA:
+                self._give_back(0, len(payload))
+                if flags & END_STREAM:
+                    self._taken.pop(stream, None)
+                else:
+                    self._give_back(stream, len(payload))
+                if flags & PADDED:
+                    payload = payload[1:len(payload) - payload[0]]
+            if kind in (DATA, HEADERS, RST_STREAM):
+                yield kind, flags, stream, payload
+            else:
+                self._answer(kind, flags, stream, payload)
+        del self._in[:at]
 
-class _Table:
-    """HPACK (RFC 7541) as clients use it: what was sent once on a connection is one or two bytes from then on."""
+    def _give_back(self, stream, size):
+        self._taken[stream] += size
+        if self._taken[stream] >= _GIVE_BACK:
+            self.write(WINDOW_UPDATE, 0, stream, struct.pack(">I", self._taken.pop(stream)))
 
-    _STATIC = {(":method", "GET"): 2, (":method", "POST"): 3, (":path", "/"): 4, (":scheme", "http"): 6}
-    _FIRST, _SIZE, _OVERHEAD = 62, 4_096, 32
-
-    def __init__(self):
-        self._numbers = {}
-        self._left = self._SIZE
-
-    def encode(self, name, value):
-        """One field, and keeps it while there is room: nothing is ever put out of the table."""
-        static = self._STATIC.get((name, value))
-        if static:
-            return bytes([0x80 | static])
-        number = self._numbers.get((name, value))
-        if number is not None:
-            return frames.integer(0x80, 7, self._FIRST + len(self._numbers) - 1 - number)
-        text = frames.literal(name, value)
-        self._left -= len(name) + len(value) + self._OVERHEAD
-        if self._left < 0:
-            return text
-        self._numbers[name, value] = len(self._numbers)
-        return b"\x40" + text[1:]
+    def _answer(self, kind, flags, stream, payload):
+        """What is about the connection."""
+        if kind == SETTINGS and not flags & ACK:
+            settings = dict(struct.iter_unpack(">HI", payload))
+            self._initial = settings.get(_INITIAL_WINDOW_SIZE, self._initial)
+            self.write(SETTINGS, ACK, 0)
+        elif kind == PING and not flags & ACK:
+            self.write(PING, ACK, 0, payload)
+        elif kind == WINDOW_UPDATE and stream == 0:
+            self._window += struct.unpack(">I", payload)[0]
+        elif kind == WINDOW_UPDATE and stream in self._used:
+            self._used[stream] -= struct.unpack(">I", payload)[0]
+        elif kind == GOAWAY and struct.unpack_from(">I", payload, 4)[0] != 0:
+            raise ValueError(f"the other side went away: {payload!r}")

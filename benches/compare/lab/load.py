@@ -9,7 +9,10 @@ from lab.process import Failure, ending_with_us
 from lab.tools import find
 
 H1_CONNECTIONS = 32
-H2_CONNECTIONS, H2_STREAMS = 4, 16
+H2_CONNECTIONS = (4, 16)
+"""Connections and streams at a time on each: frames of many streams may be written at once."""
+H2_SINGLE = (32, 1)
+"""The same load without that."""
 
 
 @dataclasses.dataclass
@@ -48,17 +51,27 @@ def _only_ended(errors):
     return bool(numbers) and all(int(count) == 0 for kind, count in numbers.items() if kind != "read")
 
 
-def h2load(who, port, host, requests, path="/"):
-    """HTTP/2 without TLS, with prior knowledge, for a number of requests."""
-    command = [find("h2load"), "-t", "1", "-c", str(H2_CONNECTIONS), "-m", str(H2_STREAMS), "-n", str(requests),
+def h2load(who, port, host, requests, path="/", connections=H2_CONNECTIONS, body_bytes=None, arguments=()):
+    """HTTP/2 without TLS, with prior knowledge, for a number of requests; each answer may have to have a size."""
+    count, streams = connections
+    command = [find("h2load"), "-t", "1", "-c", str(count), "-m", str(streams), "-n", str(requests), *arguments,
                f"--connect-to={HOST}:{port}", f"http://{host}{path}"]
     text = _run(who, command, 300)
     rate = re.search(r"finished in [\d.]+m?s, ([\d.]+) req/s", text)
-    succeeded = re.search(r"(\d+) succeeded", text)
-    codes = re.search(r"status codes: (\d+) 2xx", text)
-    if not (rate and succeeded and codes) or int(codes[1]) != requests or int(succeeded[1]) != requests:
+    good = [re.search(pattern, text) for pattern in (r"(\d+) succeeded", r"status codes: (\d+) 2xx")]
+    bodies = re.search(r"\((\d+)\) data", text)
+    if not (rate and bodies and all(number and int(number[1]) == requests for number in good)):
         raise Failure(f"{who}: h2load saw failed requests\n    $ {' '.join(command)}\n{_indent(text)}")
+    if body_bytes is not None and int(bodies[1]) != requests * body_bytes:
+        raise Failure(f"{who}: {bodies[1]} bytes of bodies came, not {requests} x {body_bytes}\n"
+                      f"    $ {' '.join(command)}\n{_indent(text)}")
     return Load(requests, float(rate[1]))
+
+
+def grpc_unary(who, port, host, requests, message):
+    """Unary calls with a file's message. A call that failed also has a 200, but not the message's echo."""
+    return h2load(who, port, host, requests, path="/bench.Echo/Say", body_bytes=message.stat().st_size, arguments=(
+        "-d", str(message), "-H", "content-type: application/grpc", "-H", "te: trailers"))
 
 
 def _run(who, command, deadline):

@@ -1,4 +1,4 @@
-"""A mesh as a user would start it: a control plane with a folder of documents, and sidecars with certificates from it."""
+"""A mesh as a user would start it: a control plane with a folder of documents, and sidecars that it knows."""
 
 import json
 import subprocess
@@ -18,13 +18,13 @@ class Mesh:
         folder.mkdir()
         self.documents = folder / "documents"
         self.documents.mkdir()
-        self._state = folder / "state"
+        self.state = folder / "state"
         self._listen = f"{ports.HOST}:{ports.free_port()}"
 
     def start_control_plane(self, **how):
         """Starts it; it is there once it has printed a line. `how` goes to `Process`, here and below."""
         return Process(f"{self.name}: control plane", [
-            self._pillion, "control-plane", "--config", self.documents, "--state", self._state,
+            self._pillion, "control-plane", "--config", self.documents, "--state", self.state,
             "--listen", self._listen, "--admin", f"{ports.HOST}:0"], **how)
 
     def start_sidecar(self, namespace, workload, account, settings, under=(), **how):
@@ -34,25 +34,26 @@ class Mesh:
         folder.mkdir()
         token = folder / "token"
         token.touch(0o600)
-        token.write_text(self._token(namespace, account))
+        token.write_text(self.certs(
+            "token", "--state", self.state, "--namespace", namespace, "--service-account", account))
         health = ports.free_port()
         bootstrap = folder / "bootstrap.json"
         bootstrap.write_text(json.dumps({
             "outbound_http": "off", "admin": f"{ports.HOST}:0", "access_log": "off", "log": "warn", **settings,
             "namespace": namespace, "workload": workload, "service_account": account, "join_token_file": str(token),
-            "control_plane": self._listen, "control_plane_root": str(self._state / "root.pem"),
+            "control_plane": self._listen, "control_plane_root": str(self.state / "root.pem"),
             "health": f"{ports.HOST}:{health}"}))
         process = Process(f"{self.name}: sidecar {workload}", [
             *under, self._pillion, "proxy", "--bootstrap", bootstrap], **how)
         process.health = health
         return process
 
-    def _token(self, namespace, account):
-        command = [self._pillion, "certs", "token", "--state", self._state,
-                   "--namespace", namespace, "--service-account", account]
+    def certs(self, *arguments):
+        """Runs `pillion certs` and returns what it says."""
+        command = [str(word) for word in (self._pillion, "certs", *arguments)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
-            raise Failure(f"{self.name}: `{' '.join(map(str, command))}` ended with {done.returncode}: {done.stderr}")
+            raise Failure(f"{self.name}: `{' '.join(command)}` ended with {done.returncode}: {done.stderr}")
         return done.stdout.strip()
 
 

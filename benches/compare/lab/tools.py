@@ -1,7 +1,9 @@
 """Where the programs are, which version they have, and how missing ones are installed."""
 
+import hashlib
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -12,7 +14,7 @@ REPOSITORY = pathlib.Path(__file__).resolve().parents[3]
 _SBIN = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
 _PACKAGES = {
     "nginx": "nginx-light", "haproxy": "haproxy", "wrk": "wrk", "h2load": "nghttp2-client", "openssl": "openssl",
-    "valgrind": "valgrind", "vgdb": "valgrind",
+    "perf": "linux-perf", "valgrind": "valgrind", "vgdb": "valgrind",
 }
 _STREAM = pathlib.Path("/usr/lib/nginx/modules/ngx_stream_module.so")
 _ENVOY = REPOSITORY / ".test-tools" / "envoy"
@@ -42,7 +44,26 @@ def nginx_stream_module():
     return _STREAM
 
 
-def pillion(path):
+def builds(named):
+    """Pillion's release binaries by the names of their contenders: those that were named (`NAME=PATH`, or `PATH`
+    alone), or the repository's, built when it is not there."""
+    if not named:
+        return {"pillion": pillion()}
+    found = {}
+    for text in named:
+        label, _, path = text.rpartition("=")
+        name = f"pillion {label}".strip()
+        if not re.fullmatch(r"[\w.-]*", label):
+            raise Failure(f"--pillion {text}: a name is letters, digits, dots, dashes")
+        if name in found:
+            raise Failure(f"--pillion {text}: there is one of this name; give each a name, as in before=PATH")
+        if not pathlib.Path(path).is_file():
+            raise Failure(f"--pillion {text}: no such file")
+        found[name] = pathlib.Path(path).resolve()
+    return found
+
+
+def pillion(path=None):
     """The release binary: the one that was named, or the repository's, built when it is not there."""
     if path is not None:
         if not path.is_file():
@@ -57,19 +78,24 @@ def pillion(path):
     return built
 
 
-def versions(pillion_path):
-    """One line per program, as it names itself."""
-    asked = {
-        "pillion": [pillion_path, "--version"], "envoy": [envoy(), "--version"],
-        "haproxy": [find("haproxy"), "-v"], "nginx": [find("nginx"), "-v"],
-        "wrk": [find("wrk"), "-v"], "h2load": [find("h2load"), "--version"],
-    }
+def versions(builds_by_name):
+    """One line per program, as it names itself; builds of Pillion also by their file's digest."""
     found = {}
-    for name, command in asked.items():
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        text = (done.stdout.strip() or done.stderr.strip()).splitlines()
-        found[name] = text[0].replace(str(command[0]), name).strip() if text else "unknown"
+    for name, path in builds_by_name.items():
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+        found[name] = f"{name}: {_said([path, '--version'])}, sha256 {digest}"
+    found["envoy"] = f"envoy {_said([envoy(), '--version']).rpartition('version: ')[2].split('/')[1]}"
+    for name, command in {"haproxy": ["haproxy", "-v"], "nginx": ["nginx", "-v"], "wrk": ["wrk", "-v"],
+                          "h2load": ["h2load", "--version"], "openssl": ["openssl", "version"]}.items():
+        found[name] = _said([find(command[0]), *command[1:]])
     return found
+
+
+def _said(command):
+    """The first line that a program says, without an address or a copyright."""
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    text = (done.stdout.strip() or done.stderr.strip()).splitlines()
+    return re.split(r" - https?:| Copyright", text[0])[0].strip() if text else "unknown"
 
 
 def install():

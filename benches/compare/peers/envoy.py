@@ -15,19 +15,26 @@ def one_hop(it):
     it.port = _start(it, "one hop", _http_filter(), _cluster(it.lab.back_end.http1))
 
 
+def accepts_mutual_tls(it):
+    """Mutual TLS in, HTTP/1.1 out without it."""
+    it.tls = it.lab.certificates
+    it.port = _start(it, "one hop", _http_filter(), _cluster(it.lab.back_end.http1), _accepts(it, []))
+
+
 def pair(it, between):
     """HTTP/1.1 in and out, mutual TLS with `h2` or `http/1.1` between."""
     _pair(it, between, "http/1.1", it.lab.back_end.http1)
 
 
-def pair_http2(it):
-    """HTTP/2 from the client to the back end."""
-    _pair(it, "h2", "h2", it.lab.back_end.http2)
+def pair_http2(it, back_end="http2"):
+    """HTTP/2 from the client to the back end, to a port of it."""
+    _pair(it, "h2", "h2", getattr(it.lab.back_end, back_end))
 
 
-def pair_tcp(it):
-    """Mutual TLS that passes bytes on."""
-    middle = _start(it, "server", _tcp_filter(), _cluster(it.lab.back_end.http1, None), _accepts(it, []))
+def pair_tcp(it, back_end="http1"):
+    """Mutual TLS that passes bytes on, to a port of the back end."""
+    next_port = getattr(it.lab.back_end, back_end)
+    middle = _start(it, "server", _tcp_filter(), _cluster(next_port, None), _accepts(it, []))
     it.port = _start(it, "client", _tcp_filter(), _cluster(middle, None, _connects(it, [])))
 
 

@@ -33,30 +33,42 @@ def one_hop_http2(it):
     it.port = _start(it, "one hop", it.lab.back_end.http1, bind="proto h2")
 
 
+def accepts_mutual_tls(it):
+    """Mutual TLS in, HTTP/1.1 out without it."""
+    it.tls = it.lab.certificates
+    accepts, _ = _tls(it, None)
+    it.port = _start(it, "one hop", it.lab.back_end.http1, bind=accepts)
+
+
 def pair(it, between):
     """HTTP/1.1 in and out, mutual TLS with `h2` or `http/1.1` between."""
     _pair(it, between)
 
 
-def pair_http2(it):
-    """HTTP/2 from the client to the back end."""
-    _pair(it, "h2", bind="proto h2", server="proto h2", next_port=it.lab.back_end.http2)
+def pair_http2(it, back_end="http2"):
+    """HTTP/2 from the client to the back end, to a port of it."""
+    _pair(it, "h2", bind="proto h2", server="proto h2", next_port=getattr(it.lab.back_end, back_end))
 
 
-def pair_tcp(it):
-    """Mutual TLS that passes bytes on."""
-    _pair(it, None, mode="tcp")
+def pair_tcp(it, back_end="http1"):
+    """Mutual TLS that passes bytes on, to a port of the back end."""
+    _pair(it, None, mode="tcp", next_port=getattr(it.lab.back_end, back_end))
 
 
 def _pair(it, between, bind="", server="", next_port=None, mode="http"):
+    accepts, connects = _tls(it, between)
+    middle = _start(it, "server", next_port or it.lab.back_end.http1, bind=accepts, server=server, mode=mode)
+    it.port = _start(it, "client", middle, bind=bind, server=connects, mode=mode)
+
+
+def _tls(it, between):
+    """What the sides of a connection with mutual TLS have to say: who accepts it, who makes it."""
     certificates = it.lab.certificates
     alpn = f" alpn {between}" if between else ""
     tls = f"ca-file {certificates.root} verify required ssl-min-ver TLSv1.3{alpn}"
     name = certificates.server.name
-    accepts = f"ssl crt {certificates.server.both} {tls}"
-    connects = f"ssl crt {certificates.client.both} {tls} verifyhost {name} sni str({name})"
-    middle = _start(it, "server", next_port or it.lab.back_end.http1, bind=accepts, server=server, mode=mode)
-    it.port = _start(it, "client", middle, bind=bind, server=connects, mode=mode)
+    return (f"ssl crt {certificates.server.both} {tls}",
+            f"ssl crt {certificates.client.both} {tls} verifyhost {name} sni str({name})")
 
 
 def _start(it, part, next_port, bind="", server="", mode="http"):

@@ -20,6 +20,18 @@ _HTTP = """\
 {location}    }}
   }}
 """
+_GRPC = """\
+  keepalive_requests 1000000000;
+  http2_max_concurrent_streams 1024;
+  upstream next {{ server 127.0.0.1:{next_port}; keepalive 64; keepalive_requests 1000000000; }}
+  server {{
+    listen 127.0.0.1:{port}{listen} http2 backlog=4096;
+{server}    location / {{
+      grpc_pass {scheme}://next;
+      grpc_read_timeout 1h;
+{location}    }}
+  }}
+"""
 _STREAM = """\
 stream {{
   server {{
@@ -40,6 +52,12 @@ def one_hop_http2(it):
     it.port = _http(it, "one hop", it.lab.back_end.http1, listen=" http2")
 
 
+def accepts_mutual_tls(it):
+    """Mutual TLS in, HTTP/1.1 out without it."""
+    it.tls = it.lab.certificates
+    it.port = _http(it, "one hop", it.lab.back_end.http1, listen=" ssl", server=_Tls(it).accepts)
+
+
 def pair(it):
     """Two with mutual TLS and HTTP/1.1 between them."""
     tls = _Tls(it)
@@ -47,10 +65,18 @@ def pair(it):
     it.port = _http(it, "client", between, scheme="https", location=tls.connects)
 
 
-def pair_tcp(it):
-    """Two with mutual TLS that pass bytes on."""
+def pair_grpc(it):
+    """Two with mutual TLS that call the next hop by gRPC, a connection for each call at a time."""
     tls = _Tls(it)
-    between = _stream(it, "server", it.lab.back_end.http1, listen=" ssl", server=tls.accepts)
+    between = _http(it, "server", it.lab.back_end.grpc, _GRPC, listen=" ssl", server=tls.accepts, scheme="grpc")
+    connects = tls.connects.replace("proxy_ssl", "grpc_ssl")
+    it.port = _http(it, "client", between, _GRPC, scheme="grpcs", location=connects)
+
+
+def pair_tcp(it, back_end="http1"):
+    """Two with mutual TLS that pass bytes on, to a port of the back end."""
+    tls = _Tls(it)
+    between = _stream(it, "server", getattr(it.lab.back_end, back_end), listen=" ssl", server=tls.accepts)
     it.port = _stream(it, "client", between, server="    proxy_ssl on;\n" + tls.connects)
 
 
@@ -70,9 +96,10 @@ class _Tls:
             f"    proxy_ssl_server_name on;\n    proxy_ssl_name {server.name};\n")
 
 
-def _http(it, part, next_port, listen="", server="", scheme="http", location=""):
+def _http(it, part, next_port, template=_HTTP, listen="", server="", scheme="http", location=""):
     port = ports.free_port()
-    text = _HTTP.format(port=port, next_port=next_port, listen=listen, server=server, scheme=scheme, location=location)
+    text = template.format(
+        port=port, next_port=next_port, listen=listen, server=server, scheme=scheme, location=location)
     return _start(it, part, port, http=text)
 
 

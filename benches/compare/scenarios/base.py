@@ -7,11 +7,11 @@ from collections.abc import Callable
 from lab import ports
 from lab.backend import BODY
 from lab.contender import Contender
-from lab.load import h2load, wrk
+from lab.load import H2_CONNECTIONS, h2load, wrk
 from lab.process import Failure
 
 _WARM_UP_SECONDS = 1
-_WARM_UP_REQUESTS = 2_000
+_FIRST_REQUESTS, _WARM_UP_REQUESTS = 64, 2_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,6 +21,8 @@ class Figure:
     key: str
     title: str
     digits: int = 2
+    added: bool = False
+    """Whether contenders are compared by what they add to no proxy's value."""
 
 
 CPU = Figure("cpu", "CPU s/100k")
@@ -44,6 +46,8 @@ class Scenario:
     """What the chart shows and what contenders are compared by; less is better."""
     fresh: bool = False
     """Whether contenders are started for each round, because a round leaves traces in them."""
+    recordable: bool = True
+    """Whether a flame graph can be made: not of processes that a round itself starts."""
 
 
 def warm_up_http1(it):
@@ -59,23 +63,28 @@ def measure_http1(it, rate, requests):
     return per_100k(it, lambda: wrk(it.name, it.port, it.host, whole_seconds(rate, requests)))
 
 
-def warm_up_http2(it):
-    """A few requests until one succeeds, whose size h2load checks, then a short load."""
+def warm_up_http2(it, connections=H2_CONNECTIONS):
+    """A few requests until all succeed, then a short load."""
+    return warmed_up(lambda requests: h2load(it.name, it.port, it.host, requests, connections=connections))
+
+
+def warmed_up(load, requests=_WARM_UP_REQUESTS):
+    """Runs a load of few requests until it succeeds, then a short one, and returns its rate."""
     end = time.monotonic() + 10
     while True:
         try:
-            h2load(it.name, it.port, it.host, 64)
+            load(_FIRST_REQUESTS)
             break
         except Failure:
             if time.monotonic() > end:
                 raise
             time.sleep(0.1)
-    return h2load(it.name, it.port, it.host, _WARM_UP_REQUESTS).rate
+    return load(requests).rate
 
 
-def measure_http2(it, _rate, requests):
+def measure_http2(it, _rate, requests, connections=H2_CONNECTIONS):
     """h2load for so many requests."""
-    return per_100k(it, lambda: h2load(it.name, it.port, it.host, requests))
+    return per_100k(it, lambda: h2load(it.name, it.port, it.host, requests, connections=connections))
 
 
 def per_100k(it, load):

@@ -4,22 +4,27 @@ Certificates and handshakes are a peer's own: Pillion's key exchange is post-qua
 """
 
 import time
+from functools import partial
 
 from lab.backend import BULK_BYTES, BULK_PATH
 from lab.load import wrk
+from lab.upload import upload
 from peers import direct, envoy, haproxy, nginx, pillion
 from scenarios.base import Figure, Scenario, measure_http1, per_100k, warm_up_http1, whole_seconds
 
-_PEERS = {
-    "no proxy": direct.http1,
-    "pillion": pillion.pair_tcp,
-    "envoy": envoy.pair_tcp,
-    "haproxy": haproxy.pair_tcp,
-    "nginx": nginx.pair_tcp,
-}
+
+def _peers(no_proxy, back_end):
+    """All of them, in front of a port of the back end."""
+    pairs = {"pillion": pillion.pair_tcp, "envoy": envoy.pair_tcp, "haproxy": haproxy.pair_tcp, "nginx": nginx.pair_tcp}
+    return {"no proxy": no_proxy, **{name: partial(pair, back_end=back_end) for name, pair in pairs.items()}}
+
+
+_PEERS = _peers(direct.http1, "http1")
 _NEW_CONNECTIONS_SECONDS = 1
 _BULK_CONNECTIONS = 4
+_BULK_TITLE = f"TCP pair with mutual TLS, {BULK_BYTES // 2**20} MiB {{}}, {_BULK_CONNECTIONS} connections"
 _CPU_PER_GIB = Figure("cpu", "CPU s/GiB")
+_BULK_FIGURES = (_CPU_PER_GIB, Figure("rate", "MiB/s", 0))
 
 
 def _warm_up_new(it):
@@ -41,7 +46,18 @@ def _measure_bulk(it, _rate, requests):
     seen = wrk(it.name, it.port, it.host, seconds, path=BULK_PATH, connections=_BULK_CONNECTIONS)
     # Bytes of answers that were cut off by the end count too: the proxies have carried them.
     carried = seen.bytes_per_second * min(time.monotonic() - start, seconds)
-    return {"cpu": (it.cpu_seconds() - before) / carried * 2**30, "rate": seen.bytes_per_second / 2**20}
+    return _per_gib(it.cpu_seconds() - before, carried, seen)
+
+
+def _measure_bulk_up(it, _rate, requests):
+    """The same amount the other way."""
+    before = it.cpu_seconds()
+    seen = upload(it.name, it.port, it.host, whole_seconds(10_000, requests), _BULK_CONNECTIONS)
+    return _per_gib(it.cpu_seconds() - before, seen.requests * BULK_BYTES, seen)
+
+
+def _per_gib(cpu_seconds, carried, seen):
+    return {"cpu": cpu_seconds / carried * 2**30, "rate": seen.bytes_per_second / 2**20}
 
 
 KEPT = Scenario(
@@ -56,7 +72,12 @@ NEW = Scenario(
 )
 BULK = Scenario(
     name="tcp-bulk",
-    title=f"TCP pair with mutual TLS, {BULK_BYTES // 2**20} MiB down, {_BULK_CONNECTIONS} connections",
-    contenders=_PEERS, warm_up=warm_up_http1, measure=_measure_bulk,
-    figures=(_CPU_PER_GIB, Figure("rate", "MiB/s", 0)), main=_CPU_PER_GIB,
+    title=_BULK_TITLE.format("down"),
+    contenders=_PEERS, warm_up=warm_up_http1, measure=_measure_bulk, figures=_BULK_FIGURES, main=_CPU_PER_GIB,
+)
+BULK_UP = Scenario(
+    name="tcp-bulk-up",
+    title=_BULK_TITLE.format("up"),
+    contenders=_peers(direct.upload, "upload"), warm_up=warm_up_http1, measure=_measure_bulk_up,
+    figures=_BULK_FIGURES, main=_CPU_PER_GIB,
 )

@@ -30,4 +30,5 @@ SCENARIO = Scenario(
     title="Start, one hop, HTTP/1.1",
     contenders={"pillion": pillion.one_hop, "envoy": envoy.one_hop, "haproxy": haproxy.one_hop, "nginx": nginx.one_hop},
     warm_up=_first_answer, measure=_measure, figures=(_MAIN, Figure("size", "binary MiB", 1)), main=_MAIN,
+    recordable=False,
 )

@@ -1,0 +1,1 @@
+"""Where a proxy's CPU time goes: `perf` samples its stacks under a load, and they are drawn and counted."""

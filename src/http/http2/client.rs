@@ -1,0 +1,181 @@
+//! The dialling end.
+
+use std::future::{Future as _, poll_fn};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use h2::client::{Builder, Connection, SendRequest};
+use http::{Request, Response};
+use tokio::sync::oneshot;
+
+use super::gather::Gather;
+use super::keep_alive::KeepAlive;
+use super::send::Sending;
+use super::{CONNECTION_WINDOW, Http2Tunnel, MAX_FRAME, Receive, SEND_BUFFER, STREAM_WINDOW};
+use crate::http::{Body, SendError, Unsent};
+use crate::net::Transport;
+
+/// Largest response head, in bytes.
+const MAX_HEADER_BYTES: u32 = 64 << 10;
+/// More requests than this on one connection queue behind one another; ztunnel's figure.
+const MAX_STREAMS: usize = 100;
+/// No SETTINGS have come yet: no stream may be opened.
+const UNKNOWN: usize = 0;
+
+/// Sends requests on an HTTP/2 connection, many at once. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Http2 {
+    sender: SendRequest<Bytes>,
+    state: Arc<State>,
+}
+
+/// What the driver knows of the connection.
+#[derive(Debug)]
+struct State {
+    streams: AtomicUsize,
+    max_streams: AtomicUsize,
+    closed: AtomicBool,
+}
+
+/// Starts HTTP/2 on a connection and waits until the peer has said how many streams it takes: to guess is to
+/// exceed it, and some peers then close the whole connection. The driver ends with the connection.
+///
+/// # Errors
+/// When the connection is gone.
+pub async fn connect_http2(transport: Transport) -> Result<Http2, SendError> {
+    let gather = Gather::new(transport);
+    let (sender, connection) = Builder::new()
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_frame_size(MAX_FRAME)
+        .max_send_buffer_size(SEND_BUFFER)
+        .max_header_list_size(MAX_HEADER_BYTES)
+        .initial_max_send_streams(UNKNOWN)
+        .enable_push(false)
+        .handshake(gather.clone())
+        .await?;
+    let state = Arc::new(State {
+        streams: AtomicUsize::new(0),
+        max_streams: AtomicUsize::new(UNKNOWN),
+        closed: AtomicBool::new(false),
+    });
+    let (known, when_known) = oneshot::channel();
+    tokio::spawn(drive(connection, gather, Arc::clone(&state), known));
+    // Without a word it has ended in good order; the first request will find it closed.
+    when_known.await.unwrap_or(Ok(()))?;
+    Ok(Http2 { sender, state })
+}
+
+impl Http2 {
+    /// Takes a place for one request, unless the connection is full (the peer's limit, or ours) or [`Self::is_closed`].
+    /// To be given back with [`Self::leave`].
+    pub fn enter(&self) -> bool {
+        let most = self.state.max_streams.load(Ordering::Relaxed).min(MAX_STREAMS);
+        // Connections stay on one thread, so that nobody comes between.
+        let is_free = !self.is_closed() && self.streams() < most;
+        if is_free {
+            self.state.streams.fetch_add(1, Ordering::Relaxed);
+        }
+        is_free
+    }
+
+    /// Gives a place back.
+    pub fn leave(&self) {
+        self.state.streams.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Places that are taken.
+    pub fn streams(&self) -> usize {
+        self.state.streams.load(Ordering::Relaxed)
+    }
+
+    /// No more requests can be sent: it has ended, or the peer retires it.
+    pub fn is_closed(&self) -> bool {
+        self.state.closed.load(Ordering::Relaxed)
+    }
+
+    /// Sends a request and waits for the head of its response; the request's body is sent meanwhile and after that, until
+    /// the response's is dropped.
+    ///
+    /// # Errors
+    /// With the body, when nothing was sent.
+    ///
+    /// # Cancel safety
+    /// Dropping it resets the stream.
+    pub async fn send(&self, request: Request<Body>) -> Result<Response<Body>, Unsent> {
+        let (parts, body) = request.into_parts();
+        let is_empty = body.is_empty();
+        let (response, stream) = match self.sender.clone().send_request(Request::from_parts(parts, ()), is_empty) {
+            Ok(opened) => opened,
+            Err(error) => {
+                self.state.closed.store(true, Ordering::Relaxed); // It takes no more.
+                return Err(Unsent { error: error.into(), body: Some(body) });
+            }
+        };
+        let sending = if is_empty { None } else { Sending::start(body, stream) };
+        let (parts, stream) = response.await?.into_parts();
+        Ok(Response::from_parts(parts, Body::from(Receive::new(stream, sending))))
+    }
+
+    /// Asks for a tunnel by `CONNECT`. The stream is a tunnel when the response says 200.
+    ///
+    /// # Errors
+    /// When there is no response.
+    ///
+    /// # Cancel safety
+    /// Dropping it resets the stream.
+    pub async fn connect(&self, request: Request<()>) -> Result<(Response<()>, Http2Tunnel), SendError> {
+        let (response, send) = self.sender.clone().send_request(request, false)?;
+        let (parts, receive) = response.await?.into_parts();
+        Ok((Response::from_parts(parts, ()), Http2Tunnel::new(send, receive)))
+    }
+}
+
+/// Moves the connection until it ends.
+async fn drive(
+    mut connection: Connection<Gather, Bytes>,
+    gather: Gather,
+    state: Arc<State>,
+    known: oneshot::Sender<Result<(), SendError>>,
+) {
+    let mut known = Some(known);
+    let mut keep_alive = KeepAlive::new(connection.ping_pong());
+    let ended = poll_fn(|cx| {
+        let is_used = state.streams.load(Ordering::Relaxed) > 0;
+        let turn = turn(&mut connection, &gather, &mut keep_alive, is_used, cx);
+        // The peer's SETTINGS may have come, or changed.
+        let limit = connection.max_concurrent_send_streams();
+        state.max_streams.store(limit, Ordering::Relaxed);
+        if let Some(known) = known.take_if(|_| limit != UNKNOWN) {
+            let _cancelled = known.send(Ok(()));
+        }
+        turn
+    })
+    .await;
+    state.closed.store(true, Ordering::Relaxed);
+    match (ended, known) {
+        (Err(error), Some(known)) => drop(known.send(Err(error))),
+        (Err(error), None) => tracing::debug!(%error, "upstream HTTP/2 connection ended"),
+        (Ok(()), _) => {}
+    }
+}
+
+/// All that can be done now.
+fn turn(
+    connection: &mut Connection<Gather, Bytes>,
+    gather: &Gather,
+    keep_alive: &mut KeepAlive,
+    is_used: bool,
+    cx: &mut Context<'_>,
+) -> Poll<Result<(), SendError>> {
+    if let Poll::Ready(ended) = Pin::new(&mut *connection).poll(cx) {
+        return Poll::Ready(ended.map_err(Into::into));
+    }
+    if let Poll::Ready(Err(error)) = gather.poll_written(cx) {
+        return Poll::Ready(Err(error.into()));
+    }
+    keep_alive.poll_lost(cx, gather.reads(), is_used).map(|()| Err(SendError::Lost))
+}

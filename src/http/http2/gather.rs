@@ -1,0 +1,183 @@
+//! One write for all frames of a turn.
+//!
+//! `h2` hands each DATA frame of some size to the connection by itself: a system call and a TLS record per response.
+//! Here its writes are gathered, and whoever drives the connection sends them on when `h2` has nothing more to say.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, BytesMut};
+use parking_lot::Mutex;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::net::Transport;
+
+/// Gathered bytes that a slow peer may leave behind before more is refused.
+const MOST: usize = 64 << 10;
+/// A payload of this size goes out at once, without being copied: it is a record of its own anyway.
+const LARGE: usize = 16 << 10;
+/// Space that is kept for the next turn.
+const KEPT: usize = 16 << 10;
+
+/// A connection whose writes wait for [`Self::poll_written`]. Clones are the same connection: one is `h2`'s, one its
+/// driver's, both on one thread, so that the lock is never waited for.
+#[derive(Clone, Debug)]
+pub(super) struct Gather(Arc<Mutex<Inner>>);
+
+#[derive(Debug)]
+struct Inner {
+    transport: Transport,
+    gathered: BytesMut,
+    reads: u64,
+}
+
+impl Gather {
+    /// Nothing gathered yet.
+    pub(super) fn new(transport: Transport) -> Self {
+        Self(Arc::new(Mutex::new(Inner { transport, gathered: BytesMut::new(), reads: 0 })))
+    }
+
+    /// Sends what was gathered. Pending: the peer is slow, and the task is woken when it takes more.
+    pub(super) fn poll_written(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.0.lock().poll_written(cx)
+    }
+
+    /// How many times something was read.
+    pub(super) fn reads(&self) -> u64 {
+        self.0.lock().reads
+    }
+}
+
+impl Inner {
+    fn poll_written(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.gathered.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        while !self.gathered.is_empty() {
+            let count = ready!(Pin::new(&mut self.transport).poll_write(cx, &self.gathered))?;
+            if count == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.gathered.advance(count);
+        }
+        if self.gathered.capacity() > KEPT {
+            self.gathered = BytesMut::new();
+        }
+        Pin::new(&mut self.transport).poll_flush(cx)
+    }
+
+    fn gather(&mut self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let length: usize = bufs.iter().map(|buf| buf.len()).sum();
+        if length >= LARGE || self.gathered.len() + length > MOST {
+            ready!(self.poll_written(cx))?;
+        }
+        if length >= LARGE {
+            return Pin::new(&mut self.transport).poll_write_vectored(cx, bufs);
+        }
+        for buf in bufs {
+            self.gathered.extend_from_slice(buf);
+        }
+        Poll::Ready(Ok(length))
+    }
+}
+
+impl AsyncRead for Gather {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let mut inner = self.0.lock();
+        ready!(Pin::new(&mut inner.transport).poll_read(cx, buf))?;
+        inner.reads += 1;
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Gather {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.0.lock().gather(cx, &[IoSlice::new(buf)])
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.0.lock().gather(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    /// Does nothing: see [`Gather::poll_written`].
+    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut inner = self.0.lock();
+        ready!(inner.poll_written(cx))?;
+        Pin::new(&mut inner.transport).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    async fn connected() -> (Gather, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (dialled, accepted) = tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
+        (Gather::new(Transport::Dialled(dialled.unwrap())), accepted.unwrap().0)
+    }
+
+    #[tokio::test]
+    async fn what_is_written_waits_for_the_end_of_the_turn_and_keeps_its_order() {
+        let (mut gather, mut peer) = connected().await;
+        gather.write_all(b"one ").await.unwrap();
+        gather.write_vectored(&[IoSlice::new(b"two "), IoSlice::new(b"three")]).await.unwrap();
+        gather.flush().await.unwrap();
+        let mut read = vec![0; 3 * LARGE];
+        let nothing = peer.try_read(&mut read).expect_err("nothing was sent yet");
+        assert_eq!(nothing.kind(), io::ErrorKind::WouldBlock);
+        // A large piece takes what waits before it along.
+        let large = vec![b'x'; LARGE];
+        gather.write_all(&large).await.unwrap();
+        peer.read_exact(&mut read[..13 + LARGE]).await.unwrap();
+        assert_eq!(&read[..13], b"one two three");
+        assert_eq!(read[13..13 + LARGE], large);
+        gather.write_all(b"four").await.unwrap();
+        poll_fn(|cx| gather.poll_written(cx)).await.unwrap();
+        peer.read_exact(&mut read[..4]).await.unwrap();
+        assert_eq!(&read[..4], b"four");
+        gather.write_all(b"five").await.unwrap();
+        gather.shutdown().await.unwrap();
+        let mut rest = Vec::new();
+        peer.read_to_end(&mut rest).await.unwrap();
+        assert_eq!(rest, b"five", "the end comes after what was gathered");
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_does_not_read_stops_the_writer_and_little_is_held_for_it() {
+        let (mut gather, mut peer) = connected().await;
+        let piece = [1; 1000];
+        let mut written = 0_usize;
+        while let Poll::Ready(count) = poll_fn(|cx| Poll::Ready(Pin::new(&mut gather).poll_write(cx, &piece))).await {
+            written += count.unwrap();
+            assert!(gather.0.lock().gathered.len() <= MOST);
+            assert!(written < 1 << 30, "it goes on for ever");
+        }
+        let reader = tokio::spawn(async move {
+            let mut all = Vec::new();
+            peer.read_to_end(&mut all).await.map(|_| all.len())
+        });
+        poll_fn(|cx| gather.poll_written(cx)).await.unwrap();
+        gather.shutdown().await.unwrap();
+        assert_eq!(reader.await.unwrap().unwrap(), written);
+    }
+}
