@@ -21,7 +21,7 @@ def _block(block):
     # A column that says nothing about anybody is not shown.
     columns = [[head, *cells] for head, cells in columns if any(cells)]
     rows = [list(row) for row in zip(*columns)]
-    return f"{scenario.title}, {counted(block.workers, 'worker')}\n{_align(rows)}"
+    return f"{scenario.title}, {counted(block.workers, 'worker')}\n{align(rows)}"
 
 
 def _columns(block, figure):
@@ -52,7 +52,7 @@ def _spread(samples, number):
     return f"{min(samples):{number}} - {max(samples):{number}}"
 
 
-def _align(rows):
+def align(rows):
     """The first column to the left, numbers to the right, a rule below the head."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) if column == 0 else cell.rjust(width)

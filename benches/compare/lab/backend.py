@@ -41,12 +41,12 @@ class BackEnd:
         body = folder / "body"
         body.write_bytes(BODY)
         self.upload = ports.free_port()
-        self.sink = _program("sink", self.upload, body)
+        self.sink = start_program("sink", self.upload, body)
         self.message = folder / "message"
         # As gRPC frames it: not compressed, its length.
         self.message.write_bytes(struct.pack(">BI", 0, len(BODY)) + BODY)
         self.grpc = ports.free_port()
-        self.echo = _program("echo", self.grpc)
+        self.echo = start_program("echo", self.grpc)
 
     def stop(self):
         """Ends all of it."""
@@ -54,7 +54,7 @@ class BackEnd:
             process.stop()
 
 
-def _program(name, port, *arguments):
+def start_program(name, port, *arguments):
     """Starts a program of this folder, which listens on the port."""
     path = pathlib.Path(__file__).with_name(f"{name}.py")
     process = Process(f"back end: {name}", [sys.executable, path, port, *arguments])

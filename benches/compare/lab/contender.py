@@ -38,6 +38,8 @@ class Contender:
         """Who a client with mutual TLS trusts and what it shows (`root`, `client`), where the port takes that."""
         self.counted = []
         """The processes whose CPU time and memory count."""
+        self.under = []
+        """What runs Pillion's sidecars, where they are looked at from outside: a program and its arguments."""
         self._own = []
 
     @property

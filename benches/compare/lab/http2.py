@@ -36,11 +36,15 @@ class Connection:
         if kind == DATA:
             self._window -= len(payload)
             self._used[stream] += len(payload)
-            if min(self._window, self._initial - self._used[stream]) < 0:
+            if self.room(stream) < 0:
                 raise ValueError(f"the other side does not open its window again, stream {stream}")
         if kind in (DATA, HEADERS) and flags & END_STREAM:
             self._used.pop(stream, None)
         self._out += struct.pack(">IBI", len(payload) << 8 | kind, flags, stream) + payload
+
+    def room(self, stream):
+        """How many bytes of DATA the other side takes now."""
+        return min(self._window, self._initial - self._used[stream])
 
     def flush(self):
         """Sends what was written."""

@@ -37,14 +37,15 @@ class Process:
     end their own children, as nginx does with its workers.
     """
 
-    def __init__(self, name, command, last_signal=signal.SIGKILL, wait=10.0, environment=None):
+    def __init__(self, name, command, last_signal=signal.SIGKILL, wait=10.0, environment=None, kept_lines=30):
         self.name = name
         self.command = [str(word) for word in command]
         self._last_signal = last_signal
         self._wait = wait
         self._environment = environment
         self._stopped = False
-        self._log = collections.deque(maxlen=30)
+        self._kept_lines = kept_lines
+        self._log = collections.deque(maxlen=kept_lines)
         self._lines = collections.deque(maxlen=30)
         self._news = threading.Condition()
         try:
@@ -102,7 +103,8 @@ class Process:
     def again(self):
         """Ends it and starts the same command; returns the new process."""
         self.stop()
-        return Process(self.name, self.command, self._last_signal, self._wait, self._environment)
+        return Process(self.name, self.command, self._last_signal, self._wait, self._environment,
+                       self._kept_lines)
 
     def all_pids(self):
         """It and its children: everything in its session."""
@@ -129,6 +131,22 @@ class Process:
             except OSError:
                 continue
         return total
+
+    def descriptors(self):
+        """How many file descriptors the program has open, without its children; 0 when it has ended."""
+        try:
+            return len(os.listdir(f"/proc/{self.pid}/fd"))
+        except OSError:
+            return 0
+
+    def signal(self, number):
+        """Sends it a signal, unless it has ended."""
+        self._child.send_signal(number)
+
+    def log(self):
+        """The last lines that it has printed."""
+        with self._news:
+            return list(self._log)
 
     def binary_bytes(self):
         """Size of its program's file, without the libraries that it loads."""

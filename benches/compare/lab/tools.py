@@ -14,7 +14,7 @@ REPOSITORY = pathlib.Path(__file__).resolve().parents[3]
 _SBIN = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
 _PACKAGES = {
     "nginx": "nginx-light", "haproxy": "haproxy", "wrk": "wrk", "h2load": "nghttp2-client", "openssl": "openssl",
-    "perf": "linux-perf",
+    "perf": "linux-perf", "valgrind": "valgrind", "vgdb": "valgrind",
 }
 _STREAM = pathlib.Path("/usr/lib/nginx/modules/ngx_stream_module.so")
 _ENVOY = REPOSITORY / ".test-tools" / "envoy"
@@ -48,7 +48,7 @@ def builds(named):
     """Pillion's release binaries by the names of their contenders: those that were named (`NAME=PATH`, or `PATH`
     alone), or the repository's, built when it is not there."""
     if not named:
-        return {"pillion": _built()}
+        return {"pillion": pillion()}
     found = {}
     for text in named:
         label, _, path = text.rpartition("=")
@@ -63,7 +63,12 @@ def builds(named):
     return found
 
 
-def _built():
+def pillion(path=None):
+    """The release binary: the one that was named, or the repository's, built when it is not there."""
+    if path is not None:
+        if not path.is_file():
+            raise Failure(f"--pillion {path}: no such file")
+        return path.resolve()
     built = REPOSITORY / "target" / "release" / "pillion"
     if not built.is_file():
         command = ["cargo", "build", "--release", "--locked", "--bin", "pillion"]

@@ -1,15 +1,12 @@
 """Pillion as it is used: a control plane with a folder of documents, and one or two sidecars."""
 
 import dataclasses
-import json
-import pathlib
-import subprocess
 import time
 from types import SimpleNamespace
 
 from lab import ports
 from lab.certificates import Identity
-from lab.process import Failure, Process
+from lab.mesh import Mesh, metric_lines, wait_until_ready
 
 _SERVICE = """\
 apiVersion: v1
@@ -73,10 +70,11 @@ def accepts_mutual_tls(it):
     """The back end's sidecar alone; the client has a certificate of the mesh and comes to the application's port."""
     plan = _plan(it, "http", it.lab.back_end.http1, pair=True)
     _sidecar(it, "backend-1", "backend", plan, {"mesh": f"{ports.HOST}:{plan.server_mesh}"})
-    _certs(it, "workload", "--ca", plan.state, "--namespace", "bench", "--service-account", "client",
-           "--out", plan.state, "--name", "client")
-    client = Identity(plan.state / "client.key", plan.state / "client.pem")
-    it.tls, it.port = SimpleNamespace(root=plan.state / "root.pem", client=client), plan.front
+    state = plan.mesh.state
+    plan.mesh.certs("workload", "--ca", state, "--namespace", "bench", "--service-account", "client",
+                    "--out", state, "--name", "client")
+    client = Identity(state / "client.key", state / "client.pem")
+    it.tls, it.port = SimpleNamespace(root=state / "root.pem", client=client), plan.front
 
 
 def _mesh(it, protocol, back_end, pair):
@@ -95,10 +93,9 @@ def _mesh(it, protocol, back_end, pair):
 
 @dataclasses.dataclass
 class _Plan:
-    """A control plane that runs, and what it was told."""
+    """A mesh whose control plane runs, and what that was told."""
 
-    state: pathlib.Path
-    listen: str
+    mesh: Mesh
     client_mesh: int
     server_mesh: int
     front: int
@@ -107,54 +104,30 @@ class _Plan:
 
 def _plan(it, protocol, back_end, pair):
     """Starts the control plane. Without a pair, the back end is a workload outside the mesh."""
-    plan = _Plan(it.folder("state"), f"{ports.HOST}:{ports.free_port()}",
-                 ports.free_port(), ports.free_port(), ports.free_port())
-    documents = it.write("documents.yaml", _SERVICE.format(
+    plan = _Plan(Mesh(it.name, it.pillion, it.folder("mesh")), ports.free_port(), ports.free_port(), ports.free_port())
+    (plan.mesh.documents / "documents.yaml").write_text(_SERVICE.format(
         protocol=_KUBERNETES_NAME[protocol], own=protocol, client_mesh=plan.client_mesh,
         port=plan.front if pair else back_end,
         application=f', application: "127.0.0.1:{back_end}"' if pair else "",
         mesh=f"  mesh: {{ port: {plan.server_mesh} }}" if pair else ""))
-    control_plane = it.helper(Process(f"{it.name}: control plane", [
-        it.pillion, "control-plane", "--config", documents.parent, "--state", plan.state, "--listen", plan.listen,
-        "--admin", f"{ports.HOST}:0"]))
-    control_plane.first_line()
+    it.helper(plan.mesh.start_control_plane()).first_line()
     return plan
 
 
 def _sidecar(it, name, account, plan, settings):
     """Starts a sidecar and waits until it says that it is ready."""
-    token = it.write("token", _certs(it, "token", "--state", plan.state, "--namespace", "bench",
-                                     "--service-account", account))
-    token.chmod(0o600)
-    health = ports.free_port()
-    bootstrap = it.write("bootstrap.json", json.dumps({
-        "outbound_http": "off", "admin": f"{ports.HOST}:0", "access_log": "off", "log": "warn", **settings,
-        "namespace": "bench", "workload": name, "service_account": account, "join_token_file": str(token),
-        "control_plane": plan.listen, "control_plane_root": str(plan.state / "root.pem"),
-        "workers": it.workers, "health": f"{ports.HOST}:{health}"}))
-    process = it.proxy(Process(f"{it.name}: sidecar {name}", [it.pillion, "proxy", "--bootstrap", bootstrap]))
-    process.admin = json.loads(process.first_line())["admin"]
-    ports.wait_for_answer(process, health, "/ready")
-
-
-def _certs(it, *arguments):
-    """Runs `pillion certs` and returns what it says."""
-    command = [str(word) for word in (it.pillion, "certs", *arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise Failure(f"{it.name}: `{' '.join(command)}` ended with {done.returncode}: {done.stderr}")
-    return done.stdout.strip()
+    wait_until_ready(it.proxy(plan.mesh.start_sidecar(
+        "bench", name, account, {**settings, "workers": it.workers}, under=it.under)))
 
 
 def _prove_mutual_tls(it, metric):
     """One request, and the client's own word that it travelled in mutual TLS: a pair without it would be no pair."""
     client = it.counted[0]
     ports.wait_for_answer(client, it.port, host=it.host)
-    admin, end = int(client.admin.rsplit(":", 1)[1]), time.monotonic() + 5
+    end = time.monotonic() + 5
     while True:
         # A connection is counted once both of its ends have gone.
-        _, metrics = ports.get(admin, "/metrics")
-        lines = [line for line in metrics.decode().splitlines() if line.startswith(metric + "{")]
+        lines = metric_lines(client, metric + "{")
         if any('tls="mutual"' in line for line in lines):
             return
         if time.monotonic() > end:
