@@ -26,22 +26,8 @@ def latencies(who, port, host, rate, count):
     gc.disable()
     try:
         for _ in range(_CONNECTIONS):
-<<<<<<< HEAD
             connections.append(_Connection(port, request))
         _at_rate(collections.deque(connections), rate, count, seen)
-=======
-            connections.append(socket.create_connection((HOST, port), timeout=10))
-            connections[-1].setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            ask(connections[-1], request)
-        start = time.monotonic() + 0.01
-        for number in range(count):
-            due = start + number / rate
-            left = due - time.monotonic()
-            if left > 0:
-                time.sleep(left)
-            ask(connections[number % _CONNECTIONS], request)
-            seen.append(time.monotonic() - due)
->>>>>>> soak
     except (OSError, ValueError) as error:
         raise Failure(f"{who}: request {len(seen)} of {count} at {rate}/s to port {port}: {error}") from error
     finally:
@@ -52,7 +38,6 @@ def latencies(who, port, host, rate, count):
     return sorted(seen)
 
 
-<<<<<<< HEAD
 def _at_rate(free, rate, count, seen):
     """Sends what is due, takes what has come, and sleeps until there is more of either."""
     waiting, sent = {}, 0
@@ -97,7 +82,8 @@ class _Connection:
         if not part or not b"HTTP/1.1 200".startswith(self._answer[:12]):
             raise ValueError(f"answered {self._answer[:200]!r}")
         return self._answer.endswith(BODY)
-=======
+
+
 def ask(connection, request):
     """One request and its whole answer, which ends with the back end's body."""
     connection.sendall(request)
@@ -109,4 +95,3 @@ def ask(connection, request):
         answer += part
     if not answer.startswith(b"HTTP/1.1 200"):
         raise ValueError(f"answered {answer[:200]!r}")
->>>>>>> soak
