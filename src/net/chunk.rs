@@ -8,8 +8,8 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, ReadBuf};
 
-/// Bytes of a chunk: four TLS records, and few system calls for a MiB.
-pub(super) const CHUNK: usize = 64 << 10;
+/// Bytes of a chunk: two TLS records. Twice as much takes no less CPU time, half as much takes a quarter more.
+pub(super) const CHUNK: usize = 32 << 10;
 /// Buffers that a thread keeps for the next borrower: in one turn hardly anybody needs more.
 const SPARE: usize = 4;
 

@@ -8,7 +8,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::chunk::Chunk;
 
-/// `inner`, read 64 KiB at a time: rustls asks for 4 KiB, which is five system calls for a record.
+/// `inner`, read 32 KiB at a time: rustls asks for 4 KiB at first, which is five system calls for a record.
 #[derive(Debug)]
 pub struct ReadAhead<S> {
     ahead: Option<Chunk>,
