@@ -22,15 +22,6 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     if let Err(error) = child::lifeline::hold() {
         return fail(&error.into());
     }
-    let args: Vec<OsString> = args.into_iter().collect();
-    // Programs that run for long and in numbers: what `Cli` takes to be built would stay in their memory.
-    match args.get(1).and_then(|command| command.to_str()) {
-        Some("proxy") => return pillion_proxy::main(with_name("pillion proxy", args.into_iter().skip(2))),
-        Some("control-plane") => {
-            return pillion_control_plane::main(with_name("pillion control-plane", args.into_iter().skip(2)));
-        }
-        _ => {}
-    }
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
         Err(error) => {
@@ -59,7 +50,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 }
 
 /// The arguments of a program that is part of ours, its name first.
-fn with_name(name: &str, arguments: impl IntoIterator<Item = OsString>) -> impl Iterator<Item = OsString> {
+fn with_name(name: &str, arguments: Vec<OsString>) -> impl Iterator<Item = OsString> {
     std::iter::once(name.into()).chain(arguments)
 }
 
