@@ -28,6 +28,10 @@ pub struct Job {
 
 /// Listening sockets that may wait for a worker.
 const QUEUE: usize = 64;
+/// How often the allocator gets to give memory back.
+const TIDY_EVERY: Duration = Duration::from_secs(1);
+/// More than it keeps in its pages of many blocks.
+const LARGE: usize = 4 << 20;
 /// How often unused upstream connections are looked for.
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
 
@@ -46,6 +50,7 @@ pub fn start(number: usize, shared: Arc<Shared>, tls: Arc<TlsClient>, dialer: Di
 
 async fn run(worker: Arc<Worker>, mut jobs: mpsc::Receiver<Job>) {
     tokio::spawn(sweep(Arc::clone(&worker)));
+    tokio::spawn(tidy());
     while let Some(job) = jobs.recv().await {
         match tokio::net::TcpListener::from_std(job.listener) {
             Ok(listener) => {
@@ -62,5 +67,14 @@ async fn sweep(worker: Arc<Worker>) {
     loop {
         tokio::time::sleep(SWEEP_EVERY).await;
         worker.pool.sweep(Instant::now(), worker.shared.settings.timeouts.upstream_idle);
+    }
+}
+
+/// mimalloc looks for memory that has been free for long enough (a second) only when a whole page of blocks becomes
+/// free: after a burst that may be never. This is one, and is not touched.
+async fn tidy() {
+    loop {
+        tokio::time::sleep(TIDY_EVERY).await;
+        drop(std::hint::black_box(Vec::<u8>::with_capacity(LARGE)));
     }
 }
