@@ -61,7 +61,8 @@ where
     B: http_body::Body<Data = Bytes, Error = BoxError> + Send + 'static,
 {
     if is_http2 {
-        return http2::serve(transport, settings, phase, drain, handle).await;
+        // Boxed, so that it does not take its room in connections of HTTP/1.
+        return Box::pin(http2::serve(transport, settings, phase, drain, handle)).await;
     }
     http1::serve(transport, settings, phase, drain, handle).await
 }

@@ -149,6 +149,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Replay<S> {
         }
     }
 
+    /// Puts back what was read, in front of the rest.
+    pub fn unread(&mut self, read: Bytes) {
+        let rest = std::mem::replace(&mut self.prefix, BytesMut::from(read));
+        self.prefix.unsplit(rest);
+    }
+
+    /// Is there anything that was read but not asked for yet?
+    pub fn has_unread(&self) -> bool {
+        !self.prefix.is_empty()
+    }
+
     /// The stream behind.
     pub fn get_mut(&mut self) -> &mut S {
         &mut self.inner

@@ -53,13 +53,19 @@ pub(super) async fn serve(worker: Arc<Worker>, stream: TcpStream, address: Socke
     let listener = entry.name();
     let open = worker.shared.telemetry.metrics.connections_open(listener);
     open.inc();
-    let served = match entry {
-        Entry::OutboundHttp => outbound_http(&worker, stream, address, Way::Outbound).await,
-        Entry::Outbound => interception::outbound(&worker, stream, address).await,
-        Entry::Inbound => interception::inbound(&worker, stream, address).await,
+    // Boxed, so that finding out takes no room while HTTP is served, which may be idle for long.
+    let found = match entry {
+        Entry::OutboundHttp => Box::pin(outbound_http(&worker, stream, Way::Outbound)).await,
+        Entry::Outbound => Box::pin(interception::outbound(&worker, stream, address)).await,
+        Entry::Inbound => Box::pin(interception::inbound(&worker, stream, address)).await,
         Entry::OutboundTcp(destination) => Box::pin(outbound_tcp(&worker, stream, address, destination)).await,
-        Entry::Mesh => mesh(&worker, stream, address).await,
+        Entry::Mesh => Box::pin(mesh(&worker, stream)).await,
         Entry::Front(port) => Box::pin(front(&worker, stream, address, port)).await,
+    };
+    let served = match found {
+        Ok(Some(found)) => http(&worker, address, found).await,
+        Ok(None) => Ok(()),
+        Err(refused) => Err(refused),
     };
     open.dec();
     if let Err(refused) = served {
@@ -67,16 +73,21 @@ pub(super) async fn serve(worker: Arc<Worker>, stream: TcpStream, address: Socke
     }
 }
 
+/// A connection that carries HTTP, as it was found out. Others (`None`) have been served where they were found out.
+pub(super) struct Http {
+    /// Its stream.
+    pub(super) transport: Transport,
+    /// What it speaks.
+    pub(super) protocol: Protocol,
+    /// Which way its requests go.
+    pub(super) way: Way,
+}
+
 /// A connection of the application that carries HTTP and nothing else.
-pub(super) async fn outbound_http(
-    worker: &Arc<Worker>,
-    stream: TcpStream,
-    address: SocketAddr,
-    way: Way,
-) -> Result<(), Refused> {
+pub(super) async fn outbound_http(worker: &Worker, stream: TcpStream, way: Way) -> Result<Option<Http>, Refused> {
     let mut stream = Replay::new(stream);
-    let Some(protocol) = detect(worker, &mut stream, &way.drain(worker)).await? else { return Ok(()) };
-    http(worker, Transport::Accepted(stream), protocol, address, way).await
+    let detected = detect(worker, &mut stream, &way.drain(worker)).await?;
+    Ok(detected.map(|protocol| Http { transport: Transport::Accepted(stream), protocol, way }))
 }
 
 async fn outbound_tcp(
@@ -84,7 +95,7 @@ async fn outbound_tcp(
     stream: TcpStream,
     address: SocketAddr,
     destination: Destination,
-) -> Result<(), Refused> {
+) -> Result<Option<Http>, Refused> {
     let target: Arc<Target> = match super::outbound::target(worker, &destination).await {
         Ok(target) => target,
         Err(error) => {
@@ -94,27 +105,32 @@ async fn outbound_tcp(
     };
     if let Some(split) = &target.tcp {
         tcp::outbound(worker, stream, address, &target, split).await;
-        return Ok(());
+        return Ok(None);
     }
-    outbound_http(worker, stream, address, Way::Bound(destination)).await
+    outbound_http(worker, stream, Way::Bound(destination)).await
 }
 
-async fn mesh(worker: &Arc<Worker>, stream: TcpStream, address: SocketAddr) -> Result<(), Refused> {
+async fn mesh(worker: &Worker, stream: TcpStream) -> Result<Option<Http>, Refused> {
     let config = worker.shared.tls.mesh().ok_or(Refused::NoIdentity)?;
     let (stream, peer) = accept_tls(worker, config, Replay::new(stream)).await?;
     let mut stream = Replay::new(stream);
     match detect(worker, &mut stream, &worker.shared.drain).await? {
-        None => Ok(()),
-        Some(Protocol::Http2) => {
+        None => Ok(None),
+        Some(protocol @ Protocol::Http2) => {
             let transport = Transport::Terminated(Box::new(stream));
-            http(worker, transport, Protocol::Http2, address, Way::Mesh(peer)).await
+            Ok(Some(Http { transport, protocol, way: Way::Mesh(peer) }))
         }
         Some(_) => Err(Refused::NotHttp),
     }
 }
 
 /// A caller outside the mesh: mutual TLS with a mesh identity always, plaintext where it is permitted.
-async fn front(worker: &Arc<Worker>, stream: TcpStream, address: SocketAddr, port: u16) -> Result<(), Refused> {
+async fn front(
+    worker: &Arc<Worker>,
+    stream: TcpStream,
+    address: SocketAddr,
+    port: u16,
+) -> Result<Option<Http>, Refused> {
     let served = inbound::served(worker, None, port, address.ip()).map_err(|_gone| Refused::UnknownPort(port))?;
     from_outside(worker, stream, address, None, &served).await
 }
@@ -126,7 +142,7 @@ pub(super) async fn from_outside(
     address: SocketAddr,
     dialled: Option<IpAddr>,
     served: &Arc<InboundPort>,
-) -> Result<(), Refused> {
+) -> Result<Option<Http>, Refused> {
     let port = served.config.port;
     let is_tcp = served.config.protocol.is_opaque();
     let permissive = served.config.access == Access::Permissive;
@@ -134,19 +150,19 @@ pub(super) async fn from_outside(
         // The application's own TLS, which is never taken for the mesh's.
         if permissive {
             tcp::inbound(worker, End::Stream(Transport::Accepted(Replay::new(stream))), address, served, None).await;
-            return Ok(());
+            return Ok(None);
         }
         reset_on_close(&stream);
         return Err(Refused::ForeignTls(port));
     }
     if is_tcp && permissive {
-        return tcp_front(worker, stream, address, served).await;
+        return tcp_front(worker, stream, address, served).await.map(|()| None);
     }
     if permissive && served.config.protocol == AppProtocol::Auto {
         return anything(worker, stream, address, dialled, served).await;
     }
     let mut stream = Replay::new(stream);
-    let Some(mut protocol) = detect(worker, &mut stream, &worker.shared.drain).await? else { return Ok(()) };
+    let Some(mut protocol) = detect(worker, &mut stream, &worker.shared.drain).await? else { return Ok(None) };
     let mut peer = None;
     let transport = if protocol == Protocol::Tls {
         let config = worker.shared.tls.front().ok_or(Refused::NoIdentity)?;
@@ -154,7 +170,7 @@ pub(super) async fn from_outside(
         let mut tls = Replay::new(tls);
         peer = Some(id);
         if !is_tcp {
-            let Some(inner) = detect(worker, &mut tls, &worker.shared.drain).await? else { return Ok(()) };
+            let Some(inner) = detect(worker, &mut tls, &worker.shared.drain).await? else { return Ok(None) };
             protocol = inner;
         }
         Transport::Terminated(Box::new(tls))
@@ -164,14 +180,14 @@ pub(super) async fn from_outside(
     let is_opaque = is_tcp || (protocol == Protocol::Opaque && served.config.protocol == AppProtocol::Auto);
     if !is_opaque {
         // HTTP in plaintext on a strict port gets an answer that says why: `inbound` refuses it.
-        return http(worker, transport, protocol, address, Way::Front { port, address: dialled, peer }).await;
+        return Ok(Some(Http { transport, protocol, way: Way::Front { port, address: dialled, peer } }));
     }
     if peer.is_none() && !permissive {
         reset_on_close(transport.tcp());
         return Err(Refused::Plaintext(port));
     }
     tcp::inbound(worker, End::Stream(transport), address, served, peer.as_ref()).await;
-    Ok(())
+    Ok(None)
 }
 
 /// A permissive port of which nothing is declared: HTTP, or opaque bytes, which TLS is too: it is the application's own.
@@ -181,7 +197,7 @@ async fn anything(
     address: SocketAddr,
     dialled: Option<IpAddr>,
     served: &Arc<InboundPort>,
-) -> Result<(), Refused> {
+) -> Result<Option<Http>, Refused> {
     let mut stream = Replay::new(stream);
     let mut record = tcp::begin(worker, "inbound", address);
     inbound::note(&mut record, served);
@@ -192,16 +208,16 @@ async fn anything(
         Ok(Some(heard)) => heard,
         nothing => {
             record.forget(); // It never became a connection to anybody.
-            return nothing.map(drop);
+            return nothing.map(|_none| None);
         }
     };
     if let Word::Client(protocol @ (Protocol::Http1 | Protocol::Http2)) = word {
         record.forget();
         let way = Way::Front { port: served.config.port, address: dialled, peer: None };
-        return http(worker, Transport::Accepted(stream), protocol, address, way).await;
+        return Ok(Some(Http { transport: Transport::Accepted(stream), protocol, way }));
     }
     tcp::join(stream, opened, record).await;
-    Ok(())
+    Ok(None)
 }
 
 /// The outcome of the [`race`] for a connection to `key`, counted and remembered. `None`: we stop, and neither side has
@@ -295,13 +311,8 @@ async fn accept_tls(
 }
 
 /// Serves HTTP to the end of the connection.
-pub(super) async fn http(
-    worker: &Arc<Worker>,
-    transport: Transport,
-    protocol: Protocol,
-    address: SocketAddr,
-    way: Way,
-) -> Result<(), Refused> {
+async fn http(worker: &Arc<Worker>, address: SocketAddr, found: Http) -> Result<(), Refused> {
+    let Http { transport, protocol, way } = found;
     let is_http2 = match protocol {
         Protocol::Http2 => true,
         // What is not quite HTTP/1 gets its 400 from the parser.

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::attempt::{UNKNOWN, Upstreams};
 use super::client::Way;
-use super::connection::{from_outside, heard, http, last_moment, outbound_http};
+use super::connection::{Http, from_outside, heard, last_moment, outbound_http};
 use super::race::Word;
 use super::refused::Refused;
 use super::{Worker, inbound as planning, outbound as directory, tcp};
@@ -25,11 +25,15 @@ use crate::telemetry::Record;
 use crate::upstream::{Host, HostKey};
 
 /// From our application, to wherever it dialled. Who dialled our own port names a destination in each request.
-pub(super) async fn outbound(worker: &Arc<Worker>, stream: TcpStream, address: SocketAddr) -> Result<(), Refused> {
+pub(super) async fn outbound(
+    worker: &Arc<Worker>,
+    stream: TcpStream,
+    address: SocketAddr,
+) -> Result<Option<Http>, Refused> {
     let settings = &worker.shared.settings;
     let port = settings.outbound_http.map_or(0, |own| own.port());
     let Some(dialled) = original_destination(&stream, port)? else {
-        return outbound_http(worker, stream, address, Way::Outbound).await;
+        return outbound_http(worker, stream, Way::Outbound).await;
     };
     // Beside the application's network namespace, our own machine's other addresses are somebody else's.
     let is_here = |ip: IpAddr| ip.is_loopback() || (!worker.is_beside_application() && is_local(ip));
@@ -40,7 +44,7 @@ pub(super) async fn outbound(worker: &Arc<Worker>, stream: TcpStream, address: S
         match directory::target(worker, &destination).await {
             Ok(target) => return known(worker, stream, address, dialled, destination, &target).await,
             Err(ProxyError::UnknownDestination(_)) if passes_unknown(worker) => {
-                return unknown(worker, stream, address, dialled).await;
+                return unknown(worker, stream, address, dialled).await.map(|()| None);
             }
             Err(error) => Err(error.into()),
         }
@@ -50,7 +54,11 @@ pub(super) async fn outbound(worker: &Arc<Worker>, stream: TcpStream, address: S
 }
 
 /// To our application, from outside the mesh.
-pub(super) async fn inbound(worker: &Arc<Worker>, stream: TcpStream, address: SocketAddr) -> Result<(), Refused> {
+pub(super) async fn inbound(
+    worker: &Arc<Worker>,
+    stream: TcpStream,
+    address: SocketAddr,
+) -> Result<Option<Http>, Refused> {
     let own = worker.shared.settings.intercept.as_ref().map_or(0, |intercept| intercept.inbound.port());
     let dialled = original_destination(&stream, own)?;
     let served = match dialled {
@@ -84,14 +92,14 @@ async fn known(
     dialled: SocketAddr,
     destination: Destination,
     target: &Target,
-) -> Result<(), Refused> {
+) -> Result<Option<Http>, Refused> {
     let way = Way::Bound(destination);
     let split = match (&target.http, &target.tcp) {
         (None, Some(split)) if target.tls.all().is_empty() => {
             tcp::outbound(worker, stream, address, target, split).await;
-            return Ok(());
+            return Ok(None);
         }
-        (_, None) => return outbound_http(worker, stream, address, way).await,
+        (_, None) => return outbound_http(worker, stream, way).await,
         (_, Some(split)) => split,
     };
     let drain = way.drain(worker);
@@ -104,7 +112,7 @@ async fn known(
         Ok(Some(heard)) => heard,
         nothing => {
             record.forget(); // It never became a connection to anybody.
-            return nothing.map(drop);
+            return nothing.map(|_none| None);
         }
     };
     if word == Word::Client(Protocol::Tls) {
@@ -125,13 +133,13 @@ async fn known(
     if let (Word::Client(protocol @ (Protocol::Http1 | Protocol::Http2)), Some(_)) = (word, &target.http) {
         record.forget();
         drop(opened);
-        return http(worker, Transport::Accepted(stream), protocol, address, way).await;
+        return Ok(Some(Http { transport: Transport::Accepted(stream), protocol, way }));
     }
     if opened.is_none() {
         opened = Some(tcp::open(worker, &upstreams, &mut record).await); // HTTP, to what takes opaque bytes alone.
     }
     tcp::join(stream, opened, record).await;
-    Ok(())
+    Ok(None)
 }
 
 /// What the application's own TLS asks for, for the access log.

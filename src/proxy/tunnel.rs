@@ -18,7 +18,7 @@ use super::reply::ReplyBody;
 use super::{inbound, outbound, tcp};
 use crate::error::ProxyError;
 use crate::http::{Body, Duplex, Http2Tunnel, Switch, duplex};
-use crate::net::{HeadTimeout, Replay, Serving, Transport, copy, reset_on_close};
+use crate::net::{Replay, Serving, Transport, copy, reset_on_close};
 use crate::telemetry::Record;
 use crate::upstream::InFlight;
 
@@ -120,7 +120,7 @@ pub(super) async fn upgrade(
     let upstream = if from_sidecar {
         End::Bodies(Box::new(upstream_duplex(incoming)))
     } else {
-        End::Switch(Switch::Http1(switched))
+        End::Switch(Switch::Dialled(switched))
     };
     let (downstream, to_client) = if matches!(client.way, Way::Mesh(_)) {
         parts.status = StatusCode::OK;
@@ -178,23 +178,17 @@ pub(super) enum Stream {
 impl Stream {
     async fn switched(switch: Switch) -> io::Result<Self> {
         match switch {
-            Switch::Http1(upgrade) => upgrade.await.map_err(io::Error::other).and_then(Self::upgraded),
+            Switch::Accepted(connection) => connection.await.map(Self::Transport).map_err(io::Error::other),
+            Switch::Dialled(upgrade) => upgrade.await.map_err(io::Error::other).and_then(Self::dialled),
             Switch::Http2(tunnel) => tunnel.await.map(Self::Http2).map_err(io::Error::other),
             Switch::None => Err(io::Error::other("this request cannot change the protocol")),
         }
     }
 
-    /// The connection that HTTP/1.1 has left to us, at either end of it.
-    fn upgraded(upgraded: Upgraded) -> io::Result<Self> {
-        let upgraded = match upgraded.downcast::<TokioIo<HeadTimeout<Transport>>>() {
-            Ok(server) => {
-                let transport = server.io.into_inner().into_inner();
-                return Ok(Self::Transport(Replay::after(server.read_buf, transport)));
-            }
-            Err(upgraded) => upgraded,
-        };
+    /// The connection that hyper's HTTP/1.1 has left to us.
+    fn dialled(upgraded: Upgraded) -> io::Result<Self> {
         match upgraded.downcast::<TokioIo<Transport>>() {
-            Ok(client) => Ok(Self::Transport(Replay::after(client.read_buf, client.io.into_inner()))),
+            Ok(parts) => Ok(Self::Transport(Replay::after(parts.read_buf, parts.io.into_inner()))),
             Err(_other) => Err(io::Error::other("this connection is none of ours")),
         }
     }
