@@ -27,8 +27,11 @@ pub struct Pool {
     tls: Arc<TlsClient>,
     dialer: Dialer,
     /// By what is dialled. Connections to sidecars are shared by all ports behind them; others are not.
-    peers: Mutex<HashMap<(SocketAddr, Via), Vec<Arc<Peer>>>>,
+    peers: Mutex<HashMap<Dialled, Vec<Arc<Peer>>>>,
 }
+
+/// Where a connection leads, and how.
+type Dialled = (SocketAddr, Via);
 
 /// Who is expected to answer there (`None`: anybody), and the connections to them.
 #[derive(Debug)]
