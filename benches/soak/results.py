@@ -87,7 +87,7 @@ def _processes(watch):
 
 def _failed(one):
     meanwhile = "".join(f"\n    before: {event}" for event in one.meanwhile)
-    return f"failed at {one.second:.2f} s: {one.kind}: {one.what}: {one.error}{meanwhile}"
+    return f"failed at {one.second:.2f} s ({one.at}): {one.kind}: {one.what}: {one.error}{meanwhile}"
 
 
 def as_json(tally, watch, found, minutes):

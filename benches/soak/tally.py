@@ -3,6 +3,7 @@
 import collections
 import contextlib
 import dataclasses
+import datetime
 import http.client
 import threading
 import time
@@ -23,6 +24,8 @@ class Failed:
 
     second: float
     """Since the start."""
+    at: str
+    """As the sidecars' logs have it, in UTC."""
     kind: str
     what: str
     error: str
@@ -70,9 +73,10 @@ class Tally:
 
     def fail(self, kind, what, error):
         """Notes a failure."""
+        now = datetime.datetime.now(datetime.UTC).strftime("%H:%M:%S.%f")[:-3]
         words = f"{type(error).__name__}: {error}" if isinstance(error, Exception) else str(error)
         with self._lock:
-            self.failed.append(Failed(self.seconds(), kind, what, words, list(self._events)))
+            self.failed.append(Failed(self.seconds(), now, kind, what, words, list(self._events)))
 
     def change(self, kind, what):
         """Counts and notes that something in the mesh was changed."""

@@ -15,8 +15,8 @@ from lab.process import Process
 from traffic import BIG_BYTES, BIG_PATH, VERSION_FIELD, Door
 
 NAMESPACE, VERSIONS = "soak", ("v1", "v2")
-UPSTREAM_IDLE_SECONDS = 10
-_KEPT_LINES = 400
+UPSTREAM_IDLE_SECONDS = 5
+_KEPT_LINES = 5_000
 _SERVICES = "---\n".join([f"""\
 apiVersion: v1
 kind: Service
