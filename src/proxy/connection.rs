@@ -63,7 +63,7 @@ pub(super) async fn serve(worker: Arc<Worker>, stream: TcpStream, address: Socke
         Entry::Front(port) => Box::pin(front(&worker, stream, address, port)).await,
     };
     let served = match found {
-        Ok(Some(found)) => http(&worker, address, found).await,
+        Ok(Some(found)) => Box::pin(http(&worker, address, found)).await,
         Ok(None) => Ok(()),
         Err(refused) => Err(refused),
     };
@@ -331,7 +331,7 @@ async fn http(worker: &Arc<Worker>, address: SocketAddr, found: Http) -> Result<
         // Begun here, not when the future is first polled: before that, hyper reads once more.
         http::serve(Arc::clone(&client), client.phase.begin(), request, switch)
     });
-    let Err(error) = Box::pin(serve).await else { return Ok(()) };
+    let Err(error) = serve.await else { return Ok(()) };
     tracing::debug!(client = %address, %error, "connection ended");
     broken_protocol(&error).map_or(Ok(()), Err)
 }
