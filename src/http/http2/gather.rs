@@ -140,7 +140,8 @@ mod tests {
     async fn what_is_written_waits_for_the_end_of_the_turn_and_keeps_its_order() {
         let (mut gather, mut peer) = connected().await;
         gather.write_all(b"one ").await.unwrap();
-        gather.write_vectored(&[IoSlice::new(b"two "), IoSlice::new(b"three")]).await.unwrap();
+        let written = gather.write_vectored(&[IoSlice::new(b"two "), IoSlice::new(b"three")]).await.unwrap();
+        assert_eq!(written, 9);
         gather.flush().await.unwrap();
         let mut read = vec![0; 3 * LARGE];
         let nothing = peer.try_read(&mut read).expect_err("nothing was sent yet");
