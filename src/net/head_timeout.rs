@@ -67,7 +67,7 @@ impl Phase {
         is_over
     }
 
-    /// Has the connection waited for a request for [`REST_AFTER`], with everything sent?
+    /// Has the connection waited for a request for half a second, with everything sent?
     pub fn is_at_rest(&self) -> bool {
         self.0.at_rest.load(Ordering::Relaxed)
     }
