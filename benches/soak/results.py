@@ -27,9 +27,6 @@ def faults(tally, watch, town):
     found = [_failed(one) for one in tally.failed[:_FAILURES_SHOWN]]
     if len(tally.failed) > _FAILURES_SHOWN:
         found.append(f"and {len(tally.failed) - _FAILURES_SHOWN} more failures, which --json has")
-    if tally.failed:
-        found += [f"last lines of {name}:\n" + "\n".join(f"    | {line}" for line in _telling(process.log()))
-                  for name, process in town.watched.items()]
     if tally.answers and len(tally.answers) < len(VERSIONS):
         found.append(f"only {', '.join(tally.answers)} has answered: the route does not do what it says")
     for name, process in town.watched.items():
@@ -56,9 +53,16 @@ def still_open(town):
     return found
 
 
+def last_lines(town):
+    """What those that lived throughout have logged last."""
+    blocks = [[f"last lines of {name}:", *(f"    | {line}" for line in _telling(process.log())[-_SHOWN:])]
+              for name, process in town.watched.items()]
+    return "\n\n".join("\n".join(block) for block in blocks)
+
+
 def _telling(lines):
-    """The last lines, without those about callers that left, of which the traffic has many."""
-    return [line for line in lines if not any(words in line for words in _CALLERS_LEFT)][-_SHOWN:]
+    """Log lines without those about callers that left, of which the traffic has many."""
+    return [line for line in lines if not any(words in line for words in _CALLERS_LEFT)]
 
 
 def table(tally, watch):
@@ -90,10 +94,11 @@ def _failed(one):
     return f"failed at {one.second:.2f} s ({one.at}): {one.kind}: {one.what}: {one.error}{meanwhile}"
 
 
-def as_json(tally, watch, found, minutes):
-    """Everything."""
+def as_json(tally, watch, town, found, minutes):
+    """Everything, and what those that lived throughout have logged."""
     return {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), "machine": machine(),
         "minutes": minutes, "faults": found, "requests": dict(tally.requests), "answers": dict(tally.answers),
         "changes": dict(tally.changes), "failed": [dataclasses.asdict(one) for one in tally.failed],
-        "processes": [dataclasses.asdict(watched) for watched in watch.watched.values()]}
+        "processes": [dataclasses.asdict(watched) for watched in watch.watched.values()],
+        "logs": {name: _telling(process.log()) for name, process in town.watched.items()}}

@@ -8,7 +8,7 @@ EVERY_SECONDS = 2.0
 # Not judged at the beginning, when pools and the allocator's pages still fill: two fifths of a short run.
 _WARM_UP_SECONDS, _WARM_UP_SHARE = 120, 0.4
 # What the last quarter may have more than the second.
-MEMORY_SHARE, MEMORY_BYTES = 0.10, 2 * 2**20
+MEMORY_SHARE, MEMORY_BYTES = 0.15, 4 * 2**20
 # The fewest of a quarter count: bursts open connections, which stay until they have been idle for some time.
 DESCRIPTOR_SHARE, DESCRIPTORS = 0.10, 6
 LEFT_DESCRIPTORS = 3
