@@ -10,6 +10,9 @@ use hyper_util::rt::TokioIo;
 use super::Body;
 use crate::net::Transport;
 
+/// Room to read into, in bytes, which a connection keeps; the head of a response has to fit.
+const MAX_BUFFER: usize = 128 << 10;
+
 /// Sends requests on an HTTP/1.1 connection, one after the other.
 #[derive(Debug)]
 pub struct Http1(http1::SendRequest<Body>);
@@ -70,7 +73,8 @@ impl<E: Into<SendError>> From<E> for Unsent {
 /// # Errors
 /// When the connection is gone.
 pub async fn connect_http1(transport: Transport) -> Result<Http1, SendError> {
-    let (sender, connection) = http1::Builder::new().handshake(TokioIo::new(transport)).await?;
+    let (sender, connection) =
+        http1::Builder::new().max_buf_size(MAX_BUFFER).handshake(TokioIo::new(transport)).await?;
     tokio::spawn(async move {
         if let Err(error) = connection.with_upgrades().await {
             tracing::debug!(%error, "upstream HTTP/1.1 connection ended");

@@ -211,6 +211,8 @@ fn builder(settings: &ServerSettings) -> Builder {
     let mut builder = Builder::new();
     builder
         .max_concurrent_streams(settings.max_streams)
+        // A sidecar's callers share its connection: many that leave at once are no flood, and must not cut the others.
+        .max_pending_accept_reset_streams(settings.max_streams as usize)
         .max_header_list_size(settings.max_header_bytes)
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
