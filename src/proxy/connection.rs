@@ -108,7 +108,7 @@ async fn outbound_tcp(
         tcp::outbound(worker, stream, address, &target, split).await;
         return Ok(None);
     }
-    outbound_http(worker, stream, Way::Bound(destination)).await
+    Box::pin(outbound_http(worker, stream, Way::Bound(destination))).await
 }
 
 async fn mesh(worker: &Worker, stream: TcpStream) -> Result<Option<Http>, Refused> {
