@@ -1,13 +1,10 @@
-//! HTTP/1.1 as a client, and what can go wrong with a request at either version.
-
-use std::error::Error as _;
-use std::io;
+//! HTTP/1.1 as a client, and what is left of a request without response at either version.
 
 use http::{Request, Response};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 
-use super::Body;
+use super::{Body, HttpError};
 use crate::net::Transport;
 
 /// Room to read into, in bytes, which a connection keeps; the head of a response has to fit.
@@ -17,52 +14,16 @@ const MAX_BUFFER: usize = 128 << 10;
 #[derive(Debug)]
 pub struct Http1(http1::SendRequest<Body>);
 
-/// Why there is no response.
-#[derive(Debug, thiserror::Error)]
-pub enum SendError {
-    /// As hyper tells it.
-    #[error(transparent)]
-    Http1(#[from] hyper::Error),
-    /// As h2 tells it.
-    #[error(transparent)]
-    Http2(#[from] h2::Error),
-    /// The connection broke while it was written to.
-    #[error(transparent)]
-    Io(#[from] io::Error),
-    /// The peer has been silent, and does not answer a ping.
-    #[error("the peer does not answer")]
-    Lost,
-}
-
-impl SendError {
-    /// With its cause, for messages.
-    pub fn detail(&self) -> String {
-        match self.source() {
-            Some(cause) => format!("{self}: {cause}"),
-            None => self.to_string(),
-        }
-    }
-
-    /// The connection broke below HTTP.
-    pub fn is_io(&self) -> bool {
-        match self {
-            Self::Http1(error) => error.source().is_some_and(|cause| cause.is::<io::Error>()),
-            Self::Http2(error) => error.is_io(),
-            Self::Io(_) | Self::Lost => true,
-        }
-    }
-}
-
 /// A request without response.
 #[derive(Debug)]
 pub struct Unsent {
     /// Why.
-    pub error: SendError,
+    pub error: HttpError,
     /// The request's body, when nothing of the request was sent.
     pub body: Option<Body>,
 }
 
-impl<E: Into<SendError>> From<E> for Unsent {
+impl<E: Into<HttpError>> From<E> for Unsent {
     fn from(error: E) -> Self {
         Self { error: error.into(), body: None }
     }
@@ -72,7 +33,7 @@ impl<E: Into<SendError>> From<E> for Unsent {
 ///
 /// # Errors
 /// When the connection is gone.
-pub async fn connect_http1(transport: Transport) -> Result<Http1, SendError> {
+pub async fn connect_http1(transport: Transport) -> Result<Http1, HttpError> {
     let (sender, connection) =
         http1::Builder::new().max_buf_size(MAX_BUFFER).handshake(TokioIo::new(transport)).await?;
     tokio::spawn(async move {

@@ -2,6 +2,7 @@
 
 mod body;
 mod client;
+mod error;
 mod forwarded;
 mod headers;
 mod http1;
@@ -11,10 +12,11 @@ mod stream;
 mod switch;
 
 pub use body::{Body, BoxError};
-pub use client::{Http1, SendError, Unsent, connect_http1};
+pub use client::{Http1, Unsent, connect_http1};
+pub use error::HttpError;
 pub use forwarded::Caller;
 pub use headers::{clean_request, clean_response, upgrade_token};
 pub use http2::{Http2, Http2Tunnel, Receive, connect_http2};
-pub use server::{ServeError, ServerSettings, serve};
+pub use server::{ServerSettings, serve};
 pub use stream::{Duplex, duplex};
 pub use switch::Switch;

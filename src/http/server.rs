@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, Response};
 
-use super::{Body, BoxError, Switch, http1, http2};
+use super::{Body, BoxError, HttpError, Switch, http1, http2};
 use crate::drain::Drain;
 use crate::net::{Phase, Transport};
 
@@ -25,23 +25,6 @@ pub struct ServerSettings {
     pub max_headers: usize,
 }
 
-/// Why a connection ended before its time.
-#[derive(Debug, thiserror::Error)]
-pub enum ServeError {
-    /// As hyper tells it.
-    #[error(transparent)]
-    Http1(#[from] hyper::Error),
-    /// As h2 tells it.
-    #[error(transparent)]
-    Http2(#[from] h2::Error),
-    /// It broke while it was written to.
-    #[error(transparent)]
-    Io(#[from] std::io::Error),
-    /// The client has been silent, and does not answer a ping.
-    #[error("the client does not answer")]
-    Lost,
-}
-
 /// Serves one connection until either side ends it. When `drain` begins, requests under way are
 /// finished and the client is told to go elsewhere (GOAWAY, `Connection: close`).
 ///
@@ -54,7 +37,7 @@ pub async fn serve<F, Fut, B>(
     phase: &Phase,
     drain: &Drain,
     handle: F,
-) -> Result<(), ServeError>
+) -> Result<(), HttpError>
 where
     F: Fn(Request<Body>, Switch) -> Fut,
     Fut: Future<Output = Response<B>> + Send + 'static,

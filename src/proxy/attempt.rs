@@ -17,7 +17,7 @@ use super::Worker;
 use super::message::{Head, REASON, Version};
 use crate::config::{AppProtocol, UpstreamProtocol};
 use crate::error::ProxyError;
-use crate::http::{Body, SendError, Unsent};
+use crate::http::{Body, HttpError, Unsent};
 use crate::snapshot::{Cluster, InboundPort};
 use crate::telemetry::Record;
 use crate::upstream::{Host, HostKey, InFlight, Lease1, Lease2};
@@ -134,8 +134,8 @@ async fn once(
     let mut refusals = 0;
     loop {
         let taken = match upstreams.version(host, head) {
-            Version::Http1 => Box::pin(worker.pool.http1(host, fresh, deadline)).await.map(Lease::Http1),
-            Version::Http2 => Box::pin(worker.pool.http2(host, deadline)).await.map(Lease::Http2),
+            Version::Http1 => worker.pool.http1(host, fresh, deadline).await.map(Lease::Http1),
+            Version::Http2 => worker.pool.http2(host, deadline).await.map(Lease::Http2),
         };
         let mut lease = match taken {
             Ok(lease) => lease,
@@ -176,19 +176,19 @@ fn application_unreachable(sent: &Sent) -> bool {
 ///
 /// When the connection is gone, the request is idempotent and no answer began (RFC 9110, section 9.2.2). A stream
 /// that was reset is an answer.
-fn may_repeat(error: &SendError, method: &Method) -> bool {
+fn may_repeat(error: &HttpError, method: &Method) -> bool {
     let is_gone = match error {
-        SendError::Http1(error) => !error.is_parse() && !error.is_user(),
-        SendError::Http2(error) => !error.is_reset(),
-        SendError::Io(_) | SendError::Lost => true,
+        HttpError::Http1(error) => !error.is_parse() && !error.is_user(),
+        HttpError::Http2(error) => !error.is_reset(),
+        HttpError::Io(_) | HttpError::Lost => true,
     };
     method.is_idempotent() && is_gone
 }
 
 /// Does the peer say that it did not look at the request (RFC 9113, sections 6.8 and 8.7)? A peer that retires a
 /// connection says so of all that was sent after the last request that it took.
-fn was_refused(error: &SendError) -> bool {
-    let SendError::Http2(error) = error else { return false };
+fn was_refused(error: &HttpError) -> bool {
+    let HttpError::Http2(error) = error else { return false };
     match error.reason() {
         Some(h2::Reason::REFUSED_STREAM) => error.is_reset(),
         Some(h2::Reason::NO_ERROR) => error.is_go_away() && error.is_remote(),
@@ -196,16 +196,16 @@ fn was_refused(error: &SendError) -> bool {
     }
 }
 
-fn verdict(error: &SendError, host: &Host, reused: bool) -> ProxyError {
+fn verdict(error: &HttpError, host: &Host, reused: bool) -> ProxyError {
     let (address, detail) = (host.key().dial(), error.detail());
     let (is_ours, is_broken, may_be_idle) = match error {
-        SendError::Http1(error) => (error.is_user(), error.is_parse(), !error.is_body_write_aborted()),
-        SendError::Http2(error) => (
+        HttpError::Http1(error) => (error.is_user(), error.is_parse(), !error.is_body_write_aborted()),
+        HttpError::Http2(error) => (
             is_our_reset(error),
             error.reason().is_some_and(|reason| BROKEN.contains(&reason)),
             error.reason().is_none(),
         ),
-        SendError::Io(_) | SendError::Lost => (false, false, true),
+        HttpError::Io(_) | HttpError::Lost => (false, false, true),
     };
     if is_ours {
         return ProxyError::ClientGone; // Only the body that we pass on can fail so.

@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 
-use crate::http::ServeError;
+use crate::http::HttpError;
 use crate::net::SlowHead;
 
 /// Why we ended a connection: before it carried anything, or because its client broke the protocol. Names the counter.
@@ -49,27 +49,20 @@ pub(super) enum Refused {
 }
 
 /// What the client did wrong, if it was that which ended the connection.
-pub(super) fn broken_protocol(error: &ServeError) -> Option<Refused> {
+pub(super) fn broken_protocol(error: &HttpError) -> Option<Refused> {
     match error {
-        ServeError::Http1(error) => broken_http1(error),
-        ServeError::Http2(error) if error.is_library() => match error.reason() {
+        HttpError::Http1(cause) if cause.is_parse_too_large() => Some(Refused::LargeHead),
+        HttpError::Http1(cause) if cause.is_parse() => Some(Refused::BadHttp(error.detail())),
+        HttpError::Http1(cause) => {
+            let cause = std::error::Error::source(cause)?.downcast_ref::<io::Error>()?;
+            Some(Refused::SlowHead(*cause.get_ref()?.downcast_ref::<SlowHead>()?))
+        }
+        HttpError::Http2(cause) if cause.is_library() => match cause.reason() {
             Some(h2::Reason::ENHANCE_YOUR_CALM) => Some(Refused::Flood(error.to_string())),
             _ => Some(Refused::BadHttp(error.to_string())),
         },
-        ServeError::Http2(_) | ServeError::Io(_) | ServeError::Lost => None,
+        HttpError::Http2(_) | HttpError::Io(_) | HttpError::Lost => None,
     }
-}
-
-fn broken_http1(error: &hyper::Error) -> Option<Refused> {
-    let cause = std::error::Error::source(error);
-    if error.is_parse_too_large() {
-        return Some(Refused::LargeHead);
-    }
-    if error.is_parse() {
-        return Some(Refused::BadHttp(cause.map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"))));
-    }
-    let slow = cause?.downcast_ref::<io::Error>()?.get_ref()?.downcast_ref::<SlowHead>()?;
-    Some(Refused::SlowHead(*slow))
 }
 
 impl Refused {

@@ -17,7 +17,7 @@ use tokio::time::{Instant, timeout};
 use super::connect::{connect, repeat};
 use super::{Host, HostKey};
 use crate::error::ProxyError;
-use crate::http::{Body, Http1, Http2, SendError, Unsent, connect_http1, connect_http2};
+use crate::http::{Body, Http1, Http2, HttpError, Unsent, connect_http1, connect_http2};
 use crate::net::{Dialer, Transport, Via};
 use crate::tls::TlsClient;
 
@@ -253,7 +253,7 @@ impl Drop for Lease2 {
 }
 
 /// A connection that broke before it was of use: cut, as by a peer that refuses our certificate, or no HTTP.
-fn broken(host: &HostKey, error: &SendError) -> ProxyError {
+fn broken(host: &HostKey, error: &HttpError) -> ProxyError {
     let (address, detail) = (host.dial(), error.detail());
     if error.is_io() {
         ProxyError::UpstreamReset { address, detail }

@@ -19,7 +19,7 @@ use parking_lot::Mutex;
 use tokio::io::AsyncWriteExt;
 use tokio::sync::oneshot;
 
-use super::{Body, BoxError, ServeError, ServerSettings, Switch};
+use super::{Body, BoxError, HttpError, ServerSettings, Switch};
 use crate::drain::Drain;
 use crate::net::{HeadTimeout, Phase, Replay, Transport};
 
@@ -33,7 +33,7 @@ pub(super) async fn serve<F, Fut, B>(
     phase: &Phase,
     drain: &Drain,
     handle: F,
-) -> Result<(), ServeError>
+) -> Result<(), HttpError>
 where
     F: Fn(Request<Body>, Switch) -> Fut,
     Fut: Future<Output = Response<B>> + Send + 'static,
@@ -67,7 +67,7 @@ async fn serve_some<F, Fut, B>(
     phase: &Phase,
     drain: &Drain,
     handle: &F,
-) -> Result<Option<Stream>, ServeError>
+) -> Result<Option<Stream>, HttpError>
 where
     F: Fn(Request<Body>, Switch) -> Fut,
     Fut: Future<Output = Response<B>> + Send + 'static,
@@ -126,7 +126,7 @@ fn switch(request: &mut Request<Incoming>, switching: &Mutex<Option<oneshot::Sen
 }
 
 /// Takes back the stream of a connection at rest. `None`: it was not idle, and has been served to its end.
-async fn rest<S, B>(connection: http1::Connection<TokioIo<Stream>, S>) -> Result<Option<Stream>, ServeError>
+async fn rest<S, B>(connection: http1::Connection<TokioIo<Stream>, S>) -> Result<Option<Stream>, HttpError>
 where
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
     B: http_body::Body<Data = Bytes, Error = BoxError> + 'static,

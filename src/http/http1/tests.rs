@@ -22,7 +22,7 @@ struct Pair {
     client: TcpStream,
     phase: Phase,
     drain: Drain,
-    served: JoinHandle<Result<(), ServeError>>,
+    served: JoinHandle<Result<(), HttpError>>,
 }
 
 impl Pair {

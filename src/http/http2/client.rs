@@ -15,7 +15,7 @@ use super::gather::Gather;
 use super::keep_alive::KeepAlive;
 use super::send::Sending;
 use super::{CONNECTION_WINDOW, Http2Tunnel, MAX_FRAME, Receive, SEND_BUFFER, STREAM_WINDOW};
-use crate::http::{Body, SendError, Unsent};
+use crate::http::{Body, HttpError, Unsent};
 use crate::net::Transport;
 
 /// Largest response head, in bytes.
@@ -45,7 +45,7 @@ struct State {
 ///
 /// # Errors
 /// When the connection is gone.
-pub async fn connect_http2(transport: Transport) -> Result<Http2, SendError> {
+pub async fn connect_http2(transport: Transport) -> Result<Http2, HttpError> {
     let gather = Gather::new(transport);
     let (sender, connection) = Builder::new()
         .initial_window_size(STREAM_WINDOW)
@@ -127,7 +127,7 @@ impl Http2 {
     ///
     /// # Cancel safety
     /// Dropping it resets the stream.
-    pub async fn connect(&self, request: Request<()>) -> Result<(Response<()>, Http2Tunnel), SendError> {
+    pub async fn connect(&self, request: Request<()>) -> Result<(Response<()>, Http2Tunnel), HttpError> {
         let (response, send) = self.sender.clone().send_request(request, false)?;
         let (parts, receive) = response.await?.into_parts();
         Ok((Response::from_parts(parts, ()), Http2Tunnel::new(send, receive)))
@@ -139,7 +139,7 @@ async fn drive(
     mut connection: Connection<Gather, Bytes>,
     gather: Gather,
     state: Arc<State>,
-    known: oneshot::Sender<Result<(), SendError>>,
+    known: oneshot::Sender<Result<(), HttpError>>,
 ) {
     let mut known = Some(known);
     let mut keep_alive = KeepAlive::new(connection.ping_pong());
@@ -170,12 +170,12 @@ fn turn(
     keep_alive: &mut KeepAlive,
     is_used: bool,
     cx: &mut Context<'_>,
-) -> Poll<Result<(), SendError>> {
+) -> Poll<Result<(), HttpError>> {
     if let Poll::Ready(ended) = Pin::new(&mut *connection).poll(cx) {
         return Poll::Ready(ended.map_err(Into::into));
     }
     if let Poll::Ready(Err(error)) = gather.poll_written(cx) {
         return Poll::Ready(Err(error.into()));
     }
-    keep_alive.poll_lost(cx, gather.reads(), is_used).map(|()| Err(SendError::Lost))
+    keep_alive.poll_lost(cx, gather.reads(), is_used).map(|()| Err(HttpError::Lost))
 }

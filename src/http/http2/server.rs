@@ -18,7 +18,7 @@ use super::keep_alive::KeepAlive;
 use super::send::send_body;
 use super::{CONNECTION_WINDOW, Http2Tunnel, MAX_FRAME, Receive, SEND_BUFFER, STREAM_WINDOW};
 use crate::drain::Drain;
-use crate::http::{Body, BoxError, ServeError, ServerSettings, Switch};
+use crate::http::{Body, BoxError, HttpError, ServerSettings, Switch};
 use crate::net::{Phase, Transport};
 
 /// See [`crate::http::serve`].
@@ -28,7 +28,7 @@ pub(in crate::http) async fn serve<F, Fut, B>(
     phase: &Phase,
     drain: &Drain,
     handle: F,
-) -> Result<(), ServeError>
+) -> Result<(), HttpError>
 where
     F: Fn(Request<Body>, Switch) -> Fut,
     Fut: Future<Output = Response<B>> + Send + 'static,
@@ -72,7 +72,7 @@ where
     Fut: Future<Output = Response<B>> + Send + 'static,
     B: http_body::Body<Data = Bytes, Error = BoxError> + Send + 'static,
 {
-    async fn new(transport: Transport, settings: &ServerSettings, handle: F) -> Result<Self, ServeError> {
+    async fn new(transport: Transport, settings: &ServerSettings, handle: F) -> Result<Self, HttpError> {
         let gather = Gather::new(transport);
         let mut handshake = pin!(builder(settings).handshake(gather.clone()));
         let mut connection = poll_fn(|cx| {
@@ -90,12 +90,12 @@ where
     ///
     /// # Cancel safety
     /// May be dropped and called again.
-    async fn run(&mut self) -> Result<(), ServeError> {
+    async fn run(&mut self) -> Result<(), HttpError> {
         poll_fn(|cx| self.turn(cx)).await
     }
 
     /// Lets an idle peer end the connection, and ends it for one that does not.
-    async fn part(&mut self, phase: &Phase, settings: &ServerSettings) -> Result<(), ServeError> {
+    async fn part(&mut self, phase: &Phase, settings: &ServerSettings) -> Result<(), HttpError> {
         loop {
             match timeout(settings.head_timeout, self.run()).await {
                 Ok(result) => return result,
@@ -106,7 +106,7 @@ where
     }
 
     /// All that can be done now.
-    fn turn(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ServeError>> {
+    fn turn(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), HttpError>> {
         while let Poll::Ready(accepted) = self.connection.poll_accept(cx) {
             let Some(accepted) = accepted else { return Poll::Ready(Ok(())) };
             let (request, respond) = accepted?;
@@ -116,7 +116,7 @@ where
             return Poll::Ready(Err(error.into()));
         }
         if self.keep_alive.poll_lost(cx, self.gather.reads(), true).is_ready() {
-            return Poll::Ready(Err(ServeError::Lost));
+            return Poll::Ready(Err(HttpError::Lost));
         }
         Poll::Pending
     }
