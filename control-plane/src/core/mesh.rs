@@ -19,6 +19,7 @@ use pillion_wire::name::{PortName, ServicePort};
 use super::{
     address::Assigned,
     grant::Grant,
+    policy::{Policies, TrafficPolicy},
     protocol::Protocol,
     reach::{Reach, inside},
     route::{Route, RouteKind},
@@ -39,6 +40,8 @@ pub struct Objects {
     pub routes: BTreeMap<(RouteKind, Name), Arc<Route>>,
     /// Grants.
     pub grants: Vec<Arc<Grant>>,
+    /// Policies.
+    pub policies: BTreeMap<Name, Arc<TrafficPolicy>>,
 }
 
 /// The compiled mesh.
@@ -84,6 +87,8 @@ pub enum Subject {
     Workload(Name),
     /// A route.
     Route(RouteKind, Name),
+    /// A policy.
+    Policy(Name),
 }
 
 impl Mesh {
@@ -108,9 +113,10 @@ impl Mesh {
             mesh.add_host(service, &members, &mut findings);
         }
         let tables = table::Tables::new(objects, &mut findings);
+        let policies = Policies::new(objects, &mut findings);
         for draft in drafts {
             let key = draft.key.clone();
-            let view = draft.finish(&tables);
+            let view = draft.finish(&tables, &policies);
             let kept = previous.and_then(|mesh| mesh.ports.get(&key));
             mesh.ports.insert(key, keep_equal(view, kept));
         }
@@ -360,8 +366,9 @@ impl<'a> Draft<'a> {
         }
     }
 
-    fn finish(self, tables: &table::Tables<'_>) -> PortView {
+    fn finish(self, tables: &table::Tables<'_>, policies: &Policies<'_>) -> PortView {
         let protocol = self.protocol();
+        let policy = policies.of_port(self.service, self.port);
         let mut endpoints: Vec<Endpoint> = self
             .members
             .iter()
@@ -374,11 +381,12 @@ impl<'a> Draft<'a> {
         endpoints.sort_unstable();
         endpoints.dedup_by(|a, b| a.address == b.address);
         PortView {
-            http: protocol.carries_http().then(|| tables.http(self.service, self.port)).flatten(),
+            http: protocol.carries_http().then(|| tables.http(self.service, self.port, policies, &policy)).flatten(),
             tcp: protocol.carries_tcp().then(|| tables.tcp(self.service, self.port)).flatten(),
             tls: if protocol.carries_tcp() { tables.tls(self.service, self.port) } else { Vec::new() },
             key: PortName::Service(self.key),
             protocol,
+            policy,
             endpoints,
         }
     }

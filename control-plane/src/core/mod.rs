@@ -4,6 +4,7 @@
 pub mod address;
 pub mod grant;
 pub mod mesh;
+pub mod policy;
 pub mod protocol;
 mod reach;
 pub mod resolve;

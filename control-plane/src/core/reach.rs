@@ -15,6 +15,7 @@ use pillion_wire::name::PortName;
 
 use super::{
     mesh::{Finding, Subject},
+    policy::Policy,
     protocol::Protocol,
     service::Name,
     view::{Endpoint, InboundPort, Inside, PortView},
@@ -104,6 +105,7 @@ impl Reach {
             http: None,
             tcp: None,
             tls: Vec::new(),
+            policy: Policy::default(),
             endpoints: vec![Endpoint { address, mesh: found.mesh.clone(), zone: found.zone.clone() }],
         })
     }

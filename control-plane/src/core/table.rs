@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::{
     mesh::{Finding, Objects, Subject, service_port},
+    policy::{Policies, Policy},
     protocol::Protocol,
     route::{Backend, Parent, Ranked, Route, RouteKind},
     service::{Name, Port, Service},
@@ -35,8 +36,14 @@ impl<'a> Tables<'a> {
         tables
     }
 
-    /// The requests of `port`, when any route is attached to it.
-    pub(super) fn http(&self, service: &Service, port: &Port) -> Option<Vec<RouteEntry>> {
+    /// The requests of `port`, for which `policy` holds, when any route is attached to it.
+    pub(super) fn http(
+        &self,
+        service: &Service,
+        port: &Port,
+        policies: &Policies<'_>,
+        policy: &Policy,
+    ) -> Option<Vec<RouteEntry>> {
         let mut ranked: Vec<Ranked<'_>> = self
             .routes(service, port)
             .filter(|route| matches!(route.kind, RouteKind::Http | RouteKind::Grpc))
@@ -55,6 +62,7 @@ impl<'a> Tables<'a> {
             RouteEntry {
                 name: format!("{}/{}/{}", ranked.route.kind.name(), ranked.route.name, ranked.rule),
                 matched: ranked.matched.clone(),
+                policy: policies.of_route(ranked.route, policy),
                 shares: self.shares(ranked.route, backends),
             }
         });

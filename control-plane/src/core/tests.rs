@@ -20,6 +20,7 @@ pub(crate) fn objects(text: &str) -> Objects {
             Object::Workload(it) => drop(objects.workloads.insert(it.name.clone(), it)),
             Object::Route(it) => drop(objects.routes.insert((it.kind, it.name.clone()), it)),
             Object::Grant(it) => objects.grants.push(it),
+            Object::Policy(it) => drop(objects.policies.insert(it.name.clone(), it)),
         }
     }
     objects
@@ -462,4 +463,37 @@ fn ten_thousand_endpoints_take_ten_times_a_thousand() {
     assert!(large < small * 40, "1,000: {small:?}, 10,000: {large:?}");
     let key: ServicePort = "s7.shop:80".parse().unwrap();
     assert_eq!(compile(&many(10)).0.port(&key).unwrap().endpoints.len(), 5);
+}
+
+#[test]
+fn the_nearest_and_oldest_policy_says_a_section() {
+    let policy = |name: &str, created: &str, target: &str, connect: &str| {
+        format!(
+            "apiVersion: pillion.dev/v1alpha1\nkind: TrafficPolicy\n\
+             metadata: {{name: {name}, namespace: shop, creationTimestamp: '{created}'}}\n\
+             spec: {{targetRefs: [{target}], timeouts: {{connect: {connect}}}}}\n---\n"
+        )
+    };
+    let service_a = "{kind: Service, name: a}";
+    let (mesh, findings) = compile(
+        &[
+            service("a", "[{name: http, port: 80}, {name: other, port: 81}]"),
+            policy("young", "2026-02-02T00:00:00Z", service_a, "1s"),
+            policy("old", "2026-01-01T00:00:00Z", service_a, "2s"),
+            policy("port", "2026-03-03T00:00:00Z", "{kind: Service, name: a, sectionName: http}", "3s"),
+            policy("lost", "2026-01-01T00:00:00Z", "{kind: Service, name: b}", "4s"),
+            policy("typo", "2026-01-01T00:00:00Z", "{kind: Service, name: a, sectionName: htp}", "5s"),
+        ]
+        .concat(),
+    );
+    let connect = |key: &str| port(&mesh, key).policy.timeouts.as_ref().unwrap().connect.unwrap().as_secs();
+    assert_eq!(connect("a.shop:80"), 3, "the port's own");
+    assert_eq!(connect("a.shop:81"), 2, "the oldest of the Service");
+    let mut told: Vec<String> =
+        findings.iter().map(|finding| format!("{:?}: {}", finding.subject, finding.reason)).collect();
+    told.sort();
+    assert_eq!(told.len(), 3, "{told:?}");
+    assert!(told[0].contains("lost") && told[0].contains("no Service shop/b"), "{told:?}");
+    assert!(told[1].contains("typo") && told[1].contains("no such port"), "{told:?}");
+    assert!(told[2].contains("young") && told[2].contains("timeouts (of shop/old)"), "{told:?}");
 }

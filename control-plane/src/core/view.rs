@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 
 use pillion_wire::name::{PortName, ServicePort};
 
-use super::{protocol::Protocol, route::Match, service::Name, workload::Access};
+use super::{policy::Policy, protocol::Protocol, route::Match, service::Name, workload::Access};
 
 /// One port of a Service, or of a single workload: where its callers' traffic goes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -23,6 +23,8 @@ pub struct PortView {
     /// TLS that the application speaks, by the name that the client asks for, when `TLSRoute`s are attached: a name is
     /// in one entry only.
     pub tls: Vec<TlsEntry>,
+    /// What holds for all traffic to it.
+    pub policy: Policy,
     /// The workloads behind it, by address.
     pub endpoints: Vec<Endpoint>,
 }
@@ -34,6 +36,8 @@ pub struct RouteEntry {
     pub name: String,
     /// What requests must look like.
     pub matched: Match,
+    /// What holds for them.
+    pub policy: Policy,
     /// Where they go. Empty: nowhere, they fail.
     pub shares: Vec<Share>,
 }

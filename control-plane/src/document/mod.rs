@@ -8,8 +8,10 @@
 //! Unknown fields: refused in our own kinds and wherever they would change which
 //! traffic a rule matches or where it goes; reported as a warning elsewhere.
 
+mod duration;
 pub mod gateway;
 pub mod path;
+mod policy;
 mod route;
 mod service;
 pub mod split;
@@ -24,6 +26,7 @@ use serde::Deserialize;
 
 use crate::core::{
     grant::Grant,
+    policy::TrafficPolicy,
     route::{Route, RouteKind},
     service::{Name, Service},
     workload::Workload,
@@ -34,6 +37,8 @@ use typed::{TypeError, Typed, typed};
 
 /// The namespace of an object that names none.
 pub const DEFAULT_NAMESPACE: &str = "default";
+/// The version of `pillion.dev` that is read.
+const API_VERSION: &str = "pillion.dev/v1alpha1";
 
 /// The kinds of object that are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -46,6 +51,8 @@ pub enum Kind {
     Route(RouteKind),
     /// Gateway API `ReferenceGrant`.
     ReferenceGrant,
+    /// `TrafficPolicy` of `pillion.dev`.
+    TrafficPolicy,
 }
 
 impl Kind {
@@ -56,6 +63,7 @@ impl Kind {
         match (group, kind) {
             ("", "Service") if api_version == "v1" => Some(Self::Service),
             ("pillion.dev", "Workload") => Some(Self::Workload),
+            ("pillion.dev", "TrafficPolicy") => Some(Self::TrafficPolicy),
             (gateway::GROUP, "HTTPRoute") => Some(Self::Route(RouteKind::Http)),
             (gateway::GROUP, "GRPCRoute") => Some(Self::Route(RouteKind::Grpc)),
             (gateway::GROUP, "TCPRoute") => Some(Self::Route(RouteKind::Tcp)),
@@ -73,6 +81,7 @@ impl Kind {
             Self::Workload => "Workload",
             Self::Route(kind) => kind.name(),
             Self::ReferenceGrant => "ReferenceGrant",
+            Self::TrafficPolicy => "TrafficPolicy",
         }
     }
 }
@@ -103,6 +112,8 @@ pub enum Object {
     Route(Arc<Route>),
     /// A grant.
     Grant(Arc<Grant>),
+    /// A policy.
+    Policy(Arc<TrafficPolicy>),
 }
 
 /// Something to say about one field.
@@ -260,6 +271,7 @@ fn interpret(node: &Node, issues: &mut Issues) -> (Option<ObjectId>, Option<Obje
         Kind::Route(RouteKind::Tcp) => route::read_tcp(node, &metadata, issues).map(|it| Object::Route(it.into())),
         Kind::Route(RouteKind::Tls) => route::read_tls(node, &metadata, issues).map(|it| Object::Route(it.into())),
         Kind::ReferenceGrant => route::read_grant(node, &metadata, issues).map(|it| Object::Grant(it.into())),
+        Kind::TrafficPolicy => policy::read(node, &metadata, issues).map(|it| Object::Policy(it.into())),
     };
     let id = ObjectId { kind, name: metadata.name };
     (Some(id), object)

@@ -9,14 +9,11 @@ use std::{
 use pillion_wire::label::is_subdomain;
 use serde::Deserialize;
 
-use super::{Issues, Metadata, accept, not_a_label, path::FieldPath, tree::Node, typed::typed};
+use super::{API_VERSION, Issues, Metadata, accept, not_a_label, path::FieldPath, tree::Node, typed::typed};
 use crate::core::{
     protocol::Protocol,
     workload::{Access, Sidecar, TcpPort, Workload, WorkloadPort},
 };
-
-/// The version of `pillion.dev` that is read.
-const API_VERSION: &str = "pillion.dev/v1alpha1";
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]

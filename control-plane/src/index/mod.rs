@@ -129,6 +129,7 @@ pub fn compile(update: &Update, previous: Option<&Mesh>) -> (Mesh, Vec<Problem>)
                 objects.routes.insert(key, Arc::clone(route));
             }
             Object::Grant(grant) => objects.grants.push(Arc::clone(grant)),
+            Object::Policy(policy) => drop(objects.policies.insert(policy.name.clone(), Arc::clone(policy))),
         }
     }
     let (mesh, findings) = Mesh::compile(&objects, previous);
@@ -143,6 +144,7 @@ fn place(update: &Update, finding: Finding) -> Problem {
         Subject::Service(name) => ObjectId { kind: Kind::Service, name },
         Subject::Workload(name) => ObjectId { kind: Kind::Workload, name },
         Subject::Route(kind, name) => ObjectId { kind: Kind::Route(kind), name },
+        Subject::Policy(name) => ObjectId { kind: Kind::TrafficPolicy, name },
     };
     let accepted = update.objects.get(&id);
     let path: FieldPath = finding.path.parse().unwrap_or_default();

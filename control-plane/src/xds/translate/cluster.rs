@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use pillion_wire::{
     spiffe::{SpiffeId, TrustDomain},
     xds::{
-        Any, Duration,
+        Any,
         cluster::{Cluster, cluster},
         core::{Http1ProtocolOptions, Http2ProtocolOptions, TransportSocket, transport_socket},
         matcher::{StringMatcher, string_matcher},
@@ -20,14 +20,14 @@ use pillion_wire::{
     },
 };
 
-use super::ads;
+use super::{ads, duration};
 use crate::{
     core::{protocol::Protocol, view::PortView},
     xds::dialect::Dialect,
 };
 
-/// How long a connection to an endpoint may take.
-const CONNECT_TIMEOUT_SECONDS: i64 = 5;
+/// How long a connection to an endpoint may take, if no policy says.
+const CONNECT_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// The certificate provider that gRPC clients of the mesh configure.
 const GRPC_PROVIDER: &str = "default";
@@ -40,9 +40,10 @@ const ENVOY_ROOT: &str = "pillion-root";
 pub(crate) fn cluster(view: &PortView, dialect: Dialect, trust_domain: &TrustDomain) -> Cluster {
     let name = view.key.to_string();
     let secured = dialect != Dialect::Pillion && view.in_mesh();
+    let connect = view.policy.timeouts.as_ref().and_then(|timeouts| timeouts.connect).unwrap_or(CONNECT_TIMEOUT);
     Cluster {
         name: name.clone(),
-        connect_timeout: Some(Duration { seconds: CONNECT_TIMEOUT_SECONDS, nanos: 0 }),
+        connect_timeout: Some(duration(connect)),
         lb_policy: cluster::LbPolicy::RoundRobin.into(),
         cluster_discovery_type: Some(cluster::ClusterDiscoveryType::Type(cluster::DiscoveryType::Eds.into())),
         eds_cluster_config: Some(cluster::EdsClusterConfig { eds_config: Some(ads()), service_name: name }),

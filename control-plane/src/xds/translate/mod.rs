@@ -13,6 +13,7 @@ pub(super) mod route;
 use std::net::SocketAddr;
 
 use pillion_wire::xds::{
+    Duration,
     core::{
         Address, AggregatedConfigSource, ApiVersion, ConfigSource, SocketAddress, address, config_source,
         socket_address,
@@ -41,6 +42,13 @@ fn socket_address(address: SocketAddr) -> Address {
             port_specifier: Some(socket_address::PortSpecifier::PortValue(address.port().into())),
             ..SocketAddress::default()
         })),
+    }
+}
+
+fn duration(duration: std::time::Duration) -> Duration {
+    Duration {
+        seconds: duration.as_secs().try_into().unwrap_or(i64::MAX),
+        nanos: duration.subsec_nanos().try_into().unwrap_or_default(),
     }
 }
 

@@ -1,0 +1,163 @@
+//! `TrafficPolicy`: how traffic to a Service, or that a route matches, is treated.
+//!
+//! A policy has sections. Each section is taken whole from one policy: that of the route before that of the
+//! Service's port before that of the whole Service, of several for the same target the oldest (then by name).
+
+mod timeouts;
+
+use std::collections::HashMap;
+
+use super::{
+    mesh::{Finding, Objects, Subject},
+    route::{Route, RouteKind},
+    service::{Name, Port, Service},
+};
+
+pub use timeouts::Timeouts;
+
+/// A policy object.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct TrafficPolicy {
+    /// Its name.
+    pub name: Name,
+    /// `metadata.creationTimestamp` where there is one: RFC 3339, so it sorts as text.
+    pub created: Option<String>,
+    /// What it applies to, all in its own namespace.
+    pub targets: Vec<Target>,
+    /// What it says.
+    pub policy: Policy,
+}
+
+/// What a policy applies to.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Target {
+    /// Traffic to a Service, or to its port of that name.
+    Service {
+        /// The Service.
+        name: String,
+        /// The port's name; all ports when there is none.
+        section: Option<String>,
+    },
+    /// What the rules of a route match.
+    Route {
+        /// Its kind.
+        kind: RouteKind,
+        /// Its name.
+        name: String,
+    },
+}
+
+/// The sections of a policy; those that are `None` say nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Policy {
+    /// How long things may take.
+    pub timeouts: Option<Timeouts>,
+}
+
+impl Policy {
+    /// The sections that are there, as documents name them, and whether each may stand in a policy for a route.
+    fn sections(&self) -> impl Iterator<Item = (&'static str, bool)> {
+        [("timeouts", self.timeouts.is_some(), false)]
+            .into_iter()
+            .filter_map(|(name, is_there, fits_route)| is_there.then_some((name, fits_route)))
+    }
+
+    /// These sections, and those of `other` where there are none.
+    #[must_use]
+    pub fn or(&self, other: &Self) -> Self {
+        Self { timeouts: self.timeouts.clone().or_else(|| other.timeouts.clone()) }
+    }
+}
+
+/// The policies of a mesh by what they apply to, in order of precedence.
+#[derive(Debug, Default)]
+pub(super) struct Policies<'a> {
+    services: HashMap<Name, Vec<(Option<&'a str>, &'a TrafficPolicy)>>,
+    routes: HashMap<(RouteKind, Name), Vec<&'a TrafficPolicy>>,
+}
+
+impl<'a> Policies<'a> {
+    /// Sorts the policies by target, and reports those without effect.
+    pub(super) fn new(objects: &'a Objects, findings: &mut Vec<Finding>) -> Self {
+        let mut all: Vec<&TrafficPolicy> = objects.policies.values().map(AsRef::as_ref).collect();
+        all.sort_by_key(|policy| (policy.created.is_none(), policy.created.as_deref(), &policy.name));
+        let mut policies = Self::default();
+        for policy in all {
+            for (index, target) in policy.targets.iter().enumerate() {
+                if let Some(reason) = policies.attach(policy, target, objects) {
+                    findings.push(Finding {
+                        subject: Subject::Policy(policy.name.clone()),
+                        path: format!("spec.targetRefs[{index}]"),
+                        reason,
+                        refused: false,
+                    });
+                }
+            }
+        }
+        policies
+    }
+
+    /// What is odd about it, if anything.
+    fn attach(&mut self, policy: &'a TrafficPolicy, target: &'a Target, objects: &Objects) -> Option<String> {
+        let own = |name: &str| Name::new(policy.name.namespace.clone(), name);
+        match target {
+            Target::Service { name, section } => {
+                let (name, section) = (own(name), section.as_deref());
+                let Some(service) = objects.services.get(&name) else {
+                    return Some(format!("there is no Service {name}: the policy has no effect on it"));
+                };
+                if section.is_some_and(|section| service.ports.iter().all(|port| port.name.as_deref() != Some(section)))
+                {
+                    return Some(format!("Service {name} has no such port: the policy has no effect on it"));
+                }
+                let there = self.services.entry(name).or_default();
+                let earlier = there.iter().filter(|(other, _)| *other == section).map(|(_, earlier)| *earlier);
+                let conflict = conflict(policy, earlier);
+                there.push((section, policy));
+                conflict
+            }
+            Target::Route { kind, name } => {
+                let key = (*kind, own(name));
+                if !objects.routes.contains_key(&key) {
+                    return Some(format!("there is no {} {}: the policy has no effect on it", kind.name(), key.1));
+                }
+                let unfit: Vec<&str> =
+                    policy.policy.sections().filter(|(_, fits)| !fits).map(|(section, _)| section).collect();
+                let there = self.routes.entry(key).or_default();
+                let conflict = conflict(policy, there.iter().copied());
+                there.push(policy);
+                if unfit.is_empty() {
+                    return conflict;
+                }
+                Some(format!("{} concerns a whole Service: it has no effect on a route", unfit.join(", ")))
+            }
+        }
+    }
+
+    /// What holds for all traffic to `port`.
+    pub(super) fn of_port(&self, service: &Service, port: &Port) -> Policy {
+        let there = self.services.get(&service.name).map_or(&[][..], Vec::as_slice);
+        let of_port = there.iter().filter(|(section, _)| section.is_some() && *section == port.name.as_deref());
+        let of_all = there.iter().filter(|(section, _)| section.is_none());
+        of_port.chain(of_all).fold(Policy::default(), |all, (_, policy)| all.or(&policy.policy))
+    }
+
+    /// What holds for requests to `port` that `route` matches.
+    pub(super) fn of_route(&self, route: &Route, port: &Policy) -> Policy {
+        let there = self.routes.get(&(route.kind, route.name.clone())).map_or(&[][..], Vec::as_slice);
+        there.iter().fold(Policy::default(), |all, policy| all.or(&policy.policy)).or(port)
+    }
+}
+
+/// Which sections of `policy` an earlier one has said already.
+fn conflict<'a>(policy: &TrafficPolicy, earlier: impl Iterator<Item = &'a TrafficPolicy>) -> Option<String> {
+    let mut lost = Vec::new();
+    for earlier in earlier {
+        for (section, _) in policy.policy.sections() {
+            if earlier.policy.sections().any(|(other, _)| other == section) {
+                lost.push(format!("{section} (of {})", earlier.name));
+            }
+        }
+    }
+    (!lost.is_empty()).then(|| format!("an older policy goes before this one: {}", lost.join(", ")))
+}

@@ -1,0 +1,87 @@
+//! `TrafficPolicy` of `pillion.dev/v1alpha1`.
+
+mod timeouts;
+
+use serde::Deserialize;
+
+use super::{API_VERSION, Issues, Metadata, accept, gateway::GROUP, path::FieldPath, tree::Node, typed::typed};
+use crate::core::{
+    policy::{Policy, Target, TrafficPolicy},
+    route::RouteKind,
+};
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Raw {
+    api_version: String,
+    spec: RawSpec,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct RawSpec {
+    target_refs: Vec<RawTarget>,
+    timeouts: Option<timeouts::Raw>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct RawTarget {
+    #[serde(default)]
+    group: String,
+    kind: String,
+    name: String,
+    section_name: Option<String>,
+}
+
+/// Reads a `TrafficPolicy`.
+pub(super) fn read(node: &Node, metadata: &Metadata, issues: &mut Issues) -> Option<TrafficPolicy> {
+    let raw = accept(typed::<Raw>(node), issues)?;
+    issues.unknown(raw.unknown, |_| true);
+    if raw.value.api_version != API_VERSION {
+        issues.error(
+            FieldPath::root().key("apiVersion"),
+            format!("`{}` is not known, write {API_VERSION}", raw.value.api_version),
+        );
+    }
+    let path = FieldPath::root().key("spec");
+    let spec = raw.value.spec;
+    if spec.target_refs.is_empty() {
+        issues.error(path.key("targetRefs"), "a policy needs at least one target");
+    }
+    let refs = path.key("targetRefs");
+    let targets =
+        spec.target_refs.into_iter().enumerate().filter_map(|(at, raw)| target(raw, &refs.index(at), issues)).collect();
+    let policy = Policy { timeouts: spec.timeouts.map(|raw| timeouts::read(&raw, &path.key("timeouts"), issues)) };
+    if policy == Policy::default() {
+        issues.warn(path, "the policy says nothing");
+    }
+    Some(TrafficPolicy { name: metadata.name.clone(), created: metadata.created.clone(), targets, policy })
+}
+
+fn target(raw: RawTarget, path: &FieldPath, issues: &mut Issues) -> Option<Target> {
+    if (raw.group.as_str(), raw.kind.as_str()) == ("", "Service") {
+        return Some(Target::Service { name: raw.name, section: raw.section_name });
+    }
+    let kind = RouteKind::ALL.into_iter().find(|kind| raw.group == GROUP && kind.name() == raw.kind);
+    let Some(kind) = kind.filter(|kind| matches!(kind, RouteKind::Http | RouteKind::Grpc)) else {
+        issues.error(
+            path.key("kind"),
+            format!(
+                "{} of group `{}` cannot be a target: write Service of group \"\", or HTTPRoute or GRPCRoute of {GROUP}",
+                raw.kind, raw.group
+            ),
+        );
+        return None;
+    };
+    if raw.section_name.is_some() {
+        issues.error(
+            path.key("sectionName"),
+            "a policy for one rule of a route is not supported: give the rule its own route",
+        );
+    }
+    Some(Target::Route { kind, name: raw.name })
+}
+
+#[cfg(test)]
+mod tests;
