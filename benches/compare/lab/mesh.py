@@ -3,7 +3,7 @@
 import json
 import subprocess
 
-from lab import ports
+from lab import ports, tools
 from lab.process import Failure, Process
 
 
@@ -44,7 +44,7 @@ class Mesh:
             "control_plane": self._listen, "control_plane_root": str(self.state / "root.pem"),
             "health": f"{ports.HOST}:{health}"}))
         process = Process(f"{self.name}: sidecar {workload}", [
-            *under, self._pillion, "proxy", "--bootstrap", bootstrap], **how)
+            *under, *tools.sidecar(self._pillion), "--bootstrap", bootstrap], **how)
         process.health = health
         return process
 

@@ -71,19 +71,37 @@ def pillion(path=None):
         return path.resolve()
     built = REPOSITORY / "target" / "release" / "pillion"
     if not built.is_file():
-        command = ["cargo", "build", "--release", "--locked", "--bin", "pillion"]
+        command = ["cargo", "build", "--release", "--locked", "--bin", "pillion", "--bin", "pillion-proxy"]
         print(f"{built} is not there: {' '.join(command)}", file=sys.stderr)
         if subprocess.run(command, cwd=REPOSITORY, stdout=sys.stderr, check=False).returncode != 0:
             raise Failure(f"`{' '.join(command)}` failed")
     return built
 
 
+def sidecar(pillion_path):
+    """What starts a sidecar: `pillion-proxy` beside the binary, which is what a container holds, or the binary itself."""
+    alone = _alone(pillion_path)
+    return [alone] if alone.is_file() else [pillion_path, "proxy"]
+
+
+def copied(pillion_path, copy):
+    """A copy of the binary, and of `pillion-proxy` beside it, so that a build in the meantime does not mix two."""
+    if _alone(pillion_path).is_file():
+        shutil.copy2(_alone(pillion_path), _alone(copy))
+    return shutil.copy2(pillion_path, copy)
+
+
+def _alone(pillion_path):
+    return pillion_path.with_name(f"{pillion_path.name}-proxy")
+
+
 def versions(builds_by_name):
     """One line per program, as it names itself; builds of Pillion also by their file's digest."""
     found = {}
     for name, path in builds_by_name.items():
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
-        found[name] = f"{name}: {_said([path, '--version'])}, sha256 {digest}"
+        program, *_ = sidecar(path)
+        digest = hashlib.sha256(program.read_bytes()).hexdigest()[:12]
+        found[name] = f"{name}: {_said([path, '--version'])}, sidecar's sha256 {digest}"
     found["envoy"] = f"envoy {_said([envoy(), '--version']).rpartition('version: ')[2].split('/')[1]}"
     for name, command in {"haproxy": ["haproxy", "-v"], "nginx": ["nginx", "-v"], "wrk": ["wrk", "-v"],
                           "h2load": ["h2load", "--version"], "openssl": ["openssl", "version"]}.items():
