@@ -5,6 +5,7 @@
 #![expect(clippy::expect_used, reason = "a benchmark that cannot be set up has nothing to say")]
 
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use pillion_proxy::config::{Cluster, LbPolicy, OutboundListener, Split, UpstreamProtocol};
@@ -53,7 +54,7 @@ fn tell(assembly: &mut Assembly, kind: Kind, config: Config) {
 
 /// One destination that leads to one cluster, which waits for its endpoints.
 fn assembly() -> Assembly {
-    let mut assembly = Assembly::new(None, false);
+    let mut assembly = Assembly::new(None, false, Duration::from_secs(600));
     let destination = NAME.parse::<pillion_wire::name::Destination>().expect("literal");
     assembly.handle_demand(Demand::Destination(destination.clone()), Instant::now());
     let listener = OutboundListener { destination, http: None, tcp: Some(Split::one(NAME)), tls: Vec::new() };
@@ -61,7 +62,7 @@ fn assembly() -> Assembly {
     let cluster = Cluster {
         name: NAME.to_owned(),
         endpoints: NAME.to_owned(),
-        connect_timeout: std::time::Duration::from_secs(5),
+        connect_timeout: Duration::from_secs(5),
         lb: LbPolicy::RoundRobin,
         protocol: UpstreamProtocol::Http1,
     };

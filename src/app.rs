@@ -23,6 +23,7 @@ use crate::proxy::{Memory, Shared};
 use crate::readiness::Readiness;
 use crate::slot::Slot;
 use crate::snapshot::{Directory, Outbound};
+use crate::store::Store;
 use crate::telemetry::{AccessLog, Metrics, Telemetry};
 use crate::tls::{TlsClient, TlsServer};
 use crate::{application, discovery, dns, identity, init, worker};
@@ -80,6 +81,7 @@ async fn serve(mut settings: Bootstrap) -> anyhow::Result<()> {
     let mut stop = StopSignal::new()?;
     let metrics = Arc::new(Metrics::new());
     let namespace = namespace(&settings)?;
+    let store = store(&settings)?;
     let mut bound = Bound::bind(&mut settings, namespace.as_ref()).await?;
     let dns_sockets = std::mem::take(&mut bound.dns);
     let settings = Arc::new(settings);
@@ -105,9 +107,9 @@ async fn serve(mut settings: Bootstrap) -> anyhow::Result<()> {
         .collect::<std::io::Result<Vec<_>>>()
         .context("cannot start a worker thread")?;
     let listeners = Listeners::new(Arc::clone(&shared), workers);
-    let readiness = Arc::new(Readiness::new(Arc::clone(&shared), listeners.fronts()));
+    let readiness = Arc::new(Readiness::new(Arc::clone(&shared), listeners.fronts(), store.clone()));
 
-    tokio::spawn(identity::renew::run(Arc::clone(&settings), identity, Arc::clone(&metrics)));
+    tokio::spawn(identity::renew::run(Arc::clone(&settings), identity, Arc::clone(&metrics), store.clone()));
     tokio::spawn(discovery::run(
         Arc::clone(&settings),
         Arc::clone(&shared.identity),
@@ -115,6 +117,7 @@ async fn serve(mut settings: Bootstrap) -> anyhow::Result<()> {
         shared.directory.shared_outbound(),
         Arc::clone(&shared.inbound),
         metrics,
+        store,
     ));
     tokio::spawn(answer_dns(Arc::clone(&shared), dns_sockets));
     let addresses = listeners.start(bound, &readiness).await?;
@@ -127,6 +130,13 @@ async fn serve(mut settings: Bootstrap) -> anyhow::Result<()> {
     }
     drain(&shared).await;
     Ok(())
+}
+
+fn store(settings: &Bootstrap) -> anyhow::Result<Option<Arc<Store>>> {
+    let Some(root) = &settings.state else { return Ok(None) };
+    let store = Store::open(root, settings.id.namespace(), &settings.workload)
+        .with_context(|| format!("cannot keep certificate and configuration in {} (--state)", root.display()))?;
+    Ok(Some(Arc::new(store)))
 }
 
 fn namespace(settings: &Bootstrap) -> anyhow::Result<Option<Namespace>> {

@@ -31,6 +31,7 @@ pub mod readiness;
 pub mod route;
 pub mod slot;
 pub mod snapshot;
+pub mod store;
 pub mod telemetry;
 pub mod tls;
 pub mod upstream;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::proxy::Shared;
 use crate::slot::Slot;
+use crate::store::Store;
 
 /// Front ports as they stand.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -23,19 +24,20 @@ pub struct Fronts {
 pub struct Readiness {
     shared: Arc<Shared>,
     fronts: Arc<Slot<Fronts>>,
+    store: Option<Arc<Store>>,
 }
 
 impl Readiness {
     /// Looks at the parts that have to be there.
-    pub fn new(shared: Arc<Shared>, fronts: Arc<Slot<Fronts>>) -> Self {
-        Self { shared, fronts }
+    pub fn new(shared: Arc<Shared>, fronts: Arc<Slot<Fronts>>, store: Option<Arc<Store>>) -> Self {
+        Self { shared, fronts, store }
     }
 
-    /// Nothing, or what is missing.
+    /// What is worth knowing although it is ready, or what is missing.
     ///
     /// # Errors
     /// The reason, for a person.
-    pub fn check(&self) -> Result<(), String> {
+    pub fn check(&self) -> Result<&'static str, String> {
         if self.shared.drain.is_stopping() {
             return Err("stopping".to_owned());
         }
@@ -52,7 +54,10 @@ impl Readiness {
         if self.shared.settings.mesh.is_some() && !fronts.settled {
             return Err("opening ports in front of the application".to_owned());
         }
-        Ok(())
+        if self.store.as_ref().is_some_and(|store| store.is_in_use()) {
+            return Ok(", with the configuration found on disk: the control plane has not been reached yet");
+        }
+        Ok("")
     }
 
     /// Waits until ready.

@@ -12,7 +12,7 @@ const LAYERS: [(u8, &[&str]); 5] = [
     (4, &["proxy", "dns"]),
     (3, &["discovery", "snapshot", "upstream"]),
     (2, &["identity", "tls", "net", "http", "route", "balance"]),
-    (1, &["config", "telemetry", "error", "drain", "slot", "bootstrap", "backoff"]),
+    (1, &["config", "telemetry", "error", "drain", "slot", "bootstrap", "backoff", "store"]),
 ];
 
 /// Crates of ours, each with those that it may depend on.

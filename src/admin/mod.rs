@@ -100,7 +100,7 @@ fn answer(
     }
     match (port, request.method(), request.uri().path()) {
         (_, &Method::GET | &Method::HEAD, "/ready" | "/healthz/ready") => match readiness.check() {
-            Ok(()) => text(StatusCode::OK, "ready\n".to_owned()),
+            Ok(detail) => text(StatusCode::OK, format!("ready{detail}\n")),
             Err(missing) => text(StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {missing}\n")),
         },
         (Port::Admin, &Method::GET, "/") => text(StatusCode::OK, HELP.to_owned()),

@@ -33,6 +33,8 @@ pub struct Bootstrap {
     pub id: SpiffeId,
     /// How to reach and trust the control plane.
     pub control_plane: ControlPlane,
+    /// Where certificate and configuration are kept. `None`: they are not.
+    pub state: Option<PathBuf>,
     /// Lifetime that is asked for when a certificate is requested. The CA may give less.
     pub certificate_lifetime: Duration,
     /// The mesh port. `None`: nothing is received from the mesh.
@@ -120,6 +122,8 @@ pub struct Timeouts {
     pub connect: Duration,
     /// Waiting for the control plane to say where a new destination is.
     pub discovery: Duration,
+    /// A destination or host name that nobody asks for: afterwards it is no longer kept up to date.
+    pub destination_idle: Duration,
     /// A pooled connection to a host without a request.
     pub upstream_idle: Duration,
     /// Finishing what is in flight when stopping.
@@ -249,6 +253,7 @@ fn build(settings: Settings) -> Result<Bootstrap, BootstrapError> {
             root: settings.control_plane_root.ok_or(BootstrapError::Missing("control-plane-root"))?,
             join_token: settings.join_token_file.ok_or(BootstrapError::Missing("join-token-file"))?,
         },
+        state: settings.state,
         certificate_lifetime: span("certificate-lifetime", settings.certificate_lifetime, 86_400)?,
         mesh,
         outbound_http,
@@ -315,6 +320,7 @@ fn timeouts(settings: &Settings) -> Result<Timeouts, BootstrapError> {
         idle: span("idle-timeout", settings.idle_timeout, 3600)?,
         connect: span("connect-timeout", settings.connect_timeout, 5)?,
         discovery: span("discovery-timeout", settings.discovery_timeout, 5)?,
+        destination_idle: span("destination-idle-timeout", settings.destination_idle_timeout, 600)?,
         upstream_idle: span("upstream-idle-timeout", settings.upstream_idle_timeout, 90)?,
         drain: settings.drain_deadline.map_or_else(|| Duration::from_secs(30), Duration::from),
     })

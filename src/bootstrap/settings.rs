@@ -49,6 +49,10 @@ pub(super) struct Settings {
     /// File with the token that proves our service account; read again at each use [required]
     #[arg(long, value_name = "FILE")]
     pub(super) join_token_file: Option<PathBuf>,
+    /// Folder in which certificate and configuration are kept, so that a restart without the control plane serves; each
+    /// workload has its own in it, for our user only [default: none, nothing is kept]
+    #[arg(long, value_name = "FOLDER")]
+    pub(super) state: Option<PathBuf>,
     /// Lifetime of our certificates; renewed at half of it [default: 24h]
     #[arg(long, value_name = "DURATION")]
     pub(super) certificate_lifetime: Option<Span>,
@@ -119,6 +123,9 @@ pub(super) struct Settings {
     /// Longest wait for the control plane to say where a new destination is [default: 5s]
     #[arg(long, value_name = "DURATION")]
     pub(super) discovery_timeout: Option<Span>,
+    /// How long a destination is kept up to date without use; at most twice as long [default: 10m]
+    #[arg(long, value_name = "DURATION")]
+    pub(super) destination_idle_timeout: Option<Span>,
     /// How long a pooled connection to a host is kept without a request [default: 90s]
     #[arg(long, value_name = "DURATION")]
     pub(super) upstream_idle_timeout: Option<Span>,
@@ -172,6 +179,7 @@ impl Settings {
             control_plane: self.control_plane.or(lower.control_plane),
             control_plane_root: self.control_plane_root.or(lower.control_plane_root),
             join_token_file: self.join_token_file.or(lower.join_token_file),
+            state: self.state.or(lower.state),
             certificate_lifetime: self.certificate_lifetime.or(lower.certificate_lifetime),
             mesh: self.mesh.or(lower.mesh),
             outbound_http: self.outbound_http.or(lower.outbound_http),
@@ -194,6 +202,7 @@ impl Settings {
             idle_timeout: self.idle_timeout.or(lower.idle_timeout),
             connect_timeout: self.connect_timeout.or(lower.connect_timeout),
             discovery_timeout: self.discovery_timeout.or(lower.discovery_timeout),
+            destination_idle_timeout: self.destination_idle_timeout.or(lower.destination_idle_timeout),
             upstream_idle_timeout: self.upstream_idle_timeout.or(lower.upstream_idle_timeout),
             drain_deadline: self.drain_deadline.or(lower.drain_deadline),
             access_log: self.access_log.or(lower.access_log),

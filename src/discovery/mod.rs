@@ -26,6 +26,7 @@ use crate::bootstrap::Bootstrap;
 use crate::identity::Identity;
 use crate::slot::Slot;
 use crate::snapshot::{Demand, Inbound, Outbound};
+use crate::store::Store;
 use crate::telemetry::Metrics;
 use source::{Context, SOURCES};
 
@@ -35,7 +36,8 @@ pub const DEMAND_CAPACITY: usize = 1024;
 /// Keeps `outbound` and `inbound` as the control plane says, for the destinations and hosts that come in by `demand`.
 ///
 /// `inbound` holds `None` until the first configuration has been applied; without
-/// a mesh port, until the control plane has been reached.
+/// a mesh port, until the control plane has been reached. What is accepted is kept in `store`, if there is one, and
+/// used again after a restart until the control plane has been reached.
 pub async fn run(
     bootstrap: Arc<Bootstrap>,
     identity: Arc<Slot<Option<Identity>>>,
@@ -43,8 +45,9 @@ pub async fn run(
     outbound: Arc<Slot<Outbound>>,
     inbound: Arc<Slot<Option<Inbound>>>,
     metrics: Arc<Metrics>,
+    store: Option<Arc<Store>>,
 ) -> Infallible {
-    let context = Context { bootstrap, identity, demand, outbound, inbound, metrics };
+    let context = Context { bootstrap, identity, demand, outbound, inbound, metrics, store };
     match SOURCES.first() {
         Some(source) => {
             tracing::debug!(source = source.name(), "configuration source");

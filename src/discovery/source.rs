@@ -11,6 +11,7 @@ use crate::bootstrap::Bootstrap;
 use crate::identity::Identity;
 use crate::slot::Slot;
 use crate::snapshot::{Demand, Inbound, Outbound};
+use crate::store::Store;
 use crate::telemetry::Metrics;
 
 /// Takes demand in, publishes snapshots.
@@ -32,4 +33,5 @@ pub(super) struct Context {
     pub(super) outbound: Arc<Slot<Outbound>>,
     pub(super) inbound: Arc<Slot<Option<Inbound>>>,
     pub(super) metrics: Arc<Metrics>,
+    pub(super) store: Option<Arc<Store>>,
 }

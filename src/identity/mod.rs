@@ -2,6 +2,7 @@
 
 pub mod credentials;
 pub mod issue;
+mod kept;
 pub mod renew;
 
 #[cfg(test)]

@@ -36,6 +36,15 @@ impl Demand {
             Self::Host(host) => ListenerName::Host(host.clone()),
         }
     }
+
+    /// What the `Listener` called `name` is the answer to.
+    pub fn of_listener(name: &str) -> Option<Self> {
+        match name.parse().ok()? {
+            ListenerName::Outbound(destination) => Some(Self::Destination(destination)),
+            ListenerName::Host(host) => Some(Self::Host(host)),
+            ListenerName::Inbound(_) | ListenerName::GrpcServer(_) => None,
+        }
+    }
 }
 
 /// Why a destination cannot be used.

@@ -27,6 +27,8 @@ pub struct Metrics {
     access_log_dropped: Counter,
     xds_responses: Family<XdsLabels, Counter>,
     xds_connected: Gauge,
+    configuration_recalled: Gauge,
+    store_failures: Counter,
     xds_connects: Family<ResultLabels, Counter>,
     destinations_refused: Counter,
     certificates: Family<ResultLabels, Counter>,
@@ -142,6 +144,8 @@ impl Metrics {
             access_log_dropped: Counter::default(),
             xds_responses: Family::default(),
             xds_connected: Gauge::default(),
+            configuration_recalled: Gauge::default(),
+            store_failures: Counter::default(),
             xds_connects: Family::default(),
             destinations_refused: Counter::default(),
             certificates: Family::default(),
@@ -152,6 +156,16 @@ impl Metrics {
         };
         registry.register("xds_resources", "xDS resources received, by verdict", metrics.xds_responses.clone());
         registry.register("xds_connected", "1 while the xDS stream is up", metrics.xds_connected.clone());
+        registry.register(
+            "configuration_recalled",
+            "1 while the configuration is what was found on disk, since the control plane has not been reached",
+            metrics.configuration_recalled.clone(),
+        );
+        registry.register(
+            "store_failures",
+            "Certificates and resources that could not be kept on disk",
+            metrics.store_failures.clone(),
+        );
         registry.register("xds_connects", "Attempts to reach the control plane", metrics.xds_connects.clone());
         registry.register(
             "destinations_refused",
@@ -283,6 +297,16 @@ impl Metrics {
     /// The xDS stream went up or down.
     pub fn xds_connected(&self, up: bool) {
         self.xds_connected.set(i64::from(up));
+    }
+
+    /// The configuration is what was found on disk, or no longer.
+    pub fn configuration_recalled(&self, recalled: bool) {
+        self.configuration_recalled.set(i64::from(recalled));
+    }
+
+    /// Something could not be kept on disk.
+    pub fn store_failure(&self) {
+        self.store_failures.inc();
     }
 
     /// An attempt to open the xDS stream ended; `result` is a short reason such as `ok` or `unavailable`.

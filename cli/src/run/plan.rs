@@ -76,6 +76,7 @@ impl SidecarPlan {
             "control_plane": control_plane.to_string(),
             "control_plane_root": root,
             "join_token_file": token,
+            "state": token.with_file_name("kept"),
             "mesh": self.mesh.to_string(),
             "outbound_http": self.outbound.to_string(),
             "tcp": self.tcp,

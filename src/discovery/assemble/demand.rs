@@ -22,8 +22,10 @@ const UNKNOWN_FOR: Duration = Duration::from_secs(30);
 const REFUSED_FOR: Duration = Duration::from_secs(5);
 
 /// Keeps count of them.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Book {
+    /// How long something known may be without use.
+    idle: Duration,
     standings: HashMap<Demand, Standing>,
     expiries: BTreeSet<(Instant, Demand)>,
     refused: VecDeque<Demand>,
@@ -34,7 +36,8 @@ pub(super) struct Book {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Standing {
     Pending(Instant),
-    Known,
+    /// Until it is looked whether it was used.
+    Known(Instant),
     Unknown(Instant),
     Refused(Instant),
 }
@@ -47,6 +50,17 @@ pub(super) enum Admission {
 }
 
 impl Book {
+    /// Nothing in it. What is known is forgotten after `idle` to twice that without use.
+    pub(super) fn new(idle: Duration) -> Self {
+        Self {
+            idle,
+            standings: HashMap::new(),
+            expiries: BTreeSet::new(),
+            refused: VecDeque::new(),
+            known: VecDeque::new(),
+        }
+    }
+
     /// Whether it is known, unknown, refused or being asked for.
     pub(super) fn contains(&self, demand: &Demand) -> bool {
         self.standings.contains_key(demand)
@@ -101,9 +115,9 @@ impl Book {
         }
     }
 
-    pub(super) fn known(&mut self, demand: &Demand, _now: Instant) {
-        if self.standings.get(demand) != Some(&Standing::Known) {
-            self.set(demand, Standing::Known);
+    pub(super) fn known(&mut self, demand: &Demand, now: Instant) {
+        if !matches!(self.standings.get(demand), Some(Standing::Known(_))) {
+            self.set(demand, Standing::Known(now + self.idle));
             self.known.push_back(demand.clone());
         }
     }
@@ -112,12 +126,20 @@ impl Book {
         self.set(demand, Standing::Unknown(now + UNKNOWN_FOR));
     }
 
-    /// Those whose time has come. They are no longer in the book.
-    pub(super) fn expire(&mut self, now: Instant) -> Vec<Demand> {
+    /// Those whose time has come: they are no longer in the book. What is known stays when `was_used` says that it was
+    /// used since it was last asked about.
+    pub(super) fn expire(&mut self, now: Instant, mut was_used: impl FnMut(&Demand) -> bool) -> Vec<Demand> {
         let mut expired = Vec::new();
         while let Some((at, demand)) = self.expiries.first().cloned() {
             if at > now {
                 break;
+            }
+            if matches!(self.standings.get(&demand), Some(Standing::Known(_))) && was_used(&demand) {
+                let again = now + self.idle;
+                self.expiries.remove(&(at, demand.clone()));
+                self.expiries.insert((again, demand.clone()));
+                self.standings.insert(demand, Standing::Known(again));
+                continue;
             }
             self.remove(&demand);
             expired.push(demand);
@@ -132,29 +154,24 @@ impl Book {
     fn set(&mut self, demand: &Demand, standing: Standing) {
         self.remove(demand);
         self.standings.insert(demand.clone(), standing);
-        if let Some(at) = standing.expiry() {
-            self.expiries.insert((at, demand.clone()));
-        }
+        self.expiries.insert((standing.expiry(), demand.clone()));
     }
 
     fn remove(&mut self, demand: &Demand) {
         let Some(old) = self.standings.remove(demand) else { return };
-        if let Some(at) = old.expiry() {
-            self.expiries.remove(&(at, demand.clone()));
-        }
+        self.expiries.remove(&(old.expiry(), demand.clone()));
         match old {
             Standing::Refused(_) => self.refused.retain(|refused| refused != demand),
-            Standing::Known => self.known.retain(|known| known != demand),
+            Standing::Known(_) => self.known.retain(|known| known != demand),
             Standing::Pending(_) | Standing::Unknown(_) => {}
         }
     }
 }
 
 impl Standing {
-    fn expiry(self) -> Option<Instant> {
+    fn expiry(self) -> Instant {
         match self {
-            Self::Known => None,
-            Self::Pending(at) | Self::Unknown(at) | Self::Refused(at) => Some(at),
+            Self::Pending(at) | Self::Known(at) | Self::Unknown(at) | Self::Refused(at) => at,
         }
     }
 }
@@ -163,12 +180,14 @@ impl Standing {
 mod tests {
     use super::*;
 
+    const IDLE: Duration = Duration::from_secs(600);
+
     fn destination(number: usize) -> Demand {
         Demand::Destination(format!("s{number}.shop:80").parse().expect("valid"))
     }
 
     fn full(now: Instant) -> Book {
-        let mut book = Book::default();
+        let mut book = Book::new(IDLE);
         for number in 0..MOST_DEMANDS {
             assert_eq!(book.admit(&destination(number), now), Admission::Granted(None));
             book.known(&destination(number), now);
@@ -186,8 +205,8 @@ mod tests {
         let oldest = destination(10_000);
         assert_eq!(book.admit(&destination(99_999), now), Admission::Refused(Some(oldest)));
         assert_eq!(book.next_expiry(), Some(now + REFUSED_FOR));
-        assert_eq!(book.expire(now + REFUSED_FOR).len(), MOST_REFUSED);
-        assert_eq!(book.next_expiry(), None);
+        assert_eq!(book.expire(now + REFUSED_FOR, |_| false).len(), MOST_REFUSED);
+        assert_eq!(book.next_expiry(), Some(now + IDLE));
     }
 
     #[tokio::test(start_paused = true)]
@@ -201,11 +220,28 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn who_still_asks_is_still_waited_for() {
         let now = Instant::now();
-        let mut book = Book::default();
+        let mut book = Book::new(IDLE);
         book.admit(&destination(1), now);
         book.asked_again(&destination(1), now + Duration::from_secs(20));
-        assert_eq!(book.expire(now + UNKNOWN_FOR), []);
-        assert_eq!(book.expire(now + Duration::from_secs(50)), [destination(1)]);
+        assert_eq!(book.expire(now + UNKNOWN_FOR, |_| false), []);
+        assert_eq!(book.expire(now + Duration::from_secs(50), |_| false), [destination(1)]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_not_used_for_long_is_forgotten() {
+        let now = Instant::now();
+        let mut book = Book::new(IDLE);
+        for number in [1, 2] {
+            book.admit(&destination(number), now);
+            book.known(&destination(number), now);
+        }
+        let first_is_used = |demand: &Demand| *demand == destination(1);
+        assert_eq!(book.expire(now + IDLE - Duration::from_secs(1), |_| false), []);
+        assert_eq!(book.expire(now + IDLE, first_is_used), [destination(2)]);
+        assert_eq!(book.next_expiry(), Some(now + 2 * IDLE));
+        assert_eq!(book.expire(now + 2 * IDLE, |_| false), [destination(1)]);
+        assert!(!book.contains(&destination(1)));
+        assert_eq!(book.next_expiry(), None);
     }
 
     #[tokio::test(start_paused = true)]

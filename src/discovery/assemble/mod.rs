@@ -21,6 +21,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use pillion_wire::name::{Destination, ListenerName};
 use tokio::time::Instant;
@@ -94,8 +95,8 @@ struct Published {
 
 impl Assembly {
     /// Knows nothing yet. `mesh` is the address that our inbound listener is named by; with `intercepted`, its IP address
-    /// is one that the application may itself listen on.
-    pub fn new(mesh: Option<SocketAddr>, intercepted: bool) -> Self {
+    /// is one that the application may itself listen on. What is not used for `idle` to twice that is given up.
+    pub fn new(mesh: Option<SocketAddr>, intercepted: bool, idle: Duration) -> Self {
         let inbound_name = mesh.map(|address| ListenerName::Inbound(address).to_string());
         let subscriptions = inbound_name.iter().map(|name| Subscription::Begin(Kind::Listener, name.clone())).collect();
         Self {
@@ -106,7 +107,7 @@ impl Assembly {
             hosts: HashMap::new(),
             connected: false,
             catalog: Catalog::default(),
-            book: Book::default(),
+            book: Book::new(idle),
             dirty: BTreeSet::new(),
             outbound_changed: false,
             inbound_changed: false,
@@ -123,11 +124,7 @@ impl Assembly {
         }
         if self.connected {
             let destinations = &self.destinations;
-            let was_used = |known: &Demand| match known {
-                Demand::Destination(destination) => destinations.get(destination).is_some_and(Entry::was_used),
-                Demand::Host(_) => false, // The next query asks again.
-            };
-            if let Some(idle) = self.book.give_way(was_used) {
+            if let Some(idle) = self.book.give_way(|known| was_used(destinations, known)) {
                 self.forget(&idle);
             }
         }
@@ -175,9 +172,11 @@ impl Assembly {
         self.dirty.extend(users);
     }
 
-    /// What was asked for and never answered, or answered with "unknown", is forgotten after a while.
+    /// What was asked for and never answered, or answered with "unknown", or is no longer used, is forgotten after a
+    /// while.
     pub fn handle_time(&mut self, now: Instant) {
-        for demand in self.book.expire(now) {
+        let destinations = &self.destinations;
+        for demand in self.book.expire(now, |known| was_used(destinations, known)) {
             self.forget(&demand);
         }
     }
@@ -339,6 +338,13 @@ impl Assembly {
                 self.subscriptions.push(Subscription::End(*kind, name.clone()));
             }
         }
+    }
+}
+
+fn was_used(destinations: &HashMap<Destination, Entry>, known: &Demand) -> bool {
+    match known {
+        Demand::Destination(destination) => destinations.get(destination).is_some_and(Entry::was_used),
+        Demand::Host(_) => false, // The next query asks again.
     }
 }
 

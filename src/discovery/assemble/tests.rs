@@ -1,5 +1,4 @@
 use std::num::NonZeroU32;
-use std::time::Duration;
 
 use super::*;
 use crate::config::{
@@ -7,6 +6,8 @@ use crate::config::{
     RouteMatch, RouteSource, Split, UpstreamProtocol, VirtualHost, WeightedCluster,
 };
 use crate::snapshot::{self, Target};
+
+const IDLE: Duration = Duration::from_secs(600);
 
 /// An assembly with what it published and asked for.
 struct World {
@@ -20,7 +21,7 @@ struct World {
 impl World {
     fn new() -> Self {
         let (now, outbound) = (Instant::now(), Outbound::default());
-        Self { assembly: Assembly::new(None, false), now, outbound, publications: 0, subscribed: BTreeSet::new() }
+        Self { assembly: Assembly::new(None, false, IDLE), now, outbound, publications: 0, subscribed: BTreeSet::new() }
     }
 
     fn poll(&mut self) {
@@ -298,7 +299,7 @@ async fn an_unknown_destination_that_appears_is_published() {
     world.remove(Kind::Listener, "a.shop:80");
     world.complete("a.shop:80");
     assert_eq!(world.clusters("a.shop:80"), ["a.shop:80"]);
-    assert_eq!(world.assembly.poll_time(), None, "what is known is not forgotten");
+    assert_eq!(world.assembly.poll_time(), Some(world.now + IDLE), "what is known is kept for long");
 }
 
 #[tokio::test(start_paused = true)]
@@ -352,7 +353,7 @@ async fn a_host_is_asked_for_followed_and_forgotten_as_a_destination_is() {
     assert_eq!(world.publications, publications, "the same again changes nothing");
     tell(&mut world, &[]);
     assert_eq!(answer(&world).expect("answered"), [""; 0], "a name without addresses is known");
-    assert_eq!(world.assembly.poll_time(), None, "and not forgotten");
+    assert_eq!(world.assembly.poll_time(), Some(world.now + IDLE), "and kept for long");
     world.remove(Kind::Listener, name);
     assert_eq!(answer(&world).expect("answered"), ["unknown"]);
     world.assembly.handle_time(world.now + Duration::from_secs(30));
@@ -427,7 +428,7 @@ async fn updates_that_nobody_asked_for_change_nothing() {
 #[tokio::test(start_paused = true)]
 async fn our_own_ports_keep_their_host_while_the_application_stays() {
     let mesh: SocketAddr = "127.0.0.1:15008".parse().expect("literal");
-    let mut assembly = Assembly::new(Some(mesh), false);
+    let mut assembly = Assembly::new(Some(mesh), false, IDLE);
     let name = ListenerName::Inbound(mesh).to_string();
     let asked = assembly.poll_output().subscriptions;
     assert_eq!(asked, [Subscription::Begin(Kind::Listener, name.clone())]);

@@ -2,6 +2,7 @@
 
 pub(crate) mod client;
 pub(crate) mod delta;
+mod kept;
 pub mod translate;
 
 mod source;

@@ -1,7 +1,7 @@
 //! Getting a certificate: a new key, a CSR, the control plane's CA, and a close look at what comes back.
 //!
-//! The key is made here for each certificate and never leaves the process's
-//! memory. What the CA answers is checked as a peer would check it, before
+//! The key is made here for each certificate and leaves the process's memory only for
+//! a [`crate::store::Store`], if we were given one. What the CA answers is checked as a peer would check it, before
 //! anybody uses it: a CA that is confused must not take a workload down that
 //! still has a good certificate.
 
@@ -33,6 +33,23 @@ use crate::tls::verify::{ClientVerifier, ServerVerifier};
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// A chain is a few certificates of about 1 KiB.
 const MAX_ANSWER_BYTES: usize = 256 << 10;
+
+/// A new identity, and the key that nobody else has.
+#[derive(Debug)]
+pub struct Issued {
+    /// To be used.
+    pub identity: Identity,
+    /// As the CA sent it, PEM.
+    chain: String,
+    key: KeyPair,
+}
+
+impl Issued {
+    /// Chain and key, PEM. To be kept secret.
+    pub(super) fn to_pem(&self) -> String {
+        format!("{}\n{}", self.chain, self.key.serialize_pem())
+    }
+}
 
 /// Why there is no new certificate.
 #[derive(Debug, thiserror::Error)]
@@ -103,7 +120,7 @@ impl IssueError {
 ///
 /// # Cancel safety
 /// Dropping the future forgets the new key; the CA may have signed a certificate that nobody has the key of.
-pub async fn issue(bootstrap: &Bootstrap, current: Option<&Identity>, failures: u32) -> Result<Identity, IssueError> {
+pub async fn issue(bootstrap: &Bootstrap, current: Option<&Identity>, failures: u32) -> Result<Issued, IssueError> {
     let Credentials { roots, proof } = Credentials::load(bootstrap, current, failures)?;
     let key = KeyPair::generate()?;
     let mut request = Request::new(CreateCertificateRequest {
@@ -118,7 +135,9 @@ pub async fn issue(bootstrap: &Bootstrap, current: Option<&Identity>, failures: 
     let answer = tokio::time::timeout(ANSWER_TIMEOUT, client.create_certificate(request)).await;
     let answer = answer.map_err(|_elapsed| IssueError::Timeout)?;
     let answer = answer.map_err(|status| IssueError::Refused(Box::new(status)))?;
-    Ok(accept(&bootstrap.id, &key, roots, &answer.into_inner(), SystemTime::now())?)
+    let answer = answer.into_inner();
+    let identity = accept(&bootstrap.id, &key, roots, &answer, SystemTime::now())?;
+    Ok(Issued { identity, chain: answer.cert_chain.join("\n"), key })
 }
 
 fn signing_request(id: &SpiffeId, key: &KeyPair) -> Result<String, rcgen::Error> {
@@ -129,7 +148,7 @@ fn signing_request(id: &SpiffeId, key: &KeyPair) -> Result<String, rcgen::Error>
 }
 
 /// An identity from the CA's answer, if every peer would accept it.
-fn accept(
+pub(super) fn accept(
     id: &SpiffeId,
     key: &KeyPair,
     roots: Arc<RootCertStore>,

@@ -8,7 +8,7 @@ use crate::tls::test_pki::Authority;
 async fn attempt(ca: &Ca, current: Option<&Identity>) -> Result<Identity, IssueError> {
     let server = ca.start().await;
     let sidecar = Sidecar::new(&ca.authority, server.address, &[]);
-    issue(&sidecar.bootstrap, current, 0).await
+    issue(&sidecar.bootstrap, current, 0).await.map(|issued| issued.identity)
 }
 
 #[tokio::test]
@@ -27,7 +27,7 @@ async fn the_token_proves_who_we_are_until_the_certificate_does() {
     let ca = Ca::new();
     let server = ca.start().await;
     let sidecar = Sidecar::new(&ca.authority, server.address, &[]);
-    let first = issue(&sidecar.bootstrap, None, 0).await.expect("issued");
+    let first = issue(&sidecar.bootstrap, None, 0).await.expect("issued").identity;
     issue(&sidecar.bootstrap, Some(&first), 0).await.expect("renewed");
     issue(&sidecar.bootstrap, Some(&first), 1).await.expect("renewed by token after a failure");
     std::fs::remove_file(sidecar.token_file()).expect("was there");
@@ -45,7 +45,7 @@ async fn an_expired_certificate_is_not_shown() {
     let ca = Ca::new();
     let server = ca.start().await;
     let sidecar = Sidecar::new(&ca.authority, server.address, &[]);
-    let mut old = issue(&sidecar.bootstrap, None, 0).await.expect("issued");
+    let mut old = issue(&sidecar.bootstrap, None, 0).await.expect("issued").identity;
     old.not_after = SystemTime::now() - Duration::from_secs(1);
     issue(&sidecar.bootstrap, Some(&old), 0).await.expect("issued by token");
     assert_eq!(*server.peers.lock().expect("not poisoned"), [None, None]);

@@ -15,10 +15,12 @@ use rustls::RootCertStore;
 use tokio::time::{Instant, sleep_until};
 
 use super::credentials::{self, CredentialsError};
-use super::{Identity, issue};
+use super::issue::{IssueError, Issued};
+use super::{Identity, issue, kept};
 use crate::backoff::Backoff;
 use crate::bootstrap::Bootstrap;
 use crate::slot::Slot;
+use crate::store::Store;
 use crate::telemetry::Metrics;
 
 /// How often the file with the roots is looked at.
@@ -26,17 +28,29 @@ const ROOTS_POLL: Duration = Duration::from_secs(2);
 /// Even a certificate of one second is not renewed more often than this.
 const SHORTEST_WAIT: Duration = Duration::from_millis(100);
 
-/// Keeps a valid identity in `slot`.
-pub async fn run(bootstrap: Arc<Bootstrap>, slot: Arc<Slot<Option<Identity>>>, metrics: Arc<Metrics>) -> Infallible {
+/// Keeps a valid identity in `slot`, and in `store` if there is one. What was kept there is used until the control plane
+/// has been reached, which is tried at once.
+pub async fn run(
+    bootstrap: Arc<Bootstrap>,
+    slot: Arc<Slot<Option<Identity>>>,
+    metrics: Arc<Metrics>,
+    store: Option<Arc<Store>>,
+) -> Infallible {
     let mut backoff = Backoff::default();
     let mut roots = RootsFile::default();
+    if let Some(store) = &store {
+        recall(store, &bootstrap, &slot, &metrics);
+    }
     loop {
         let wait = match attempt(&bootstrap, &slot, backoff.failures()).await {
-            Ok(identity) => {
+            Ok(issued) => {
                 backoff.reset();
                 metrics.certificate("ok");
-                metrics.certificate_expiry(identity.not_after);
-                renewal_wait(&identity, SystemTime::now(), rand::random())
+                metrics.certificate_expiry(issued.identity.not_after);
+                if let Some(store) = &store {
+                    keep(store, &issued, &metrics);
+                }
+                renewal_wait(&issued.identity, SystemTime::now(), rand::random())
             }
             Err(error) => {
                 metrics.certificate(error.reason());
@@ -50,16 +64,35 @@ pub async fn run(bootstrap: Arc<Bootstrap>, slot: Arc<Slot<Option<Identity>>>, m
     }
 }
 
-async fn attempt(
-    bootstrap: &Bootstrap,
-    slot: &Slot<Option<Identity>>,
-    failures: u32,
-) -> Result<Identity, issue::IssueError> {
+async fn attempt(bootstrap: &Bootstrap, slot: &Slot<Option<Identity>>, failures: u32) -> Result<Issued, IssueError> {
     let current = slot.load_full();
-    let identity = issue::issue(bootstrap, Option::as_ref(&current), failures).await?;
-    tracing::info!(id = %identity.id, not_after = ?identity.not_after, "certificate issued");
-    slot.publish(Some(identity.clone()));
-    Ok(identity)
+    let issued = issue::issue(bootstrap, Option::as_ref(&current), failures).await?;
+    tracing::info!(id = %issued.identity.id, not_after = ?issued.identity.not_after, "certificate issued");
+    slot.publish(Some(issued.identity.clone()));
+    Ok(issued)
+}
+
+fn recall(store: &Store, bootstrap: &Bootstrap, slot: &Slot<Option<Identity>>, metrics: &Metrics) {
+    match kept::recall(store, bootstrap) {
+        Ok(None) => {}
+        Ok(Some(identity)) => {
+            tracing::info!(id = %identity.id, not_after = ?identity.not_after, "certificate found on disk");
+            metrics.certificate("recalled");
+            metrics.certificate_expiry(identity.not_after);
+            slot.publish(Some(identity));
+        }
+        Err(error) => {
+            metrics.certificate("recall_refused");
+            tracing::warn!(%error, folder = %store.folder().display(), "the certificate on disk is not used");
+        }
+    }
+}
+
+fn keep(store: &Store, issued: &Issued, metrics: &Metrics) {
+    if let Err(error) = kept::keep(store, issued) {
+        metrics.store_failure();
+        tracing::warn!(%error, folder = %store.folder().display(), "cannot keep the certificate on disk");
+    }
 }
 
 /// Half of the certificate's life from its start, give or take a tenth of that: `chance` is uniform in `0.0..1.0`.

@@ -51,7 +51,7 @@ async fn short_lived_certificates_are_renewed_before_they_end() {
     let slot = Arc::new(Slot::new(None));
     let mut changes = slot.subscribe();
     let metrics = Arc::new(Metrics::new());
-    let task = tokio::spawn(run(Arc::clone(&sidecar.bootstrap), Arc::clone(&slot), Arc::clone(&metrics)));
+    let task = tokio::spawn(run(Arc::clone(&sidecar.bootstrap), Arc::clone(&slot), Arc::clone(&metrics), None));
     for _ in 0..3 {
         timeout(SOON, changes.changed()).await.expect("renewed").expect("alive");
         assert!(is_valid(Option::as_ref(&slot.load_full())));
@@ -68,7 +68,7 @@ async fn the_old_certificate_stays_while_the_ca_refuses_and_attempts_go_on() {
     let sidecar = Sidecar::new(&ca.authority, server.address, &[]);
     let slot = Arc::new(Slot::new(None));
     let mut changes = slot.subscribe();
-    let task = tokio::spawn(run(Arc::clone(&sidecar.bootstrap), Arc::clone(&slot), Arc::default()));
+    let task = tokio::spawn(run(Arc::clone(&sidecar.bootstrap), Arc::clone(&slot), Arc::default(), None));
     timeout(SOON, async {
         while ca.tokens().len() < 3 {
             sleep(Duration::from_millis(10)).await;
@@ -89,7 +89,7 @@ async fn new_roots_are_taken_over_and_broken_ones_are_not() {
     let sidecar = Sidecar::new(&ca.authority, server.address, &[]);
     let slot = Arc::new(Slot::new(None));
     let mut changes = slot.subscribe();
-    let task = tokio::spawn(run(Arc::clone(&sidecar.bootstrap), Arc::clone(&slot), Arc::default()));
+    let task = tokio::spawn(run(Arc::clone(&sidecar.bootstrap), Arc::clone(&slot), Arc::default(), None));
     timeout(SOON, changes.changed()).await.expect("issued").expect("alive");
     let before = slot.load_full();
     fs::write(sidecar.root_file(), "-----BEGIN nonsense").expect("writable");

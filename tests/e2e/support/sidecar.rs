@@ -70,6 +70,14 @@ impl Sidecar {
         sidecar
     }
 
+    /// Kills the process and starts it again as it was, outside pods.
+    pub fn restart(self, mesh: &Mesh) -> Self {
+        let Self { process, workload, mesh_port, host, .. } = self;
+        assert!(host.is_none(), "a pod's sidecar is started with its rules");
+        drop(process);
+        Self::start(mesh, workload, mesh_port)
+    }
+
     /// Waits until the health port says so.
     pub fn wait_until_ready(&mut self) {
         let what = format!("sidecar {} is ready", self.workload.name);

@@ -57,6 +57,7 @@ impl Sidecar {
             "control_plane": control_plane.listen.to_string(),
             "control_plane_root": home.state().join("root.pem"),
             "join_token_file": token_file(home, record),
+            "state": home.state().join("sidecars").join("kept"),
             "mesh": SocketAddr::new(record.address.into(), MESH_PORT).to_string(),
             "intercept": "redirect",
             "outbound_http": "127.0.0.1:15001",

@@ -54,6 +54,8 @@ struct Subscriptions {
 pub(crate) struct Received {
     /// What changed, in the order sent.
     pub(crate) updates: Vec<Update>,
+    /// What was accepted, as it came.
+    pub(crate) accepted: Vec<(Kind, Resource)>,
     /// What was refused, and why.
     pub(crate) refused: Vec<(Kind, String, Refusal)>,
 }
@@ -143,16 +145,17 @@ impl Subscriptions {
         if !self.wanted.contains(&resource.name) {
             return; // It crossed with our unsubscribe.
         }
-        let Resource { name, version, resource: content, ttl, .. } = resource;
-        let judged = match (&content, ttl) {
+        let judged = match (&resource.resource, &resource.ttl) {
             (_, Some(_)) => Err(Refusal::unsupported("ttl")),
             (None, None) => Err(Refusal::missing("resource")),
-            (Some(content), None) => translate::resource(kind, &name, content),
+            (Some(content), None) => translate::resource(kind, &resource.name, content),
         };
+        let name = resource.name.clone();
         match judged {
             Ok(config) => {
-                self.held.insert(name.clone(), version);
+                self.held.insert(name.clone(), resource.version.clone());
                 received.updates.push(Update { kind, name, change: Change::Accepted(config) });
+                received.accepted.push((kind, resource));
             }
             Err(refusal) => received.refused.push((kind, name, refusal)),
         }
@@ -197,6 +200,11 @@ fn url_of(kind: Kind) -> &'static str {
         Kind::Cluster => type_url::CLUSTER,
         Kind::Endpoints => type_url::ENDPOINTS,
     }
+}
+
+/// `resources` of one kind as a server would send them.
+pub(crate) fn response(kind: Kind, resources: Vec<Resource>) -> DeltaDiscoveryResponse {
+    DeltaDiscoveryResponse { type_url: url_of(kind).to_owned(), resources, ..DeltaDiscoveryResponse::default() }
 }
 
 fn kind_of(url: &str) -> Option<Kind> {

@@ -1,5 +1,6 @@
 //! The task that keeps us up to date: connects, feeds `delta` and `assemble`, publishes, and begins anew when it ends.
 
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::{Pin, pin};
@@ -8,10 +9,12 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tonic::{Code, Status};
 
 use super::client::{self, AdsStream, Event, OpenError};
-use super::delta::Delta;
+use super::delta::{self, Delta};
+use super::kept::{self, Kept};
 use crate::backoff::Backoff;
 use crate::discovery::assemble::{Assembly, Subscription};
 use crate::discovery::source::{ConfigSource, Context};
+use crate::discovery::{Change, Kind};
 use crate::snapshot::{Demand, Inbound};
 use crate::tls::control::ControlError;
 
@@ -31,12 +34,18 @@ impl ConfigSource for Xds {
 async fn run(context: Context) -> Infallible {
     let mut task = Task {
         delta: Delta::new(context.bootstrap.node().to_node()),
-        assembly: Assembly::new(context.bootstrap.mesh, context.bootstrap.intercept.is_some()),
+        assembly: Assembly::new(
+            context.bootstrap.mesh,
+            context.bootstrap.intercept.is_some(),
+            context.bootstrap.timeouts.destination_idle,
+        ),
+        kept: context.store.clone().map(|store| Kept::new(store, std::sync::Arc::clone(&context.metrics))),
         context,
         demand_closed: false,
     };
     let (mut backoff, mut refusals) = (Backoff::default(), 0_u32);
     task.publish();
+    task.recall().await;
     loop {
         match task.session(refusals).await {
             Outcome::Answered => (refusals, backoff) = (0, Backoff::default()),
@@ -69,10 +78,59 @@ struct Task {
     context: Context,
     delta: Delta,
     assembly: Assembly,
+    kept: Option<Kept>,
     demand_closed: bool,
 }
 
 impl Task {
+    /// Puts in force what was kept on disk, until the control plane has been reached.
+    async fn recall(&mut self) {
+        let Some(kept) = &self.kept else { return };
+        let (store, before) = (kept.store(), Instant::now());
+        let found = tokio::task::spawn_blocking(move || kept::read(&store)).await.unwrap_or_default();
+        let listeners = found.iter().filter(|(kind, _)| **kind == Kind::Listener).flat_map(|(_, all)| all);
+        for demand in listeners.filter_map(|listener| Demand::of_listener(&listener.name)) {
+            self.assembly.handle_demand(demand, before);
+        }
+        self.publish();
+        let mut resources = 0;
+        // Each kind says which resources of the next are wanted.
+        for (kind, found) in found {
+            let names: Vec<String> = found.iter().map(|resource| resource.name.clone()).collect();
+            let response = delta::response(kind, found);
+            let received = self.delta.handle_response(response);
+            resources += received.accepted.len();
+            for update in received.updates {
+                self.assembly.handle_update(update, before);
+            }
+            self.publish();
+            let used: BTreeSet<&str> = received.accepted.iter().map(|(_, resource)| resource.name.as_str()).collect();
+            for name in names.iter().filter(|name| !used.contains(name.as_str())) {
+                self.forget(kind, name); // Of no use to anything that was kept.
+            }
+        }
+        if resources > 0 {
+            tracing::info!(resources, took = ?before.elapsed(), "configuration found on disk, in force until the control plane is reached");
+            self.live_on_kept(true);
+            if self.context.bootstrap.mesh.is_none() {
+                self.context.inbound.publish(Some(Inbound::default()));
+            }
+        }
+    }
+
+    fn live_on_kept(&self, is_so: bool) {
+        self.context.metrics.configuration_recalled(is_so);
+        if let Some(kept) = &self.kept {
+            kept.set_in_use(is_so);
+        }
+    }
+
+    fn forget(&self, kind: Kind, name: &str) {
+        if let Some(kept) = &self.kept {
+            kept.forget(kind, name);
+        }
+    }
+
     /// One connection, from its beginning to its end.
     async fn session(&mut self, refusals: u32) -> Outcome {
         let bootstrap = std::sync::Arc::clone(&self.context.bootstrap);
@@ -154,6 +212,7 @@ impl Task {
         self.context.metrics.xds_connect("ok");
         self.context.metrics.xds_connected(true);
         self.assembly.handle_connection(true);
+        self.live_on_kept(false);
         let nothing_yet = self.context.inbound.load().is_none();
         if self.context.bootstrap.mesh.is_none() && nothing_yet {
             self.context.inbound.publish(Some(Inbound::default()));
@@ -166,9 +225,15 @@ impl Task {
             self.context.metrics.xds_resource(kind.label(), false);
             tracing::warn!(kind = kind.label(), name, %refusal, "configuration refused; the last good version stays");
         }
+        if let Some(kept) = &self.kept {
+            received.accepted.into_iter().for_each(|(kind, resource)| kept.keep(kind, resource));
+        }
         let now = Instant::now();
         for update in received.updates {
             self.context.metrics.xds_resource(update.kind.label(), true);
+            if update.change == Change::Removed {
+                self.forget(update.kind, &update.name);
+            }
             self.assembly.handle_update(update, now);
         }
         self.publish();
@@ -211,7 +276,10 @@ impl Task {
         for subscription in output.subscriptions {
             match subscription {
                 Subscription::Begin(kind, name) => self.delta.subscribe(kind, &name),
-                Subscription::End(kind, name) => self.delta.unsubscribe(kind, &name),
+                Subscription::End(kind, name) => {
+                    self.delta.unsubscribe(kind, &name);
+                    self.forget(kind, &name);
+                }
             }
         }
         if let Some(outbound) = output.outbound {

@@ -69,6 +69,7 @@ impl World {
             outbound,
             Arc::clone(&inbound),
             Arc::clone(&metrics),
+            None,
         ));
         Self { ads, ca, server: Some(server), address, _sidecar: sidecar, identity, inbound, directory, metrics, task }
     }
@@ -285,7 +286,7 @@ async fn the_token_is_shown_until_there_is_a_certificate() {
     world.until("first stream", |world| world.streams() == 1).await;
     let ca = world.ca.start().await;
     let sidecar = Sidecar::new(&world.ca.authority, ca.address, &[]);
-    let issued = crate::identity::issue::issue(&sidecar.bootstrap, None, 0).await.expect("issued");
+    let issued = crate::identity::issue::issue(&sidecar.bootstrap, None, 0).await.expect("issued").identity;
     let id = issued.id.clone();
     world.identity.publish(Some(issued));
     world.kill();
