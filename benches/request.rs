@@ -40,6 +40,7 @@ use pillion_proxy::tls::{TlsClient, TlsServer};
 use pillion_proxy::upstream::Upstream;
 use pillion_proxy::{bootstrap, net};
 use pillion_wire::mesh::MeshEndpoint;
+use pillion_wire::rate_limit::RateLimits;
 use pillion_wire::spiffe::SpiffeId;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, SanType};
 use rustls::RootCertStore;
@@ -183,7 +184,13 @@ fn outbound(endpoint: Option<Endpoint>) -> Outbound {
 
 fn inbound(application: Option<SocketAddr>) -> Inbound {
     let Some(address) = application else { return Inbound::default() };
-    let config = PortConfig { port: 80, application: address, protocol: AppProtocol::Http1, access: Access::Strict };
+    let config = PortConfig {
+        port: 80,
+        application: address,
+        protocol: AppProtocol::Http1,
+        access: Access::Strict,
+        rate_limits: RateLimits::default(),
+    };
     Inbound { ports: BTreeMap::from([(80, Arc::new(InboundPort::new(config, &[address])))]) }
 }
 

@@ -6,6 +6,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use http::StatusCode;
 use pillion_wire::name::Destination;
@@ -30,6 +31,14 @@ pub enum ProxyError {
     /// Traffic for one of the sidecar's own ports, which would come back to it.
     #[error("port {0} is one of the sidecar's own: carrying traffic there would be a loop")]
     OwnPort(u16),
+    /// A rate limit of this workload is used up.
+    #[error("rate limit {name} is used up for this caller; try again in {retry_after:?}")]
+    RateLimited {
+        /// The limit.
+        name: String,
+        /// When another request might fit.
+        retry_after: Duration,
+    },
     /// The client went away.
     #[error("the client went away before the answer was there")]
     ClientGone,
@@ -135,6 +144,7 @@ pub struct Reason {
 const INVALID_ARGUMENT: u8 = 3;
 const DEADLINE_EXCEEDED: u8 = 4;
 const PERMISSION_DENIED: u8 = 7;
+const RESOURCE_EXHAUSTED: u8 = 8;
 const UNIMPLEMENTED: u8 = 12;
 const INTERNAL: u8 = 13;
 const UNAVAILABLE: u8 = 14;
@@ -149,6 +159,7 @@ impl ProxyError {
             Self::PlaintextRefused(_) => ("plaintext_refused", "UAEX", StatusCode::FORBIDDEN, PERMISSION_DENIED),
             Self::UnknownPort(_) => ("unknown_port", "NR", StatusCode::NOT_FOUND, UNIMPLEMENTED),
             Self::OwnPort(_) => ("own_port", "NR", StatusCode::LOOP_DETECTED, PERMISSION_DENIED),
+            Self::RateLimited { .. } => ("rate_limited", "RL", StatusCode::TOO_MANY_REQUESTS, RESOURCE_EXHAUSTED),
             Self::ClientGone => ("client_gone", "DC", client_closed_request(), CANCELLED),
             Self::UnknownDestination(_) => ("unknown_destination", "NC", StatusCode::BAD_GATEWAY, UNAVAILABLE),
             Self::WrongProtocol(..) => ("wrong_protocol", "NR", StatusCode::BAD_GATEWAY, UNIMPLEMENTED),

@@ -26,6 +26,7 @@ pub mod identity;
 mod init;
 pub mod listeners;
 pub mod net;
+pub mod policy;
 pub mod proxy;
 pub mod readiness;
 pub mod route;

@@ -7,6 +7,7 @@ use std::time::SystemTime;
 use serde_json::{Value, json};
 
 use crate::identity::Identity;
+use crate::policy::rate_limit::Limiter;
 use crate::proxy::Shared;
 use crate::snapshot::{Action, Cluster, Lookup, Route, Split, Target};
 use crate::upstream::Host;
@@ -28,6 +29,7 @@ pub(super) fn config(shared: &Shared) -> Value {
                 "application": port.config.application,
                 "protocol": format!("{:?}", port.config.protocol).to_lowercase(),
                 "access": format!("{:?}", port.config.access).to_lowercase(),
+                "rate_limits": port.limiters.iter().map(|limiter| limit(limiter)).collect::<Vec<_>>(),
             })
         })
         .collect();
@@ -62,6 +64,11 @@ pub(super) fn config(shared: &Shared) -> Value {
         "outbound": destinations,
         "hosts": hosts,
     })
+}
+
+/// A limit as it was told, and how many keys it remembers.
+fn limit(limiter: &Limiter) -> Value {
+    json!({ "limit": limiter.config(), "keys": limiter.keys() })
 }
 
 /// Every cluster in use with its hosts.

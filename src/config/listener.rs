@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use pillion_wire::name::Destination;
+use pillion_wire::rate_limit::RateLimits;
 
 use super::{RouteConfig, Split};
 
@@ -58,7 +59,7 @@ pub struct InboundListener {
 }
 
 /// One port of the application.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InboundPort {
     /// The workload's port: its name inside the mesh and the front port for callers outside it.
     pub port: u16,
@@ -68,6 +69,8 @@ pub struct InboundPort {
     pub protocol: AppProtocol,
     /// Who may call it from outside the mesh.
     pub access: Access,
+    /// How many requests it takes. None: any number.
+    pub rate_limits: RateLimits,
 }
 
 /// What an application speaks on a port.

@@ -93,7 +93,7 @@ async fn forward(
             outbound::plan(worker, &destination, &parts, record).await?
         }
         Way::Bound(destination) => outbound::plan(worker, destination, &parts, record).await?,
-        Way::Mesh(_) | Way::Front { .. } => inbound::plan(client, &parts, record)?,
+        Way::Mesh(_) | Way::Front { .. } => inbound::plan(client, &parts, record).await?,
     };
     let upstreams = match plan {
         Plan::Forward(upstreams) => upstreams,

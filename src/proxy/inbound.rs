@@ -8,6 +8,7 @@ use super::attempt::Upstreams;
 use super::client::{Client, Way};
 use super::http::Plan;
 use super::message::PORT;
+use super::rate_limit;
 use crate::bootstrap::Redirection;
 use crate::config::{self, Access, AppProtocol};
 use crate::error::ProxyError;
@@ -15,9 +16,10 @@ use crate::net::is_reachable;
 use crate::snapshot::InboundPort;
 use crate::telemetry::Record;
 use http::request;
+use pillion_wire::rate_limit::RateLimits;
 
 /// What to do with a request for our application.
-pub(super) fn plan(client: &Client, request: &request::Parts, record: &mut Record) -> Result<Plan, ProxyError> {
+pub(super) async fn plan(client: &Client, request: &request::Parts, record: &mut Record) -> Result<Plan, ProxyError> {
     let worker = &client.worker;
     let served = match &client.way {
         Way::Front { port, address, .. } => served(worker, *address, *port, client.address.ip())?,
@@ -33,6 +35,9 @@ pub(super) fn plan(client: &Client, request: &request::Parts, record: &mut Recor
     }
     if served.config.protocol.is_opaque() {
         return Err(ProxyError::BadRequest("this port takes opaque TCP (CONNECT), not HTTP requests"));
+    }
+    if !served.limiters.is_empty() {
+        Box::pin(rate_limit::admit(client, &served, request)).await?;
     }
     Ok(Plan::Forward(Upstreams::Application(served)))
 }
@@ -95,7 +100,7 @@ pub(super) fn served(
         // The workload has several addresses, and this is not the one that its document begins with.
         Some(declared) if declared.hosts.len() > 1 && own != Some(dialled.ip()) => {
             let addresses: Vec<_> = std::iter::once(dialled).chain(declared.addresses()).collect();
-            Arc::new(InboundPort::new(declared.config, &addresses))
+            Arc::new(declared.at(&addresses))
         }
         Some(declared) => Arc::clone(declared),
     };
@@ -111,6 +116,7 @@ fn undeclared(address: SocketAddr) -> config::InboundPort {
         application: address,
         protocol: AppProtocol::Auto,
         access: Access::Strict,
+        rate_limits: RateLimits::default(),
     }
 }
 

@@ -22,6 +22,7 @@ pub mod listener;
 mod message;
 mod outbound;
 mod race;
+mod rate_limit;
 mod refused;
 mod reply;
 mod tcp;

@@ -10,6 +10,7 @@ use http_body::{Body as _, Frame, SizeHint};
 
 use super::attempt::Lease;
 use super::message::REASON;
+use super::rate_limit;
 use crate::error::ProxyError;
 use crate::http::{Body, BoxError};
 use crate::net::Serving;
@@ -111,6 +112,9 @@ pub(super) fn failure(error: &ProxyError, is_grpc: bool, record: &mut Record) ->
         response
     };
     response.headers_mut().insert(REASON, HeaderValue::from_static(reason.code));
+    if let ProxyError::RateLimited { name, retry_after } = error {
+        rate_limit::tell(response.headers_mut(), name, *retry_after, is_grpc);
+    }
     let is_malformed = matches!(error, ProxyError::BadRequest(_) | ProxyError::BadAuthority(_));
     if is_malformed && record.protocol != "HTTP/2" {
         // What follows on the connection was perhaps meant as a part of this request.

@@ -25,6 +25,7 @@ use std::sync::atomic::AtomicBool;
 use pillion_wire::name::Destination;
 
 use crate::config;
+use crate::policy::rate_limit::Limiter;
 use crate::upstream::{Host, HostKey};
 
 /// Everything that outbound traffic needs, by destination.
@@ -109,6 +110,8 @@ pub struct InboundPort {
     pub config: config::InboundPort,
     /// Where the application may listen, in the order in which that is tried. Never empty.
     pub hosts: Vec<Arc<Host>>,
+    /// What its rate limits have counted.
+    pub limiters: Arc<[Arc<Limiter>]>,
     label: Arc<str>,
 }
 
@@ -117,7 +120,25 @@ impl InboundPort {
     pub fn new(config: config::InboundPort, addresses: &[SocketAddr]) -> Self {
         let host = |address: &SocketAddr| Arc::new(Host::new(HostKey::application(*address, None)));
         let label = Arc::from(format!("inbound:{}", config.port));
-        Self { config, hosts: addresses.iter().map(host).collect(), label }
+        let limiters = config.rate_limits.limits.iter().map(|limit| Arc::new(Limiter::new(limit.clone()))).collect();
+        Self { config, hosts: addresses.iter().map(host).collect(), limiters, label }
+    }
+
+    /// Takes over what `old`, the same port before, has counted for limits that are still the same.
+    pub fn keep_counting(&mut self, old: &Self) {
+        let kept = |new: &Arc<Limiter>| {
+            let same = old.limiters.iter().find(|old| old.config() == new.config());
+            Arc::clone(same.unwrap_or(new))
+        };
+        self.limiters = self.limiters.iter().map(kept).collect();
+    }
+
+    /// The same, tried at `addresses`.
+    #[must_use]
+    pub fn at(&self, addresses: &[SocketAddr]) -> Self {
+        let mut port = Self::new(self.config.clone(), addresses);
+        port.limiters = Arc::clone(&self.limiters);
+        port
     }
 
     /// The same, for connections that the application is to see as coming from `source`.
@@ -132,7 +153,12 @@ impl InboundPort {
         // An IPv4 address cannot speak to an IPv6 address.
         let fits = |address: &SocketAddr| address.ip().is_loopback() || address.is_ipv4() == source.is_ipv4();
         let reachable = self.hosts.iter().filter(|host| fits(&host.key().address));
-        Self { config: self.config, hosts: reachable.map(host).collect(), label: Arc::clone(&self.label) }
+        Self {
+            config: self.config.clone(),
+            hosts: reachable.map(host).collect(),
+            limiters: Arc::clone(&self.limiters),
+            label: Arc::clone(&self.label),
+        }
     }
 
     /// What it is called in metrics and logs.

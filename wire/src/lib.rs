@@ -18,9 +18,11 @@
 //! a property test holds the two together.
 
 pub mod ca;
+pub mod extension;
 pub mod label;
 pub mod mesh;
 pub mod name;
+pub mod rate_limit;
 pub mod spiffe;
 pub mod xds;
 

@@ -14,7 +14,10 @@ use std::{
     sync::Arc,
 };
 
-use pillion_wire::name::{PortName, ServicePort};
+use pillion_wire::{
+    name::{PortName, ServicePort},
+    rate_limit::RateLimits,
+};
 
 use super::{
     address::Assigned,
@@ -114,13 +117,20 @@ impl Mesh {
         }
         let tables = table::Tables::new(objects, &mut findings);
         let policies = Policies::new(objects, &mut findings);
+        let mut limited = HashMap::new();
         for draft in drafts {
             let key = draft.key.clone();
+            let members: Vec<_> = draft.members.iter().map(|(workload, port)| (&workload.name, port.port)).collect();
             let view = draft.finish(&tables, &policies);
+            if let Some(limits) = &view.policy.rate_limits {
+                for port in members {
+                    limited.entry(port).or_insert_with(|| limits.clone());
+                }
+            }
             let kept = previous.and_then(|mesh| mesh.ports.get(&key));
             mesh.ports.insert(key, keep_equal(view, kept));
         }
-        mesh.add_workloads(objects, &spoken, previous, &mut findings);
+        mesh.add_workloads(objects, &Ports { spoken, limited }, previous, &mut findings);
         (mesh, findings)
     }
 
@@ -212,12 +222,12 @@ impl Mesh {
     fn add_workloads(
         &mut self,
         objects: &Objects,
-        spoken: &Spoken<'_>,
+        said: &Ports<'_>,
         previous: Option<&Self>,
         findings: &mut Vec<Finding>,
     ) {
         for workload in objects.workloads.values() {
-            let ports = inbound_ports(workload, spoken);
+            let ports = inbound_ports(workload, said);
             let Some(mesh_address) = workload.mesh_address() else {
                 self.reach.add(workload, &ports, findings);
                 continue;
@@ -293,6 +303,12 @@ impl<'a> Directory<'a> {
 
 /// What Services say that workloads' ports speak.
 type Spoken<'a> = HashMap<(&'a Name, u16), Protocol>;
+
+/// What Services and their policies say of workloads' ports: the first Service by name that leads there and says it.
+struct Ports<'a> {
+    spoken: Spoken<'a>,
+    limited: HashMap<(&'a Name, u16), RateLimits>,
+}
 
 /// A port of a Service and the workload ports behind it.
 struct Draft<'a> {
@@ -392,20 +408,22 @@ impl<'a> Draft<'a> {
     }
 }
 
-fn inbound_ports(workload: &Workload, spoken: &Spoken<'_>) -> Vec<InboundPort> {
+fn inbound_ports(workload: &Workload, said: &Ports<'_>) -> Vec<InboundPort> {
     let mut ports: Vec<InboundPort> = workload
         .ports
         .iter()
         .map(|port| InboundPort {
             port: port.port,
             application: port.application,
-            protocol: spoken
+            protocol: said
+                .spoken
                 .get(&(&workload.name, port.port))
                 .copied()
                 .or(port.protocol)
                 .or_else(|| port.name.as_deref().and_then(Protocol::from_port_name))
                 .unwrap_or_default(),
             access: port.access,
+            rate_limits: said.limited.get(&(&workload.name, port.port)).cloned().unwrap_or_default(),
         })
         .collect();
     ports.sort_unstable_by_key(|port| port.port);

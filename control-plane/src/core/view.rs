@@ -4,7 +4,10 @@
 
 use std::net::SocketAddr;
 
-use pillion_wire::name::{PortName, ServicePort};
+use pillion_wire::{
+    name::{PortName, ServicePort},
+    rate_limit::RateLimits,
+};
 
 use super::{policy::Policy, protocol::Protocol, route::Match, service::Name, workload::Access};
 
@@ -109,6 +112,8 @@ pub struct InboundPort {
     pub protocol: Protocol,
     /// Who may connect.
     pub access: Access,
+    /// How many requests it takes.
+    pub rate_limits: RateLimits,
 }
 
 impl PortView {

@@ -217,7 +217,10 @@ impl Assembly {
         let known: HashMap<SocketAddr, &Arc<Host>> =
             old.values().flat_map(|port| &port.hosts).map(|host| (host.key().address, host)).collect();
         let ports = listener.ports.iter().map(|(number, config)| {
-            let mut port = InboundPort::new(*config, &self.candidates(config));
+            let mut port = InboundPort::new(config.clone(), &self.candidates(config));
+            if let Some(old) = old.get(number) {
+                port.keep_counting(old);
+            }
             for host in &mut port.hosts {
                 if let Some(known) = known.get(&host.key().address) {
                     *host = Arc::clone(known);

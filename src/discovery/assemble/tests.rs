@@ -1,5 +1,7 @@
 use std::num::NonZeroU32;
 
+use pillion_wire::rate_limit::RateLimits;
+
 use super::*;
 use crate::config::{
     self, Access, Action, AppProtocol, Cluster, Endpoint, Endpoints, Health, LbPolicy, Locality, Route, RouteConfig,
@@ -435,8 +437,13 @@ async fn our_own_ports_keep_their_host_while_the_application_stays() {
     let serve = |assembly: &mut Assembly, applications: &[(u16, u16)]| {
         let port = |&(port, application): &(u16, u16)| {
             let application = SocketAddr::from(([127, 0, 0, 1], application));
-            let config =
-                config::InboundPort { port, application, protocol: AppProtocol::Http1, access: Access::Strict };
+            let config = config::InboundPort {
+                port,
+                application,
+                protocol: AppProtocol::Http1,
+                access: Access::Strict,
+                rate_limits: RateLimits::default(),
+            };
             (port, config)
         };
         let listener = InboundListener { ports: applications.iter().map(port).collect() };

@@ -13,6 +13,7 @@ use super::{
     service::{Name, Port, Service},
 };
 
+use pillion_wire::rate_limit::RateLimits;
 pub use timeouts::Timeouts;
 
 /// A policy object.
@@ -52,12 +53,14 @@ pub enum Target {
 pub struct Policy {
     /// How long things may take.
     pub timeouts: Option<Timeouts>,
+    /// How many requests workloads take.
+    pub rate_limits: Option<RateLimits>,
 }
 
 impl Policy {
     /// The sections that are there, as documents name them, and whether each may stand in a policy for a route.
     fn sections(&self) -> impl Iterator<Item = (&'static str, bool)> {
-        [("timeouts", self.timeouts.is_some(), false)]
+        [("timeouts", self.timeouts.is_some(), false), ("rateLimits", self.rate_limits.is_some(), false)]
             .into_iter()
             .filter_map(|(name, is_there, fits_route)| is_there.then_some((name, fits_route)))
     }
@@ -65,7 +68,10 @@ impl Policy {
     /// These sections, and those of `other` where there are none.
     #[must_use]
     pub fn or(&self, other: &Self) -> Self {
-        Self { timeouts: self.timeouts.clone().or_else(|| other.timeouts.clone()) }
+        Self {
+            timeouts: self.timeouts.clone().or_else(|| other.timeouts.clone()),
+            rate_limits: self.rate_limits.clone().or_else(|| other.rate_limits.clone()),
+        }
     }
 }
 

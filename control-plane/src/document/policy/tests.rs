@@ -36,6 +36,10 @@ fn targets_and_sections_are_read() {
 
 #[test]
 fn refusals_name_the_field() {
+    let limit = |fields: &str| {
+        let per = if fields.contains("per:") { "" } else { ", per: 1s" };
+        format!("{{targetRefs: [{{kind: Service, name: a}}], rateLimits: [{{{fields}{per}}}]}}")
+    };
     for (spec, path) in [
         ("{targetRefs: []}", "spec.targetRefs"),
         ("{targetRefs: [{kind: Pod, name: a}]}", "spec.targetRefs[0].kind"),
@@ -48,6 +52,20 @@ fn refusals_name_the_field() {
         ("{targetRefs: [{kind: Service, name: a}], timeouts: {connect: 0s}}", "spec.timeouts.connect"),
         ("{targetRefs: [{kind: Service, name: a}], timeouts: {conect: 1s}}", "spec.timeouts.conect"),
         ("{targetRefs: [{kind: Service, name: a}], bulkhead: {}}", "spec.bulkhead"),
+        (&limit("requests: 0"), "spec.rateLimits[0].requests"),
+        (&limit("requests: 1, per: 0s"), "spec.rateLimits[0].per"),
+        (&limit("requests: 1, per: 99999h"), "spec.rateLimits[0].per"),
+        (&limit("requests: 1, algorithm: best"), "spec.rateLimits[0].algorithm"),
+        (&limit("requests: 1, burst: 2, algorithm: fixedWindow"), "spec.rateLimits[0].burst"),
+        (&limit("requests: 1, longestWait: 2s"), "spec.rateLimits[0].longestWait"),
+        (&limit("requests: 10001, algorithm: slidingWindowLog"), "spec.rateLimits[0].requests"),
+        (&limit("requests: 1, mostKeys: 1000001"), "spec.rateLimits[0].mostKeys"),
+        (&limit("requests: 1, keys: [{type: color}]"), "spec.rateLimits[0].keys[0].type"),
+        (&limit("requests: 1, keys: [{type: header}]"), "spec.rateLimits[0].keys[0].header"),
+        (&limit("requests: 1, keys: [{type: header, header: 'a b'}]"), "spec.rateLimits[0].keys[0].header"),
+        (&limit("requests: 1, exempt: {callers: [me]}"), "spec.rateLimits[0].exempt.callers[0]"),
+        (&limit("requests: 1, exempt: {networks: [10.0.0.0/33]}"), "spec.rateLimits[0].exempt.networks[0]"),
+        (&limit("requests: 1, exempt: {paths: [health]}"), "spec.rateLimits[0].exempt.paths[0]"),
     ] {
         assert_eq!(policy(spec).unwrap_err(), [path], "{spec}");
     }

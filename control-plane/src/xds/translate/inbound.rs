@@ -5,7 +5,9 @@
 use std::net::SocketAddr;
 
 use pillion_wire::{
+    extension,
     mesh::Application,
+    rate_limit::RATE_LIMITS_METADATA,
     xds::{
         BoolValue, UInt32Value,
         core::{TransportSocket, transport_socket},
@@ -46,11 +48,15 @@ fn chains(port: &InboundPort) -> Vec<FilterChain> {
         ..FilterChainMatch::default()
     };
     let application = Application { address: port.application, tls: port.protocol == Protocol::Tls };
+    let mut metadata = application.to_metadata();
+    if !port.rate_limits.limits.is_empty() {
+        extension::put(&mut metadata, RATE_LIMITS_METADATA, &port.rate_limits);
+    }
     let secured = FilterChain {
         name: name.clone(),
         filter_chain_match: Some(matched.clone()),
         filters: vec![network_filter(port)],
-        metadata: Some(application.to_metadata()),
+        metadata: Some(metadata),
         transport_socket: Some(mutual_tls()),
         ..FilterChain::default()
     };

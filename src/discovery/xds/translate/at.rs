@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::IpAddr;
 
+use pillion_wire::extension::ExtensionError;
 use pillion_wire::mesh::MeshError;
 use pillion_wire::name::NameError;
 use pillion_wire::xds::core::config_source::ConfigSourceSpecifier;
@@ -41,6 +42,9 @@ pub enum Reason {
     /// Our own metadata is wrong.
     #[error("{0}")]
     Mesh(#[from] MeshError),
+    /// Metadata under a key of ours is not what belongs there.
+    #[error("{0}")]
+    Extension(#[from] ExtensionError),
     /// Not the message that belongs there.
     #[error("{0}")]
     Message(#[from] UnpackError),

@@ -3,8 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
+use pillion_wire::extension;
 use pillion_wire::mesh::Application;
 use pillion_wire::name::{Destination, host_name};
+use pillion_wire::rate_limit::{Algorithm, MOST_KEYS, MOST_LOGGED, RATE_LIMITS_METADATA, RateLimit, RateLimits};
+use pillion_wire::xds::core::Metadata;
 use pillion_wire::xds::listener::{Filter, FilterChain, Listener, filter};
 use pillion_wire::xds::tcp_proxy::tcp_proxy::ClusterSpecifier;
 use pillion_wire::xds::tcp_proxy::{TcpProxy, tcp_proxy};
@@ -169,8 +172,9 @@ fn inbound_port(at: &At<'_>, chain: FilterChain) -> Result<(InboundPort, Access)
     let port = port_number(&number, number.required(rule.destination_port)?.value)?;
     let socket = &at.field("transport_socket");
     let metadata = &at.field("metadata");
-    let application = metadata.required(chain.metadata)?;
-    let application = Application::from_metadata(&application).map_err(|error| metadata.refuse(error))?;
+    let extra = metadata.required(chain.metadata)?;
+    let application = Application::from_metadata(&extra).map_err(|error| metadata.refuse(error))?;
+    let rate_limits = rate_limits(metadata, &extra)?;
     let application = metadata.required(application)?;
     let access = match (rule.transport_protocol.as_str(), chain.transport_socket) {
         ("" | "tls", Some(config)) => tls::mutual(socket, config).map(|()| Access::Strict)?,
@@ -186,7 +190,18 @@ fn inbound_port(at: &At<'_>, chain: FilterChain) -> Result<(InboundPort, Access)
         _ if application.tls => return Err(filters.invalid("are for plaintext, but the application speaks TLS")),
         protocol => protocol,
     };
-    Ok((InboundPort { port, application: application.address, protocol, access: Access::Strict }, access))
+    Ok((InboundPort { port, application: application.address, protocol, access: Access::Strict, rate_limits }, access))
+}
+
+fn rate_limits(at: &At<'_>, metadata: &Metadata) -> Result<RateLimits, Refusal> {
+    let found: Option<RateLimits> = extension::get(metadata, RATE_LIMITS_METADATA).map_err(|error| at.refuse(error))?;
+    let limits = found.unwrap_or_default();
+    let logs_too_many =
+        |limit: &RateLimit| limit.algorithm == Algorithm::SlidingWindowLog && limit.requests.get() > MOST_LOGGED;
+    if limits.limits.iter().any(|limit| logs_too_many(limit) || limit.most_keys.get() > MOST_KEYS) {
+        return Err(at.invalid("would have a rate limit remember too much"));
+    }
+    Ok(limits)
 }
 
 fn app_protocol(at: &At<'_>, filters: Vec<Filter>) -> Result<AppProtocol, Refusal> {

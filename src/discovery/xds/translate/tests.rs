@@ -3,6 +3,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use pillion_wire::mesh::{Application, MeshEndpoint};
+use pillion_wire::rate_limit::RateLimits;
 use pillion_wire::xds::cluster::{Cluster, cluster};
 use pillion_wire::xds::core::{
     Address, AggregatedConfigSource, ConfigSource, DataSource, Http2ProtocolOptions, Metadata, SocketAddress,
@@ -270,7 +271,9 @@ fn an_inbound_listener_lists_the_ports_of_the_application() {
     ]);
     let Config::Inbound(config) = listener(&message).expect("accepted") else { panic!("not inbound") };
     let application = "127.0.0.1:8080".parse().expect("literal");
-    let port = |port, protocol, access| (port, InboundPort { port, application, protocol, access });
+    let port = |port, protocol, access| {
+        (port, InboundPort { port, application, protocol, access, rate_limits: RateLimits::default() })
+    };
     let wanted = [
         port(80, AppProtocol::Http1, Access::Permissive),
         port(81, AppProtocol::Http2, Access::Strict),

@@ -1,0 +1,3 @@
+//! What a request may do: rules that are asked before it goes anywhere.
+
+pub mod rate_limit;

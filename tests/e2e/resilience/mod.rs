@@ -1,0 +1,3 @@
+//! What a `TrafficPolicy` does, with real processes.
+
+mod rate_limits;
