@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 use super::gather::Gather;
 use super::keep_alive::KeepAlive;
 use super::send::Sending;
-use super::{CONNECTION_WINDOW, Http2Tunnel, MAX_FRAME, Receive, SEND_BUFFER, STREAM_WINDOW};
+use super::{CONNECTION_WINDOW, Http2Tunnel, MAX_FRAME, REMEMBERED_RESETS, Receive, SEND_BUFFER, STREAM_WINDOW};
 use crate::http::{Body, HttpError, Unsent};
 use crate::net::Transport;
 
@@ -53,6 +53,9 @@ pub async fn connect_http2(transport: Transport) -> Result<Http2, HttpError> {
         .max_frame_size(MAX_FRAME)
         .max_send_buffer_size(SEND_BUFFER)
         .max_header_list_size(MAX_HEADER_BYTES)
+        // All callers share the connection: those that leave in the middle of answers must not end it for the others.
+        .max_concurrent_reset_streams(REMEMBERED_RESETS)
+        .max_local_error_reset_streams(None)
         .initial_max_send_streams(UNKNOWN)
         .enable_push(false)
         .handshake(gather.clone())

@@ -24,5 +24,8 @@ const STREAM_WINDOW: u32 = 512 << 10;
 const CONNECTION_WINDOW: u32 = 64 << 20;
 /// Bytes of one message that may wait to be sent.
 const SEND_BUFFER: usize = 256 << 10;
+/// Streams that we reset and remember for a second, since their peer may not know yet: frames for others count as its
+/// errors.
+const REMEMBERED_RESETS: usize = 4096;
 /// Longest frame that a peer may send.
 const MAX_FRAME: u32 = 64 << 10;

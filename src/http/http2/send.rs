@@ -64,10 +64,12 @@ where
             }
             Some(Ok(frame)) => match frame.into_data() {
                 Ok(data) => {
+                    let is_last = body.is_end_stream();
                     if !data.is_empty() {
                         capacity(&mut stream).await?;
+                    } else if !is_last {
+                        continue; // Some peers count empty frames as an attack.
                     }
-                    let is_last = body.is_end_stream();
                     stream.send_data(data, is_last)?;
                     if is_last {
                         return Ok(());

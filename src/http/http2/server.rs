@@ -16,7 +16,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use super::gather::Gather;
 use super::keep_alive::KeepAlive;
 use super::send::send_body;
-use super::{CONNECTION_WINDOW, Http2Tunnel, MAX_FRAME, Receive, SEND_BUFFER, STREAM_WINDOW};
+use super::{CONNECTION_WINDOW, Http2Tunnel, MAX_FRAME, REMEMBERED_RESETS, Receive, SEND_BUFFER, STREAM_WINDOW};
 use crate::drain::Drain;
 use crate::http::{Body, BoxError, HttpError, ServerSettings, Switch};
 use crate::net::{Phase, Transport};
@@ -213,6 +213,8 @@ fn builder(settings: &ServerSettings) -> Builder {
         .max_concurrent_streams(settings.max_streams)
         // A sidecar's callers share its connection: many that leave at once are no flood, and must not cut the others.
         .max_pending_accept_reset_streams(settings.max_streams as usize)
+        // Nor must what still comes of uploads that were answered early.
+        .max_concurrent_reset_streams(REMEMBERED_RESETS)
         .max_header_list_size(settings.max_header_bytes)
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)

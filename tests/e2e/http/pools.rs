@@ -1,5 +1,8 @@
 //! Pools: connections to an application are used again, and there are enough of them.
 
+use std::fs;
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::TcpStream;
 use std::process::Command;
 
 use super::{Pair, http1, http2, through};
@@ -92,4 +95,44 @@ fn a_connection_between_sidecars_is_shared_by_all_ports_of_a_workload() {
         assert_eq!(through(client.outbound(), url, &[]).status, 200);
     }
     assert_eq!(server.metric("pillion_connections_open", &[("listener", "mesh")]), 1.0);
+}
+
+/// A connection between sidecars is everybody's: what one caller does must not end it for the others.
+#[test]
+fn crowds_that_leave_in_the_middle_of_answers_cost_others_nothing() {
+    const ROUNDS: usize = 20;
+    const CROWD: usize = 80;
+    let pair = Pair::new("http", |mesh| {
+        fs::write(mesh.scratch().join("big"), vec![b'x'; 4 << 20]).expect("a file");
+        let root = mesh.scratch().display();
+        nginx(
+            mesh,
+            &format!(
+                "    location /big {{ root {root}; }}\n    location /slow {{ alias {root}/big; limit_rate 64k; }}"
+            ),
+        )
+    });
+    let ask = |path: &str| {
+        let mut stream = TcpStream::connect(pair.client.outbound()).expect("a listener");
+        let request = format!("GET {path} HTTP/1.1\r\nHost: echo.shop\r\n\r\n");
+        stream.write_all(request.as_bytes()).expect("a request");
+        stream
+    };
+    let mut patient = ask("/slow");
+    patient.set_nonblocking(true).expect("a socket");
+    let mut received = vec![0; 1 << 20];
+    for round in 0..ROUNDS {
+        let mut crowd: Vec<TcpStream> = (0..CROWD).map(|_| ask("/big")).collect();
+        for stream in &mut crowd {
+            stream.read_exact(&mut received[..100 << 10]).expect("the first part of an answer");
+        }
+        drop(crowd);
+        match patient.read(&mut received) {
+            Ok(0) => panic!("cut in round {round}"),
+            Ok(_) => {}
+            Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock, "cut in round {round}"),
+        }
+    }
+    let log = pair.client.process.log() + &pair.server.process.log();
+    assert!(!log.contains("reached limit"), "{log}");
 }
