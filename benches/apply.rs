@@ -7,7 +7,7 @@
 use std::net::Ipv4Addr;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use pillion_proxy::config::{Cluster, LbPolicy, OutboundListener, Split, UpstreamProtocol};
+use pillion_proxy::config::{Balancing, Cluster, OutboundListener, Split, UpstreamProtocol};
 use pillion_proxy::discovery::assemble::Assembly;
 use pillion_proxy::discovery::xds::translate;
 use pillion_proxy::discovery::{Change, Config, Kind, Update};
@@ -62,7 +62,7 @@ fn assembly() -> Assembly {
         name: NAME.to_owned(),
         endpoints: NAME.to_owned(),
         connect_timeout: std::time::Duration::from_secs(5),
-        lb: LbPolicy::RoundRobin,
+        lb: Balancing::default(),
         protocol: UpstreamProtocol::Http1,
     };
     tell(&mut assembly, Kind::Cluster, Config::Cluster(cluster));

@@ -6,10 +6,11 @@ use std::time::SystemTime;
 
 use serde_json::{Value, json};
 
+use crate::config::LbPolicy;
 use crate::identity::Identity;
 use crate::proxy::Shared;
 use crate::snapshot::{Action, Cluster, Lookup, Route, Split, Target};
-use crate::upstream::Host;
+use crate::upstream::{Host, Member};
 
 /// What stands for a destination or host that the control plane does not know.
 const UNKNOWN: &str = "unknown to the control plane";
@@ -73,8 +74,15 @@ pub(super) fn clusters(shared: &Shared) -> Value {
         Lookup::Unknown | Lookup::Refused => None,
     }) {
         for cluster in used_by(target) {
-            let hosts: Vec<Value> = cluster.upstream.hosts().iter().map(|known| host(known)).collect();
-            clusters.insert(cluster.config.name.clone(), json!({ "hosts": hosts }));
+            let hosts: Vec<Value> = cluster.upstream.members().iter().map(|known| member(known, cluster)).collect();
+            let (spilled, panicked) = cluster.upstream.rescued();
+            let value = json!({
+                "balancing": format!("{:?}", cluster.config.lb),
+                "picks_spilled_over": spilled,
+                "picks_in_panic": panicked,
+                "hosts": hosts,
+            });
+            clusters.insert(cluster.config.name.clone(), value);
         }
     }
     json!(clusters)
@@ -122,6 +130,17 @@ fn route(route: &Route) -> Value {
 
 fn split(split: &Split) -> Value {
     split.clusters().map(|(weight, cluster)| json!({ "cluster": cluster.config.name, "weight": weight })).collect()
+}
+
+fn member(member: &Member, cluster: &Cluster) -> Value {
+    let mut value = host(&member.host);
+    value["priority"] = json!(member.priority);
+    value["weight"] = json!(member.weight);
+    if let LbPolicy::PeakEwma { decay, .. } = cluster.config.lb.policy {
+        let latency = member.host.latency(tokio::time::Instant::now(), decay);
+        value["expected_latency_ms"] = json!(latency.map(|seconds| seconds * 1000.0));
+    }
+    value
 }
 
 fn host(host: &Host) -> Value {

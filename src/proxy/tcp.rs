@@ -14,6 +14,7 @@ use super::attempt::{self, Lease, Upstreams};
 use super::tunnel::{End, Tunnel};
 use crate::error::ProxyError;
 use crate::net::{Phase, Replay, Transport, reset_on_close};
+use crate::route::{Affinity, connection_affinity};
 use crate::snapshot::{InboundPort, Split, Target};
 use crate::telemetry::Record;
 use crate::upstream::{Host, HostKey, InFlight};
@@ -98,7 +99,8 @@ pub(super) async fn open_application(
 pub(super) fn choose(split: &Split, record: &mut Record) -> Upstreams {
     let cluster = split.pick(rand::random());
     record.cluster = Arc::clone(cluster.upstream.name());
-    Upstreams::Cluster(Arc::clone(cluster))
+    let hash = connection_affinity(split.hash(), record.downstream.ip());
+    Upstreams::Cluster(Arc::clone(cluster), Affinity { hash, cookie: None })
 }
 
 /// Connects to a host of `upstreams`; to the next one when that fails, since nothing has been sent yet.
