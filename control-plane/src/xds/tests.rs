@@ -31,6 +31,7 @@ pub(crate) fn viewer(dialect: Dialect) -> Viewer {
         identity: "spiffe://cluster.local/ns/shop/sa/a".parse().unwrap(),
         dialect,
         workload: (dialect == Dialect::Pillion).then(|| "a-1".to_owned()),
+        zone: None,
         outbound_address: Some("127.0.0.1:15001".parse().unwrap()),
     }
 }

@@ -3,6 +3,7 @@
 //! A policy has sections. Each section is taken whole from one policy: that of the route before that of the
 //! Service's port before that of the whole Service, of several for the same target the oldest (then by name).
 
+mod load_balancing;
 mod timeouts;
 
 use std::collections::HashMap;
@@ -13,6 +14,7 @@ use super::{
     service::{Name, Port, Service},
 };
 
+pub use load_balancing::{Algorithm, HashOn, LoadBalancing, SlowStart, Zones};
 pub use timeouts::Timeouts;
 
 /// A policy object.
@@ -52,20 +54,28 @@ pub enum Target {
 pub struct Policy {
     /// How long things may take.
     pub timeouts: Option<Timeouts>,
+    /// How an endpoint is picked.
+    pub load_balancing: Option<LoadBalancing>,
 }
 
 impl Policy {
     /// The sections that are there, as documents name them, and whether each may stand in a policy for a route.
     fn sections(&self) -> impl Iterator<Item = (&'static str, bool)> {
-        [("timeouts", self.timeouts.is_some(), false)]
-            .into_iter()
-            .filter_map(|(name, is_there, fits_route)| is_there.then_some((name, fits_route)))
+        [
+            ("timeouts", self.timeouts.is_some(), false),
+            ("loadBalancing", self.load_balancing.is_some(), false),
+        ]
+        .into_iter()
+        .filter_map(|(name, is_there, fits_route)| is_there.then_some((name, fits_route)))
     }
 
     /// These sections, and those of `other` where there are none.
     #[must_use]
     pub fn or(&self, other: &Self) -> Self {
-        Self { timeouts: self.timeouts.clone().or_else(|| other.timeouts.clone()) }
+        Self {
+            timeouts: self.timeouts.clone().or_else(|| other.timeouts.clone()),
+            load_balancing: self.load_balancing.clone().or_else(|| other.load_balancing.clone()),
+        }
     }
 }
 
