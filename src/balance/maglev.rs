@@ -22,13 +22,18 @@ impl super::Factory for Factory {
     }
 }
 
-#[derive(Debug)]
 struct Maglev {
     table: Vec<u32>,
 }
 
 /// Rows that are looked at when hosts are not usable, before any host is.
 const TRIES: u64 = 64;
+
+impl std::fmt::Debug for Maglev {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Maglev").field("rows", &self.table.len()).finish()
+    }
+}
 
 impl LoadBalancer for Maglev {
     /// The host of the call's row; when it is not usable, of another row that follows from the call, too.

@@ -1,6 +1,7 @@
 //! `RING_HASH`: hosts and calls on a ring; a call goes to the next host (Karger et al., 1997; Envoy, gRFC A42).
 //!
-//! A host that comes or goes moves only the calls that fall on its places. The places are those of Envoy and gRPC: XXH64 of
+//! A host that comes or goes moves the calls that fall on its places, and few others: the number of places that each of
+//! the others has is rounded anew. The places are those of Envoy and gRPC: XXH64 of
 //! `address_number`, so that a Service has the same ring for all of its callers.
 
 use super::{LoadBalancer, Spec, View, any, xxh64};
@@ -23,10 +24,15 @@ impl super::Factory for Factory {
     }
 }
 
-#[derive(Debug)]
 struct RingHash {
     /// Places in order, each with the host that stands there.
     ring: Vec<(u64, u32)>,
+}
+
+impl std::fmt::Debug for RingHash {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RingHash").field("places", &self.ring.len()).finish()
+    }
 }
 
 impl LoadBalancer for RingHash {

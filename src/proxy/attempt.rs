@@ -36,7 +36,7 @@ pub(super) const UNKNOWN: &str = "unknown";
 #[derive(Clone, Debug)]
 pub(super) enum Upstreams {
     /// Any host of a cluster, and what keeps the call with others.
-    Cluster(Arc<Cluster>, Affinity),
+    Cluster(Arc<Cluster>, Option<Box<Affinity>>),
     /// Our own application.
     Application(Arc<InboundPort>),
     /// An address outside the mesh, as the application dialled it.
@@ -267,7 +267,10 @@ impl Upstreams {
     /// A host that has not been tried.
     pub(super) fn pick(&self, tried: &[HostKey]) -> Option<Arc<Host>> {
         match self {
-            Self::Cluster(cluster, affinity) => cluster.upstream.pick(tried, affinity.hash, Instant::now),
+            Self::Cluster(cluster, affinity) => {
+                let hash = affinity.as_ref().and_then(|affinity| affinity.hash);
+                cluster.upstream.pick(tried, hash, Instant::now)
+            },
             Self::Application(port) => {
                 let untried = || port.hosts.iter().filter(|host| !tried.contains(host.key()));
                 untried().find(|host| host.is_usable(Instant::now)).or_else(|| untried().next()).cloned()
@@ -295,7 +298,9 @@ impl Upstreams {
 
     /// Gives the client the cookie that it comes back with.
     pub(super) fn give_cookie(&self, headers: &mut HeaderMap) {
-        if let Self::Cluster(_, Affinity { cookie: Some(cookie), .. }) = self {
+        if let Self::Cluster(_, Some(affinity)) = self
+            && let Some(cookie) = &affinity.cookie
+        {
             headers.append(SET_COOKIE, cookie.clone());
         }
     }

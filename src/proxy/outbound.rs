@@ -12,7 +12,7 @@ use super::attempt::Upstreams;
 use super::authority::Authority;
 use super::http::Plan;
 use crate::error::ProxyError;
-use crate::route::{Affinity, affinity};
+use crate::route::affinity;
 use crate::snapshot::{Action, Target, Unresolved};
 use crate::telemetry::Record;
 
@@ -37,8 +37,8 @@ pub(super) async fn plan(
             }
             record.cluster = Arc::clone(cluster.upstream.name());
             let affinity = match split.hash() {
-                [] => Affinity::default(),
-                policies => affinity(policies, request, client, rand::random),
+                [] => None,
+                policies => Some(Box::new(affinity(policies, request, client, rand::random))),
             };
             Ok(Plan::Forward(Upstreams::Cluster(Arc::clone(cluster), affinity)))
         }

@@ -100,7 +100,8 @@ pub(super) fn choose(split: &Split, record: &mut Record) -> Upstreams {
     let cluster = split.pick(rand::random());
     record.cluster = Arc::clone(cluster.upstream.name());
     let hash = connection_affinity(split.hash(), record.downstream.ip());
-    Upstreams::Cluster(Arc::clone(cluster), Affinity { hash, cookie: None })
+    let affinity = hash.map(|hash| Box::new(Affinity { hash: Some(hash), cookie: None }));
+    Upstreams::Cluster(Arc::clone(cluster), affinity)
 }
 
 /// Connects to a host of `upstreams`; to the next one when that fails, since nothing has been sent yet.

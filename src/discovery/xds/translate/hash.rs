@@ -66,3 +66,72 @@ pub(super) fn of_connections(at: &At<'_>, policies: &[envoy_type::HashPolicy]) -
     });
     policies.collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use pillion_wire::xds::Duration;
+    use route_action::hash_policy::{ConnectionProperties, Cookie, FilterState, Header, QueryParameter};
+
+    use super::*;
+
+    fn read(specifier: PolicySpecifier) -> Result<HashSource, String> {
+        let policy = route_action::HashPolicy { terminal: true, policy_specifier: Some(specifier) };
+        let read = of_requests(&At::ROOT.field("hash_policy"), vec![policy]);
+        read.map(|mut policies| policies.remove(0).source).map_err(|refusal| refusal.to_string())
+    }
+
+    #[test]
+    fn sources_are_read() {
+        let cookie = Cookie {
+            name: "sid".into(),
+            ttl: Some(Duration { seconds: 60, nanos: 0 }),
+            path: "/".into(),
+            ..Cookie::default()
+        };
+        for (specifier, expected) in [
+            (
+                PolicySpecifier::Header(Header { header_name: "X-User".into(), regex_rewrite: None }),
+                HashSource::Header(http::HeaderName::from_static("x-user")),
+            ),
+            (
+                PolicySpecifier::Cookie(cookie),
+                HashSource::Cookie {
+                    name: "sid".into(),
+                    ttl: Some(std::time::Duration::from_secs(60)),
+                    path: "/".into(),
+                },
+            ),
+            (
+                PolicySpecifier::ConnectionProperties(ConnectionProperties { source_ip: true }),
+                HashSource::SourceIp,
+            ),
+            (
+                PolicySpecifier::QueryParameter(QueryParameter { name: "u".into() }),
+                HashSource::Query("u".into()),
+            ),
+        ] {
+            assert_eq!(read(specifier), Ok(expected));
+        }
+    }
+
+    #[test]
+    fn what_makes_no_sense_or_is_not_supported_is_refused_with_the_path() {
+        let cookie = |name: &str, path: &str| {
+            PolicySpecifier::Cookie(Cookie { name: name.into(), path: path.into(), ..Cookie::default() })
+        };
+        for (specifier, expected) in [
+            (
+                PolicySpecifier::Header(Header { header_name: "a b".into(), regex_rewrite: None }),
+                "hash_policy[0].header.header_name: is no field name",
+            ),
+            (cookie("a;b", ""), "hash_policy[0].cookie.name: is no cookie name"),
+            (cookie("a", "/;x"), "hash_policy[0].cookie.path: is no cookie path"),
+            (
+                PolicySpecifier::FilterState(FilterState { key: "k".into() }),
+                "hash_policy[0].filter_state: is not supported",
+            ),
+        ] {
+            assert_eq!(read(specifier), Err(expected.to_owned()));
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! What the mesh does when services fail, slow down, move and overload.
+
+mod balance;
