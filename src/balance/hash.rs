@@ -1,12 +1,7 @@
 //! XXH64, the hash that Envoy and gRPC place hosts and requests on a ring with (<https://xxhash.com>, gRFC A42).
 
-const PRIMES: [u64; 5] = [
-    0x9E37_79B1_85EB_CA87,
-    0xC2B2_AE3D_27D4_EB4F,
-    0x1656_67B1_9E37_79F9,
-    0x85EB_CA77_C2B2_AE63,
-    0x27D4_EB2F_1656_67C5,
-];
+const PRIMES: [u64; 5] =
+    [0x9E37_79B1_85EB_CA87, 0xC2B2_AE3D_27D4_EB4F, 0x1656_67B1_9E37_79F9, 0x85EB_CA77_C2B2_AE63, 0x27D4_EB2F_1656_67C5];
 
 /// The XXH64 hash of `bytes`.
 pub fn xxh64(bytes: &[u8], seed: u64) -> u64 {

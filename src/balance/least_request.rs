@@ -22,7 +22,9 @@ impl super::Factory for Factory {
 
     fn make(&self, spec: &Spec<'_>) -> Box<dyn LoadBalancer> {
         let (choices, bias, full_scan) = match spec.policy {
-            LbPolicy::LeastRequest { choices, bias, full_scan } => (choices as usize, f64::from(bias) / 100.0, full_scan),
+            LbPolicy::LeastRequest { choices, bias, full_scan } => {
+                (choices as usize, f64::from(bias) / 100.0, full_scan)
+            }
             _ => (2, 1.0, false),
         };
         Box::new(LeastRequest { choices: choices.max(2), bias, full_scan })
@@ -39,9 +41,7 @@ struct LeastRequest {
 impl LoadBalancer for LeastRequest {
     fn pick(&self, view: &dyn View) -> Option<usize> {
         if view.weights() != Weights::Even {
-            return draw(view, point(view), |at| {
-                view.weight(at) / ((view.in_flight(at) + 1) as f64).powf(self.bias)
-            });
+            return draw(view, point(view), |at| view.weight(at) / ((view.in_flight(at) + 1) as f64).powf(self.bias));
         }
         if self.full_scan || view.count() <= SMALL {
             return least(view);

@@ -14,11 +14,13 @@ mod priority;
 mod random;
 mod ring_hash;
 mod round_robin;
+mod slow_start;
 mod stride;
 
 pub use ewma::Ewma;
 pub use hash::xxh64;
 pub use priority::{Level, choose as choose_priority};
+pub use slow_start::started;
 
 use crate::config::LbPolicy;
 

@@ -152,9 +152,8 @@ fn workers_that_share_a_balancer_keep_to_the_weights_together() {
     let weights = [7, 1, 3, 1];
     let balancer = balancer(&round_robin::Factory, &weights);
     let totals = std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..4)
-            .map(|_| scope.spawn(|| tally(&*balancer, &mut Hosts::new(&weights), 30_000)))
-            .collect();
+        let workers: Vec<_> =
+            (0..4).map(|_| scope.spawn(|| tally(&*balancer, &mut Hosts::new(&weights), 30_000))).collect();
         workers.into_iter().fold(vec![0; 4], |sum, worker| {
             let tally = worker.join().expect("no panic");
             sum.iter().zip(tally).map(|(a, b)| a + b).collect()

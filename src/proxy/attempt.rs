@@ -270,7 +270,7 @@ impl Upstreams {
             Self::Cluster(cluster, affinity) => {
                 let hash = affinity.as_ref().and_then(|affinity| affinity.hash);
                 cluster.upstream.pick(tried, hash, Instant::now)
-            },
+            }
             Self::Application(port) => {
                 let untried = || port.hosts.iter().filter(|host| !tried.contains(host.key()));
                 untried().find(|host| host.is_usable(Instant::now)).or_else(|| untried().next()).cloned()

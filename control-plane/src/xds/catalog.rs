@@ -180,7 +180,9 @@ impl Catalog {
         let built = match kind {
             Kind::Cluster => &resources.cluster,
             Kind::Endpoints => match self.zone(viewer).filter(|_| entry.has_zones()) {
-                Some(zone) => return Lookup::Found(entry.endpoints_for(zone, viewer.dialect, &self.trust_domain).found()),
+                Some(zone) => {
+                    return Lookup::Found(entry.endpoints_for(zone, viewer.dialect, &self.trust_domain).found());
+                }
                 None => &resources.endpoints,
             },
             Kind::Route | Kind::Listener if !entry.view.protocol.carries_http() => {
@@ -303,7 +305,8 @@ impl Catalog {
         if let Some(built) = cache.get(namespace) {
             return built.found();
         }
-        let views: Vec<_> = self.mesh.ports().map(|(key, view)| (key, view.protocol, &view.http, &view.policy)).collect();
+        let views: Vec<_> =
+            self.mesh.ports().map(|(key, view)| (key, view.protocol, &view.http, &view.policy)).collect();
         let built = Built {
             version: version(&(namespace, views)).into(),
             any: pack(type_url::ROUTE, &gateway::routes(&self.mesh, namespace)),

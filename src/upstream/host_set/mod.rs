@@ -4,13 +4,12 @@ use std::cell::OnceCell;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::{Host, HostKey};
 use crate::balance::{self, LoadBalancer, Spec, View, Weights};
-use crate::config::{Balancing, Endpoints, Health, LbPolicy, SlowStart};
+use crate::config::{Balancing, Endpoints, Health, LbPolicy};
 
 /// Percent of its share that a host can take (Envoy `overprovisioning_factor`).
 const OVERPROVISIONING: u32 = 140;
@@ -94,7 +93,9 @@ impl HostSet {
         let levels = by_priority.into_iter().filter(|(_, (hosts, _))| !hosts.is_empty());
         let overprovisioning = endpoints.overprovisioning.map_or(OVERPROVISIONING, std::num::NonZeroU32::get);
         Self {
-            levels: levels.map(|(priority, (hosts, weights))| Level::new(priority, hosts, &weights, balancing)).collect(),
+            levels: levels
+                .map(|(priority, (hosts, weights))| Level::new(priority, hosts, &weights, balancing))
+                .collect(),
             balancing,
             overprovisioning: f64::from(overprovisioning) / 100.0,
         }
@@ -110,7 +111,13 @@ impl HostSet {
             && let Some((at, panics)) = self.choose(call.now)
             && let Some(level) = self.levels.get(at)
         {
-            let found = if panics { Found::Panicked } else if at > 0 { Found::Spilled } else { Found::Well };
+            let found = if panics {
+                Found::Panicked
+            } else if at > 0 {
+                Found::Spilled
+            } else {
+                Found::Well
+            };
             let host = if panics { self.pick_of(level, call, &fresh) } else { self.pick_of(level, call, &usable) };
             if let Some(host) = host {
                 return Some((host, found));
@@ -173,8 +180,7 @@ impl Level {
         let weights: Vec<u32> = weights.iter().map(|weight| whole(*weight)).collect();
         let name = |at: usize| hosts.get(at).map(|host| host.key().address.to_string()).unwrap_or_default();
         let start = rand::random_range(0..hosts.len().max(1));
-        let balancer =
-            balance::make(&Spec { policy: balancing.policy, weights: &weights, name: &name, start });
+        let balancer = balance::make(&Spec { policy: balancing.policy, weights: &weights, name: &name, start });
         let newest = hosts.iter().map(|host| host.since()).max();
         Self {
             priority,
@@ -238,7 +244,7 @@ impl<N: Fn() -> Instant> View for Candidates<'_, N> {
         let weight = self.level.weights.get(at).copied().map_or(0.0, f64::from);
         match (self.balancing.slow_start, self.host(at)) {
             (Some(slow), Some(host)) if self.is_warming() => {
-                weight * started(slow, self.now().saturating_duration_since(host.since()))
+                weight * balance::started(slow, self.now().saturating_duration_since(host.since()))
             }
             _ => weight,
         }
@@ -261,17 +267,6 @@ impl<N: Fn() -> Instant> View for Candidates<'_, N> {
     fn random(&self) -> u64 {
         rand::random()
     }
-}
-
-/// The part of its weight that a host has so long after it came (Envoy, "Slow start mode").
-fn started(slow: SlowStart, age: Duration) -> f64 {
-    let passed = age.as_secs_f64() / slow.window.as_secs_f64().max(f64::MIN_POSITIVE);
-    if passed >= 1.0 {
-        return 1.0;
-    }
-    // As in Envoy, time counts from 1 s on: nothing begins with nothing.
-    let passed = passed.max(1.0 / slow.window.as_secs_f64().max(1.0));
-    passed.powf(100.0 / f64::from(slow.aggression.max(1))).max(f64::from(slow.minimum) / 100.0).min(1.0)
 }
 
 #[cfg(test)]

@@ -83,7 +83,9 @@ fn weights_of_workloads_hold() {
     let expected = [("one", 30), ("three", 10), ("two", 50)].map(|(name, count)| (name.to_owned(), count));
     assert!(tally.iter().zip(&expected).all(|(a, b)| a.0 == &b.0 && a.1.abs_diff(b.1) <= 1), "{tally:?}");
     mesh.edit("workload-app-2.yaml", "weight: 5", "weight: 1");
-    until("the edit is followed", || hosts(&client).get(&heavy.front("http").port().into()).is_some_and(|host| host["weight"] == 1));
+    until("the edit is followed", || {
+        hosts(&client).get(&heavy.front("http").port().into()).is_some_and(|host| host["weight"] == 1)
+    });
 }
 
 /// Holds whoever waits, until it is opened.
@@ -269,8 +271,6 @@ fn tcp_connections_go_where_fewest_are() {
     assert_eq!(held.iter().filter(|(name, _)| *name == b'1').count(), 5);
     // Those of one go; the next ones take their places.
     held.retain(|(name, _)| *name == b'2');
-    until("five are open", || {
-        hosts(&client).values().filter_map(|host| host["in_flight"].as_u64()).sum::<u64>() == 5
-    });
+    until("five are open", || hosts(&client).values().filter_map(|host| host["in_flight"].as_u64()).sum::<u64>() == 5);
     assert!((0..5).map(|_| open().expect("a connection")).collect::<Vec<_>>().iter().all(|(name, _)| *name == b'1'));
 }

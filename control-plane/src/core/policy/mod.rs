@@ -61,12 +61,9 @@ pub struct Policy {
 impl Policy {
     /// The sections that are there, as documents name them, and whether each may stand in a policy for a route.
     fn sections(&self) -> impl Iterator<Item = (&'static str, bool)> {
-        [
-            ("timeouts", self.timeouts.is_some(), false),
-            ("loadBalancing", self.load_balancing.is_some(), false),
-        ]
-        .into_iter()
-        .filter_map(|(name, is_there, fits_route)| is_there.then_some((name, fits_route)))
+        [("timeouts", self.timeouts.is_some(), false), ("loadBalancing", self.load_balancing.is_some(), false)]
+            .into_iter()
+            .filter_map(|(name, is_there, fits_route)| is_there.then_some((name, fits_route)))
     }
 
     /// These sections, and those of `other` where there are none.

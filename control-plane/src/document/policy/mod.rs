@@ -56,9 +56,7 @@ pub(super) fn read(node: &Node, metadata: &Metadata, issues: &mut Issues) -> Opt
         spec.target_refs.into_iter().enumerate().filter_map(|(at, raw)| target(raw, &refs.index(at), issues)).collect();
     let policy = Policy {
         timeouts: spec.timeouts.map(|raw| timeouts::read(&raw, &path.key("timeouts"), issues)),
-        load_balancing: spec
-            .load_balancing
-            .map(|raw| load_balancing::read(raw, &path.key("loadBalancing"), issues)),
+        load_balancing: spec.load_balancing.map(|raw| load_balancing::read(raw, &path.key("loadBalancing"), issues)),
     };
     if policy == Policy::default() {
         issues.warn(path, "the policy says nothing");

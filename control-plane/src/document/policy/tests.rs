@@ -44,7 +44,8 @@ fn load_balancing_is_read_with_its_defaults() {
     assert_eq!(read("{algorithm: leastRequest}").algorithm, Algorithm::LeastRequest { choices: 2 });
     let (decay, default_rtt) = (Duration::from_secs(10), Duration::from_millis(30));
     assert_eq!(read("{algorithm: peakEwma}").algorithm, Algorithm::PeakEwma { decay, default_rtt });
-    let hashed = read("{algorithm: maglev, hashOn: [{header: X-User}, {cookie: {name: sid, ttl: 1h}}, {sourceAddress: true}]}");
+    let hashed =
+        read("{algorithm: maglev, hashOn: [{header: X-User}, {cookie: {name: sid, ttl: 1h}}, {sourceAddress: true}]}");
     assert_eq!(hashed.algorithm, Algorithm::Maglev { table: 65_537 });
     let cookie = HashOn::Cookie { name: "sid".to_owned(), ttl: Some(Duration::from_secs(3600)), path: "/".to_owned() };
     assert_eq!(hashed.hash_on, [HashOn::Header("x-user".to_owned()), cookie, HashOn::SourceAddress]);
@@ -69,7 +70,10 @@ fn refusals_name_the_field() {
         ("{targetRefs: [{kind: Service, name: a}], timeouts: {conect: 1s}}", "spec.timeouts.conect"),
         ("{targetRefs: [{kind: Service, name: a}], loadBalancing: {algorithm: best}}", "spec.loadBalancing.algorithm"),
         ("{targetRefs: [{kind: Service, name: a}], loadBalancing: {algorithm: ringHash}}", "spec.loadBalancing.hashOn"),
-        ("{targetRefs: [{kind: Service, name: a}], loadBalancing: {hashOn: [{header: a}]}}", "spec.loadBalancing.hashOn"),
+        (
+            "{targetRefs: [{kind: Service, name: a}], loadBalancing: {hashOn: [{header: a}]}}",
+            "spec.loadBalancing.hashOn",
+        ),
         (
             "{targetRefs: [{kind: Service, name: a}], loadBalancing: {algorithm: maglev, hashOn: [{header: a, queryParam: b}]}}",
             "spec.loadBalancing.hashOn[0]",
@@ -91,7 +95,10 @@ fn refusals_name_the_field() {
             "{targetRefs: [{kind: Service, name: a}], loadBalancing: {algorithm: peakEwma, ewma: {decay: 0s}}}",
             "spec.loadBalancing.ewma.decay",
         ),
-        ("{targetRefs: [{kind: Service, name: a}], loadBalancing: {panicThreshold: 101}}", "spec.loadBalancing.panicThreshold"),
+        (
+            "{targetRefs: [{kind: Service, name: a}], loadBalancing: {panicThreshold: 101}}",
+            "spec.loadBalancing.panicThreshold",
+        ),
         (
             "{targetRefs: [{kind: Service, name: a}], loadBalancing: {algorithm: random, slowStart: {window: 1s}}}",
             "spec.loadBalancing.slowStart",

@@ -74,8 +74,9 @@ pub(super) fn apply(cluster: &mut Cluster, policy: Option<&LoadBalancing>, diale
         }
         Algorithm::Maglev { table } => {
             cluster.lb_policy = LbPolicy::Maglev.into();
-            cluster.lb_config =
-                Some(LbConfig::MaglevLbConfig(MaglevLbConfig { table_size: Some(UInt64Value { value: table.into() }) }));
+            cluster.lb_config = Some(LbConfig::MaglevLbConfig(MaglevLbConfig {
+                table_size: Some(UInt64Value { value: table.into() }),
+            }));
         }
     }
 }

@@ -44,7 +44,8 @@ pub(super) fn virtual_host(view: &PortView, domains: Vec<String>, dialect: Diale
 }
 
 fn default_route(view: &PortView, dialect: Dialect) -> Route {
-    let hash = balancing::hash_policies(view.policy.load_balancing.iter().flat_map(|section| &section.hash_on), dialect);
+    let hash =
+        balancing::hash_policies(view.policy.load_balancing.iter().flat_map(|section| &section.hash_on), dialect);
     Route {
         name: "default".to_owned(),
         r#match: Some(RouteMatch {

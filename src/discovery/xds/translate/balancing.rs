@@ -123,7 +123,8 @@ fn typed(at: &At<'_>, list: &pb::LoadBalancingPolicy) -> Result<Balancing, Refus
     for (index, policy) in list.policies.iter().enumerate() {
         let at = &places.index(index);
         let at = &at.field("typed_extension_config");
-        let Some(config) = policy.typed_extension_config.as_ref().and_then(|config| config.typed_config.as_ref()) else {
+        let Some(config) = policy.typed_extension_config.as_ref().and_then(|config| config.typed_config.as_ref())
+        else {
             return Err(at.refuse(Reason::Missing));
         };
         if let Some(found) = one(&at.field("typed_config"), config)? {
@@ -231,7 +232,8 @@ fn ring(at: &At<'_>, minimum: Option<UInt64Value>, maximum: Option<UInt64Value>)
 
 fn table(at: &At<'_>, size: Option<UInt64Value>) -> Result<LbPolicy, Refusal> {
     let size = size.map_or(65_537, |given| given.value);
-    let is_prime = size > 1 && (2_u64..).take_while(|divisor| divisor * divisor <= size).all(|divisor| size % divisor != 0);
+    let is_prime =
+        size > 1 && (2_u64..).take_while(|divisor| divisor * divisor <= size).all(|divisor| size % divisor != 0);
     match u32::try_from(size) {
         Ok(table) if size <= LARGEST_TABLE && is_prime => Ok(LbPolicy::Maglev { table }),
         _ => Err(at.field("table_size").invalid("is no prime number up to 5000011")),
@@ -373,10 +375,8 @@ mod tests {
         };
         let config = LbConfig::RoundRobinLbConfig(RoundRobinLbConfig { slow_start_config: Some(slow) });
         let mut cluster = with(PbLbPolicy::RoundRobin, Some(config));
-        cluster.common_lb_config = Some(CommonLbConfig {
-            healthy_panic_threshold: Some(Percent { value: 0.0 }),
-            ..CommonLbConfig::default()
-        });
+        cluster.common_lb_config =
+            Some(CommonLbConfig { healthy_panic_threshold: Some(Percent { value: 0.0 }), ..CommonLbConfig::default() });
         let found = read(&cluster).expect("accepted");
         let slow = SlowStart { window: Duration::from_secs(30), aggression: 150, minimum: 10 };
         assert_eq!((found.slow_start, found.panic_threshold), (Some(slow), 0));
@@ -395,10 +395,7 @@ mod tests {
         let twice = wrr(pack(type_url::WRR_LOCALITY, &wrr(unknown())));
         for (cluster, expected) in [
             (with(PbLbPolicy::ClusterProvided, None), "lb_policy: is not supported"),
-            (
-                with(PbLbPolicy::Random, Some(LbConfig::MaglevLbConfig(table))),
-                "lb_config: is for another lb_policy",
-            ),
+            (with(PbLbPolicy::Random, Some(LbConfig::MaglevLbConfig(table))), "lb_config: is for another lb_policy"),
             (
                 with(PbLbPolicy::LeastRequest, Some(LbConfig::LeastRequestLbConfig(least))),
                 "least_request_lb_config.choice_count: has to be at least 2",

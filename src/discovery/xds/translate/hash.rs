@@ -8,10 +8,7 @@ use super::at::{At, Reason, Refusal, duration, refuse};
 use crate::config::{HashPolicy, HashSource};
 
 /// Of requests.
-pub(super) fn of_requests(
-    at: &At<'_>,
-    policies: Vec<route_action::HashPolicy>,
-) -> Result<Vec<HashPolicy>, Refusal> {
+pub(super) fn of_requests(at: &At<'_>, policies: Vec<route_action::HashPolicy>) -> Result<Vec<HashPolicy>, Refusal> {
     let policies = policies.into_iter().enumerate().map(|(index, policy)| {
         let at = &at.index(index);
         let source = source(at, at.required(policy.policy_specifier)?)?;
@@ -25,7 +22,8 @@ fn source(at: &At<'_>, specifier: PolicySpecifier) -> Result<HashSource, Refusal
         PolicySpecifier::Header(header) => {
             let at = &at.field("header");
             refuse!(at, header; regex_rewrite);
-            let name = header.header_name.parse().map_err(|_cause| at.field("header_name").invalid("is no field name"))?;
+            let name =
+                header.header_name.parse().map_err(|_cause| at.field("header_name").invalid("is no field name"))?;
             Ok(HashSource::Header(name))
         }
         PolicySpecifier::Cookie(cookie) => {
@@ -101,14 +99,8 @@ mod tests {
                     path: "/".into(),
                 },
             ),
-            (
-                PolicySpecifier::ConnectionProperties(ConnectionProperties { source_ip: true }),
-                HashSource::SourceIp,
-            ),
-            (
-                PolicySpecifier::QueryParameter(QueryParameter { name: "u".into() }),
-                HashSource::Query("u".into()),
-            ),
+            (PolicySpecifier::ConnectionProperties(ConnectionProperties { source_ip: true }), HashSource::SourceIp),
+            (PolicySpecifier::QueryParameter(QueryParameter { name: "u".into() }), HashSource::Query("u".into())),
         ] {
             assert_eq!(read(specifier), Ok(expected));
         }
