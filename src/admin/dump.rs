@@ -134,11 +134,12 @@ fn split(split: &Split) -> Value {
 
 fn member(member: &Member, cluster: &Cluster) -> Value {
     let mut value = host(&member.host);
-    value["priority"] = json!(member.priority);
-    value["weight"] = json!(member.weight);
+    let mut add = |key: &str, field: Value| value.as_object_mut().map(|object| object.insert(key.to_owned(), field));
+    add("priority", json!(member.priority));
+    add("weight", json!(member.weight));
     if let LbPolicy::PeakEwma { decay, .. } = cluster.config.lb.policy {
         let latency = member.host.latency(tokio::time::Instant::now(), decay);
-        value["expected_latency_ms"] = json!(latency.map(|seconds| seconds * 1000.0));
+        add("expected_latency_ms", json!(latency.map(|seconds| seconds * 1000.0)));
     }
     value
 }

@@ -118,7 +118,7 @@ impl<'a> Tables<'a> {
             .filter(|backend| backend.weight > 0)
             .map(|backend| {
                 let target = self.usable(route, backend).ok();
-                let hash_on = target.is_some().then(|| self.hash_on(backend, policies)).unwrap_or_default();
+                let hash_on = if target.is_some() { self.hash_on(backend, policies) } else { Vec::new() };
                 Share { target, weight: backend.weight, hash_on }
             })
             .collect();

@@ -219,7 +219,7 @@ fn least(
 
 fn ring(at: &At<'_>, minimum: Option<UInt64Value>, maximum: Option<UInt64Value>) -> Result<LbPolicy, Refusal> {
     let maximum = maximum.map_or(LARGEST_RING, |given| given.value);
-    let minimum = minimum.map_or(1024.min(maximum), |given| given.value);
+    let minimum = minimum.map_or_else(|| 1024.min(maximum), |given| given.value);
     if maximum == 0 || maximum > LARGEST_RING {
         return Err(at.field("maximum_ring_size").invalid("is not from 1 to 8388608"));
     }
@@ -233,7 +233,7 @@ fn ring(at: &At<'_>, minimum: Option<UInt64Value>, maximum: Option<UInt64Value>)
 fn table(at: &At<'_>, size: Option<UInt64Value>) -> Result<LbPolicy, Refusal> {
     let size = size.map_or(65_537, |given| given.value);
     let is_prime =
-        size > 1 && (2_u64..).take_while(|divisor| divisor * divisor <= size).all(|divisor| size % divisor != 0);
+        size > 1 && (2_u64..).take_while(|divisor| divisor * divisor <= size).all(|divisor| !size.is_multiple_of(divisor));
     match u32::try_from(size) {
         Ok(table) if size <= LARGEST_TABLE && is_prime => Ok(LbPolicy::Maglev { table }),
         _ => Err(at.field("table_size").invalid("is no prime number up to 5000011")),
