@@ -156,7 +156,10 @@ fn algorithm(raw: &Raw, path: &FieldPath, issues: &mut Issues) -> Algorithm {
 }
 
 fn is_prime(number: u32) -> bool {
-    number > 1 && (2_u32..).take_while(|divisor| u64::from(*divisor).pow(2) <= number.into()).all(|it| !number.is_multiple_of(it))
+    number > 1
+        && (2_u32..)
+            .take_while(|divisor| u64::from(*divisor).pow(2) <= number.into())
+            .all(|it| !number.is_multiple_of(it))
 }
 
 fn hash_source(raw: RawHashOn, path: &FieldPath, issues: &mut Issues) -> Option<HashOn> {

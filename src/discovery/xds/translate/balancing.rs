@@ -232,8 +232,8 @@ fn ring(at: &At<'_>, minimum: Option<UInt64Value>, maximum: Option<UInt64Value>)
 
 fn table(at: &At<'_>, size: Option<UInt64Value>) -> Result<LbPolicy, Refusal> {
     let size = size.map_or(65_537, |given| given.value);
-    let is_prime =
-        size > 1 && (2_u64..).take_while(|divisor| divisor * divisor <= size).all(|divisor| !size.is_multiple_of(divisor));
+    let is_prime = size > 1
+        && (2_u64..).take_while(|divisor| divisor * divisor <= size).all(|divisor| !size.is_multiple_of(divisor));
     match u32::try_from(size) {
         Ok(table) if size <= LARGEST_TABLE && is_prime => Ok(LbPolicy::Maglev { table }),
         _ => Err(at.field("table_size").invalid("is no prime number up to 5000011")),
