@@ -129,7 +129,15 @@ fn route(route: &Route) -> Value {
 }
 
 fn split(split: &Split) -> Value {
-    split.clusters().map(|(weight, cluster)| json!({ "cluster": cluster.config.name, "weight": weight })).collect()
+    let hash: Vec<String> = split.hash().iter().map(|policy| format!("{policy:?}")).collect();
+    let cluster = |(weight, cluster): (u64, &Arc<Cluster>)| {
+        let mut value = json!({ "cluster": cluster.config.name, "weight": weight });
+        if let Some(object) = value.as_object_mut().filter(|_| !hash.is_empty()) {
+            object.insert("hash".to_owned(), json!(hash));
+        }
+        value
+    };
+    split.clusters().map(cluster).collect()
 }
 
 fn member(member: &Member, cluster: &Cluster) -> Value {

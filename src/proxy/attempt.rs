@@ -289,7 +289,7 @@ impl Upstreams {
     }
 
     /// Measures the next answer of `host`, if the balancer wants to know.
-    fn watch(&self, host: &Arc<Host>) -> Option<Watch> {
+    pub(super) fn watch(&self, host: &Arc<Host>) -> Option<Watch> {
         match self {
             Self::Cluster(cluster, _) => host.watch(cluster.config.lb.policy),
             Self::Application(_) | Self::Unknown(_) => None,

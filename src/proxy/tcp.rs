@@ -116,7 +116,12 @@ pub(super) async fn open(worker: &Worker, upstreams: &Upstreams, record: &mut Re
         tried.push(host.key().clone());
         attempt::note(record, &host);
         // Boxed: it is large, and over before the connection is of use.
-        match Box::pin(once(worker, upstreams, &host)).await {
+        let watch = upstreams.watch(&host);
+        let result = Box::pin(once(worker, upstreams, &host)).await;
+        if let Some(watch) = watch {
+            watch.end(result.is_err());
+        }
+        match result {
             Ok(opened) => {
                 host.mark_reachable();
                 return Ok(opened);

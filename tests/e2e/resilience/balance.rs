@@ -217,6 +217,74 @@ fn ring_hash_keeps_users_and_sessions_where_they_are_while_workloads_are_added()
 }
 
 #[test]
+fn maglev_keeps_what_has_the_same_parameter_or_source() {
+    let mesh = Mesh::start();
+    mesh.service("app", &[("http", 80, "http"), ("tcp", 7000, "tcp")]);
+    for (workload, name) in [("app-1", "1"), ("app-2", "2"), ("app-3", "3")] {
+        let greeting = tcp_server(&mesh, move |mut stream| drop(stream.write_all(name.as_bytes())));
+        mesh.outsider(Workload::new(workload).port("http", named(&mesh, name)).port("tcp", greeting));
+    }
+    policy(&mesh, "{ algorithm: maglev, hashOn: [ { queryParam: cart }, { sourceAddress: true } ] }");
+    let client = mesh.workload(Workload::new("client").tcp("app.shop:7000"));
+    until_known(&client, 3, "Maglev");
+    let of = |cart: &str| {
+        let url = format!("http://{}/?a=b&cart={cart}", client.outbound());
+        curl(&[&url, "-H", "Host: app.shop"]).text()
+    };
+    let carts: Vec<String> = (0..30).map(|cart| of(&cart.to_string())).collect();
+    assert_eq!((0..30).map(|cart| of(&cart.to_string())).collect::<Vec<_>>(), carts);
+    assert!(["1", "2", "3"].iter().all(|name| carts.iter().any(|cart| cart == name)), "{carts:?}");
+    let here = who(&client, &[]);
+    assert!((0..10).all(|_| who(&client, &[]) == here), "without a cart, by the source");
+    let greet = || {
+        let mut name = String::new();
+        let _reset = connect(client.tcp("app.shop:7000")).read_to_string(&mut name);
+        name
+    };
+    until("connections are made", || !greet().is_empty());
+    let here = greet();
+    assert!((0..10).all(|_| greet() == here));
+}
+
+#[test]
+fn random_uses_all() {
+    let mesh = Mesh::start();
+    mesh.service("app", &[("http", 80, "http")]);
+    for (workload, name) in [("app-1", "1"), ("app-2", "2"), ("app-3", "3")] {
+        mesh.outsider(Workload::new(workload).port("http", named(&mesh, name)));
+    }
+    policy(&mesh, "{ algorithm: random }");
+    let client = mesh.workload(Workload::new("client"));
+    until_known(&client, 3, "Random");
+    let answers: Vec<String> = (0..60).map(|_| who(&client, &[])).collect();
+    let count = |name: &str| answers.iter().filter(|answer| *answer == name).count();
+    assert!(["1", "2", "3"].iter().all(|name| count(name) >= 4), "{answers:?}");
+    assert!(answers.windows(2).any(|pair| pair[0] == pair[1]), "not in turn: {answers:?}");
+}
+
+#[test]
+fn below_the_panic_threshold_those_that_are_down_are_tried_too_and_no_request_is_lost() {
+    let mesh = Mesh::start();
+    mesh.service("app", &[("http", 80, "http")]);
+    mesh.outsider(Workload::new("app-1").port("http", named(&mesh, "up")));
+    mesh.outsider(Workload::new("app-2").port("http", mesh.free_address()));
+    mesh.outsider(Workload::new("app-3").port("http", mesh.free_address()));
+    let client = mesh.workload(Workload::new("client"));
+    let panics = || {
+        let clusters: Value = serde_json::from_str(&client.admin_page("/clusters")).unwrap();
+        let counts = clusters.as_object().into_iter().flatten().filter_map(|(_, it)| it["picks_in_panic"].as_u64());
+        counts.sum::<u64>()
+    };
+    until_known(&client, 3, "panic_threshold: 0");
+    assert!((0..20).all(|_| who(&client, &[]) == "up"));
+    assert_eq!(panics(), 0, "one is left");
+    policy(&mesh, "{ panicThreshold: 50 }");
+    until_known(&client, 3, "panic_threshold: 50");
+    assert!((0..20).all(|_| who(&client, &[]) == "up"));
+    assert!(panics() > 0);
+}
+
+#[test]
 fn a_caller_prefers_its_zone_and_goes_elsewhere_when_that_is_down() {
     let mesh = Mesh::start();
     mesh.service("app", &[("http", 80, "http")]);

@@ -27,6 +27,9 @@ use crate::{
     xds::dialect::Dialect,
 };
 
+/// Places on a ring, unless a policy wants more: where weights differ much, the lightest would need very many.
+const LARGEST_RING: u32 = 65_536;
+
 /// Says in `cluster` how `policy` wants endpoints to be picked.
 pub(super) fn apply(cluster: &mut Cluster, policy: Option<&LoadBalancing>, dialect: Dialect) {
     let default = LoadBalancing::default();
@@ -122,7 +125,7 @@ fn ring(minimum: u32) -> RingHashLbConfig {
     RingHashLbConfig {
         minimum_ring_size: Some(UInt64Value { value: minimum.into() }),
         hash_function: HashFunction::XxHash.into(),
-        ..RingHashLbConfig::default()
+        maximum_ring_size: Some(UInt64Value { value: minimum.max(LARGEST_RING).into() }),
     }
 }
 
