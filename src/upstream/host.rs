@@ -51,7 +51,7 @@ pub struct Host {
     failures: AtomicU64,
     unreachable: AtomicU32,
     retry_at: Mutex<Option<Instant>>,
-    since: Instant,
+    since: Option<Instant>,
     latency: Ewma,
 }
 
@@ -73,11 +73,11 @@ pub struct InFlight(Arc<Host>);
 impl Host {
     /// A host nothing is known of.
     pub fn new(key: HostKey) -> Self {
-        Self::beside(key, None)
+        Self::beside(key, None, None)
     }
 
-    /// The same, which shares what it can with a `neighbour`: most hosts of a cluster have one identity.
-    pub(super) fn beside(key: HostKey, neighbour: Option<&Arc<Self>>) -> Self {
+    /// The same, known since then, which shares what it can with a `neighbour`: most hosts of a cluster have one identity.
+    pub(super) fn beside(key: HostKey, neighbour: Option<&Arc<Self>>, since: Option<Instant>) -> Self {
         let identity = |key: &HostKey| key.mesh.as_ref().map(|mesh| mesh.identity.clone());
         let peer = match neighbour.filter(|neighbour| identity(&neighbour.key) == identity(&key)) {
             Some(neighbour) => Arc::clone(&neighbour.peer),
@@ -91,13 +91,13 @@ impl Host {
             failures: AtomicU64::new(0),
             unreachable: AtomicU32::new(0),
             retry_at: Mutex::new(None),
-            since: Instant::now(),
+            since,
             latency: Ewma::default(),
         }
     }
 
-    /// When it was first heard of.
-    pub fn since(&self) -> Instant {
+    /// When it was first heard of; `None` where it does not matter.
+    pub fn since(&self) -> Option<Instant> {
         self.since
     }
 

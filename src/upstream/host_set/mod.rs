@@ -74,6 +74,7 @@ impl HostSet {
     pub(super) fn new(endpoints: &Endpoints, balancing: Balancing, old: &Self) -> Self {
         let known: HashMap<&HostKey, &Arc<Host>> =
             old.levels.iter().flat_map(|level| &level.hosts).map(|host| (host.key(), host)).collect();
+        let now = Instant::now();
         let mut by_priority: BTreeMap<u32, (Vec<Arc<Host>>, Vec<f64>)> = BTreeMap::new();
         for locality in &endpoints.localities {
             let healthy = || locality.endpoints.iter().filter(|endpoint| endpoint.health == Health::Healthy);
@@ -84,7 +85,7 @@ impl HostSet {
                 let key = HostKey::remote(endpoint.address, endpoint.mesh.clone());
                 let host = match known.get(&key) {
                     Some(host) => Arc::clone(host),
-                    None => Arc::new(Host::beside(key, hosts.last())),
+                    None => Arc::new(Host::beside(key, hosts.last(), Some(now))),
                 };
                 hosts.push(host);
                 weights.push(f64::from(endpoint.weight.get()) * share);
@@ -181,7 +182,7 @@ impl Level {
         let name = |at: usize| hosts.get(at).map(|host| host.key().address.to_string()).unwrap_or_default();
         let start = rand::random_range(0..hosts.len().max(1));
         let balancer = balance::make(&Spec { policy: balancing.policy, weights: &weights, name: &name, start });
-        let newest = hosts.iter().map(|host| host.since()).max();
+        let newest = hosts.iter().filter_map(|host| host.since()).max();
         Self {
             priority,
             is_even: weights.iter().all(|weight| Some(weight) == weights.first()),
@@ -242,9 +243,10 @@ impl<N: Fn() -> Instant> View for Candidates<'_, N> {
 
     fn weight(&self, at: usize) -> f64 {
         let weight = self.level.weights.get(at).copied().map_or(0.0, f64::from);
-        match (self.balancing.slow_start, self.host(at)) {
-            (Some(slow), Some(host)) if self.is_warming() => {
-                weight * balance::started(slow, self.now().saturating_duration_since(host.since()))
+        let since = self.host(at).and_then(|host| host.since());
+        match (self.balancing.slow_start, since) {
+            (Some(slow), Some(since)) if self.is_warming() => {
+                weight * balance::started(slow, self.now().saturating_duration_since(since))
             }
             _ => weight,
         }
