@@ -8,7 +8,7 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use pillion_proxy::config::{Cluster, LbPolicy, OutboundListener, Split, UpstreamProtocol};
+use pillion_proxy::config::{Balancing, Cluster, OutboundListener, Split, UpstreamProtocol};
 use pillion_proxy::discovery::assemble::Assembly;
 use pillion_proxy::discovery::xds::translate;
 use pillion_proxy::discovery::{Change, Config, Kind, Update};
@@ -63,7 +63,7 @@ fn assembly() -> Assembly {
         name: NAME.to_owned(),
         endpoints: NAME.to_owned(),
         connect_timeout: Duration::from_secs(5),
-        lb: LbPolicy::RoundRobin,
+        lb: Balancing::default(),
         protocol: UpstreamProtocol::Http1,
     };
     tell(&mut assembly, Kind::Cluster, Config::Cluster(cluster));

@@ -24,7 +24,7 @@ use http_body_util::{BodyExt, Empty, Full};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use pillion_proxy::config::{
-    Access, AppProtocol, Cluster as ClusterConfig, Endpoint, Endpoints, Health, InboundPort as PortConfig, LbPolicy,
+    Access, AppProtocol, Balancing, Cluster as ClusterConfig, Endpoint, Endpoints, Health, InboundPort as PortConfig,
     Locality, RouteMatch, UpstreamProtocol,
 };
 use pillion_proxy::drain::Drain;
@@ -163,13 +163,13 @@ fn outbound(endpoint: Option<Endpoint>) -> Outbound {
     let Some(endpoint) = endpoint else { return Outbound::default() };
     let upstream = Arc::new(Upstream::new("app.bench:80"));
     let locality = Locality { zone: String::new(), priority: 0, weight: NonZeroU32::MIN, endpoints: vec![endpoint] };
-    let endpoints = Endpoints { name: "app.bench:80".to_owned(), localities: vec![locality] };
-    upstream.update(&endpoints, LbPolicy::RoundRobin);
+    let endpoints = Endpoints { name: "app.bench:80".to_owned(), localities: vec![locality], overprovisioning: None };
+    upstream.update(&endpoints, Balancing::default());
     let config = ClusterConfig {
         name: "app.bench:80".to_owned(),
         endpoints: "app.bench:80".to_owned(),
         connect_timeout: Duration::from_secs(5),
-        lb: LbPolicy::RoundRobin,
+        lb: Balancing::default(),
         protocol: UpstreamProtocol::Downstream,
     };
     let split = Split::new([(NonZeroU32::MIN, Arc::new(Cluster { config, upstream }))]).expect("a cluster");

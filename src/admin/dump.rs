@@ -6,11 +6,12 @@ use std::time::SystemTime;
 
 use serde_json::{Value, json};
 
+use crate::config::LbPolicy;
 use crate::identity::Identity;
 use crate::policy::rate_limit::Limiter;
 use crate::proxy::Shared;
 use crate::snapshot::{Action, Cluster, Lookup, Route, Split, Target};
-use crate::upstream::Host;
+use crate::upstream::{Host, Member};
 
 /// What stands for a destination or host that the control plane does not know.
 const UNKNOWN: &str = "unknown to the control plane";
@@ -80,8 +81,15 @@ pub(super) fn clusters(shared: &Shared) -> Value {
         Lookup::Unknown | Lookup::Refused => None,
     }) {
         for cluster in used_by(target) {
-            let hosts: Vec<Value> = cluster.upstream.hosts().iter().map(|known| host(known)).collect();
-            clusters.insert(cluster.config.name.clone(), json!({ "hosts": hosts }));
+            let hosts: Vec<Value> = cluster.upstream.members().iter().map(|known| member(known, cluster)).collect();
+            let (spilled, panicked) = cluster.upstream.rescued();
+            let value = json!({
+                "balancing": format!("{:?}", cluster.config.lb),
+                "picks_spilled_over": spilled,
+                "picks_in_panic": panicked,
+                "hosts": hosts,
+            });
+            clusters.insert(cluster.config.name.clone(), value);
         }
     }
     json!(clusters)
@@ -128,7 +136,27 @@ fn route(route: &Route) -> Value {
 }
 
 fn split(split: &Split) -> Value {
-    split.clusters().map(|(weight, cluster)| json!({ "cluster": cluster.config.name, "weight": weight })).collect()
+    let hash: Vec<String> = split.hash().iter().map(|policy| format!("{policy:?}")).collect();
+    let cluster = |(weight, cluster): (u64, &Arc<Cluster>)| {
+        let mut value = json!({ "cluster": cluster.config.name, "weight": weight });
+        if let Some(object) = value.as_object_mut().filter(|_| !hash.is_empty()) {
+            object.insert("hash".to_owned(), json!(hash));
+        }
+        value
+    };
+    split.clusters().map(cluster).collect()
+}
+
+fn member(member: &Member, cluster: &Cluster) -> Value {
+    let mut value = host(&member.host);
+    let mut add = |key: &str, field: Value| value.as_object_mut().map(|object| object.insert(key.to_owned(), field));
+    add("priority", json!(member.priority));
+    add("weight", json!(member.weight));
+    if let LbPolicy::PeakEwma { decay, .. } = cluster.config.lb.policy {
+        let latency = member.host.latency(tokio::time::Instant::now(), decay);
+        add("expected_latency_ms", json!(latency.map(|seconds| seconds * 1000.0)));
+    }
+    value
 }
 
 fn host(host: &Host) -> Value {

@@ -1,33 +1,52 @@
-//! `ROUND_ROBIN`: each usable host in turn.
+//! `ROUND_ROBIN`: each usable host in turn, as often as its weight says, and never in bursts.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::LoadBalancer;
+use super::stride::Stride;
+use super::{LoadBalancer, Spec, View, Weights, draw, fraction};
+use crate::config::LbPolicy;
 
 /// Makes round-robin balancers.
 pub(super) struct Factory;
 
 impl super::Factory for Factory {
-    fn name(&self) -> &'static str {
-        "ROUND_ROBIN"
+    fn policy(&self) -> LbPolicy {
+        LbPolicy::RoundRobin
     }
 
-    fn make(&self, start: usize) -> Box<dyn LoadBalancer> {
-        Box::new(RoundRobin { next: AtomicUsize::new(start) })
+    fn make(&self, spec: &Spec<'_>) -> Box<dyn LoadBalancer> {
+        Box::new(RoundRobin { next: AtomicU64::new(spec.start as u64), stride: Stride::new(spec.weights) })
     }
 }
 
 #[derive(Debug)]
 struct RoundRobin {
-    next: AtomicUsize,
+    next: AtomicU64,
+    stride: Stride,
 }
 
+/// 2^64 divided by the golden ratio: multiples of it are spread over the whole of `u64` as evenly as can be.
+const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
+
 impl LoadBalancer for RoundRobin {
-    fn pick(&self, count: usize, usable: &dyn Fn(usize) -> bool) -> Option<usize> {
-        if count == 0 {
-            return None;
-        }
-        let first = self.next.fetch_add(1, Ordering::Relaxed);
-        (0..count).map(|step| first.wrapping_add(step) % count).find(|&at| usable(at))
+    fn pick(&self, view: &dyn View) -> Option<usize> {
+        let found = match view.weights() {
+            Weights::Even => self.next_of(view, view.count(), |turn| Stride::even(view.count(), turn)),
+            Weights::Fixed => self.next_of(view, 2 * view.count(), |turn| self.stride.at(turn)),
+            Weights::Moving => None,
+        };
+        // A host of great weight is down, or other workers took the turns in between.
+        found.or_else(|| {
+            let turn = self.next.fetch_add(1, Ordering::Relaxed);
+            draw(view, fraction(turn.wrapping_mul(GOLDEN)), |at| view.weight(at))
+        })
+    }
+}
+
+impl RoundRobin {
+    /// Takes at most so many turns. Each is taken by one worker only, so that the order holds for all of them together.
+    fn next_of(&self, view: &dyn View, turns: usize, host: impl Fn(u64) -> Option<usize>) -> Option<usize> {
+        let next = || self.next.fetch_add(1, Ordering::Relaxed);
+        (0..turns).filter_map(|_| host(next())).find(|&at| view.usable(at))
     }
 }

@@ -31,6 +31,8 @@ pub struct Bootstrap {
     pub workload: String,
     /// Who we are; also says our namespace, service account and trust domain.
     pub id: SpiffeId,
+    /// The zone that we run in; empty: as our Workload's label says.
+    pub zone: String,
     /// How to reach and trust the control plane.
     pub control_plane: ControlPlane,
     /// Where certificate and configuration are kept. `None`: they are not.
@@ -223,6 +225,7 @@ impl Bootstrap {
             workload: self.workload.clone(),
             namespace: self.id.namespace().to_owned(),
             service_account: self.id.service_account().to_owned(),
+            zone: self.zone.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
         }
     }
@@ -248,6 +251,7 @@ fn build(settings: Settings) -> Result<Bootstrap, BootstrapError> {
             .map(|listen| Dns { listen, upstream: settings.dns_upstream.clone().unwrap_or_default() }),
         id: SpiffeId::new(&trust_domain, namespace, account)?,
         workload: settings.workload.ok_or(BootstrapError::Missing("workload"))?,
+        zone: settings.zone.unwrap_or_default(),
         control_plane: ControlPlane {
             address: settings.control_plane.ok_or(BootstrapError::Missing("control-plane"))?,
             root: settings.control_plane_root.ok_or(BootstrapError::Missing("control-plane-root"))?,

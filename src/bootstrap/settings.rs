@@ -37,6 +37,9 @@ pub(super) struct Settings {
     /// Service account of our workload; with the namespace, its identity [default: default]
     #[arg(long, value_name = "NAME")]
     pub(super) service_account: Option<String>,
+    /// Zone that we run in [default: our Workload's label topology.kubernetes.io/zone]
+    #[arg(long, value_name = "NAME")]
+    pub(super) zone: Option<String>,
     /// Trust domain of the mesh [default: cluster.local]
     #[arg(long, value_name = "NAME")]
     pub(super) trust_domain: Option<String>,
@@ -175,6 +178,7 @@ impl Settings {
             workload: self.workload.or(lower.workload),
             namespace: self.namespace.or(lower.namespace),
             service_account: self.service_account.or(lower.service_account),
+            zone: self.zone.or(lower.zone),
             trust_domain: self.trust_domain.or(lower.trust_domain),
             control_plane: self.control_plane.or(lower.control_plane),
             control_plane_root: self.control_plane_root.or(lower.control_plane_root),

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use pillion_wire::mesh::MeshEndpoint;
 
+use super::Balancing;
+
 /// A set of interchangeable hosts and how to talk to them (`envoy.config.cluster.v3.Cluster`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cluster {
@@ -16,17 +18,9 @@ pub struct Cluster {
     /// Longest wait for TCP and TLS set-up of one connection. Envoy's default is 5 s.
     pub connect_timeout: Duration,
     /// How a host is picked.
-    pub lb: LbPolicy,
+    pub lb: Balancing,
     /// The HTTP version that hosts outside the mesh are spoken to with.
     pub protocol: UpstreamProtocol,
-}
-
-/// Load-balancing policies by their xDS name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum LbPolicy {
-    /// `ROUND_ROBIN`: each healthy host in turn.
-    #[default]
-    RoundRobin,
 }
 
 /// `HttpProtocolOptions.upstream_protocol_options`.
@@ -48,6 +42,8 @@ pub struct Endpoints {
     pub name: String,
     /// Hosts by locality, in the order sent.
     pub localities: Vec<Locality>,
+    /// `policy.overprovisioning_factor` in percent: how much more than its share a host can take. `None`: 140.
+    pub overprovisioning: Option<NonZeroU32>,
 }
 
 /// Hosts of one locality (`LocalityLbEndpoints`).

@@ -4,11 +4,13 @@
 //! values. They hold no live state: `snapshot` compiles them for use and
 //! `upstream` measures.
 
+mod balancing;
 mod cluster;
 mod listener;
 mod route;
 
-pub use cluster::{Cluster, Endpoint, Endpoints, Health, LbPolicy, Locality, UpstreamProtocol};
+pub use balancing::{Balancing, HashPolicy, HashSource, LbPolicy, SlowStart};
+pub use cluster::{Cluster, Endpoint, Endpoints, Health, Locality, UpstreamProtocol};
 pub use listener::{
     Access, AppProtocol, HostListener, InboundListener, InboundPort, OutboundListener, RouteSource, TlsChain,
 };

@@ -5,6 +5,8 @@ use std::num::NonZeroU32;
 use http::StatusCode;
 use regex::Regex;
 
+use super::HashPolicy;
+
 /// `RouteConfiguration`.
 #[derive(Clone, Debug, PartialEq, Default)]
 pub struct RouteConfig {
@@ -179,6 +181,8 @@ pub enum Action {
 pub struct Split {
     /// Clusters of non-zero weight.
     pub clusters: Vec<WeightedCluster>,
+    /// `hash_policy`: what keeps calls together on a host of the cluster. Empty: nothing does.
+    pub hash: Vec<HashPolicy>,
 }
 
 /// `WeightedCluster.ClusterWeight`.
@@ -193,6 +197,6 @@ pub struct WeightedCluster {
 impl Split {
     /// All traffic to one cluster.
     pub fn one(name: &str) -> Self {
-        Self { clusters: vec![WeightedCluster { name: name.to_owned(), weight: NonZeroU32::MIN }] }
+        Self { clusters: vec![WeightedCluster { name: name.to_owned(), weight: NonZeroU32::MIN }], hash: Vec::new() }
     }
 }

@@ -10,7 +10,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Method, Response};
+use http::header::SET_COOKIE;
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use tokio::time::Instant;
 
 use super::Worker;
@@ -18,9 +19,10 @@ use super::message::{Head, REASON, Version};
 use crate::config::{AppProtocol, UpstreamProtocol};
 use crate::error::ProxyError;
 use crate::http::{Body, HttpError, Unsent};
+use crate::route::Affinity;
 use crate::snapshot::{Cluster, InboundPort};
 use crate::telemetry::Record;
-use crate::upstream::{Host, HostKey, InFlight, Lease1, Lease2};
+use crate::upstream::{Host, HostKey, InFlight, Lease1, Lease2, Watch};
 
 /// Times that one host may refuse a request before we believe that it means it.
 const MAX_REFUSALS: u32 = 3;
@@ -33,8 +35,8 @@ pub(super) const UNKNOWN: &str = "unknown";
 /// Where a request may go.
 #[derive(Clone, Debug)]
 pub(super) enum Upstreams {
-    /// Any host of a cluster.
-    Cluster(Arc<Cluster>),
+    /// Any host of a cluster, and what keeps the call with others.
+    Cluster(Arc<Cluster>, Option<Box<Affinity>>),
     /// Our own application.
     Application(Arc<InboundPort>),
     /// An address outside the mesh, as the application dialled it.
@@ -92,7 +94,12 @@ pub(super) async fn send(
             tried.push(host.key().clone());
             (tried.len() < MAX_HOSTS).then(|| upstreams.pick(&tried)).flatten()
         };
-        match once(worker, upstreams, &host, head, body.take().unwrap_or_default()).await {
+        let watch = upstreams.watch(&host);
+        let result = once(worker, upstreams, &host, head, body.take().unwrap_or_default()).await;
+        if let Some(watch) = watch {
+            watch.end(has_failed(&result));
+        }
+        match result {
             Ok(sent) => {
                 if !application_unreachable(&sent) {
                     host.mark_reachable();
@@ -161,6 +168,25 @@ async fn once(
         fresh |= !refused;
     }
 }
+
+/// Does the answer tell of a host that is not well: that it fails (5xx), or has too much to do (429)? gRPC says so in a
+/// status, which is in the head when there is no other answer.
+fn has_failed(result: &Result<Sent, Failed>) -> bool {
+    let sent = match result {
+        Ok(sent) => sent,
+        Err(failed) => return !matches!(failed.error, ProxyError::ClientGone),
+    };
+    let status = sent.response.status();
+    let grpc = sent.response.headers().get(GRPC_STATUS).map(HeaderValue::as_bytes);
+    status.is_server_error()
+        || status == StatusCode::TOO_MANY_REQUESTS
+        || grpc.is_some_and(|code| GRPC_FAILURES.contains(&code))
+}
+
+/// gRPC's status, as a header of an answer without a message.
+const GRPC_STATUS: &str = "grpc-status";
+/// DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, INTERNAL, UNAVAILABLE, DATA_LOSS.
+const GRPC_FAILURES: [&[u8]; 5] = [b"4", b"8", b"13", b"14", b"15"];
 
 /// Did the host's sidecar answer in its stead, because it could not reach it? To gRPC it says so in a 200.
 fn application_unreachable(sent: &Sent) -> bool {
@@ -241,7 +267,10 @@ impl Upstreams {
     /// A host that has not been tried.
     pub(super) fn pick(&self, tried: &[HostKey]) -> Option<Arc<Host>> {
         match self {
-            Self::Cluster(cluster) => cluster.upstream.pick(tried, Instant::now),
+            Self::Cluster(cluster, affinity) => {
+                let hash = affinity.as_ref().and_then(|affinity| affinity.hash);
+                cluster.upstream.pick(tried, hash, Instant::now)
+            }
             Self::Application(port) => {
                 let untried = || port.hosts.iter().filter(|host| !tried.contains(host.key()));
                 untried().find(|host| host.is_usable(Instant::now)).or_else(|| untried().next()).cloned()
@@ -253,16 +282,33 @@ impl Upstreams {
     /// For messages.
     pub(super) fn name(&self) -> &str {
         match self {
-            Self::Cluster(cluster) => &cluster.config.name,
+            Self::Cluster(cluster, _) => &cluster.config.name,
             Self::Application(_) => "application",
             Self::Unknown(_) => UNKNOWN,
+        }
+    }
+
+    /// Measures the next answer of `host`, if the balancer wants to know.
+    pub(super) fn watch(&self, host: &Arc<Host>) -> Option<Watch> {
+        match self {
+            Self::Cluster(cluster, _) => host.watch(cluster.config.lb.policy),
+            Self::Application(_) | Self::Unknown(_) => None,
+        }
+    }
+
+    /// Gives the client the cookie that it comes back with.
+    pub(super) fn give_cookie(&self, headers: &mut HeaderMap) {
+        if let Self::Cluster(_, Some(affinity)) = self
+            && let Some(cookie) = &affinity.cookie
+        {
+            headers.append(SET_COOKIE, cookie.clone());
         }
     }
 
     /// Longest wait for a connection, TLS included.
     pub(super) fn connect_timeout(&self, worker: &Worker) -> Duration {
         match self {
-            Self::Cluster(cluster) => cluster.config.connect_timeout,
+            Self::Cluster(cluster, _) => cluster.config.connect_timeout,
             Self::Application(_) | Self::Unknown(_) => worker.shared.settings.timeouts.connect,
         }
     }
@@ -273,7 +319,7 @@ impl Upstreams {
             return Version::Http2;
         }
         match self {
-            Self::Cluster(cluster) => match cluster.config.protocol {
+            Self::Cluster(cluster, _) => match cluster.config.protocol {
                 UpstreamProtocol::Http1 => Version::Http1,
                 UpstreamProtocol::Http2 => Version::Http2,
                 UpstreamProtocol::Downstream => head.client_version,

@@ -90,9 +90,9 @@ async fn forward(
     let plan = match &client.way {
         Way::Outbound => {
             let destination = client.destination(authority.as_ref().map_err(|why| ProxyError::BadAuthority(why))?)?;
-            outbound::plan(worker, &destination, &parts, record).await?
+            outbound::plan(worker, &destination, &parts, client.address.ip(), record).await?
         }
-        Way::Bound(destination) => outbound::plan(worker, destination, &parts, record).await?,
+        Way::Bound(destination) => outbound::plan(worker, destination, &parts, client.address.ip(), record).await?,
         Way::Mesh(_) | Way::Front { .. } => inbound::plan(client, &parts, record).await?,
     };
     let upstreams = match plan {
@@ -105,7 +105,9 @@ async fn forward(
         return Box::pin(upgrade).await;
     }
     let sent = attempt::send(worker, &upstreams, &head, body, record).await?;
-    reply(sent, record).map(Outcome::Reply)
+    let mut response = reply(sent, record)?;
+    upstreams.give_cookie(response.headers_mut());
+    Ok(Outcome::Reply(response))
 }
 
 /// The request as it goes on: cleaned, and for our application with the word of who called.

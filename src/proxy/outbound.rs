@@ -1,5 +1,6 @@
 //! Outbound planning: which destination a request of our application means, and where it goes from there.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::request;
@@ -11,14 +12,16 @@ use super::attempt::Upstreams;
 use super::authority::Authority;
 use super::http::Plan;
 use crate::error::ProxyError;
+use crate::route::affinity;
 use crate::snapshot::{Action, Target, Unresolved};
 use crate::telemetry::Record;
 
-/// What to do with a request of our application that is for `destination`.
+/// What to do with a request of our application, at the address `client`, that is for `destination`.
 pub(super) async fn plan(
     worker: &Worker,
     destination: &Destination,
     request: &request::Parts,
+    client: IpAddr,
     record: &mut Record,
 ) -> Result<Plan, ProxyError> {
     let target = target(worker, destination).await?;
@@ -33,7 +36,11 @@ pub(super) async fn plan(
                 return Err(ProxyError::InvalidBackend(route.name.to_string()));
             }
             record.cluster = Arc::clone(cluster.upstream.name());
-            Ok(Plan::Forward(Upstreams::Cluster(Arc::clone(cluster))))
+            let affinity = match split.hash() {
+                [] => None,
+                policies => Some(Box::new(affinity(policies, request, client, rand::random))),
+            };
+            Ok(Plan::Forward(Upstreams::Cluster(Arc::clone(cluster), affinity)))
         }
         Action::DirectResponse { status, body } => Ok(Plan::Answer { status: *status, body: body.clone() }),
     }

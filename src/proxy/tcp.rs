@@ -14,6 +14,7 @@ use super::attempt::{self, Lease, Upstreams};
 use super::tunnel::{End, Tunnel};
 use crate::error::ProxyError;
 use crate::net::{Phase, Replay, Transport, reset_on_close};
+use crate::route::{Affinity, connection_affinity};
 use crate::snapshot::{InboundPort, Split, Target};
 use crate::telemetry::Record;
 use crate::upstream::{Host, HostKey, InFlight};
@@ -98,7 +99,9 @@ pub(super) async fn open_application(
 pub(super) fn choose(split: &Split, record: &mut Record) -> Upstreams {
     let cluster = split.pick(rand::random());
     record.cluster = Arc::clone(cluster.upstream.name());
-    Upstreams::Cluster(Arc::clone(cluster))
+    let hash = connection_affinity(split.hash(), record.downstream.ip());
+    let affinity = hash.map(|hash| Box::new(Affinity { hash: Some(hash), cookie: None }));
+    Upstreams::Cluster(Arc::clone(cluster), affinity)
 }
 
 /// Connects to a host of `upstreams`; to the next one when that fails, since nothing has been sent yet.
@@ -113,7 +116,12 @@ pub(super) async fn open(worker: &Worker, upstreams: &Upstreams, record: &mut Re
         tried.push(host.key().clone());
         attempt::note(record, &host);
         // Boxed: it is large, and over before the connection is of use.
-        match Box::pin(once(worker, upstreams, &host)).await {
+        let watch = upstreams.watch(&host);
+        let result = Box::pin(once(worker, upstreams, &host)).await;
+        if let Some(watch) = watch {
+            watch.end(result.is_err());
+        }
+        match result {
             Ok(opened) => {
                 host.mark_reachable();
                 return Ok(opened);

@@ -4,9 +4,11 @@
 //! the control plane; here the first match wins.
 
 mod domain;
+mod hash;
 mod query;
 
 pub use domain::best_domain;
+pub use hash::{Affinity, affinity, connection_affinity};
 
 use std::borrow::Cow;
 

@@ -56,6 +56,7 @@ pub enum Action {
 pub struct Split {
     choices: Vec<(u64, Arc<Cluster>)>,
     total: u64,
+    hash: Box<[config::HashPolicy]>,
 }
 
 /// A cluster as told, with its live side.
@@ -88,7 +89,19 @@ impl Split {
                 (total, cluster)
             })
             .collect();
-        (!choices.is_empty()).then_some(Self { choices, total })
+        (!choices.is_empty()).then_some(Self { choices, total, hash: Box::default() })
+    }
+
+    /// The same, for calls that are kept together by this.
+    #[must_use]
+    pub fn hashed_by(mut self, hash: &[config::HashPolicy]) -> Self {
+        self.hash = hash.into();
+        self
+    }
+
+    /// What calls are kept together by; mostly empty.
+    pub fn hash(&self) -> &[config::HashPolicy] {
+        &self.hash
     }
 
     /// The cluster that `chance`, uniform over all of `u64`, falls on.

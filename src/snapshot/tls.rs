@@ -74,7 +74,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::config::{self, LbPolicy, UpstreamProtocol};
+    use crate::config::{self, Balancing, UpstreamProtocol};
     use crate::snapshot::{Cluster, Target};
     use crate::upstream::Upstream;
 
@@ -83,7 +83,7 @@ mod tests {
             name: name.to_owned(),
             endpoints: name.to_owned(),
             connect_timeout: Duration::from_secs(1),
-            lb: LbPolicy::RoundRobin,
+            lb: Balancing::default(),
             protocol: UpstreamProtocol::Downstream,
         };
         let cluster = Cluster { config, upstream: Arc::new(Upstream::new(name)) };

@@ -9,6 +9,8 @@ use parking_lot::Mutex;
 use pillion_wire::mesh::MeshEndpoint;
 use tokio::time::Instant;
 
+use crate::balance::Ewma;
+use crate::config::LbPolicy;
 use crate::net::Via;
 
 /// What makes two hosts the same host.
@@ -49,6 +51,19 @@ pub struct Host {
     failures: AtomicU64,
     unreachable: AtomicU32,
     retry_at: Mutex<Option<Instant>>,
+    since: Option<Instant>,
+    latency: Ewma,
+}
+
+/// Measures how long a host takes to answer, for a policy that wants to know. Reports when dropped, too: a host that was
+/// not waited for was at least so slow.
+#[derive(Debug)]
+pub struct Watch {
+    host: Arc<Host>,
+    start: Instant,
+    decay: Duration,
+    penalty: Duration,
+    has_failed: bool,
 }
 
 /// Counts one request or connection as being in flight until dropped.
@@ -58,11 +73,11 @@ pub struct InFlight(Arc<Host>);
 impl Host {
     /// A host nothing is known of.
     pub fn new(key: HostKey) -> Self {
-        Self::beside(key, None)
+        Self::beside(key, None, None)
     }
 
-    /// The same, which shares what it can with a `neighbour`: most hosts of a cluster have one identity.
-    pub(super) fn beside(key: HostKey, neighbour: Option<&Arc<Self>>) -> Self {
+    /// The same, known since then, which shares what it can with a `neighbour`: most hosts of a cluster have one identity.
+    pub(super) fn beside(key: HostKey, neighbour: Option<&Arc<Self>>, since: Option<Instant>) -> Self {
         let identity = |key: &HostKey| key.mesh.as_ref().map(|mesh| mesh.identity.clone());
         let peer = match neighbour.filter(|neighbour| identity(&neighbour.key) == identity(&key)) {
             Some(neighbour) => Arc::clone(&neighbour.peer),
@@ -76,7 +91,25 @@ impl Host {
             failures: AtomicU64::new(0),
             unreachable: AtomicU32::new(0),
             retry_at: Mutex::new(None),
+            since,
+            latency: Ewma::default(),
         }
+    }
+
+    /// When it was first heard of; `None` where it does not matter.
+    pub fn since(&self) -> Option<Instant> {
+        self.since
+    }
+
+    /// Expected latency in seconds, of an average that decays in this time. `None`: it was never measured.
+    pub fn latency(&self, now: Instant, decay: Duration) -> Option<f64> {
+        self.latency.expect(now, decay)
+    }
+
+    /// Measures its next answer, if `policy` wants to know.
+    pub fn watch(self: &Arc<Self>, policy: LbPolicy) -> Option<Watch> {
+        let LbPolicy::PeakEwma { decay, penalty, .. } = policy else { return None };
+        Some(Watch { host: Arc::clone(self), start: Instant::now(), decay, penalty, has_failed: false })
     }
 
     /// What it is called.
@@ -131,6 +164,22 @@ impl Host {
     }
 }
 
+impl Watch {
+    /// It answered, or could not be asked.
+    pub fn end(mut self, has_failed: bool) {
+        self.has_failed = has_failed;
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        let now = Instant::now();
+        let took = now.saturating_duration_since(self.start);
+        let latency = if self.has_failed { took.max(self.penalty) } else { took };
+        self.host.latency.observe(latency, now, self.decay);
+    }
+}
+
 impl Drop for InFlight {
     fn drop(&mut self) {
         self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
@@ -153,5 +202,42 @@ mod tests {
         assert!(!host.is_usable(|| start + Duration::from_millis(599)));
         host.mark_reachable();
         assert!(host.is_usable(|| start + Duration::from_millis(201)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_is_measured_once_even_when_nobody_waits_for_it_and_a_failure_counts_as_the_penalty() {
+        let policy = LbPolicy::PeakEwma {
+            decay: Duration::from_secs(10),
+            default_rtt: Duration::from_millis(30),
+            penalty: Duration::from_secs(5),
+        };
+        let host = Arc::new(Host::new(HostKey::remote("127.0.0.1:1".parse().expect("literal"), None)));
+        let latency = || host.latency(Instant::now(), Duration::from_secs(10));
+        assert!(host.watch(LbPolicy::RoundRobin).is_none());
+        let watch = host.watch(policy).expect("it wants to know");
+        tokio::time::advance(Duration::from_millis(20)).await;
+        assert_eq!(latency(), None);
+        watch.end(false);
+        assert_eq!(latency(), Some(0.02));
+        let watch = host.watch(policy);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        drop(watch);
+        assert_eq!(latency(), Some(1.0));
+        host.watch(policy).expect("it wants to know").end(true);
+        assert_eq!(latency(), Some(5.0));
+    }
+
+    #[test]
+    fn what_is_in_flight_is_given_back_however_it_ends() {
+        let host = Arc::new(Host::new(HostKey::remote("127.0.0.1:1".parse().expect("literal"), None)));
+        let (one, two) = (host.begin(), host.begin());
+        assert_eq!(host.in_flight(), 2);
+        drop(one);
+        let panicked = std::thread::spawn(move || {
+            let _held = two;
+            std::panic::resume_unwind(Box::new("gone"));
+        });
+        assert!(panicked.join().is_err());
+        assert_eq!(host.in_flight(), 0);
     }
 }

@@ -6,42 +6,40 @@
 
 mod connect;
 mod host;
+mod host_set;
 mod pool;
 
-pub use host::{Host, HostKey, InFlight};
+pub use host::{Host, HostKey, InFlight, Watch};
+pub use host_set::Member;
 pub use pool::{Lease1, Lease2, Pool};
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::time::Instant;
 
-use crate::balance::{self, LoadBalancer};
-use crate::config::{Endpoints, Health, LbPolicy};
+use crate::config::{Balancing, Endpoints};
 use crate::slot::Slot;
+use host_set::{Call, Found, HostSet};
 
 /// The hosts of one cluster, shared by all workers.
 #[derive(Debug)]
 pub struct Upstream {
     name: Arc<str>,
     hosts: Slot<HostSet>,
-}
-
-/// The hosts of a cluster by priority, best first. Replaced whole when endpoints change.
-#[derive(Debug, Default)]
-pub struct HostSet {
-    groups: Vec<Group>,
-}
-
-#[derive(Debug)]
-struct Group {
-    hosts: Vec<Arc<Host>>,
-    balancer: Box<dyn LoadBalancer>,
+    spilled: AtomicU64,
+    panicked: AtomicU64,
 }
 
 impl Upstream {
     /// A cluster without hosts yet.
     pub fn new(name: &str) -> Self {
-        Self { name: Arc::from(name), hosts: Slot::new(HostSet::default()) }
+        Self {
+            name: Arc::from(name),
+            hosts: Slot::new(HostSet::default()),
+            spilled: AtomicU64::new(0),
+            panicked: AtomicU64::new(0),
+        }
     }
 
     /// The cluster's name.
@@ -49,64 +47,46 @@ impl Upstream {
         &self.name
     }
 
-    /// Takes over new endpoints. Hosts that stay keep their counters, back-off and connections. Linear in the hosts.
-    pub fn update(&self, endpoints: &Endpoints, policy: LbPolicy) {
+    /// Takes over new endpoints. Hosts that stay keep their counters, back-off, latency, age and connections. Linear in
+    /// the hosts.
+    pub fn update(&self, endpoints: &Endpoints, balancing: Balancing) {
         let old = self.hosts.load_full();
-        let known: std::collections::HashMap<&HostKey, &Arc<Host>> =
-            old.groups.iter().flat_map(|group| &group.hosts).map(|host| (host.key(), host)).collect();
-        let mut by_priority: std::collections::BTreeMap<u32, Vec<Arc<Host>>> = std::collections::BTreeMap::new();
-        for locality in &endpoints.localities {
-            let group = by_priority.entry(locality.priority).or_default();
-            for endpoint in locality.endpoints.iter().filter(|endpoint| endpoint.health == Health::Healthy) {
-                let key = HostKey::remote(endpoint.address, endpoint.mesh.clone());
-                let host = match known.get(&key) {
-                    Some(host) => Arc::clone(host),
-                    None => Arc::new(Host::beside(key, group.last())),
-                };
-                group.push(host);
-            }
-        }
-        let groups = by_priority
-            .into_values()
-            .map(|hosts| Group {
-                balancer: balance::make(policy.name(), rand::random_range(0..hosts.len().max(1))),
-                hosts,
-            })
-            .collect();
-        self.hosts.publish(HostSet { groups });
+        self.hosts.publish(HostSet::new(endpoints, balancing, &old));
     }
 
-    /// Picks a host that is not in `tried`, not backing off, from the best priority that has one.
+    /// Picks a host that is not in `tried`, not backing off, from the priority that has to take the call; `hash` is what
+    /// balancers go by that keep calls together.
     ///
     /// When every host backs off, one of them is picked all the same: a guess that
     /// a host is down must not turn into an outage.
-    pub fn pick(&self, tried: &[HostKey], now: impl Fn() -> Instant) -> Option<Arc<Host>> {
-        let set = self.hosts.load();
-        let fresh = |host: &Host| !tried.contains(host.key());
-        set.pick(&|host| fresh(host) && host.is_usable(&now)).or_else(|| set.pick(&fresh))
-    }
-
-    /// All hosts, for the admin pages.
-    pub fn hosts(&self) -> Vec<Arc<Host>> {
-        self.hosts.load().groups.iter().flat_map(|group| group.hosts.iter().cloned()).collect()
-    }
-}
-
-impl HostSet {
-    fn pick(&self, usable: &dyn Fn(&Host) -> bool) -> Option<Arc<Host>> {
-        self.groups.iter().find_map(|group| {
-            let at =
-                group.balancer.pick(group.hosts.len(), &|at| group.hosts.get(at).is_some_and(|host| usable(host)))?;
-            group.hosts.get(at).cloned()
-        })
-    }
-}
-
-impl LbPolicy {
-    /// Its name in xDS.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::RoundRobin => "ROUND_ROBIN",
+    pub fn pick(&self, tried: &[HostKey], hash: Option<u64>, now: impl Fn() -> Instant) -> Option<Arc<Host>> {
+        let (host, found) = self.hosts.load().pick(&Call { tried, hash, now: &now })?;
+        match found {
+            Found::Well => {}
+            Found::Spilled => drop(self.spilled.fetch_add(1, Ordering::Relaxed)),
+            Found::Panicked => drop(self.panicked.fetch_add(1, Ordering::Relaxed)),
         }
+        Some(host)
+    }
+
+    /// All hosts.
+    pub fn hosts(&self) -> Vec<Arc<Host>> {
+        self.hosts.load().members().map(|member| member.host).collect()
+    }
+
+    /// All hosts with their places, for the admin pages.
+    pub fn members(&self) -> Vec<Member> {
+        self.hosts.load().members().collect()
+    }
+
+    /// How hosts are picked, for the admin pages.
+    pub fn balancing(&self) -> Balancing {
+        self.hosts.load().balancing()
+    }
+
+    /// How many picks went to a later priority because too few hosts of an earlier one were healthy, and how many
+    /// regardless of health because too few were healthy at all.
+    pub fn rescued(&self) -> (u64, u64) {
+        (self.spilled.load(Ordering::Relaxed), self.panicked.load(Ordering::Relaxed))
     }
 }

@@ -14,7 +14,7 @@ use std::net::SocketAddr;
 use crate::label::{is_label, is_subdomain};
 use crate::spiffe::{SpiffeId, SpiffeIdError};
 use crate::text::excerpt;
-use crate::xds::core::{Metadata, Node, node::UserAgentVersionType};
+use crate::xds::core::{Locality, Metadata, Node, node::UserAgentVersionType};
 use crate::xds::{Struct, Value, value::Kind};
 
 /// Header naming the application port that a request is for.
@@ -149,6 +149,8 @@ pub struct NodeInfo {
     pub namespace: String,
     /// Its service account, a DNS subdomain.
     pub service_account: String,
+    /// Where it runs (`Node.locality.zone`); empty: where its Workload says.
+    pub zone: String,
     /// Version of the program, for people who read the control plane's pages.
     pub version: String,
 }
@@ -168,6 +170,7 @@ impl NodeInfo {
                 ("workload", text(&self.workload)),
                 ("serviceAccount", text(&self.service_account)),
             ])),
+            locality: (!self.zone.is_empty()).then(|| Locality { zone: self.zone.clone(), ..Locality::default() }),
             user_agent_name: USER_AGENT.to_owned(),
             user_agent_version_type: Some(UserAgentVersionType::UserAgentVersion(self.version.clone())),
             ..Node::default()
@@ -193,7 +196,8 @@ impl NodeInfo {
             Some(UserAgentVersionType::UserAgentVersion(version)) => version.clone(),
             _ => String::new(),
         };
-        Ok(Self { workload, namespace, service_account, version })
+        let zone = node.locality.as_ref().map(|locality| locality.zone.clone()).unwrap_or_default();
+        Ok(Self { workload, namespace, service_account, zone, version })
     }
 }
 
@@ -379,9 +383,10 @@ mod tests {
             workload in "[a-z]{1,9}(-[0-9]{1,3})?",
             namespace in "[a-z]{1,9}",
             service_account in r"[a-z]{1,9}(\.[a-z]{1,9})?",
+            zone in "[a-z]{0,9}",
             version in ".{0,9}",
         ) {
-            let node = NodeInfo { workload, namespace, service_account, version };
+            let node = NodeInfo { workload, namespace, service_account, zone, version };
             prop_assert_eq!(NodeInfo::from_node(&node.to_node()), Ok(node));
         }
 
@@ -449,6 +454,7 @@ mod tests {
             workload: "orders-1".to_owned(),
             namespace: "shop".to_owned(),
             service_account: "orders".to_owned(),
+            zone: String::new(),
             version: String::new(),
         };
         let mut node = info.to_node();

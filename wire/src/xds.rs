@@ -29,7 +29,10 @@ pub use envoy_types::pb::envoy::extensions::filters::listener::original_dst::v3 
 pub use envoy_types::pb::envoy::extensions::filters::listener::tls_inspector::v3 as tls_inspector;
 pub use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3 as hcm;
 pub use envoy_types::pb::envoy::extensions::filters::network::tcp_proxy::v3 as tcp_proxy;
+pub use envoy_types::pb::envoy::extensions::load_balancing_policies::common::v3 as lb_common;
 pub use envoy_types::pb::envoy::extensions::load_balancing_policies::least_request::v3 as least_request;
+pub use envoy_types::pb::envoy::extensions::load_balancing_policies::maglev::v3 as maglev;
+pub use envoy_types::pb::envoy::extensions::load_balancing_policies::random::v3 as random;
 pub use envoy_types::pb::envoy::extensions::load_balancing_policies::ring_hash::v3 as ring_hash;
 pub use envoy_types::pb::envoy::extensions::load_balancing_policies::round_robin::v3 as round_robin;
 pub use envoy_types::pb::envoy::extensions::load_balancing_policies::wrr_locality::v3 as wrr_locality;
@@ -127,6 +130,13 @@ pub mod type_url {
     /// Load-balancing policy: least request (gRFC A48).
     pub const LEAST_REQUEST: &str =
         "type.googleapis.com/envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest";
+    /// Load-balancing policy: Maglev.
+    pub const MAGLEV: &str = "type.googleapis.com/envoy.extensions.load_balancing_policies.maglev.v3.Maglev";
+    /// Load-balancing policy: peak EWMA, an extension that only some builds of Envoy have. See [`super::PeakEwma`].
+    pub const PEAK_EWMA: &str =
+        "type.googleapis.com/envoy.extensions.load_balancing_policies.peak_ewma.v3alpha.PeakEwma";
+    /// Load-balancing policy: random.
+    pub const RANDOM: &str = "type.googleapis.com/envoy.extensions.load_balancing_policies.random.v3.Random";
     /// Load-balancing policy: ring hash (gRFC A42).
     pub const RING_HASH: &str = "type.googleapis.com/envoy.extensions.load_balancing_policies.ring_hash.v3.RingHash";
     /// Load-balancing policy: round robin (gRFC A52).
@@ -135,6 +145,18 @@ pub mod type_url {
     /// Load-balancing policy: weighted round robin of localities (gRFC A52).
     pub const WRR_LOCALITY: &str =
         "type.googleapis.com/envoy.extensions.load_balancing_policies.wrr_locality.v3.WrrLocality";
+}
+
+/// `envoy.extensions.load_balancing_policies.peak_ewma.v3alpha.PeakEwma`, which `envoy-types` does not have: it belongs
+/// to the extensions that Envoy keeps in its `contrib` folder. What tunes how its threads exchange samples is left out.
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub struct PeakEwma {
+    /// How fast what was observed is forgotten; 10 s when absent.
+    #[prost(message, optional, tag = "1")]
+    pub decay_time: Option<Duration>,
+    /// What is expected of a host that has not answered yet; 10 ms when absent.
+    #[prost(message, optional, tag = "4")]
+    pub default_rtt: Option<Duration>,
 }
 
 /// Packs a message under the type URL that names it, one of [`type_url`].
@@ -203,6 +225,8 @@ mod tests {
             (type_url::ORIGINAL_DST, original_dst::OriginalDst::type_url()),
             (type_url::TLS_INSPECTOR, tls_inspector::TlsInspector::type_url()),
             (type_url::LEAST_REQUEST, least_request::LeastRequest::type_url()),
+            (type_url::MAGLEV, maglev::Maglev::type_url()),
+            (type_url::RANDOM, random::Random::type_url()),
             (type_url::RING_HASH, ring_hash::RingHash::type_url()),
             (type_url::ROUND_ROBIN, round_robin::RoundRobin::type_url()),
             (type_url::WRR_LOCALITY, wrr_locality::WrrLocality::type_url()),

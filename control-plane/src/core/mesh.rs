@@ -247,6 +247,7 @@ impl Mesh {
                 name: workload.name.clone(),
                 service_account: workload.service_account.clone(),
                 mesh_address,
+                zone: workload.zone.clone(),
                 ports,
             };
             self.reach.add(workload, &view.ports, findings);
@@ -392,14 +393,15 @@ impl<'a> Draft<'a> {
                 address: SocketAddr::new(workload.address, port.port),
                 mesh: inside(workload),
                 zone: workload.zone.clone(),
+                weight: workload.weight,
             })
             .collect();
         endpoints.sort_unstable();
         endpoints.dedup_by(|a, b| a.address == b.address);
         PortView {
             http: protocol.carries_http().then(|| tables.http(self.service, self.port, policies, &policy)).flatten(),
-            tcp: protocol.carries_tcp().then(|| tables.tcp(self.service, self.port)).flatten(),
-            tls: if protocol.carries_tcp() { tables.tls(self.service, self.port) } else { Vec::new() },
+            tcp: protocol.carries_tcp().then(|| tables.tcp(self.service, self.port, policies)).flatten(),
+            tls: if protocol.carries_tcp() { tables.tls(self.service, self.port, policies) } else { Vec::new() },
             key: PortName::Service(self.key),
             protocol,
             policy,

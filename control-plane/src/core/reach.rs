@@ -106,7 +106,7 @@ impl Reach {
             tcp: None,
             tls: Vec::new(),
             policy: Policy::default(),
-            endpoints: vec![Endpoint { address, mesh: found.mesh.clone(), zone: found.zone.clone() }],
+            endpoints: vec![Endpoint { address, mesh: found.mesh.clone(), zone: found.zone.clone(), weight: 1 }],
         })
     }
 }

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::{
     mesh::{Finding, Objects, Subject, service_port},
-    policy::{Policies, Policy},
+    policy::{HashOn, Policies, Policy},
     protocol::Protocol,
     route::{Backend, Parent, Ranked, Route, RouteKind},
     service::{Name, Port, Service},
@@ -63,21 +63,21 @@ impl<'a> Tables<'a> {
                 name: format!("{}/{}/{}", ranked.route.kind.name(), ranked.route.name, ranked.rule),
                 matched: ranked.matched.clone(),
                 policy: policies.of_route(ranked.route, policy),
-                shares: self.shares(ranked.route, backends),
+                shares: self.shares(ranked.route, backends, policies),
             }
         });
         Some(entries.collect())
     }
 
     /// The byte streams of `port`, when a `TCPRoute` is attached to it: the oldest.
-    pub(super) fn tcp(&self, service: &Service, port: &Port) -> Option<Vec<Share>> {
+    pub(super) fn tcp(&self, service: &Service, port: &Port, policies: &Policies<'_>) -> Option<Vec<Share>> {
         let route = self.routes(service, port).filter(|route| route.kind == RouteKind::Tcp).min_by_key(age)?;
-        Some(self.shares(route, &route.rules.first()?.backends))
+        Some(self.shares(route, &route.rules.first()?.backends, policies))
     }
 
     /// The TLS connections of `port` when `TLSRoute`s are attached to it. A name that several of them claim is the
     /// oldest one's.
-    pub(super) fn tls(&self, service: &Service, port: &Port) -> Vec<TlsEntry> {
+    pub(super) fn tls(&self, service: &Service, port: &Port, policies: &Policies<'_>) -> Vec<TlsEntry> {
         let all = [String::new()];
         let mut routes: Vec<&Route> = self.routes(service, port).filter(|route| route.kind == RouteKind::Tls).collect();
         routes.sort_by_key(age);
@@ -93,7 +93,7 @@ impl<'a> Tables<'a> {
             entries.push(TlsEntry {
                 name: format!("{}/{}", route.kind.name(), route.name),
                 server_names: free.into_iter().filter(|name| !name.is_empty()).cloned().collect(),
-                shares: self.shares(route, &rule.backends),
+                shares: self.shares(route, &rule.backends, policies),
             });
         }
         entries
@@ -112,16 +112,28 @@ impl<'a> Tables<'a> {
     }
 
     /// The backends with a weight. Empty when none of them can be used.
-    fn shares(&self, route: &Route, backends: &[Backend]) -> Vec<Share> {
+    fn shares(&self, route: &Route, backends: &[Backend], policies: &Policies<'_>) -> Vec<Share> {
         let shares: Vec<Share> = backends
             .iter()
             .filter(|backend| backend.weight > 0)
-            .map(|backend| Share { target: self.usable(route, backend).ok(), weight: backend.weight })
+            .map(|backend| {
+                let target = self.usable(route, backend).ok();
+                let hash_on = if target.is_some() { self.hash_on(backend, policies) } else { Vec::new() };
+                Share { target, weight: backend.weight, hash_on }
+            })
             .collect();
         if shares.iter().all(|share| share.target.is_none()) {
             return Vec::new();
         }
         shares
+    }
+
+    /// What keeps the callers of a backend on one endpoint.
+    fn hash_on(&self, backend: &Backend, policies: &Policies<'_>) -> Vec<HashOn> {
+        let service = self.objects.services.get(&backend.service);
+        let port = service.and_then(|service| service.ports.iter().find(|port| port.port == backend.port));
+        let policy = service.zip(port).map(|(service, port)| policies.of_port(service, port));
+        policy.and_then(|policy| policy.load_balancing).map(|section| section.hash_on).unwrap_or_default()
     }
 
     fn usable(&self, route: &Route, backend: &Backend) -> Result<ServicePort, String> {

@@ -9,7 +9,7 @@ use pillion_wire::{
     rate_limit::RateLimits,
 };
 
-use super::{policy::Policy, protocol::Protocol, route::Match, service::Name, workload::Access};
+use super::{policy::HashOn, policy::Policy, protocol::Protocol, route::Match, service::Name, workload::Access};
 
 /// One port of a Service, or of a single workload: where its callers' traffic goes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -64,6 +64,8 @@ pub struct Share {
     pub target: Option<ServicePort>,
     /// Its part of the sum of all weights, never 0.
     pub weight: u32,
+    /// What keeps its callers on one endpoint; mostly empty.
+    pub hash_on: Vec<HashOn>,
 }
 
 /// A workload behind a port.
@@ -75,6 +77,8 @@ pub struct Endpoint {
     pub mesh: Option<Inside>,
     /// Where it runs.
     pub zone: Option<String>,
+    /// Its share of the traffic beside the others.
+    pub weight: u32,
 }
 
 /// What a caller inside the mesh must know of an endpoint.
@@ -97,6 +101,8 @@ pub struct WorkloadView {
     pub service_account: String,
     /// Where its sidecar accepts mesh traffic.
     pub mesh_address: SocketAddr,
+    /// Where it runs.
+    pub zone: Option<String>,
     /// Its ports, in order.
     pub ports: Vec<InboundPort>,
 }

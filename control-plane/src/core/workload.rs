@@ -27,6 +27,8 @@ pub struct Workload {
     pub ports: Vec<WorkloadPort>,
     /// The sidecar's mesh port; `None` for a workload outside the mesh.
     pub mesh_port: Option<u16>,
+    /// Its share of the traffic beside others of its Service; 1 unless it says.
+    pub weight: u32,
     /// Where it runs, from the label `topology.kubernetes.io/zone`.
     pub zone: Option<String>,
     /// Addresses of the sidecar itself, read only by `pillion run`.

@@ -36,6 +36,7 @@ struct RawSpec {
     mesh: Option<RawMesh>,
     #[serde(default)]
     sidecar: Option<RawSidecar>,
+    weight: Option<u32>,
 }
 
 #[derive(Deserialize)]
@@ -74,6 +75,9 @@ struct RawTcp {
     destination: String,
 }
 
+/// What a workload may weigh beside others: the weights of all of them together have to fit 32 bits.
+const MAX_WEIGHT: u32 = 10_000;
+
 /// Reads a `Workload`.
 pub(super) fn read(node: &Node, metadata: &Metadata, issues: &mut Issues) -> Option<Workload> {
     let raw = accept(typed::<Raw>(node), issues)?;
@@ -92,6 +96,10 @@ pub(super) fn read(node: &Node, metadata: &Metadata, issues: &mut Issues) -> Opt
     if !is_subdomain(&service_account) {
         issues.error(path.key("serviceAccount"), not_a_label(&service_account));
     }
+    let weight = spec.weight.unwrap_or(1);
+    if !(1..=MAX_WEIGHT).contains(&weight) {
+        issues.error(path.key("weight"), format!("is a number from 1 to {MAX_WEIGHT}"));
+    }
     let mesh_port = spec.mesh.map(|mesh| mesh.port.get());
     let ports = ports(&spec.ports, &path.key("ports"), issues);
     let addresses: Vec<IpAddr> = std::iter::once(address).chain(more_addresses.iter().copied()).collect();
@@ -104,6 +112,7 @@ pub(super) fn read(node: &Node, metadata: &Metadata, issues: &mut Issues) -> Opt
         service_account,
         ports,
         mesh_port,
+        weight,
         zone: metadata.labels.get("topology.kubernetes.io/zone").cloned(),
         sidecar: sidecar(spec.sidecar.unwrap_or_default(), &path.key("sidecar"), issues),
     })
@@ -234,6 +243,7 @@ mod tests {
         assert_eq!(workload.ports[0].application.to_string(), "127.0.0.1:8080");
         assert_eq!(workload.ports[0].access, Access::Strict);
         assert_eq!(workload.mesh_port, None);
+        assert_eq!(workload.weight, 1);
     }
 
     #[test]
@@ -263,6 +273,8 @@ mod tests {
                 "spec.ports[0].application",
             ),
             ("{address: 10.0.0.1, colour: red}", "spec.colour"),
+            ("{address: 10.0.0.1, weight: 0}", "spec.weight"),
+            ("{address: 10.0.0.1, weight: 10001}", "spec.weight"),
             ("{address: 10.0.0.1, serviceAccount: 'a/b'}", "spec.serviceAccount"),
             ("{address: 10.0.0.1, ports: [{port: 0}]}", "spec.ports[0].port"),
             ("{address: 10.0.0.1, ports: [{port: 1, protocol: udp}]}", "spec.ports[0].protocol"),

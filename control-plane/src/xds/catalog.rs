@@ -37,6 +37,8 @@ pub struct Viewer {
     pub dialect: Dialect,
     /// The workload that the node says it is.
     pub workload: Option<String>,
+    /// The zone that the node says it is in (`Node.locality`); else it is in that of its workload.
+    pub zone: Option<String>,
     /// Where an Envoy wants its outbound listener.
     pub outbound_address: Option<SocketAddr>,
 }
@@ -112,11 +114,16 @@ struct Singles(Mutex<HashMap<SocketAddr, Arc<Entry>>>);
 /// Ports of single workloads that are kept; beyond that all are made anew.
 const MOST_SINGLES: usize = 8192;
 
+/// Zones for which the endpoints of a port are kept; beyond that all are made anew.
+const MOST_ZONES: usize = 256;
+
 /// The resources of one port, per dialect.
 #[derive(Debug)]
 struct Entry {
     view: Arc<PortView>,
     built: [OnceLock<PortResources>; Dialect::COUNT],
+    /// Endpoints in another order for each zone that callers are in, where their order matters.
+    by_zone: Mutex<HashMap<(String, Dialect), Built>>,
 }
 
 #[derive(Debug)]
@@ -172,7 +179,12 @@ impl Catalog {
         let resources = entry.resources(viewer.dialect, &self.trust_domain);
         let built = match kind {
             Kind::Cluster => &resources.cluster,
-            Kind::Endpoints => &resources.endpoints,
+            Kind::Endpoints => match self.zone(viewer).filter(|_| entry.has_zones()) {
+                Some(zone) => {
+                    return Lookup::Found(entry.endpoints_for(zone, viewer.dialect, &self.trust_domain).found());
+                }
+                None => &resources.endpoints,
+            },
             Kind::Route | Kind::Listener if !entry.view.protocol.carries_http() => {
                 return Lookup::Missing;
             }
@@ -193,6 +205,15 @@ impl Catalog {
             }
             Kind::Listener | Kind::Route | Kind::Endpoints => Vec::new(),
         }
+    }
+
+    /// Where `viewer` is.
+    fn zone<'a>(&'a self, viewer: &'a Viewer) -> Option<&'a str> {
+        let of_workload = || {
+            let name = Name::new(viewer.identity.namespace(), viewer.workload.as_ref()?);
+            self.mesh.workload(&name)?.zone.as_deref()
+        };
+        viewer.zone.as_deref().or_else(of_workload)
     }
 
     fn listener(&self, name: &str, viewer: &Viewer) -> Lookup {
@@ -284,7 +305,8 @@ impl Catalog {
         if let Some(built) = cache.get(namespace) {
             return built.found();
         }
-        let views: Vec<_> = self.mesh.ports().map(|(key, view)| (key, view.protocol, &view.http)).collect();
+        let views: Vec<_> =
+            self.mesh.ports().map(|(key, view)| (key, view.protocol, &view.http, &view.policy)).collect();
         let built = Built {
             version: version(&(namespace, views)).into(),
             any: pack(type_url::ROUTE, &gateway::routes(&self.mesh, namespace)),
@@ -318,7 +340,22 @@ impl Built {
 
 impl Entry {
     fn new(view: &Arc<PortView>) -> Self {
-        Self { view: Arc::clone(view), built: [const { OnceLock::new() }; Dialect::COUNT] }
+        Self { view: Arc::clone(view), built: [const { OnceLock::new() }; Dialect::COUNT], by_zone: Mutex::default() }
+    }
+
+    fn has_zones(&self) -> bool {
+        self.view.policy.load_balancing.as_ref().is_some_and(|section| section.zones.is_some())
+    }
+
+    /// The endpoints for callers in `zone`.
+    fn endpoints_for(&self, zone: &str, dialect: Dialect, trust_domain: &TrustDomain) -> Built {
+        let mut by_zone = self.by_zone.lock();
+        let build = || PortResources::endpoints(&self.view, Some(zone), dialect, trust_domain);
+        // What nodes say of themselves takes no more room than this.
+        if by_zone.len() >= MOST_ZONES {
+            by_zone.clear();
+        }
+        by_zone.entry((zone.to_owned(), dialect)).or_insert_with(build).clone()
     }
 
     fn resources(&self, dialect: Dialect, trust_domain: &TrustDomain) -> &PortResources {
@@ -333,21 +370,26 @@ impl PortResources {
     fn build(view: &PortView, dialect: Dialect, trust_domain: &TrustDomain) -> Self {
         let key = &view.key;
         let secured = (dialect != Dialect::Pillion && view.in_mesh()).then(|| (cluster::accounts(view), trust_domain));
-        let visible: Vec<_> = endpoints::visible(view, dialect).collect();
         Self {
-            listener: version(&("listener", dialect, key, view.protocol, &view.tcp, &view.tls)).into(),
+            listener: version(&("listener", dialect, key, view.protocol, &view.tcp, &view.tls, &view.policy)).into(),
             route: Built {
-                version: version(&("route", dialect, key, &view.http)).into(),
+                version: version(&("route", dialect, key, &view.http, &view.policy)).into(),
                 any: pack(type_url::ROUTE, &route::configuration(view, dialect)),
             },
             cluster: Built {
-                version: version(&("cluster", dialect, key, view.protocol, secured)).into(),
+                version: version(&("cluster", dialect, key, view.protocol, &view.policy, secured)).into(),
                 any: pack(type_url::CLUSTER, &cluster::cluster(view, dialect, trust_domain)),
             },
-            endpoints: Built {
-                version: version(&("endpoints", key, visible, trust_domain)).into(),
-                any: pack(type_url::ENDPOINTS, &endpoints::assignment(view, dialect, trust_domain)),
-            },
+            endpoints: Self::endpoints(view, None, dialect, trust_domain),
+        }
+    }
+
+    fn endpoints(view: &PortView, zone: Option<&str>, dialect: Dialect, trust_domain: &TrustDomain) -> Built {
+        let visible: Vec<_> = endpoints::visible(view, dialect).collect();
+        let order = view.policy.load_balancing.as_ref().and_then(|section| section.zones.as_ref());
+        Built {
+            version: version(&("endpoints", &view.key, visible, order, zone, trust_domain)).into(),
+            any: pack(type_url::ENDPOINTS, &endpoints::assignment(view, zone, dialect, trust_domain)),
         }
     }
 }

@@ -395,7 +395,8 @@ fn viewer(node: &Node, identity: &SpiffeId) -> Result<Viewer, StreamError> {
         }
         workload = Some(info.workload);
     }
-    Ok(Viewer { identity: identity.clone(), dialect, workload, outbound_address: outbound_address(node) })
+    let zone = node.locality.as_ref().map(|locality| locality.zone.clone()).filter(|zone| !zone.is_empty());
+    Ok(Viewer { identity: identity.clone(), dialect, workload, zone, outbound_address: outbound_address(node) })
 }
 
 fn outbound_address(node: &Node) -> Option<SocketAddr> {

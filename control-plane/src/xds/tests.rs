@@ -31,6 +31,7 @@ pub(crate) fn viewer(dialect: Dialect) -> Viewer {
         identity: "spiffe://cluster.local/ns/shop/sa/a".parse().unwrap(),
         dialect,
         workload: (dialect == Dialect::Pillion).then(|| "a-1".to_owned()),
+        zone: None,
         outbound_address: Some("127.0.0.1:15001".parse().unwrap()),
     }
 }
@@ -202,8 +203,9 @@ fn endpoints_outside_the_mesh_are_left_out_where_all_must_be_alike() {
     let catalog = catalog(&shop(1), None);
     let count = |dialect| {
         let assignment = endpoints(&catalog, "a.shop:80", dialect);
-        assert_eq!(assignment.endpoints[0].load_balancing_weight.as_ref().unwrap().value, 1);
-        assignment.endpoints[0].lb_endpoints.len()
+        let count = assignment.endpoints[0].lb_endpoints.len();
+        assert_eq!(assignment.endpoints[0].load_balancing_weight.as_ref().unwrap().value as usize, count);
+        count
     };
     assert_eq!([Dialect::Pillion, Dialect::Grpc, Dialect::Envoy].map(count), [2, 1, 1]);
 }
@@ -218,6 +220,69 @@ fn zones_are_localities() {
     let zones: Vec<&str> =
         assignment.endpoints.iter().map(|endpoints| endpoints.locality.as_ref().unwrap().zone.as_str()).collect();
     assert_eq!(zones, ["", "west"]);
+}
+
+fn policy(section: &str) -> String {
+    format!(
+        "---\napiVersion: pillion.dev/v1alpha1\nkind: TrafficPolicy\nmetadata: {{name: p, namespace: shop}}\n\
+         spec: {{targetRefs: [{{kind: Service, name: a}}], loadBalancing: {section}}}\n"
+    )
+}
+
+#[test]
+fn zones_are_priorities_for_each_caller_by_where_it_is() {
+    let placed = |workload: &str, zone: &str| {
+        (
+            format!("name: {workload}, namespace: shop, labels: {{app: a}}"),
+            format!("name: {workload}, namespace: shop, labels: {{app: a, topology.kubernetes.io/zone: {zone}}}"),
+        )
+    };
+    let mut text = shop(1);
+    for (workload, zone) in [("a-1", "east"), ("a-2", "west")] {
+        let (from, to) = placed(workload, zone);
+        assert!(text.contains(&from));
+        text = text.replace(&from, &to);
+    }
+    let priorities = |section: &str, viewer: &Viewer| -> Vec<u32> {
+        let catalog = catalog(&[text.clone(), policy(section)].concat(), None);
+        let Lookup::Found(found) = catalog.find(Kind::Endpoints, "a.shop:80", viewer) else { panic!("not found") };
+        let assignment: ClusterLoadAssignment = unpack(type_url::ENDPOINTS, &found.body()).unwrap();
+        assignment.endpoints.iter().map(|endpoints| endpoints.priority).collect()
+    };
+    let east = viewer(Dialect::Pillion);
+    let west = Viewer { zone: Some("west".to_owned()), ..east.clone() };
+    let nowhere = Viewer { workload: None, ..east.clone() };
+    assert_eq!(priorities("{algorithm: random}", &east), [0, 0], "nothing is said of zones");
+    assert_eq!(priorities("{zones: {}}", &east), [0, 1], "in the zone of its workload");
+    assert_eq!(priorities("{zones: {}}", &west), [1, 0], "in the zone that the node says");
+    assert_eq!(priorities("{zones: {}}", &nowhere), [0, 0]);
+    assert_eq!(priorities("{zones: {preferOwn: false, failover: [west, east]}}", &east), [1, 0]);
+}
+
+#[test]
+fn clients_are_told_of_load_balancing_what_they_know() {
+    let hashed = "{algorithm: maglev, hashOn: [{header: x-user}, {cookie: {name: sid, ttl: 1h}}]}";
+    let catalog = catalog(&[shop(1), policy(hashed)].concat(), None);
+    let policies = [Dialect::Pillion, Dialect::Grpc, Dialect::Envoy].map(|dialect| {
+        let cluster = cluster(&catalog, "a.shop:80", dialect);
+        let routes = routes(&catalog, "a.shop:80", dialect);
+        let Some(route::Action::Route(action)) = &routes.virtual_hosts[0].routes[0].action else { panic!("no route") };
+        (cluster.lb_policy(), action.hash_policy.len())
+    });
+    use pillion_wire::xds::cluster::cluster::LbPolicy;
+    assert_eq!(policies, [(LbPolicy::Maglev, 2), (LbPolicy::RingHash, 1), (LbPolicy::Maglev, 2)]);
+}
+
+#[test]
+fn a_policy_that_changes_is_another_version() {
+    let versions = |section: &str| {
+        let catalog = catalog(&[shop(1), policy(section)].concat(), None);
+        [Kind::Cluster, Kind::Route]
+            .map(|kind| find(&catalog, kind, "a.shop:80", Dialect::Pillion).version().to_string())
+    };
+    let one = versions("{algorithm: maglev, hashOn: [{header: x-user}]}");
+    let other = versions("{algorithm: maglev, tableSize: 251, hashOn: [{header: x-name}]}");
+    assert!(one.iter().zip(&other).all(|(one, other)| one != other));
 }
 
 #[test]

@@ -289,6 +289,7 @@ pub fn node(namespace: &str, workload: &str, account: &str) -> NodeInfo {
         workload: workload.to_owned(),
         namespace: namespace.to_owned(),
         service_account: account.to_owned(),
+        zone: String::new(),
         version: "test".to_owned(),
     }
 }

@@ -12,7 +12,7 @@ use pillion_wire::name::Destination;
 
 use super::Reference;
 use crate::config::{
-    self, Action, Endpoints, LbPolicy, OutboundListener, RouteConfig, RouteSource, Split, UpstreamProtocol,
+    self, Action, Balancing, Endpoints, OutboundListener, RouteConfig, RouteSource, Split, UpstreamProtocol,
 };
 use crate::discovery::Kind;
 use crate::snapshot::Cluster;
@@ -289,7 +289,7 @@ fn hostless(name: &str) -> Cluster {
         name: name.to_owned(),
         endpoints: name.to_owned(),
         connect_timeout: Duration::from_secs(5),
-        lb: LbPolicy::default(),
+        lb: Balancing::default(),
         protocol: UpstreamProtocol::default(),
     };
     Cluster { config, upstream: Arc::new(Upstream::new(name)) }

@@ -57,7 +57,7 @@ impl Clusters<'_> {
         for weighted in &split.clusters {
             choices.push((weighted.weight, self.cluster(&weighted.name)?));
         }
-        Split::new(choices)
+        Split::new(choices).map(|choices| choices.hashed_by(&split.hash))
     }
 
     fn cluster(&mut self, name: &str) -> Option<Arc<Cluster>> {

@@ -4,7 +4,7 @@ use pillion_wire::rate_limit::RateLimits;
 
 use super::*;
 use crate::config::{
-    self, Access, Action, AppProtocol, Cluster, Endpoint, Endpoints, Health, LbPolicy, Locality, Route, RouteConfig,
+    self, Access, Action, AppProtocol, Balancing, Cluster, Endpoint, Endpoints, Health, Locality, Route, RouteConfig,
     RouteMatch, RouteSource, Split, UpstreamProtocol, VirtualHost, WeightedCluster,
 };
 use crate::snapshot::{self, Target};
@@ -118,7 +118,7 @@ fn destination(name: &str) -> Destination {
 
 fn route(name: &str, clusters: &[&str]) -> RouteConfig {
     let weighted = |name: &&str| WeightedCluster { name: (*name).into(), weight: NonZeroU32::MIN };
-    let action = Action::Forward(Split { clusters: clusters.iter().map(weighted).collect() });
+    let action = Action::Forward(Split { clusters: clusters.iter().map(weighted).collect(), hash: Vec::new() });
     let routes = vec![Route { name: String::new(), matches: RouteMatch::default(), action }];
     let host = VirtualHost { name: name.into(), domains: vec!["*".into()], routes };
     RouteConfig { name: name.into(), virtual_hosts: vec![host] }
@@ -129,7 +129,7 @@ fn cluster(name: &str, endpoints: &str) -> Cluster {
         name: name.into(),
         endpoints: endpoints.into(),
         connect_timeout: Duration::from_secs(5),
-        lb: LbPolicy::RoundRobin,
+        lb: Balancing::default(),
         protocol: UpstreamProtocol::Http1,
     }
 }
@@ -143,7 +143,7 @@ fn endpoints(name: &str, ports: &[u16]) -> Endpoints {
     };
     let endpoints = ports.iter().map(endpoint).collect();
     let locality = Locality { zone: String::new(), priority: 0, weight: NonZeroU32::MIN, endpoints };
-    Endpoints { name: name.into(), localities: vec![locality] }
+    Endpoints { name: name.into(), localities: vec![locality], overprovisioning: None }
 }
 
 #[tokio::test(start_paused = true)]

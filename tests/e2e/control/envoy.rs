@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{Shop, certificates, refusals, soon, split};
+use super::{BALANCING, Shop, balancing, certificates, refusals, soon, split};
 use crate::support::{Mesh, Process, Workload, curl, eventually, in_workspace, python_files};
 
 #[test]
@@ -45,6 +45,12 @@ fn is_served(api_type: &str, variant: &str) {
     eventually("the changed cluster is in use", Duration::from_secs(10), || {
         (envoy.statistic("cluster_manager.warming_clusters") == 0).then_some(())
     });
+
+    for section in BALANCING {
+        let modified = envoy.statistic("cluster_manager.cluster_modified");
+        mesh.write("balancing.yaml", &balancing("plain", section));
+        soon(section, || envoy.statistic("cluster_manager.cluster_modified") > modified);
+    }
 
     let nodes: Value = serde_json::from_str(&mesh.admin("/debug/nodes")).unwrap();
     let node = nodes["nodes"].as_array().unwrap().iter().find(|node| node["node"] == "shop/envoy").unwrap();

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::{certificates, refusals, soon};
+use super::{BALANCING, balancing, certificates, refusals, soon};
 use crate::support::{App, Mesh, Sidecar, Workload, curl, python_app};
 
 #[test]
@@ -30,6 +30,19 @@ fn grpcs_own_client_balances_over_mutual_tls_and_follows_a_changed_weight() {
     for server in &servers {
         let labels = [("direction", "inbound"), ("peer", peer), ("tls", "mutual")];
         soon("its identity arrives", || server.metric("pillion_requests_total", &labels) >= 8.0);
+    }
+
+    let answers = |what: &str| -> u64 {
+        let nodes: Value = serde_json::from_str(&mesh.admin("/debug/nodes")).unwrap();
+        let nodes = nodes["nodes"].as_array().unwrap().iter().filter(|node| node["dialect"] == "grpc");
+        nodes.filter_map(|node| node["kinds"]["cluster"][what].as_u64()).sum()
+    };
+    for section in BALANCING {
+        let before = answers("acks");
+        mesh.write("balancing.yaml", &balancing("greeter", section));
+        soon(section, || answers("acks") + answers("nacks") > before);
+        assert_eq!(answers("nacks"), 0, "{section}");
+        soon("calls are answered", || call(&client, 4)["errors"] == json!({}));
     }
 
     for (weights, only) in [((1, 0), "a"), ((0, 1), "b")] {

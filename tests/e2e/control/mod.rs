@@ -129,3 +129,23 @@ fn sent(mesh: &Mesh, kind: &str) -> f64 {
 fn refusals(mesh: &Mesh) -> f64 {
     mesh.metrics().sum("pillion_control_plane_xds_nacks_total", &[])
 }
+
+/// Every way of load balancing, as a section of a policy.
+const BALANCING: [&str; 8] = [
+    "{ algorithm: roundRobin, panicThreshold: 30, slowStart: { window: 1s, aggression: 1.5 } }",
+    "{ algorithm: random, zones: { failover: [ east ] } }",
+    "{ algorithm: leastRequest, choices: 3, slowStart: { window: 1s } }",
+    "{ algorithm: leastConnections, slowStart: { window: 1s } }",
+    "{ algorithm: peakEwma }",
+    "{ algorithm: ringHash, hashOn: [ { header: x-user } ] }",
+    "{ algorithm: maglev, hashOn: [ { cookie: { name: sid, ttl: 1h } }, { queryParam: u }, { sourceAddress: true } ] }",
+    "{ algorithm: roundRobin }",
+];
+
+/// A policy that says how the endpoints of a Service are picked.
+fn balancing(service: &str, section: &str) -> String {
+    format!(
+        "apiVersion: pillion.dev/v1alpha1\nkind: TrafficPolicy\nmetadata: {{ name: balancing, namespace: shop }}\n\
+         spec:\n  targetRefs: [ {{ group: \"\", kind: Service, name: {service} }} ]\n  loadBalancing: {section}\n"
+    )
+}

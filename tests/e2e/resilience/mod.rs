@@ -1,3 +1,4 @@
-//! What a `TrafficPolicy` does, with real processes.
+//! What the mesh does when services fail, slow down, move and overload.
 
+mod balance;
 mod rate_limits;

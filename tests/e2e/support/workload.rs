@@ -18,6 +18,8 @@ pub struct Workload {
     pub(super) wait_until_ready: bool,
     ports: Vec<Port>,
     tcp: Vec<String>,
+    labels: String,
+    spec: String,
     settings: Map<String, Value>,
 }
 
@@ -45,6 +47,8 @@ impl Workload {
             wait_until_ready: true,
             ports: Vec::new(),
             tcp: Vec::new(),
+            labels: String::new(),
+            spec: String::new(),
             settings: Map::new(),
         }
     }
@@ -88,6 +92,18 @@ impl Workload {
     /// One more setting of the sidecar, by its key in the bootstrap file: `certificate_lifetime`, `"4s"`.
     pub fn setting(mut self, key: &str, value: impl Into<Value>) -> Self {
         self.settings.insert(key.to_owned(), value.into());
+        self
+    }
+
+    /// One more label.
+    pub fn label(mut self, key: &str, value: &str) -> Self {
+        write!(self.labels, ", {key}: {value}").expect("a string");
+        self
+    }
+
+    /// One more field of the document's `spec`, as YAML: `weight: 3`.
+    pub fn spec(mut self, field: &str) -> Self {
+        writeln!(self.spec, "  {field}").expect("a string");
         self
     }
 
@@ -141,11 +157,11 @@ impl Workload {
 
     /// The document.
     pub(super) fn document(&self, ip: IpAddr, mesh_port: u16) -> String {
-        let Self { name, namespace, app, service_account, .. } = self;
+        let Self { name, namespace, app, service_account, labels, spec, .. } = self;
         let mut text = format!(
             "apiVersion: pillion.dev/v1alpha1\nkind: Workload\n\
-             metadata: {{ name: {name}, namespace: {namespace}, labels: {{ app: {app} }} }}\n\
-             spec:\n  address: {ip}\n  serviceAccount: {service_account}\n"
+             metadata: {{ name: {name}, namespace: {namespace}, labels: {{ app: {app}{labels} }} }}\n\
+             spec:\n  address: {ip}\n  serviceAccount: {service_account}\n{spec}"
         );
         if self.addresses.len() > 1 {
             writeln!(text, "  addresses: {:?}", self.addresses.iter().map(IpAddr::to_string).collect::<Vec<_>>())

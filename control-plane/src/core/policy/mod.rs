@@ -3,6 +3,7 @@
 //! A policy has sections. Each section is taken whole from one policy: that of the route before that of the
 //! Service's port before that of the whole Service, of several for the same target the oldest (then by name).
 
+mod load_balancing;
 mod timeouts;
 
 use std::collections::HashMap;
@@ -13,6 +14,7 @@ use super::{
     service::{Name, Port, Service},
 };
 
+pub use load_balancing::{Algorithm, HashOn, LoadBalancing, SlowStart, Zones};
 use pillion_wire::rate_limit::RateLimits;
 pub use timeouts::Timeouts;
 
@@ -55,14 +57,19 @@ pub struct Policy {
     pub timeouts: Option<Timeouts>,
     /// How many requests workloads take.
     pub rate_limits: Option<RateLimits>,
+    /// How an endpoint is picked.
+    pub load_balancing: Option<LoadBalancing>,
 }
 
 impl Policy {
     /// The sections that are there, as documents name them, and whether each may stand in a policy for a route.
     fn sections(&self) -> impl Iterator<Item = (&'static str, bool)> {
-        [("timeouts", self.timeouts.is_some(), false), ("rateLimits", self.rate_limits.is_some(), false)]
-            .into_iter()
-            .filter_map(|(name, is_there, fits_route)| is_there.then_some((name, fits_route)))
+        let sections = [
+            ("timeouts", self.timeouts.is_some(), false),
+            ("rateLimits", self.rate_limits.is_some(), false),
+            ("loadBalancing", self.load_balancing.is_some(), false),
+        ];
+        sections.into_iter().filter_map(|(name, is_there, fits_route)| is_there.then_some((name, fits_route)))
     }
 
     /// These sections, and those of `other` where there are none.
@@ -71,6 +78,7 @@ impl Policy {
         Self {
             timeouts: self.timeouts.clone().or_else(|| other.timeouts.clone()),
             rate_limits: self.rate_limits.clone().or_else(|| other.rate_limits.clone()),
+            load_balancing: self.load_balancing.clone().or_else(|| other.load_balancing.clone()),
         }
     }
 }

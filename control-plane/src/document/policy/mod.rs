@@ -1,5 +1,6 @@
 //! `TrafficPolicy` of `pillion.dev/v1alpha1`.
 
+mod load_balancing;
 mod rate_limits;
 mod timeouts;
 
@@ -24,6 +25,7 @@ struct RawSpec {
     target_refs: Vec<RawTarget>,
     timeouts: Option<timeouts::Raw>,
     rate_limits: Option<Vec<rate_limits::Raw>>,
+    load_balancing: Option<load_balancing::Raw>,
 }
 
 #[derive(Deserialize)]
@@ -57,6 +59,7 @@ pub(super) fn read(node: &Node, metadata: &Metadata, issues: &mut Issues) -> Opt
     let policy = Policy {
         timeouts: spec.timeouts.map(|raw| timeouts::read(&raw, &path.key("timeouts"), issues)),
         rate_limits: spec.rate_limits.map(|raw| rate_limits::read(raw, &path.key("rateLimits"), issues)),
+        load_balancing: spec.load_balancing.map(|raw| load_balancing::read(raw, &path.key("loadBalancing"), issues)),
     };
     if policy == Policy::default() {
         issues.warn(path, "the policy says nothing");

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use crate::{
-    core::policy::{Target, TrafficPolicy},
+    core::policy::{Algorithm, HashOn, SlowStart, Target, TrafficPolicy, Zones},
     core::route::RouteKind,
     document::{Object, read},
 };
@@ -35,6 +35,27 @@ fn targets_and_sections_are_read() {
 }
 
 #[test]
+fn load_balancing_is_read_with_its_defaults() {
+    let read = |section: &str| {
+        let spec = format!("{{targetRefs: [{{kind: Service, name: a}}], loadBalancing: {section}}}");
+        policy(&spec).unwrap().policy.load_balancing.unwrap()
+    };
+    assert_eq!(read("{panicThreshold: 0}").algorithm, Algorithm::RoundRobin);
+    assert_eq!(read("{algorithm: leastRequest}").algorithm, Algorithm::LeastRequest { choices: 2 });
+    let (decay, default_rtt) = (Duration::from_secs(10), Duration::from_millis(30));
+    assert_eq!(read("{algorithm: peakEwma}").algorithm, Algorithm::PeakEwma { decay, default_rtt });
+    let hashed =
+        read("{algorithm: maglev, hashOn: [{header: X-User}, {cookie: {name: sid, ttl: 1h}}, {sourceAddress: true}]}");
+    assert_eq!(hashed.algorithm, Algorithm::Maglev { table: 65_537 });
+    let cookie = HashOn::Cookie { name: "sid".to_owned(), ttl: Some(Duration::from_secs(3600)), path: "/".to_owned() };
+    assert_eq!(hashed.hash_on, [HashOn::Header("x-user".to_owned()), cookie, HashOn::SourceAddress]);
+    let zones = read("{zones: {failover: [west]}, slowStart: {window: 30s, aggression: 1.5}}");
+    assert_eq!(zones.zones.unwrap(), Zones { prefer_own: true, failover: vec!["west".to_owned()] });
+    let slow = SlowStart { window: Duration::from_secs(30), aggression_percent: 150, minimum_percent: 10 };
+    assert_eq!(zones.slow_start, Some(slow));
+}
+
+#[test]
 fn refusals_name_the_field() {
     let limit = |fields: &str| {
         let per = if fields.contains("per:") { "" } else { ", per: 1s" };
@@ -51,6 +72,45 @@ fn refusals_name_the_field() {
         ("{targetRefs: [{kind: Service, name: a}], timeouts: {connect: 1.5s}}", "spec.timeouts.connect"),
         ("{targetRefs: [{kind: Service, name: a}], timeouts: {connect: 0s}}", "spec.timeouts.connect"),
         ("{targetRefs: [{kind: Service, name: a}], timeouts: {conect: 1s}}", "spec.timeouts.conect"),
+        ("{targetRefs: [{kind: Service, name: a}], loadBalancing: {algorithm: best}}", "spec.loadBalancing.algorithm"),
+        ("{targetRefs: [{kind: Service, name: a}], loadBalancing: {algorithm: ringHash}}", "spec.loadBalancing.hashOn"),
+        (
+            "{targetRefs: [{kind: Service, name: a}], loadBalancing: {hashOn: [{header: a}]}}",
+            "spec.loadBalancing.hashOn",
+        ),
+        (
+            "{targetRefs: [{kind: Service, name: a}], loadBalancing: {algorithm: maglev, hashOn: [{header: a, queryParam: b}]}}",
+            "spec.loadBalancing.hashOn[0]",
+        ),
+        (
+            "{targetRefs: [{kind: Service, name: a}], loadBalancing: {algorithm: maglev, hashOn: [{cookie: {name: 'a b'}}]}}",
+            "spec.loadBalancing.hashOn[0].cookie.name",
+        ),
+        (
+            "{targetRefs: [{kind: Service, name: a}], loadBalancing: {algorithm: maglev, tableSize: 65536, hashOn: [{header: a}]}}",
+            "spec.loadBalancing.tableSize",
+        ),
+        ("{targetRefs: [{kind: Service, name: a}], loadBalancing: {choices: 3}}", "spec.loadBalancing.choices"),
+        (
+            "{targetRefs: [{kind: Service, name: a}], loadBalancing: {algorithm: leastRequest, choices: 1}}",
+            "spec.loadBalancing.choices",
+        ),
+        (
+            "{targetRefs: [{kind: Service, name: a}], loadBalancing: {algorithm: peakEwma, ewma: {decay: 0s}}}",
+            "spec.loadBalancing.ewma.decay",
+        ),
+        (
+            "{targetRefs: [{kind: Service, name: a}], loadBalancing: {panicThreshold: 101}}",
+            "spec.loadBalancing.panicThreshold",
+        ),
+        (
+            "{targetRefs: [{kind: Service, name: a}], loadBalancing: {algorithm: random, slowStart: {window: 1s}}}",
+            "spec.loadBalancing.slowStart",
+        ),
+        (
+            "{targetRefs: [{kind: Service, name: a}], loadBalancing: {slowStart: {window: 1s, aggression: 0}}}",
+            "spec.loadBalancing.slowStart.aggression",
+        ),
         ("{targetRefs: [{kind: Service, name: a}], bulkhead: {}}", "spec.bulkhead"),
         (&limit("requests: 0"), "spec.rateLimits[0].requests"),
         (&limit("requests: 1, per: 0s"), "spec.rateLimits[0].per"),

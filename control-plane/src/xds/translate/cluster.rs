@@ -20,7 +20,7 @@ use pillion_wire::{
     },
 };
 
-use super::{ads, duration};
+use super::{ads, balancing, duration};
 use crate::{
     core::{protocol::Protocol, view::PortView},
     xds::dialect::Dialect,
@@ -41,7 +41,7 @@ pub(crate) fn cluster(view: &PortView, dialect: Dialect, trust_domain: &TrustDom
     let name = view.key.to_string();
     let secured = dialect != Dialect::Pillion && view.in_mesh();
     let connect = view.policy.timeouts.as_ref().and_then(|timeouts| timeouts.connect).unwrap_or(CONNECT_TIMEOUT);
-    Cluster {
+    let mut cluster = Cluster {
         name: name.clone(),
         connect_timeout: Some(duration(connect)),
         lb_policy: cluster::LbPolicy::RoundRobin.into(),
@@ -50,7 +50,9 @@ pub(crate) fn cluster(view: &PortView, dialect: Dialect, trust_domain: &TrustDom
         typed_extension_protocol_options: protocol_options(view.protocol, dialect, secured),
         transport_socket: secured.then(|| transport_socket(view, dialect, trust_domain)),
         ..Cluster::default()
-    }
+    };
+    balancing::apply(&mut cluster, view.policy.load_balancing.as_ref(), dialect);
+    cluster
 }
 
 /// The service accounts whose identities the endpoints inside the mesh have.

@@ -1,6 +1,6 @@
 //! `ClusterLoadAssignment` of a Service port.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use pillion_wire::{
     mesh::MeshEndpoint,
@@ -18,8 +18,14 @@ use crate::{
     xds::dialect::Dialect,
 };
 
-/// The endpoints of `view`, by zone.
-pub(crate) fn assignment(view: &PortView, dialect: Dialect, trust_domain: &TrustDomain) -> ClusterLoadAssignment {
+/// The endpoints of `view`, by zone, for a caller in the zone `own`.
+pub(crate) fn assignment(
+    view: &PortView,
+    own: Option<&str>,
+    dialect: Dialect,
+    trust_domain: &TrustDomain,
+) -> ClusterLoadAssignment {
+    let order = view.policy.load_balancing.as_ref().and_then(|section| section.zones.as_ref());
     let mut zones: BTreeMap<&str, Vec<LbEndpoint>> = BTreeMap::new();
     for endpoint in visible(view, dialect) {
         zones
@@ -27,20 +33,29 @@ pub(crate) fn assignment(view: &PortView, dialect: Dialect, trust_domain: &Trust
             .or_default()
             .push(lb_endpoint(endpoint, trust_domain));
     }
+    let rank = |name: &str| order.map_or(0, |order| order.rank(Some(name).filter(|name| !name.is_empty()), own));
+    // Priorities have no gaps (gRFC A27).
+    let ranks: BTreeSet<usize> = zones.keys().map(|name| rank(name)).collect();
+    let priority = |name: &str| ranks.range(..rank(name)).count();
     ClusterLoadAssignment {
         cluster_name: view.key.to_string(),
         endpoints: zones
             .into_iter()
             .map(|(zone, lb_endpoints)| LocalityLbEndpoints {
+                priority: priority(zone).try_into().unwrap_or(u32::MAX),
                 locality: Some(Locality { zone: zone.to_owned(), ..Locality::default() }),
+                // gRPC skips a locality without a weight, and shares by it: so that all endpoints share alike.
+                load_balancing_weight: Some(UInt32Value { value: weight(&lb_endpoints) }),
                 lb_endpoints,
-                // gRPC skips a locality without a weight.
-                load_balancing_weight: Some(UInt32Value { value: 1 }),
                 ..LocalityLbEndpoints::default()
             })
             .collect(),
         ..ClusterLoadAssignment::default()
     }
+}
+
+fn weight(endpoints: &[LbEndpoint]) -> u32 {
+    endpoints.iter().filter_map(|endpoint| Some(endpoint.load_balancing_weight.as_ref()?.value)).sum()
 }
 
 /// Clients whose clusters are either all TLS or all plaintext see only the
@@ -63,6 +78,6 @@ fn lb_endpoint(endpoint: &Endpoint, trust_domain: &TrustDomain) -> LbEndpoint {
         })),
         health_status: HealthStatus::Healthy.into(),
         metadata,
-        load_balancing_weight: Some(UInt32Value { value: 1 }),
+        load_balancing_weight: Some(UInt32Value { value: endpoint.weight }),
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Pure functions; what they leave out per dialect is said where it is left out.
 
+mod balancing;
 pub(super) mod cluster;
 pub(super) mod endpoints;
 pub(super) mod gateway;

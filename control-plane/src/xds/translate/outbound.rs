@@ -8,7 +8,7 @@ use pillion_wire::xds::{
     type_url,
 };
 
-use super::{INVALID_BACKEND, ads, router_filter};
+use super::{INVALID_BACKEND, ads, balancing, router_filter};
 use crate::{
     core::view::{PortView, Share, TlsEntry},
     xds::dialect::Dialect,
@@ -44,6 +44,7 @@ fn passthrough(entry: &TlsEntry) -> FilterChain {
         filters: vec![tcp_filter(&TcpProxy {
             stat_prefix: entry.name.clone(),
             cluster_specifier: Some(split(&entry.shares)),
+            hash_policy: balancing::connection_hash(entry.shares.iter().flat_map(|share| &share.hash_on)),
             ..TcpProxy::default()
         })],
         ..FilterChain::default()
@@ -80,7 +81,17 @@ fn streams(view: &PortView) -> TcpProxy {
         Some(shares) => split(shares),
         None => tcp_proxy::ClusterSpecifier::Cluster(view.key.to_string()),
     };
-    TcpProxy { stat_prefix: view.key.to_string(), cluster_specifier: Some(specifier), ..TcpProxy::default() }
+    let own = view.policy.load_balancing.iter().flat_map(|section| &section.hash_on);
+    let hash_policy = match &view.tcp {
+        Some(shares) => balancing::connection_hash(shares.iter().flat_map(|share| &share.hash_on)),
+        None => balancing::connection_hash(own),
+    };
+    TcpProxy {
+        stat_prefix: view.key.to_string(),
+        cluster_specifier: Some(specifier),
+        hash_policy,
+        ..TcpProxy::default()
+    }
 }
 
 fn split(shares: &[Share]) -> tcp_proxy::ClusterSpecifier {

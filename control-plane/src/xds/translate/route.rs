@@ -11,7 +11,7 @@ use pillion_wire::xds::{
     {Duration, UInt32Value},
 };
 
-use super::INVALID_BACKEND;
+use super::{INVALID_BACKEND, balancing};
 use crate::{
     core::{
         route::{Match, NamedMatch, PathMatch, ValueMatch},
@@ -44,13 +44,15 @@ pub(super) fn virtual_host(view: &PortView, domains: Vec<String>, dialect: Diale
 }
 
 fn default_route(view: &PortView, dialect: Dialect) -> Route {
+    let hash =
+        balancing::hash_policies(view.policy.load_balancing.iter().flat_map(|section| &section.hash_on), dialect);
     Route {
         name: "default".to_owned(),
         r#match: Some(RouteMatch {
             path_specifier: Some(route_match::PathSpecifier::Prefix(String::new())),
             ..RouteMatch::default()
         }),
-        action: Some(forward(route_action::ClusterSpecifier::Cluster(view.key.to_string()), dialect)),
+        action: Some(forward(route_action::ClusterSpecifier::Cluster(view.key.to_string()), hash, dialect)),
         ..Route::default()
     }
 }
@@ -123,9 +125,10 @@ fn regex(text: &str) -> RegexMatcher {
 
 fn action(shares: &[Share], dialect: Dialect) -> route::Action {
     let name = |share: &Share| share.target.as_ref().map_or_else(|| INVALID_BACKEND.to_owned(), ToString::to_string);
+    let hash = balancing::hash_policies(shares.iter().flat_map(|share| &share.hash_on), dialect);
     match shares {
         [] if dialect == Dialect::Pillion => {
-            forward(route_action::ClusterSpecifier::Cluster(INVALID_BACKEND.to_owned()), dialect)
+            forward(route_action::ClusterSpecifier::Cluster(INVALID_BACKEND.to_owned()), hash, dialect)
         }
         [] => route::Action::DirectResponse(DirectResponseAction {
             status: 500,
@@ -135,7 +138,7 @@ fn action(shares: &[Share], dialect: Dialect) -> route::Action {
             }),
             ..DirectResponseAction::default()
         }),
-        [only] => forward(route_action::ClusterSpecifier::Cluster(name(only)), dialect),
+        [only] => forward(route_action::ClusterSpecifier::Cluster(name(only)), hash, dialect),
         several => {
             let clusters = several
                 .iter()
@@ -150,6 +153,7 @@ fn action(shares: &[Share], dialect: Dialect) -> route::Action {
                     clusters,
                     ..WeightedCluster::default()
                 }),
+                hash,
                 dialect,
             )
         }
@@ -157,9 +161,14 @@ fn action(shares: &[Share], dialect: Dialect) -> route::Action {
 }
 
 /// Envoy would cut a request after 15 s unless told otherwise.
-fn forward(specifier: route_action::ClusterSpecifier, dialect: Dialect) -> route::Action {
+fn forward(
+    specifier: route_action::ClusterSpecifier,
+    hash_policy: Vec<route_action::HashPolicy>,
+    dialect: Dialect,
+) -> route::Action {
     route::Action::Route(RouteAction {
         cluster_specifier: Some(specifier),
+        hash_policy,
         timeout: (dialect == Dialect::Envoy).then(Duration::default),
         ..RouteAction::default()
     })

@@ -83,7 +83,7 @@ fn a_bad_resource_is_refused_by_itself_and_named_with_its_path() {
     requests(&mut delta);
     let mut short_lived = eds("c", 0);
     short_lived.ttl = Some(pillion_wire::xds::Duration::default());
-    let received = delta.handle_response(response("n1", vec![eds("a", 0), eds("b", 2), short_lived], &[]));
+    let received = delta.handle_response(response("n1", vec![eds("a", 0), eds("b", 6), short_lived], &[]));
     assert_eq!(received.updates.iter().map(|update| update.name.as_str()).collect::<Vec<_>>(), ["a"]);
     assert_eq!(received.refused.len(), 2);
     let detail = requests(&mut delta).remove(0).error_detail.expect("a NACK");
@@ -98,9 +98,9 @@ fn versions_of_what_was_accepted_are_told_to_the_next_stream() {
         delta.subscribe(Kind::Cluster, name);
     }
     requests(&mut delta);
-    delta.handle_response(response("n1", vec![eds("a", 0), eds("b", 2), eds("c", 0), eds("d", 0)], &[]));
+    delta.handle_response(response("n1", vec![eds("a", 0), eds("b", 6), eds("c", 0), eds("d", 0)], &[]));
     // A later refusal does not make what is in force unknown.
-    let mut worse = eds("a", 2);
+    let mut worse = eds("a", 6);
     worse.version = "2".into();
     delta.handle_response(response("n2", vec![worse], &["c"]));
     delta.unsubscribe(Kind::Cluster, "d");
@@ -175,7 +175,7 @@ fn a_flood_of_refusals_is_counted_not_listed() {
     let names: Vec<String> = (0..1000).map(|number| format!("c{number}")).collect();
     names.iter().for_each(|name| delta.subscribe(Kind::Cluster, name));
     requests(&mut delta);
-    let all = names.iter().map(|name| eds(name, 2)).collect();
+    let all = names.iter().map(|name| eds(name, 6)).collect();
     assert_eq!(delta.handle_response(response("n1", all, &[])).refused.len(), 1000);
     let detail = requests(&mut delta).remove(0).error_detail.expect("a NACK").message;
     assert!(detail.ends_with("and 968 more") && detail.len() < 4096, "{}", detail.len());

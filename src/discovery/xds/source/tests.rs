@@ -326,7 +326,7 @@ async fn a_silent_control_plane_is_given_up_after_a_deadline() {
 async fn a_refused_resource_is_named_in_the_nack_and_its_neighbours_are_used() {
     let world = World::start().await;
     let mut wrong = eds("bad.shop:1");
-    wrong.lb_policy = 2;
+    wrong.lb_policy = 6;
     world.define(LEDGER, &[1]);
     world.define("bad.shop:1", &[1]);
     world.ads.set("bad.shop:1", type_url::CLUSTER, Some(pack(type_url::CLUSTER, &wrong)));

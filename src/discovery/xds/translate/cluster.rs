@@ -3,15 +3,15 @@
 use std::time::Duration;
 
 use pillion_wire::xds::cluster as pb;
-use pillion_wire::xds::cluster::cluster::{ClusterDiscoveryType, DiscoveryType, LbPolicy as PbLbPolicy};
+use pillion_wire::xds::cluster::cluster::{ClusterDiscoveryType, DiscoveryType};
 use pillion_wire::xds::type_url;
 use pillion_wire::xds::upstream_http::HttpProtocolOptions;
 use pillion_wire::xds::upstream_http::http_protocol_options::UpstreamProtocolOptions;
 use pillion_wire::xds::upstream_http::http_protocol_options::explicit_http_config::ProtocolConfig;
 
 use super::at::{At, Reason, Refusal, duration, from_ads, pass_over, refuse, same_name, unpack};
-use super::tls;
-use crate::config::{Cluster, LbPolicy, UpstreamProtocol};
+use super::{balancing, tls};
+use crate::config::{Cluster, UpstreamProtocol};
 
 /// Envoy's default of `Cluster.connect_timeout`.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -19,13 +19,11 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A cluster whose hosts come over EDS.
 pub(super) fn cluster(at: &At<'_>, name: &str, cluster: pb::Cluster) -> Result<Cluster, Refusal> {
     refuse_extras(at, &cluster)?;
+    let lb = balancing::balancing(at, &cluster)?;
     let name = same_name(&at.field("name"), name, cluster.name)?;
     match cluster.cluster_discovery_type {
         Some(ClusterDiscoveryType::Type(kind)) if kind == DiscoveryType::Eds as i32 => {}
         _ => return Err(at.field("type").refuse(Reason::Unsupported)),
-    }
-    if cluster.lb_policy != PbLbPolicy::RoundRobin as i32 {
-        return Err(at.field("lb_policy").refuse(Reason::Unsupported));
     }
     let eds = &at.field("eds_cluster_config");
     let source = eds.required(cluster.eds_cluster_config)?;
@@ -50,7 +48,7 @@ pub(super) fn cluster(at: &At<'_>, name: &str, cluster: pb::Cluster) -> Result<C
         protocol = upstream_protocol(options, unpack(options, type_url::HTTP_PROTOCOL_OPTIONS, &any)?)?;
     }
     let endpoints = if source.service_name.is_empty() { name.clone() } else { source.service_name };
-    Ok(Cluster { name, endpoints, connect_timeout, lb: LbPolicy::RoundRobin, protocol })
+    Ok(Cluster { name, endpoints, connect_timeout, lb, protocol })
 }
 
 fn refuse_extras(at: &At<'_>, cluster: &pb::Cluster) -> Result<(), Refusal> {
@@ -58,8 +56,8 @@ fn refuse_extras(at: &At<'_>, cluster: &pb::Cluster) -> Result<(), Refusal> {
         transport_socket_matches, transport_socket_matcher, load_assignment, health_checks,
         max_requests_per_connection, circuit_breakers, upstream_http_protocol_options, common_http_protocol_options,
         http_protocol_options, http2_protocol_options, outlier_detection, upstream_bind_config, lb_subset_config,
-        common_lb_config, protocol_selection, filters, load_balancing_policy, upstream_config, preconnect_policy,
-        connection_pool_per_downstream_connection, queuing_policies, lb_config);
+        protocol_selection, filters, upstream_config, preconnect_policy, connection_pool_per_downstream_connection,
+        queuing_policies);
     pass_over!(at, cluster;
         alt_stat_name, stats_matcher, per_connection_buffer_limit_bytes, dns_lookup_family, wait_for_warm_on_init,
         cleanup_interval, metadata, upstream_connection_options, close_connections_on_host_health_failure,

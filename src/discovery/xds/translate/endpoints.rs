@@ -18,17 +18,20 @@ const LAST_PRIORITY: u32 = 128;
 pub(super) fn assignment(at: &At<'_>, name: &str, assignment: pb::ClusterLoadAssignment) -> Result<Endpoints, Refusal> {
     refuse!(at, assignment; named_endpoints);
     let name = same_name(&at.field("cluster_name"), name, assignment.cluster_name)?;
+    let mut overprovisioning = None;
     if let Some(policy) = assignment.policy {
         let at = &at.field("policy");
         refuse!(at, policy; drop_overloads, endpoint_stale_after);
-        pass_over!(at, policy; overprovisioning_factor, weighted_priority_health);
+        pass_over!(at, policy; weighted_priority_health);
+        let at = &at.field("overprovisioning_factor");
+        overprovisioning = policy.overprovisioning_factor.map(|given| at.required(NonZeroU32::new(given.value)));
     }
     let places = &at.field("endpoints");
     let mut localities = Vec::with_capacity(assignment.endpoints.len());
     for (index, group) in assignment.endpoints.into_iter().enumerate() {
         localities.extend(locality(&places.index(index), group)?);
     }
-    Ok(Endpoints { name, localities })
+    Ok(Endpoints { name, localities, overprovisioning: overprovisioning.transpose()? })
 }
 
 /// `None`: its weight is 0, so that it gets nothing.

@@ -14,7 +14,7 @@ use pillion_wire::xds::tcp_proxy::{TcpProxy, tcp_proxy};
 use pillion_wire::xds::type_url;
 
 use super::at::{At, Reason, Refusal, ip_address, pass_over, port_number, refuse, same_name, socket_address, unpack};
-use super::{hcm, route, tls};
+use super::{hash, hcm, route, tls};
 use crate::config::{
     Access, AppProtocol, HostListener, InboundListener, InboundPort, OutboundListener, Split, TlsChain,
 };
@@ -246,10 +246,11 @@ fn only_filter<'a>(
 fn tcp_split(at: &At<'_>, proxy: TcpProxy) -> Result<Split, Refusal> {
     refuse!(at, proxy;
         on_demand, metadata_match, idle_timeout, downstream_idle_timeout, upstream_idle_timeout, access_log,
-        max_connect_attempts, backoff_options, hash_policy, tunneling_config, max_downstream_connection_duration,
+        max_connect_attempts, backoff_options, tunneling_config, max_downstream_connection_duration,
         max_downstream_connection_duration_jitter_percentage, proxy_protocol_tlvs, upstream_connect_mode);
     pass_over!(at, proxy;
         stat_prefix, access_log_options, max_early_data_bytes, check_drain_close, proxy_protocol_tlv_merge_policy);
+    let hash = hash::of_connections(&at.field("hash_policy"), &proxy.hash_policy)?;
     match at.field("cluster").required(proxy.cluster_specifier)? {
         ClusterSpecifier::Cluster(name) => Ok(Split::one(&at.field("cluster").filled(name)?)),
         ClusterSpecifier::WeightedClusters(weighted) => {
@@ -265,4 +266,5 @@ fn tcp_split(at: &At<'_>, proxy: TcpProxy) -> Result<Split, Refusal> {
             route::split(at, clusters)
         }
     }
+    .map(|split| Split { hash, ..split })
 }

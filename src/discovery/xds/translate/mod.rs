@@ -6,8 +6,10 @@
 //! nothing here panics, whatever they are.
 
 mod at;
+mod balancing;
 mod cluster;
 mod endpoints;
+mod hash;
 mod hcm;
 mod listener;
 mod matching;

@@ -10,7 +10,7 @@ use pillion_wire::xds::route::route::Action as PbAction;
 use pillion_wire::xds::route::route_action::ClusterSpecifier;
 
 use super::at::{At, Reason, Refusal, duration, pass_over, refuse, same_name};
-use super::matching;
+use super::{hash, matching};
 use crate::config::{Action, Route, RouteConfig, Split, VirtualHost, WeightedCluster};
 
 /// A configuration that was asked for by name.
@@ -114,7 +114,7 @@ fn forward(at: &At<'_>, action: pb::RouteAction) -> Result<Split, Refusal> {
     refuse!(at, action;
         metadata_match, prefix_rewrite, regex_rewrite, path_rewrite_policy, path_rewrite, append_x_forwarded_host,
         idle_timeout, flush_timeout, early_data_policy, retry_policy, retry_policy_typed_config,
-        request_mirror_policies, rate_limits, include_vh_rate_limits, hash_policy, cors, max_grpc_timeout,
+        request_mirror_policies, rate_limits, include_vh_rate_limits, cors, max_grpc_timeout,
         grpc_timeout_offset, internal_redirect_policy, internal_redirect_action, hedge_policy, max_stream_duration,
         host_rewrite_specifier);
     pass_over!(at, action; cluster_not_found_response_code, priority, upgrade_configs);
@@ -123,12 +123,14 @@ fn forward(at: &At<'_>, action: pb::RouteAction) -> Result<Split, Refusal> {
     if action.timeout.map(|given| duration(timeout, given)).transpose()?.is_some_and(|given| !given.is_zero()) {
         return Err(timeout.refuse(Reason::Unsupported));
     }
+    let hash = hash::of_requests(&at.field("hash_policy"), action.hash_policy)?;
     match at.field("cluster").required(action.cluster_specifier)? {
         ClusterSpecifier::Cluster(name) => Ok(Split::one(&at.field("cluster").filled(name)?)),
         ClusterSpecifier::WeightedClusters(weighted) => weighted_clusters(&at.field("weighted_clusters"), weighted),
         ClusterSpecifier::ClusterHeader(_) => Err(at.field("cluster_header").refuse(Reason::Unsupported)),
         _ => Err(at.field("cluster_specifier_plugin").refuse(Reason::Unsupported)),
     }
+    .map(|split| Split { hash, ..split })
 }
 
 fn weighted_clusters(at: &At<'_>, weighted: pb::WeightedCluster) -> Result<Split, Refusal> {
@@ -154,5 +156,5 @@ pub(super) fn split(at: &At<'_>, clusters: Vec<(String, u32)>) -> Result<Split, 
         return Err(at.invalid("have weights that add up to 0, or to more than 4294967295"));
     }
     let weighed = |(name, weight)| NonZeroU32::new(weight).map(|weight| WeightedCluster { name, weight });
-    Ok(Split { clusters: clusters.into_iter().filter_map(weighed).collect() })
+    Ok(Split { clusters: clusters.into_iter().filter_map(weighed).collect(), hash: Vec::new() })
 }

@@ -663,7 +663,7 @@ fn clusters_that_would_mean_something_else_are_refused_with_the_path() {
     };
     let cases = [
         (changed(|cluster| cluster.cluster_discovery_type = None), "type: is not supported"),
-        (changed(|cluster| cluster.lb_policy = 2), "lb_policy: is not supported"),
+        (changed(|cluster| cluster.lb_policy = 6), "lb_policy: is not supported"),
         (changed(|cluster| cluster.lb_policy = 99), "lb_policy: is not supported"),
         (changed(|cluster| cluster.eds_cluster_config = None), "eds_cluster_config: is missing"),
         (

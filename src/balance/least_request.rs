@@ -1,0 +1,74 @@
+//! `LEAST_REQUEST`: the least busy of a few random hosts; of connections, where those are what is in flight.
+//!
+//! Two choices are almost as good as all of them, without all of them being looked at (Mitzenmacher, "The Power of Two
+//! Choices in Randomized Load Balancing", 2001). Up to [`SMALL`] hosts are all looked at. Where weights differ, each host
+//! gets `weight / (in flight + 1) ^ bias` of the picks, as in Envoy.
+
+use super::{LoadBalancer, Spec, View, Weights, any, below, draw, point};
+use crate::config::LbPolicy;
+
+/// So many hosts are all compared: it costs no more than to choose some.
+const SMALL: usize = 8;
+/// Hosts that are not usable and are passed over before all are looked at.
+const PASSED_OVER: usize = 4;
+
+/// Makes least-request balancers.
+pub(super) struct Factory;
+
+impl super::Factory for Factory {
+    fn policy(&self) -> LbPolicy {
+        LbPolicy::LeastRequest { choices: 2, bias: 100, full_scan: false }
+    }
+
+    fn make(&self, spec: &Spec<'_>) -> Box<dyn LoadBalancer> {
+        let (choices, bias, full_scan) = match spec.policy {
+            LbPolicy::LeastRequest { choices, bias, full_scan } => {
+                (choices as usize, f64::from(bias) / 100.0, full_scan)
+            }
+            _ => (2, 1.0, false),
+        };
+        Box::new(LeastRequest { choices: choices.max(2), bias, full_scan })
+    }
+}
+
+#[derive(Debug)]
+struct LeastRequest {
+    choices: usize,
+    bias: f64,
+    full_scan: bool,
+}
+
+impl LoadBalancer for LeastRequest {
+    fn pick(&self, view: &dyn View) -> Option<usize> {
+        if view.weights() != Weights::Even {
+            return draw(view, point(view), |at| view.weight(at) / ((view.in_flight(at) + 1) as f64).powf(self.bias));
+        }
+        if self.full_scan || view.count() <= SMALL {
+            return least(view);
+        }
+        let mut best = None;
+        let mut compared = 0;
+        for _try in 0..self.choices + PASSED_OVER {
+            let at = below(view.random(), view.count())?;
+            if !view.usable(at) || best.is_some_and(|(_, known)| known == at) {
+                continue;
+            }
+            let load = view.in_flight(at);
+            if best.is_none_or(|(least, _)| load < least) {
+                best = Some((load, at));
+            }
+            compared += 1;
+            if compared == self.choices {
+                break;
+            }
+        }
+        best.map(|(_, at)| at).or_else(|| any(view))
+    }
+}
+
+/// The least busy of all; of equals any.
+fn least(view: &dyn View) -> Option<usize> {
+    let first = below(view.random(), view.count())?;
+    let all = (first..view.count()).chain(0..first);
+    all.filter(|&at| view.usable(at)).min_by_key(|&at| view.in_flight(at))
+}

@@ -1,0 +1,275 @@
+//! The hosts of a cluster at one time, and which of them a call goes to.
+
+use std::cell::OnceCell;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokio::time::Instant;
+
+use super::{Host, HostKey};
+use crate::balance::{self, LoadBalancer, Spec, View, Weights};
+use crate::config::{Balancing, Endpoints, Health, LbPolicy};
+
+/// Percent of its share that a host can take (Envoy `overprovisioning_factor`).
+const OVERPROVISIONING: u32 = 140;
+/// To what weights are brought where they are fractions.
+const SCALE: f64 = 65_536.0;
+
+/// The hosts of a cluster by priority, best first. Replaced whole when endpoints change.
+#[derive(Debug, Default)]
+pub(super) struct HostSet {
+    levels: Vec<Level>,
+    balancing: Balancing,
+    overprovisioning: f64,
+}
+
+/// Hosts of one priority.
+#[derive(Debug)]
+struct Level {
+    priority: u32,
+    hosts: Vec<Arc<Host>>,
+    weights: Vec<u32>,
+    is_even: bool,
+    /// When the last host has started; only with slow start.
+    warm_at: Option<Instant>,
+    is_warm: AtomicBool,
+    balancer: Box<dyn LoadBalancer>,
+}
+
+/// A host with what the control plane said of its place.
+#[derive(Clone, Debug)]
+pub struct Member {
+    /// The host.
+    pub host: Arc<Host>,
+    /// Its priority, 0 first.
+    pub priority: u32,
+    /// Its weight among the hosts of that priority.
+    pub weight: u32,
+}
+
+/// A call that a host is picked for.
+pub(super) struct Call<'a, N> {
+    /// Hosts that were tried in vain.
+    pub(super) tried: &'a [HostKey],
+    /// What balancers that hash go by.
+    pub(super) hash: Option<u64>,
+    /// The clock, read only where the time matters.
+    pub(super) now: &'a N,
+}
+
+/// How a host was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Found {
+    /// As it should be.
+    Well,
+    /// In a later priority, since the ones before have too few healthy hosts.
+    Spilled,
+    /// Regardless of health.
+    Panicked,
+}
+
+impl HostSet {
+    /// The set that `endpoints` describe; hosts of `old` that are in it again are the same.
+    pub(super) fn new(endpoints: &Endpoints, balancing: Balancing, old: &Self) -> Self {
+        let known: HashMap<&HostKey, &Arc<Host>> =
+            old.levels.iter().flat_map(|level| &level.hosts).map(|host| (host.key(), host)).collect();
+        let now = Instant::now();
+        let mut by_priority: BTreeMap<u32, (Vec<Arc<Host>>, Vec<f64>)> = BTreeMap::new();
+        for locality in &endpoints.localities {
+            let healthy = || locality.endpoints.iter().filter(|endpoint| endpoint.health == Health::Healthy);
+            let sum: f64 = healthy().map(|endpoint| f64::from(endpoint.weight.get())).sum();
+            let share = if balancing.locality_weighted { f64::from(locality.weight.get()) / sum } else { 1.0 };
+            let (hosts, weights) = by_priority.entry(locality.priority).or_default();
+            for endpoint in healthy() {
+                let key = HostKey::remote(endpoint.address, endpoint.mesh.clone());
+                let host = match known.get(&key) {
+                    Some(host) => Arc::clone(host),
+                    None => Arc::new(Host::beside(key, hosts.last(), Some(now))),
+                };
+                hosts.push(host);
+                weights.push(f64::from(endpoint.weight.get()) * share);
+            }
+        }
+        let levels = by_priority.into_iter().filter(|(_, (hosts, _))| !hosts.is_empty());
+        let overprovisioning = endpoints.overprovisioning.map_or(OVERPROVISIONING, std::num::NonZeroU32::get);
+        Self {
+            levels: levels
+                .map(|(priority, (hosts, weights))| Level::new(priority, hosts, &weights, balancing))
+                .collect(),
+            balancing,
+            overprovisioning: f64::from(overprovisioning) / 100.0,
+        }
+    }
+
+    /// A host that is usable, of the priority that has to take the call.
+    ///
+    /// When no host is usable one of them is picked all the same: a guess that a host is down must not turn into an outage.
+    pub(super) fn pick<N: Fn() -> Instant>(&self, call: &Call<'_, N>) -> Option<(Arc<Host>, Found)> {
+        let fresh = |host: &Host| !call.tried.contains(host.key());
+        let usable = |host: &Host| fresh(host) && host.is_usable(call.now);
+        if (self.levels.len() > 1 || self.balancing.panic_threshold > 0)
+            && let Some((at, panics)) = self.choose(call.now)
+            && let Some(level) = self.levels.get(at)
+        {
+            let found = if panics {
+                Found::Panicked
+            } else if at > 0 {
+                Found::Spilled
+            } else {
+                Found::Well
+            };
+            let host = if panics { self.pick_of(level, call, &fresh) } else { self.pick_of(level, call, &usable) };
+            if let Some(host) = host {
+                return Some((host, found));
+            }
+        }
+        let of_any = |may: &dyn Fn(&Host) -> bool| self.levels.iter().find_map(|level| self.pick_of(level, call, may));
+        match of_any(&usable) {
+            Some(host) => Some((host, Found::Well)),
+            None => of_any(&fresh).map(|host| (host, Found::Panicked)),
+        }
+    }
+
+    /// The priority that takes the call, and whether it panics. Linear in the hosts.
+    fn choose(&self, now: &impl Fn() -> Instant) -> Option<(usize, bool)> {
+        let level = |level: &Level| balance::Level {
+            hosts: level.hosts.len(),
+            healthy: level.hosts.iter().filter(|host| host.is_usable(now)).count(),
+        };
+        if level(self.levels.first()?).is_enough(self.overprovisioning) {
+            return Some((0, false));
+        }
+        let levels: Vec<balance::Level> = self.levels.iter().map(level).collect();
+        let point = rand::random_range(0.0..1.0);
+        balance::choose_priority(&levels, self.overprovisioning, self.balancing.panic_threshold, point)
+    }
+
+    fn pick_of<N: Fn() -> Instant>(
+        &self,
+        level: &Level,
+        call: &Call<'_, N>,
+        may: &dyn Fn(&Host) -> bool,
+    ) -> Option<Arc<Host>> {
+        let view = Candidates { level, balancing: &self.balancing, may, call, time: OnceCell::new() };
+        level.hosts.get(level.balancer.pick(&view)?).cloned()
+    }
+
+    /// All hosts, best priority first.
+    pub(super) fn members(&self) -> impl Iterator<Item = Member> {
+        self.levels.iter().flat_map(|level| {
+            level.hosts.iter().zip(&level.weights).map(|(host, weight)| Member {
+                host: Arc::clone(host),
+                priority: level.priority,
+                weight: *weight,
+            })
+        })
+    }
+
+    /// How hosts are picked.
+    pub(super) fn balancing(&self) -> Balancing {
+        self.balancing
+    }
+}
+
+impl Level {
+    fn new(priority: u32, hosts: Vec<Arc<Host>>, weights: &[f64], balancing: Balancing) -> Self {
+        let heaviest = weights.iter().copied().fold(f64::MIN_POSITIVE, f64::max);
+        let is_whole = weights.iter().all(|weight| weight.fract() == 0.0);
+        // Both are positive and below 2^32.
+        let whole = |weight: f64| if is_whole { weight as u32 } else { ((weight / heaviest * SCALE) as u32).max(1) };
+        let weights: Vec<u32> = weights.iter().map(|weight| whole(*weight)).collect();
+        let name = |at: usize| hosts.get(at).map(|host| host.key().address.to_string()).unwrap_or_default();
+        let start = rand::random_range(0..hosts.len().max(1));
+        let balancer = balance::make(&Spec { policy: balancing.policy, weights: &weights, name: &name, start });
+        let newest = hosts.iter().filter_map(|host| host.since()).max();
+        Self {
+            priority,
+            is_even: weights.iter().all(|weight| Some(weight) == weights.first()),
+            warm_at: balancing.slow_start.and_then(|slow| newest.map(|newest| newest + slow.window)),
+            is_warm: AtomicBool::new(false),
+            balancer,
+            hosts,
+            weights,
+        }
+    }
+}
+
+/// One priority as a balancer sees it.
+struct Candidates<'a, N> {
+    level: &'a Level,
+    balancing: &'a Balancing,
+    may: &'a dyn Fn(&Host) -> bool,
+    call: &'a Call<'a, N>,
+    time: OnceCell<Instant>,
+}
+
+impl<N: Fn() -> Instant> Candidates<'_, N> {
+    fn now(&self) -> Instant {
+        *self.time.get_or_init(self.call.now)
+    }
+
+    fn host(&self, at: usize) -> Option<&Arc<Host>> {
+        self.level.hosts.get(at)
+    }
+
+    /// Do hosts start slowly? The clock is not read any more once all have started.
+    fn is_warming(&self) -> bool {
+        let Some(warm_at) = self.level.warm_at.filter(|_| !self.level.is_warm.load(Ordering::Relaxed)) else {
+            return false;
+        };
+        let is_warm = self.now() >= warm_at;
+        self.level.is_warm.store(is_warm, Ordering::Relaxed);
+        !is_warm
+    }
+}
+
+impl<N: Fn() -> Instant> View for Candidates<'_, N> {
+    fn count(&self) -> usize {
+        self.level.hosts.len()
+    }
+
+    fn usable(&self, at: usize) -> bool {
+        self.host(at).is_some_and(|host| (self.may)(host))
+    }
+
+    fn weights(&self) -> Weights {
+        match self.is_warming() {
+            true => Weights::Moving,
+            false if self.level.is_even => Weights::Even,
+            false => Weights::Fixed,
+        }
+    }
+
+    fn weight(&self, at: usize) -> f64 {
+        let weight = self.level.weights.get(at).copied().map_or(0.0, f64::from);
+        let since = self.host(at).and_then(|host| host.since());
+        match (self.balancing.slow_start, since) {
+            (Some(slow), Some(since)) if self.is_warming() => {
+                weight * balance::started(slow, self.now().saturating_duration_since(since))
+            }
+            _ => weight,
+        }
+    }
+
+    fn in_flight(&self, at: usize) -> usize {
+        self.host(at).map_or(0, |host| host.in_flight())
+    }
+
+    fn latency(&self, at: usize) -> f64 {
+        let LbPolicy::PeakEwma { decay, default_rtt, .. } = self.balancing.policy else { return 0.0 };
+        let known = self.host(at).and_then(|host| host.latency(self.now(), decay));
+        known.unwrap_or(default_rtt.as_secs_f64())
+    }
+
+    fn hash(&self) -> Option<u64> {
+        self.call.hash
+    }
+
+    fn random(&self) -> u64 {
+        rand::random()
+    }
+}
+
+#[cfg(test)]
+mod tests;
