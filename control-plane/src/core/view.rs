@@ -6,7 +6,14 @@ use std::net::SocketAddr;
 
 use pillion_wire::name::{PortName, ServicePort};
 
-use super::{policy::Policy, protocol::Protocol, route::Match, service::Name, workload::Access};
+use super::{
+    filter::{BackendFilters, Filters},
+    policy::Policy,
+    protocol::Protocol,
+    route::Match,
+    service::Name,
+    workload::Access,
+};
 
 /// One port of a Service, or of a single workload: where its callers' traffic goes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -38,6 +45,10 @@ pub struct RouteEntry {
     pub matched: Match,
     /// What holds for them.
     pub policy: Policy,
+    /// What is done to them besides. Mirrors are in [`Self::mirrors`].
+    pub filters: Filters,
+    /// Who gets copies of them, and of how many in a million.
+    pub mirrors: Vec<(ServicePort, u32)>,
     /// Where they go. Empty: nowhere, they fail.
     pub shares: Vec<Share>,
 }
@@ -61,6 +72,8 @@ pub struct Share {
     pub target: Option<ServicePort>,
     /// Its part of the sum of all weights, never 0.
     pub weight: u32,
+    /// What is done to its requests. Of byte streams: nothing.
+    pub filters: BackendFilters,
 }
 
 /// A workload behind a port.

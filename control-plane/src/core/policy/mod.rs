@@ -3,6 +3,8 @@
 //! A policy has sections. Each section is taken whole from one policy: that of the route before that of the
 //! Service's port before that of the whole Service, of several for the same target the oldest (then by name).
 
+mod direct_response;
+mod faults;
 mod timeouts;
 
 use std::collections::HashMap;
@@ -13,6 +15,8 @@ use super::{
     service::{Name, Port, Service},
 };
 
+pub use direct_response::DirectResponse;
+pub use faults::{Abort, Faults, Share};
 pub use timeouts::Timeouts;
 
 /// A policy object.
@@ -52,20 +56,32 @@ pub enum Target {
 pub struct Policy {
     /// How long things may take.
     pub timeouts: Option<Timeouts>,
+    /// What goes wrong on purpose.
+    pub faults: Option<Faults>,
+    /// What is answered without asking the application.
+    pub direct_response: Option<DirectResponse>,
 }
 
 impl Policy {
     /// The sections that are there, as documents name them, and whether each may stand in a policy for a route.
     fn sections(&self) -> impl Iterator<Item = (&'static str, bool)> {
-        [("timeouts", self.timeouts.is_some(), false)]
-            .into_iter()
-            .filter_map(|(name, is_there, fits_route)| is_there.then_some((name, fits_route)))
+        [
+            ("timeouts", self.timeouts.is_some(), false),
+            ("faults", self.faults.is_some(), true),
+            ("directResponse", self.direct_response.is_some(), true),
+        ]
+        .into_iter()
+        .filter_map(|(name, is_there, fits_route)| is_there.then_some((name, fits_route)))
     }
 
     /// These sections, and those of `other` where there are none.
     #[must_use]
     pub fn or(&self, other: &Self) -> Self {
-        Self { timeouts: self.timeouts.clone().or_else(|| other.timeouts.clone()) }
+        Self {
+            timeouts: self.timeouts.clone().or_else(|| other.timeouts.clone()),
+            faults: self.faults.clone().or_else(|| other.faults.clone()),
+            direct_response: self.direct_response.clone().or_else(|| other.direct_response.clone()),
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! `TrafficPolicy` of `pillion.dev/v1alpha1`.
 
+mod direct_response;
+mod faults;
 mod timeouts;
 
 use serde::Deserialize;
@@ -22,6 +24,8 @@ struct Raw {
 struct RawSpec {
     target_refs: Vec<RawTarget>,
     timeouts: Option<timeouts::Raw>,
+    faults: Option<faults::Raw>,
+    direct_response: Option<direct_response::Raw>,
 }
 
 #[derive(Deserialize)]
@@ -52,7 +56,13 @@ pub(super) fn read(node: &Node, metadata: &Metadata, issues: &mut Issues) -> Opt
     let refs = path.key("targetRefs");
     let targets =
         spec.target_refs.into_iter().enumerate().filter_map(|(at, raw)| target(raw, &refs.index(at), issues)).collect();
-    let policy = Policy { timeouts: spec.timeouts.map(|raw| timeouts::read(&raw, &path.key("timeouts"), issues)) };
+    let policy = Policy {
+        timeouts: spec.timeouts.map(|raw| timeouts::read(&raw, &path.key("timeouts"), issues)),
+        faults: spec.faults.map(|raw| faults::read(raw, &path.key("faults"), issues)),
+        direct_response: spec
+            .direct_response
+            .map(|raw| direct_response::read(raw, &path.key("directResponse"), issues)),
+    };
     if policy == Policy::default() {
         issues.warn(path, "the policy says nothing");
     }
