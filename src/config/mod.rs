@@ -5,10 +5,15 @@
 //! `upstream` measures.
 
 mod cluster;
+mod filter;
 mod listener;
 mod route;
 
 pub use cluster::{Cluster, Endpoint, Endpoints, Health, LbPolicy, Locality, UpstreamProtocol};
+pub use filter::{
+    Abort, Cors, Fault, HeaderChange, HeaderChanges, HttpFilter, Mirror, Override, PathRewrite, PerMillion, Redirect,
+    RedirectPath, RouteFilters, Substitution,
+};
 pub use listener::{
     Access, AppProtocol, HostListener, InboundListener, InboundPort, OutboundListener, RouteSource, TlsChain,
 };

@@ -6,8 +6,10 @@
 //! nothing here panics, whatever they are.
 
 mod at;
+mod changes;
 mod cluster;
 mod endpoints;
+mod filters;
 mod hcm;
 mod listener;
 mod matching;
