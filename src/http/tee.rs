@@ -6,11 +6,12 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::{Body as _, Frame};
+use tokio::sync::Notify;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::{Body, BoxError};
@@ -47,13 +48,16 @@ pub(super) struct Copy {
 #[derive(Debug, Default)]
 pub struct Level {
     waiting: AtomicUsize,
-    overflowed: AtomicBool,
+    overflowed: Notify,
 }
 
 impl Level {
-    /// Was the receiver too slow?
-    pub fn overflowed(&self) -> bool {
-        self.overflowed.load(Ordering::Relaxed)
+    /// Completes when the receiver was too slow. Who sends the copy may be stuck in the middle of it, and would not see.
+    ///
+    /// # Cancel safety
+    /// May be dropped and called again, until it has completed.
+    pub async fn overflowed(&self) {
+        self.overflowed.notified().await;
     }
 }
 
@@ -66,7 +70,7 @@ pub fn tee(body: Body, copies: usize, limit: usize, length: Option<u64>) -> (Bod
     let mut tee = Tee { body, copies: Vec::with_capacity(copies), left };
     let copies = (0..copies).map(|_| {
         let (sender, frames) = unbounded_channel();
-        let level = Arc::new(Level { waiting: AtomicUsize::new(0), overflowed: AtomicBool::new(false) });
+        let level = Arc::new(Level::default());
         tee.copies.push(Original { frames: sender, level: Arc::clone(&level) });
         (Body::copied(Copy { frames, level: Arc::clone(&level), ended: false }), level)
     });
@@ -117,7 +121,7 @@ impl Original {
             (None, None) => return true,
         };
         if self.level.waiting.fetch_add(cost, Ordering::Relaxed) + cost > limit {
-            self.level.overflowed.store(true, Ordering::Relaxed);
+            self.level.overflowed.notify_one();
             return false;
         }
         self.frames.send(Some(copy)).is_ok()
@@ -151,6 +155,7 @@ impl Copy {
 mod tests {
     use std::future::poll_fn;
 
+    use futures_util::FutureExt as _;
     use http_body_util::BodyExt as _;
     use tokio::sync::mpsc;
 
@@ -177,7 +182,7 @@ mod tests {
         assert_eq!(body.collect().await.expect("whole").to_bytes(), "one,two");
         for (copy, level) in copies {
             assert_eq!(copy.collect().await.expect("whole").to_bytes(), "one,two");
-            assert!(!level.overflowed());
+            assert!(level.overflowed().now_or_never().is_none());
         }
     }
 
@@ -207,7 +212,7 @@ mod tests {
         let (body, mut copies) = tee(fed(&["one", "two", "three"], true), 1, 2 * FRAME_COST + 6, None);
         assert_eq!(body.collect().await.expect("whole").to_bytes(), "onetwothree");
         let (copy, level) = copies.remove(0);
-        assert!(level.overflowed());
+        assert!(level.overflowed().now_or_never().is_some());
         assert!(copy.collect().await.is_err());
     }
 }

@@ -52,11 +52,15 @@ pub(super) fn start(worker: &Arc<Worker>, mirrors: &[Mirror], head: &Head, body:
         let (worker, cluster) = (Arc::clone(worker), Arc::clone(&mirror.cluster));
         tokio::spawn(async move {
             let upstreams = Upstreams::Cluster(Arc::clone(&cluster));
-            let result = match timeout(MAX_DURATION, send(&worker, &upstreams, &head, copy, client)).await {
-                Ok(Ok(())) => "ok",
-                Ok(Err(_)) if level.overflowed() => "overflow",
-                Ok(Err(error)) => error.reason().code,
-                Err(_late) => "timeout",
+            let sent = timeout(MAX_DURATION, send(&worker, &upstreams, &head, copy, client));
+            let result = tokio::select! {
+                biased;
+                () = level.overflowed() => "overflow",
+                sent = sent => match sent {
+                    Ok(Ok(())) => "ok",
+                    Ok(Err(error)) => error.reason().code,
+                    Err(_late) => "timeout",
+                },
             };
             worker.shared.telemetry.metrics.mirrored(cluster.upstream.name(), result);
             drop(turn);

@@ -33,14 +33,17 @@ const FAULT: &str = "envoy.filters.http.fault";
 
 /// The filters before requests to `view`, or (without it) to anybody.
 pub(super) fn outbound(view: Option<&PortView>, dialect: Dialect) -> Vec<HttpFilter> {
-    let has_faults = view.is_some_and(|view| {
-        let routes = view.http.iter().flatten().map(|entry| &entry.policy);
-        routes.chain([&view.policy]).any(|policy| policy.faults.is_some())
-    });
+    let has_faults = view.is_some_and(has_faults);
     let cors = (dialect != Dialect::Grpc).then(|| filter(CORS, pack(type_url::CORS, &http_cors::Cors::default())));
     let fault =
         (dialect != Dialect::Grpc || has_faults).then(|| filter(FAULT, pack(type_url::FAULT, &HttpFault::default())));
     cors.into_iter().chain(fault).chain([router()]).collect()
+}
+
+/// Whether any request to `view` may be harmed on purpose.
+pub(crate) fn has_faults(view: &PortView) -> bool {
+    let routes = view.http.iter().flatten().map(|entry| &entry.policy);
+    routes.chain([&view.policy]).any(|policy| policy.faults.is_some())
 }
 
 /// The last HTTP filter of every connection manager (gRFC A39).

@@ -7,7 +7,7 @@ pub(super) mod endpoints;
 mod filter;
 pub(super) mod gateway;
 pub(super) mod host;
-mod http_filters;
+pub(super) mod http_filters;
 pub(super) mod inbound;
 pub(super) mod outbound;
 pub(super) mod route;

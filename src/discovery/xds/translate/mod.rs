@@ -55,4 +55,6 @@ pub fn resource(kind: Kind, name: &str, content: &Any) -> Result<Config, Refusal
 }
 
 #[cfg(test)]
+mod filters_tests;
+#[cfg(test)]
 mod tests;

@@ -10,7 +10,7 @@ fn paths_are_rewritten_as_in_gateway_apis_table() {
         let path = format!("path: {{ type: ReplacePrefixMatch, replacePrefixMatch: '{with}' }}");
         rule(matched, &format!("{{ type: URLRewrite, urlRewrite: {{ {path} }} }}"), &to("a"))
     };
-    let full = "{ type: URLRewrite, urlRewrite: { path: { type: ReplaceFullPath, replaceFullPath: '/one$1\\\\x' } } }";
+    let full = "{ type: URLRewrite, urlRewrite: { path: { type: ReplaceFullPath, replaceFullPath: '/one$1\\x' } } }";
     let rules = [
         prefix("/s1", "/xyz"),
         prefix("/s2", "/xyz/"),
