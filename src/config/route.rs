@@ -196,7 +196,7 @@ pub struct WeightedCluster {
     pub weight: NonZeroU32,
     /// What is done to heads, by the route and all that it stands in, too.
     pub headers: HeaderChanges,
-    /// `host_rewrite_literal`, else that of the route: what the host is told that it is called.
+    /// `host_rewrite_literal` of the route, else its own: what the host is told that it is called.
     pub authority: Option<HeaderValue>,
 }
 

@@ -109,6 +109,28 @@ pub struct Cors {
     pub max_age: Duration,
 }
 
+impl Headers {
+    /// These changes, and then those of `later`, as one.
+    #[must_use]
+    pub fn then(&self, later: &Self) -> Self {
+        Self { request: self.request.then(&later.request), response: self.response.then(&later.response) }
+    }
+}
+
+impl HeaderChanges {
+    fn then(&self, later: &Self) -> Self {
+        let overruled = |name: &String| later.remove.contains(name) || later.set.iter().any(|(set, _)| set == name);
+        let kept = |fields: &[(String, String)]| -> Vec<(String, String)> {
+            fields.iter().filter(|(name, _)| !overruled(name)).cloned().collect()
+        };
+        Self {
+            set: [kept(&self.set), later.set.clone()].concat(),
+            add: [kept(&self.add), later.add.clone()].concat(),
+            remove: [self.remove.clone(), later.remove.clone()].concat(),
+        }
+    }
+}
+
 impl Redirect {
     /// The port that the redirect leads to, when it is to be named (Gateway API, `HTTPRequestRedirectFilter.port`): the
     /// one that is written, else the scheme's own, else that of the Service, `own`. `None`: host and port stay as the
@@ -131,7 +153,39 @@ impl Redirect {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    /// Removals, then what is set, then what is added, as proxies do it.
+    fn applied(changes: &HeaderChanges, before: &[(String, String)]) -> Vec<(String, String)> {
+        let mut fields = before.to_vec();
+        fields.retain(|(name, _)| !changes.remove.contains(name));
+        for (name, value) in &changes.set {
+            fields.retain(|(other, _)| other != name);
+            fields.push((name.clone(), value.clone()));
+        }
+        fields.extend(changes.add.iter().cloned());
+        fields.sort_by(|one, other| one.0.cmp(&other.0)); // Stable: the order among fields of one name counts.
+        fields
+    }
+
+    fn changes() -> impl Strategy<Value = HeaderChanges> {
+        let fields = || prop::collection::btree_map("[abc]", "[xyz]", 0..3).prop_map(|map| map.into_iter().collect());
+        let names = prop::collection::vec("[abc]", 0..2);
+        (fields(), fields(), names).prop_map(|(set, add, remove)| HeaderChanges { set, add, remove })
+    }
+
+    proptest! {
+        #[test]
+        fn two_changes_are_one(
+            first in changes(),
+            second in changes(),
+            before in prop::collection::vec(("[abc]", "[xyz]"), 0..4),
+        ) {
+            prop_assert_eq!(applied(&first.then(&second), &before), applied(&second, &applied(&first, &before)));
+        }
+    }
 
     #[test]
     fn ports_of_redirects_are_derived_as_gateway_api_says() {

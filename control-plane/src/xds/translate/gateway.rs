@@ -65,7 +65,6 @@ pub(crate) fn routes(mesh: &Mesh, namespace: &str) -> RouteConfiguration {
                 virtual_host(view, domains(key, namespace, is_lowest), Dialect::Envoy)
             })
             .collect(),
-        most_specific_header_mutations_wins: true,
         ..RouteConfiguration::default()
     }
 }

@@ -15,7 +15,7 @@ use pillion_wire::xds::{
 use super::{INVALID_BACKEND, filter, http_filters};
 use crate::{
     core::{
-        filter::BackendFilters,
+        filter::{BackendFilters, Headers},
         policy::DirectResponse,
         route::{Match, NamedMatch, PathMatch, ValueMatch},
         view::{PortView, RouteEntry, Share},
@@ -28,8 +28,6 @@ pub(crate) fn configuration(view: &PortView, dialect: Dialect) -> RouteConfigura
     RouteConfiguration {
         name: view.key.to_string(),
         virtual_hosts: vec![virtual_host(view, vec!["*".to_owned()], dialect)],
-        // A backend's own changes come after those of its rule.
-        most_specific_header_mutations_wins: dialect != Dialect::Grpc,
         ..RouteConfiguration::default()
     }
 }
@@ -68,6 +66,7 @@ fn default_route(view: &PortView, dialect: Dialect) -> Route {
 
 fn route_of(view: &PortView, entry: &RouteEntry, path: route_match::PathSpecifier, dialect: Dialect) -> Route {
     let filters = &entry.filters;
+    let changes = if has_own_filters(entry) { &Headers::default() } else { &filters.headers };
     Route {
         name: entry.name.clone(),
         r#match: Some(RouteMatch {
@@ -83,10 +82,10 @@ fn route_of(view: &PortView, entry: &RouteEntry, path: route_match::PathSpecifie
             }
             (None, None) => action(entry, dialect),
         }),
-        request_headers_to_add: filter::added(&filters.headers.request),
-        request_headers_to_remove: filters.headers.request.remove.clone(),
-        response_headers_to_add: filter::added(&filters.headers.response),
-        response_headers_to_remove: filters.headers.response.remove.clone(),
+        request_headers_to_add: filter::added(&changes.request),
+        request_headers_to_remove: changes.request.remove.clone(),
+        response_headers_to_add: filter::added(&changes.response),
+        response_headers_to_remove: changes.response.remove.clone(),
         typed_per_filter_config: http_filters::on_route(filters.cors.as_ref(), entry.policy.faults.as_ref(), dialect),
         ..Route::default()
     }
@@ -155,24 +154,36 @@ fn action(entry: &RouteEntry, dialect: Dialect) -> route::Action {
         }
         [only] if only.filters == BackendFilters::default() => route_action::ClusterSpecifier::Cluster(name(only)),
         several => route_action::ClusterSpecifier::WeightedClusters(WeightedCluster {
-            clusters: several.iter().map(|share| cluster_weight(name(share), share)).collect(),
+            clusters: several.iter().map(|share| cluster_weight(name(share), share, entry)).collect(),
             ..WeightedCluster::default()
         }),
     };
-    route::Action::Route(filter::forwarding(entry, forward(specifier, dialect)))
+    let mut action = filter::forwarding(entry, forward(specifier, dialect));
+    if has_own_filters(entry) {
+        action.host_rewrite_specifier = None;
+    }
+    route::Action::Route(action)
 }
 
-fn cluster_weight(name: String, share: &Share) -> weighted_cluster::ClusterWeight {
-    let BackendFilters { headers, hostname } = &share.filters;
+/// In Envoy what a route does to heads and hosts comes after what its clusters do, and here it has to come before: if any
+/// backend does something of its own, the rule's part is said for each of them as well, and not for the route.
+fn has_own_filters(entry: &RouteEntry) -> bool {
+    entry.shares.iter().any(|share| share.filters != BackendFilters::default())
+}
+
+fn cluster_weight(name: String, share: &Share, entry: &RouteEntry) -> weighted_cluster::ClusterWeight {
+    let own = has_own_filters(entry);
+    let headers = if own { entry.filters.headers.then(&share.filters.headers) } else { Headers::default() };
+    let hostname = share.filters.hostname.as_ref().or(entry.filters.rewrite.hostname.as_ref()).filter(|_| own);
     weighted_cluster::ClusterWeight {
         name,
         weight: Some(UInt32Value { value: share.weight }),
         request_headers_to_add: filter::added(&headers.request),
-        request_headers_to_remove: headers.request.remove.clone(),
+        request_headers_to_remove: headers.request.remove,
         response_headers_to_add: filter::added(&headers.response),
-        response_headers_to_remove: headers.response.remove.clone(),
+        response_headers_to_remove: headers.response.remove,
         host_rewrite_specifier: hostname
-            .clone()
+            .cloned()
             .map(weighted_cluster::cluster_weight::HostRewriteSpecifier::HostRewriteLiteral),
         ..weighted_cluster::ClusterWeight::default()
     }

@@ -99,10 +99,11 @@ fn value(at: &At<'_>, text: &str) -> Result<HeaderValue, Refusal> {
     HeaderValue::try_from(text.replace("%%", "%")).map_err(|_cause| at.invalid("is no value of a field"))
 }
 
-/// `levels` from the most general to the most specific; the last that speaks wins, which is the most general one unless
-/// `specific_wins` (Envoy `most_specific_header_mutations_wins`).
-pub(super) fn joined(levels: &[&HeaderChanges], specific_wins: bool) -> HeaderChanges {
-    let mut all = HeaderChanges::default();
+/// First what a weighted cluster says of its own, then `levels`, which go from the most general to the most specific: of
+/// those the most general one speaks last, unless `specific_wins` (Envoy `most_specific_header_mutations_wins`, which
+/// says nothing of weighted clusters).
+pub(super) fn joined(cluster: HeaderChanges, levels: &[&HeaderChanges], specific_wins: bool) -> HeaderChanges {
+    let mut all = cluster;
     let mut add = |level: &HeaderChanges| {
         all.request.extend_from_slice(&level.request);
         all.response.extend_from_slice(&level.response);

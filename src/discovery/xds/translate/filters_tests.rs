@@ -73,8 +73,8 @@ fn unknown() -> Any {
 }
 
 #[test]
-fn the_most_general_level_speaks_last_unless_told_otherwise() {
-    for (specific_wins, order) in [(false, ["4", "3", "2", "1"]), (true, ["1", "2", "3", "4"])] {
+fn clusters_speak_first_and_the_most_general_level_last_unless_told_otherwise() {
+    for (specific_wins, order) in [(false, ["4", "3", "2", "1"]), (true, ["4", "1", "2", "3"])] {
         let cluster = ClusterWeight {
             name: "c".into(),
             weight: Some(UInt32Value { value: 1 }),

@@ -128,7 +128,7 @@ fn route(at: &At<'_>, mut route: pb::Route, around: &Around<'_>) -> Result<Route
         PbAction::NonForwardingAction(_) => return Err(at.field("non_forwarding_action").refuse(Reason::Unsupported)),
     };
     if !matches!(action, Action::Forward(_)) {
-        filters.answers = changes::joined(&headers, around.specific_wins).response;
+        filters.answers = changes::joined(HeaderChanges::default(), &headers, around.specific_wins).response;
     }
     Ok(Route { name: route.name, matches, action, filters })
 }
@@ -185,7 +185,7 @@ fn forward(
         _ => return Err(at.field("cluster_specifier_plugin").refuse(Reason::Unsupported)),
     };
     for cluster in &mut split.clusters {
-        cluster.headers = changes::joined(headers, specific_wins);
+        cluster.headers = changes::joined(HeaderChanges::default(), headers, specific_wins);
         cluster.authority.clone_from(&rewritten);
     }
     Ok(split)
@@ -207,17 +207,17 @@ fn weighted_clusters(
         let at = &places.index(index);
         refuse!(at, cluster; cluster_header, metadata_match, typed_per_filter_config);
         let own = header_changes!(at, cluster)?;
-        let authority = match &cluster.host_rewrite_specifier {
-            None => rewritten.cloned(),
+        let own_host = match &cluster.host_rewrite_specifier {
+            None => None,
             Some(weighted_cluster::cluster_weight::HostRewriteSpecifier::HostRewriteLiteral(host)) => {
                 Some(changes::authority(&at.field("host_rewrite_literal"), host)?)
             }
         };
+        let authority = rewritten.cloned().or(own_host); // In this order, as in Envoy.
         let weight = cluster.weight.map_or(0, |weight| weight.value);
         total += u64::from(weight);
         let name = at.field("name").filled(cluster.name)?;
-        let levels: Vec<&HeaderChanges> = headers.iter().copied().chain([&own]).collect();
-        let headers = changes::joined(&levels, specific_wins);
+        let headers = changes::joined(own, headers, specific_wins);
         clusters.extend(NonZeroU32::new(weight).map(|weight| WeightedCluster { name, weight, headers, authority }));
     }
     check_total(places, total)?;
