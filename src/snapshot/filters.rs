@@ -79,3 +79,37 @@ impl Changes {
         (!is_idle).then(|| Self { headers: headers.clone(), authority: authority.clone() })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn fault(seconds: u64) -> Fault {
+        Fault { delay: Some((Duration::from_secs(seconds), PerMillion::ALL)), ..Fault::default() }
+    }
+
+    /// Seconds of delay for a route that says so much to a filter `f`, which says so much itself.
+    fn delay(said: Option<Override>, otherwise: Option<u64>, listener: bool) -> Option<u64> {
+        let filter = HttpFilter::Fault { name: "f".to_owned(), otherwise: otherwise.map(fault) };
+        let overrides = said.into_iter().map(|said| ("f".to_owned(), said)).collect();
+        let config = config::RouteFilters { overrides, ..config::RouteFilters::default() };
+        let listener = if listener { std::slice::from_ref(&filter) } else { &[] };
+        Filters::new(&config, listener, Vec::new())?.fault?.delay.map(|(delay, _)| delay.as_secs())
+    }
+
+    #[test]
+    fn a_route_speaks_before_the_filter_and_only_to_filters_that_are_there() {
+        for (said, otherwise, listener, expected) in [
+            (None, None, true, None),
+            (None, Some(1), true, Some(1)),
+            (Some(Override::Fault(fault(2))), Some(1), true, Some(2)),
+            (Some(Override::Fault(fault(2))), None, true, Some(2)),
+            (Some(Override::Disabled), Some(1), true, None),
+            (Some(Override::Fault(fault(2))), None, false, None),
+        ] {
+            assert_eq!(delay(said.clone(), otherwise, listener), expected, "{said:?} {otherwise:?} {listener}");
+        }
+    }
+}

@@ -211,7 +211,7 @@ impl Drop for Record {
         } else {
             self.recorder.request(self, self.started.elapsed());
         }
-        if telemetry.access_log.wants(!self.reason.is_empty() || self.status >= 500)
+        if telemetry.access_log.wants(!self.flag.is_empty() || self.status >= 500)
             && let Ok(line) = serde_json::to_string(&self.line())
         {
             telemetry.access_log.write(line);

@@ -66,7 +66,7 @@ fn envoy_does_what_routes_say_to_requests() {
         assert_eq!(host[1], if path.starts_with("/r3") { "rewritten.example" } else { "a.shop" }, "{path}");
     }
     assert_eq!(get("/mirrored", &[]).status, 200);
-    let mirror = format!("http://{}/seen/b", app.process.ready()["names"]["b"].as_str().unwrap());
+    let mirror = format!("http://{}/requests/b", app.process.ready()["names"]["b"].as_str().unwrap());
     soon("the copy arrives", || {
         let list: Vec<Value> = serde_json::from_slice(&curl(&[&mirror]).body).unwrap();
         list.iter().any(|said| said["target"] == "/mirrored")

@@ -24,6 +24,8 @@ fn fields_are_set_added_and_removed_both_ways() {
         assert_eq!(answer.header("content-type"), Some("text/x"), "{answer:?}");
         assert_eq!((answer.header("x-app"), answer.header("set-cookie")), (None, Some("c=3")), "{answer:?}");
     }
+    let dump = shop.client.admin_page("/config_dump");
+    assert!(dump.contains("x-removed") && dump.contains("100%"), "{dump}");
 }
 
 #[test]

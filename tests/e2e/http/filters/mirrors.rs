@@ -17,6 +17,7 @@ fn copies_go_to_each_mirror_with_body_and_shadow_host() {
     let rules = [
         rule("/both", &both, &to("a")),
         rule("/never", &mirror("b", ", percent: 0"), &to("a")),
+        rule("/inside", &mirror("a", ""), &to("b")),
         rule("/half", &mirror("b", ", fraction: { numerator: 1, denominator: 2 }"), &to("a")),
     ];
     shop.http(&rules.concat());
@@ -38,6 +39,9 @@ fn copies_go_to_each_mirror_with_body_and_shadow_host() {
         let labels = [("cluster", &*format!("{name}.shop:80")), ("result", "ok")];
         until("they are counted", || shop.client.metric("pillion_mirrored_requests_total", &labels) == 2.0);
     }
+    assert_eq!(shop.get("/inside", &[]).header("x-app"), Some("b"));
+    until("a copy goes into the mesh", || shop.seen("a", "/inside").len() == 1);
+    assert_eq!(field(&shop.seen("a", "/inside")[0], "host"), ["shop.shop-shadow"]);
     for path in ["/never", "/half"] {
         let last = shop.get(&format!("{path}?[1-60]"), &[]);
         assert_eq!(last.status, 200, "{last:?}");

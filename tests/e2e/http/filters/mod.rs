@@ -79,7 +79,7 @@ impl Shop {
     /// What applications `a`, `b` or `c` have got so far at this path.
     fn seen(&self, name: &str, target: &str) -> Vec<Value> {
         let at = NAMES.iter().position(|known| *known == name).expect("one of them");
-        let list = curl(&[&format!("http://{}/seen/{name}", self.addresses[at])]);
+        let list = curl(&[&format!("http://{}/requests/{name}", self.addresses[at])]);
         let list: Vec<Value> = serde_json::from_slice(&list.body).expect("a list");
         list.into_iter().filter(|said| said["target"] == target).collect()
     }
