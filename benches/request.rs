@@ -28,6 +28,7 @@ use pillion_proxy::config::{
     Locality, RouteMatch, UpstreamProtocol,
 };
 use pillion_proxy::drain::Drain;
+use pillion_proxy::filter::Active;
 use pillion_proxy::identity::Identity;
 use pillion_proxy::proxy::{Entry, Memory, Shared, Worker, listener};
 use pillion_proxy::slot::Slot;
@@ -143,6 +144,8 @@ fn sidecar(identity: Identity, endpoint: Option<Endpoint>, application: Option<S
                 access_log: AccessLog::start(bootstrap::AccessLog::Off, metrics.access_log_dropped()),
                 metrics,
             },
+            faults: Active::default(),
+            mirrors: Active::default(),
             detected: Memory::default(),
             drain: Drain::default(),
             identity: Arc::clone(&identity),
@@ -173,7 +176,8 @@ fn outbound(endpoint: Option<Endpoint>) -> Outbound {
         protocol: UpstreamProtocol::Downstream,
     };
     let split = Split::new([(NonZeroU32::MIN, Arc::new(Cluster { config, upstream }))]).expect("a cluster");
-    let route = Route { name: "bench".into(), matches: RouteMatch::default(), action: Action::Forward(split) };
+    let route =
+        Route { name: "bench".into(), matches: RouteMatch::default(), action: Action::Forward(split), filters: None };
     let host = VirtualHost { domains: vec!["*".to_owned()], routes: vec![route] };
     let destination: pillion_wire::name::Destination = "app.bench:80".parse().expect("literal");
     let routes = Routes { name: "app.bench:80".to_owned(), virtual_hosts: vec![host] };

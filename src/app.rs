@@ -17,6 +17,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::bootstrap::{self, Bootstrap, BootstrapError};
 use crate::drain::Drain;
+use crate::filter::Active;
 use crate::listeners::{Bound, Listeners};
 use crate::net::{Dialer, Namespace};
 use crate::proxy::{Memory, Shared};
@@ -96,6 +97,8 @@ async fn serve(mut settings: Bootstrap) -> anyhow::Result<()> {
             access_log: AccessLog::start(settings.access_log, metrics.access_log_dropped()),
             metrics: Arc::clone(&metrics),
         },
+        faults: Active::default(),
+        mirrors: Active::default(),
         detected: Memory::default(),
         drain: Drain::default(),
         settings: Arc::clone(&settings),

@@ -63,6 +63,18 @@ pub enum ProxyError {
     #[error("too many destinations; {0} was not looked up")]
     DiscoveryOverloaded(Destination),
 
+    /// A route rewrites the path to something that is none.
+    #[error("route {0} rewrites the path to what is no path")]
+    BadRewrite(String),
+    /// A fault was injected on purpose (policy `faults`).
+    #[error("a fault was injected on purpose, by the policy `faults`")]
+    Fault {
+        /// Answer to HTTP clients.
+        status: StatusCode,
+        /// Answer to gRPC clients.
+        grpc: u8,
+    },
+
     // Upstream.
     /// No endpoint.
     #[error("cluster {0} has no endpoint that could be used")]
@@ -169,6 +181,8 @@ impl ProxyError {
             Self::DiscoveryOverloaded(_) => {
                 ("discovery_overloaded", "NC", StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE)
             }
+            Self::BadRewrite(_) => ("bad_rewrite", "NR", StatusCode::INTERNAL_SERVER_ERROR, INTERNAL),
+            Self::Fault { status, grpc } => ("fault", "FI", *status, *grpc),
             Self::NoHealthyUpstream(_) => ("no_healthy_upstream", "UH", StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE),
             Self::Connect { .. } => ("connect_failure", "UF", StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE),
             Self::ConnectTimeout(_) => ("connect_timeout", "UF", StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE),

@@ -5,7 +5,7 @@
 //! | 5 | `main`, `app`, `application`, `listeners`, `readiness`, `worker`, `admin`, `init` |
 //! | 4 | `proxy`: the walk of a request; `dns` |
 //! | 3 | `discovery`, `snapshot`, `upstream` |
-//! | 2 | `identity`, `tls`, `net`, `http`, `route`, `balance` |
+//! | 2 | `identity`, `tls`, `net`, `http`, `route`, `filter`, `balance` |
 //! | 1 | `config`, `telemetry`, `error`, `drain`, `slot`, `bootstrap` |
 //!
 //! Imports go down only; `tests/layering.rs` holds that.
@@ -21,6 +21,7 @@ pub mod discovery;
 pub mod dns;
 pub mod drain;
 pub mod error;
+pub mod filter;
 pub mod http;
 pub mod identity;
 mod init;

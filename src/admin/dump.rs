@@ -10,7 +10,7 @@ use crate::config::LbPolicy;
 use crate::identity::Identity;
 use crate::policy::rate_limit::Limiter;
 use crate::proxy::Shared;
-use crate::snapshot::{Action, Cluster, Lookup, Route, Split, Target};
+use crate::snapshot::{Action, Choice, Cluster, Filters, Lookup, Route, Split, Target};
 use crate::upstream::{Host, Member};
 
 /// What stands for a destination or host that the control plane does not know.
@@ -99,9 +99,12 @@ fn used_by(target: &Target) -> impl Iterator<Item = &Arc<Cluster>> {
     let routes = target.http.iter().flat_map(|routes| &routes.virtual_hosts).flat_map(|host| &host.routes);
     let http = routes.filter_map(|route| match &route.action {
         Action::Forward(split) => Some(split),
-        Action::DirectResponse { .. } => None,
+        Action::Redirect(_) | Action::DirectResponse { .. } => None,
     });
-    http.chain(&target.tcp).chain(target.tls.all()).flat_map(Split::clusters).map(|(_, cluster)| cluster)
+    let routes = target.http.iter().flat_map(|routes| &routes.virtual_hosts).flat_map(|host| &host.routes);
+    let mirrors = routes.filter_map(|route| route.filters.as_ref()).flat_map(|filters| &filters.mirrors);
+    let splits = http.chain(&target.tcp).chain(target.tls.all()).flat_map(Split::clusters);
+    splits.map(|(_, cluster)| cluster).chain(mirrors.map(|mirror| &mirror.cluster))
 }
 
 fn certificate(identity: &Identity) -> Value {
@@ -130,21 +133,42 @@ fn target(target: &Target) -> Value {
 fn route(route: &Route) -> Value {
     let action = match &route.action {
         Action::Forward(clusters) => split(clusters),
+        Action::Redirect(redirect) => json!({ "redirect": format!("{redirect:?}") }),
         Action::DirectResponse { status, .. } => json!({ "status": status.as_u16() }),
     };
-    json!({ "name": &*route.name, "match": format!("{:?}", route.matches), "action": action })
+    json!({
+        "name": &*route.name,
+        "match": format!("{:?}", route.matches),
+        "action": action,
+        "filters": route.filters.as_ref().map(|filters| filters_of(filters)),
+    })
+}
+
+fn filters_of(filters: &Filters) -> Value {
+    let mirrors: Vec<Value> = filters
+        .mirrors
+        .iter()
+        .map(|mirror| json!({ "cluster": mirror.cluster.config.name, "per_million": mirror.share.0 }))
+        .collect();
+    json!({
+        "cors": filters.cors.as_ref().map(|cors| format!("{cors:?}")),
+        "fault": filters.fault.as_ref().map(|fault| format!("{fault:?}")),
+        "path": filters.path.as_ref().map(|path| format!("{path:?}")),
+        "mirrors": mirrors,
+    })
 }
 
 fn split(split: &Split) -> Value {
     let hash: Vec<String> = split.hash().iter().map(|policy| format!("{policy:?}")).collect();
-    let cluster = |(weight, cluster): (u64, &Arc<Cluster>)| {
-        let mut value = json!({ "cluster": cluster.config.name, "weight": weight });
+    let choice = |(weight, choice): (u64, &Choice)| {
+        let changes = choice.changes.as_ref().map(|changes| format!("{changes:?}"));
+        let mut value = json!({ "cluster": choice.cluster.config.name, "weight": weight, "changes": changes });
         if let Some(object) = value.as_object_mut().filter(|_| !hash.is_empty()) {
             object.insert("hash".to_owned(), json!(hash));
         }
         value
     };
-    split.clusters().map(cluster).collect()
+    split.choices().map(choice).collect()
 }
 
 fn member(member: &Member, cluster: &Cluster) -> Value {

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use pillion_wire::name::Destination;
 use pillion_wire::rate_limit::RateLimits;
 
-use super::{RouteConfig, Split};
+use super::{HttpFilter, RouteConfig, Split};
 
 /// What may be sent to one destination (`envoy.config.listener.v3.Listener` by destination name).
 #[derive(Clone, Debug, PartialEq)]
@@ -15,6 +15,8 @@ pub struct OutboundListener {
     pub destination: Destination,
     /// `api_listener`: routes for HTTP. `None`: the destination takes no HTTP.
     pub http: Option<RouteSource>,
+    /// `http_filters` of `api_listener` that we have, in their order, without the router.
+    pub filters: Vec<HttpFilter>,
     /// `default_filter_chain` with a `TcpProxy`. `None`: the destination takes no opaque TCP.
     pub tcp: Option<Split>,
     /// `filter_chains` with a `TcpProxy`, for TLS that the application itself speaks. A server name is in one of them

@@ -6,11 +6,16 @@
 
 mod balancing;
 mod cluster;
+mod filter;
 mod listener;
 mod route;
 
 pub use balancing::{Balancing, HashPolicy, HashSource, LbPolicy, SlowStart};
 pub use cluster::{Cluster, Endpoint, Endpoints, Health, Locality, UpstreamProtocol};
+pub use filter::{
+    Abort, Cors, Fault, HeaderChange, HeaderChanges, HttpFilter, Mirror, Override, PathRewrite, PerMillion, Redirect,
+    RedirectPath, RouteFilters, Substitution,
+};
 pub use listener::{
     Access, AppProtocol, HostListener, InboundListener, InboundPort, OutboundListener, RouteSource, TlsChain,
 };

@@ -2,10 +2,10 @@
 
 use std::num::NonZeroU32;
 
-use http::StatusCode;
+use http::{HeaderValue, StatusCode};
 use regex::Regex;
 
-use super::HashPolicy;
+use super::{HashPolicy, HeaderChanges, Redirect, RouteFilters};
 
 /// `RouteConfiguration`.
 #[derive(Clone, Debug, PartialEq, Default)]
@@ -36,6 +36,8 @@ pub struct Route {
     pub matches: RouteMatch,
     /// What to do.
     pub action: Action,
+    /// What to do besides.
+    pub filters: RouteFilters,
 }
 
 /// `RouteMatch`: all parts have to match.
@@ -167,6 +169,8 @@ impl PartialEq for Pattern {
 pub enum Action {
     /// `route.cluster` or `route.weighted_clusters`.
     Forward(Split),
+    /// `redirect`.
+    Redirect(Redirect),
     /// `direct_response`.
     DirectResponse {
         /// Status to answer with.
@@ -192,11 +196,22 @@ pub struct WeightedCluster {
     pub name: String,
     /// Share of the traffic.
     pub weight: NonZeroU32,
+    /// What is done to heads, by the route and all that it stands in, too.
+    pub headers: HeaderChanges,
+    /// `host_rewrite_literal` of the route, else its own: what the host is told that it is called.
+    pub authority: Option<HeaderValue>,
+}
+
+impl WeightedCluster {
+    /// A cluster whose requests go on as they are.
+    pub fn new(name: String, weight: NonZeroU32) -> Self {
+        Self { name, weight, headers: HeaderChanges::default(), authority: None }
+    }
 }
 
 impl Split {
     /// All traffic to one cluster.
     pub fn one(name: &str) -> Self {
-        Self { clusters: vec![WeightedCluster { name: name.to_owned(), weight: NonZeroU32::MIN }], hash: Vec::new() }
+        Self { clusters: vec![WeightedCluster::new(name.to_owned(), NonZeroU32::MIN)], hash: Vec::new() }
     }
 }

@@ -9,6 +9,7 @@ use hyper::body::Incoming;
 use tokio::sync::mpsc;
 
 use super::Receive;
+use super::tee::{Copy, Tee};
 
 /// Any error of a body.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -25,6 +26,8 @@ enum Kind {
     Http1(Incoming),
     Http2(Receive),
     Fed(mpsc::Receiver<Result<Bytes, BoxError>>),
+    Teed(Box<Tee>, usize),
+    Copied(Box<Copy>),
 }
 
 impl Body {
@@ -36,6 +39,16 @@ impl Body {
     /// What arrives on `source`; it ends when all senders are dropped, and fails with an error that is sent.
     pub fn fed(source: mpsc::Receiver<Result<Bytes, BoxError>>) -> Self {
         Self(Kind::Fed(source))
+    }
+
+    /// With copies, each of which may lag behind by `limit` bytes.
+    pub(super) fn teed(tee: Tee, limit: usize) -> Self {
+        Self(Kind::Teed(Box::new(tee), limit))
+    }
+
+    /// A copy of another body.
+    pub(super) fn copied(copy: Copy) -> Self {
+        Self(Kind::Copied(Box::new(copy)))
     }
 
     /// True when there is nothing to send: such a request can be sent again.
@@ -73,6 +86,8 @@ impl http_body::Body for Body {
                 Pin::new(incoming).poll_frame(cx).map(|frame| frame.map(|frame| frame.map_err(Into::into)))
             }
             Kind::Fed(source) => source.poll_recv(cx).map(|chunk| chunk.map(|chunk| chunk.map(Frame::data))),
+            Kind::Teed(tee, limit) => tee.poll_frame(*limit, cx),
+            Kind::Copied(copy) => copy.poll_frame(cx),
         }
     }
 
@@ -83,6 +98,8 @@ impl http_body::Body for Body {
             Kind::Http1(incoming) => incoming.is_end_stream(),
             Kind::Http2(receive) => receive.is_end_stream(),
             Kind::Fed(_) => false,
+            Kind::Teed(tee, _) => tee.inner().is_end_stream(),
+            Kind::Copied(copy) => copy.ended(),
         }
     }
 
@@ -92,7 +109,8 @@ impl http_body::Body for Body {
             Kind::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Kind::Http1(incoming) => incoming.size_hint(),
             Kind::Http2(receive) if receive.is_end_stream() => SizeHint::with_exact(0),
-            Kind::Http2(_) | Kind::Fed(_) => SizeHint::default(),
+            Kind::Teed(tee, _) => tee.inner().size_hint(),
+            Kind::Http2(_) | Kind::Fed(_) | Kind::Copied(_) => SizeHint::default(),
         }
     }
 }

@@ -10,6 +10,7 @@ mod http2;
 mod server;
 mod stream;
 mod switch;
+mod tee;
 
 pub use body::{Body, BoxError};
 pub use client::{Http1, Unsent, connect_http1};
@@ -20,3 +21,4 @@ pub use http2::{Http2, Http2Tunnel, Receive, connect_http2};
 pub use server::{ServerSettings, serve};
 pub use stream::{Duplex, duplex};
 pub use switch::Switch;
+pub use tee::{Level, tee};

@@ -3,12 +3,13 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
-use http::header::{SERVER, TRANSFER_ENCODING};
+use http::header::{LOCATION, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, request};
 
 use super::attempt::{self, Sent, Upstreams};
 use super::authority::Authority;
 use super::client::{Client, Way};
+use super::filters::{Filtered, local};
 use super::message::{Head, REASON};
 use super::reply::{self, ReplyBody};
 use super::tunnel::{self, Tunnel};
@@ -20,6 +21,8 @@ use crate::telemetry::Record;
 
 /// Reason code of an answer that a route prescribes.
 const DIRECT_RESPONSE: &str = "direct_response";
+/// Reason code of a redirect that a route prescribes.
+const REDIRECT: &str = "redirect";
 
 /// What was decided for a request.
 pub(super) enum Plan {
@@ -32,6 +35,13 @@ pub(super) enum Plan {
         /// Body, often empty.
         body: String,
     },
+    /// Send the client elsewhere, as the route says.
+    Redirect {
+        /// Status to answer with.
+        status: StatusCode,
+        /// Where it is to go.
+        location: HeaderValue,
+    },
 }
 
 /// What became of a request.
@@ -40,6 +50,13 @@ pub(super) enum Outcome {
     Reply(Response<ReplyBody>),
     /// A response after which the connection or stream carries bytes of another protocol.
     Switched(Response<ReplyBody>, Box<Tunnel>),
+}
+
+impl Outcome {
+    fn response(&mut self) -> &mut Response<ReplyBody> {
+        let (Self::Reply(response) | Self::Switched(response, _)) = self;
+        response
+    }
 }
 
 /// Serves one request. Never fails: a failure is a response that says why.
@@ -87,26 +104,44 @@ async fn forward(
     let (parts, body) = request.into_parts();
     let worker = &client.worker;
     let authority = Authority::of(&parts);
-    let plan = match &client.way {
+    let (plan, mut filters) = match &client.way {
         Way::Outbound => {
             let destination = client.destination(authority.as_ref().map_err(|why| ProxyError::BadAuthority(why))?)?;
             outbound::plan(worker, &destination, &parts, client.address.ip(), record).await?
         }
         Way::Bound(destination) => outbound::plan(worker, destination, &parts, client.address.ip(), record).await?,
-        Way::Mesh(_) | Way::Front { .. } => inbound::plan(client, &parts, record).await?,
+        Way::Mesh(_) | Way::Front { .. } => (inbound::plan(client, &parts, record).await?, Filtered::default()),
     };
+    if filters.route.is_some()
+        && let Some(response) = Box::pin(filters.on_request(worker, &parts, record)).await?
+    {
+        return Ok(Outcome::Reply(response));
+    }
     let upstreams = match plan {
         Plan::Forward(upstreams) => upstreams,
-        Plan::Answer { status, body } => return Ok(Outcome::Reply(answer(status, body, record))),
+        Plan::Answer { status, body } => {
+            let response = local(status, DIRECT_RESPONSE, "the route says to answer so", Body::full(body), record);
+            return Ok(Outcome::Reply(filters.on_answer(response)));
+        }
+        Plan::Redirect { status, location } => {
+            let mut response = local(status, REDIRECT, "the route sends clients elsewhere", Body::default(), record);
+            response.headers_mut().insert(LOCATION, location);
+            return Ok(Outcome::Reply(filters.on_answer(response)));
+        }
     };
-    let head = head(client, parts, authority.map_err(ProxyError::BadAuthority)?)?;
+    let mut head = head(client, parts, authority.map_err(ProxyError::BadAuthority)?)?;
+    filters.on_head(&mut head, record)?;
     if head.upgrade.is_some() {
         let upgrade = tunnel::upgrade(client, &upstreams, &head, body, switch, record);
-        return Box::pin(upgrade).await;
+        let mut outcome = Box::pin(upgrade).await?;
+        filters.on_response(outcome.response().headers_mut());
+        return Ok(outcome);
     }
+    let body = filters.copy(worker, &head, body, record);
     let sent = attempt::send(worker, &upstreams, &head, body, record).await?;
     let mut response = reply(sent, record)?;
     upstreams.give_cookie(response.headers_mut());
+    filters.on_response(response.headers_mut());
     Ok(Outcome::Reply(response))
 }
 
@@ -158,17 +193,6 @@ pub(super) fn clean(headers: &mut HeaderMap, from_mesh: bool, record: &mut Recor
         );
         headers.insert(REASON, reason);
     }
-}
-
-/// A response that the route itself asks for.
-fn answer(status: StatusCode, body: String, record: &mut Record) -> Response<ReplyBody> {
-    record.fail(DIRECT_RESPONSE, "", "the route says to answer so".to_owned());
-    let mut response = Response::new(ReplyBody::local(Body::full(body)));
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(SERVER, HeaderValue::from_static("pillion"));
-    headers.insert(REASON, HeaderValue::from_static(DIRECT_RESPONSE));
-    response
 }
 
 fn begin(client: &Client, request: &Request<Body>) -> Record {

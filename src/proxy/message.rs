@@ -27,11 +27,11 @@ pub(super) enum Version {
 }
 
 /// The head of a request, cleaned of all that concerned the connection it came on.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Head {
     pub(super) method: Method,
     pub(super) authority: Authority,
-    path: PathAndQuery,
+    pub(super) path: PathAndQuery,
     pub(super) headers: HeaderMap,
     /// What the application's client spoke.
     pub(super) client_version: Version,

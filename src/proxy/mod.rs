@@ -4,7 +4,8 @@
 //! listener    permit -> accept -> spawn(connection)
 //! connection  detect / terminate TLS -> Client          -> http::serve | tcp::serve
 //! interception  where was it going? race: who speaks first -> the same
-//! http        plan (outbound | inbound) -> headers -> attempt::send -> reply
+//! http        plan (outbound | inbound) -> filters -> headers -> attempt::send -> filters -> reply
+//! filters     what routes do: cors, fault, rewrite, headers, mirror
 //! attempt     pick a host -> take a connection -> send -> report
 //! tunnel      CONNECT and upgrades: two byte streams joined
 //! tcp         the same order without routes and headers
@@ -15,11 +16,13 @@ mod attempt;
 mod authority;
 mod client;
 mod connection;
+mod filters;
 mod http;
 mod inbound;
 mod interception;
 pub mod listener;
 mod message;
+mod mirror;
 mod outbound;
 mod race;
 mod rate_limit;
@@ -35,6 +38,7 @@ use std::sync::Arc;
 
 use crate::bootstrap::Bootstrap;
 use crate::drain::Drain;
+use crate::filter::Active;
 use crate::identity::Identity;
 use crate::net::Dialer;
 use crate::slot::Slot;
@@ -58,6 +62,10 @@ pub struct Shared {
     pub tls: TlsServer,
     /// Metrics and access log.
     pub telemetry: Telemetry,
+    /// Requests that are held back on purpose.
+    pub faults: Active,
+    /// Copies of requests on their way.
+    pub mirrors: Active,
     /// What intercepted destinations turned out to be.
     pub detected: Memory,
     /// Tells everything to finish.

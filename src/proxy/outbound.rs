@@ -1,18 +1,23 @@
 //! Outbound planning: which destination a request of our application means, and where it goes from there.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use http::request;
+use http::uri::PathAndQuery;
+use http::{HeaderValue, request};
 use pillion_wire::mesh::INVALID_BACKEND;
 use pillion_wire::name::Destination;
 
 use super::Worker;
 use super::attempt::Upstreams;
 use super::authority::Authority;
+use super::filters::Filtered;
 use super::http::Plan;
+use crate::config::Redirect;
 use crate::error::ProxyError;
-use crate::route::affinity;
+use crate::filter::redirect;
+use crate::route::{self, affinity};
 use crate::snapshot::{Action, Target, Unresolved};
 use crate::telemetry::Record;
 
@@ -23,27 +28,47 @@ pub(super) async fn plan(
     request: &request::Parts,
     client: IpAddr,
     record: &mut Record,
-) -> Result<Plan, ProxyError> {
+) -> Result<(Plan, Filtered), ProxyError> {
     let target = target(worker, destination).await?;
     record.destination = Arc::clone(target.label());
     let routes = target.http.as_ref().ok_or_else(|| ProxyError::WrongProtocol(destination.clone(), "HTTP"))?;
     let route = routes.select(request).ok_or_else(|| ProxyError::NoRoute(destination.clone()))?;
     record.route = Arc::clone(&route.name);
-    match &route.action {
+    let filters = route.filters.as_ref();
+    let answer = match &route.action {
         Action::Forward(split) => {
-            let cluster = split.pick(rand::random());
+            let choice = split.choose(rand::random());
+            let cluster = &choice.cluster;
             if cluster.config.name == INVALID_BACKEND {
                 return Err(ProxyError::InvalidBackend(route.name.to_string()));
             }
             record.cluster = Arc::clone(cluster.upstream.name());
+            let filters = Filtered::new(filters, choice.changes.as_ref());
             let affinity = match split.hash() {
                 [] => None,
                 policies => Some(Box::new(affinity(policies, request, client, rand::random))),
             };
-            Ok(Plan::Forward(Upstreams::Cluster(Arc::clone(cluster), affinity)))
+            return Ok((Plan::Forward(Upstreams::Cluster(Arc::clone(cluster), affinity)), filters));
         }
-        Action::DirectResponse { status, body } => Ok(Plan::Answer { status: *status, body: body.clone() }),
-    }
+        Action::Redirect(redirect) => {
+            let location = location(redirect, destination, request);
+            let location = location.ok_or_else(|| ProxyError::BadRewrite(route.name.to_string()))?;
+            Plan::Redirect { status: redirect.status, location }
+        }
+        Action::DirectResponse { status, body } => Plan::Answer { status: *status, body: body.clone() },
+    };
+    Ok((answer, Filtered::new(filters, None)))
+}
+
+/// Where a redirect leads.
+fn location(redirect: &Redirect, destination: &Destination, request: &request::Parts) -> Option<HeaderValue> {
+    let authority = match route::authority(request) {
+        empty if empty.is_empty() => Cow::Owned(destination.to_string()),
+        authority => authority,
+    };
+    let root = PathAndQuery::from_static("/");
+    let path = request.uri.path_and_query().unwrap_or(&root);
+    redirect::location(redirect, request.uri.scheme_str().unwrap_or("http"), &authority, path)
 }
 
 /// The destination that a request names.

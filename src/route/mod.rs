@@ -50,7 +50,8 @@ fn path_matches(rule: &PathMatch, path: &str) -> bool {
     }
 }
 
-fn header_matches(rule: &HeaderMatch, request: &request::Parts) -> bool {
+/// Does this field, or pseudo header, match?
+pub fn header_matches(rule: &HeaderMatch, request: &request::Parts) -> bool {
     let value = header_value(&rule.name, request);
     let matched = match (&rule.value, value.as_deref()) {
         (ValueMatch::Present, value) => value.is_some(),
@@ -85,7 +86,8 @@ fn query_matches(rules: &[QueryMatch], query: &str) -> bool {
     })
 }
 
-fn string_matches(rule: &StringMatch, value: &str) -> bool {
+/// Does this text match?
+pub fn string_matches(rule: &StringMatch, value: &str) -> bool {
     match rule {
         StringMatch::Exact(text, false) => value == text,
         StringMatch::Exact(text, true) => value.eq_ignore_ascii_case(text),

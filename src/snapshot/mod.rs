@@ -10,11 +10,13 @@
 //! `discovery` builds these; `proxy` reads them. The two meet nowhere else.
 
 mod directory;
+mod filters;
 mod routes;
 mod tls;
 
 pub use directory::{Demand, Directory, Unresolved};
-pub use routes::{Action, Cluster, Route, Routes, Split, VirtualHost};
+pub use filters::{Changes, Filters, Mirror};
+pub use routes::{Action, Choice, Cluster, Route, Routes, Split, VirtualHost};
 pub use tls::TlsSplits;
 
 use std::collections::{BTreeMap, HashMap};

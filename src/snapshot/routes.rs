@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use http::{StatusCode, request};
 
+use super::{Changes, Filters};
 use crate::config;
 use crate::route;
 use crate::upstream::Upstream;
@@ -35,6 +36,8 @@ pub struct Route {
     pub matches: config::RouteMatch,
     /// What to do.
     pub action: Action,
+    /// What to do besides; for most nothing.
+    pub filters: Option<Arc<Filters>>,
 }
 
 /// A compiled `Route.action`.
@@ -42,6 +45,8 @@ pub struct Route {
 pub enum Action {
     /// Send it to one of these clusters.
     Forward(Split),
+    /// Send the client elsewhere.
+    Redirect(config::Redirect),
     /// Answer at once.
     DirectResponse {
         /// Status to answer with.
@@ -54,9 +59,20 @@ pub enum Action {
 /// Clusters by weight. Never empty.
 #[derive(Debug)]
 pub struct Split {
-    choices: Vec<(u64, Arc<Cluster>)>,
+    choices: Vec<Choice>,
     total: u64,
     hash: Box<[config::HashPolicy]>,
+}
+
+/// One of the clusters of a [`Split`].
+#[derive(Debug)]
+pub struct Choice {
+    /// Where its share ends: the sum of the weights so far.
+    end: u64,
+    /// The cluster.
+    pub cluster: Arc<Cluster>,
+    /// What is done to heads on the way there and back; for most nothing.
+    pub changes: Option<Arc<Changes>>,
 }
 
 /// A cluster as told, with its live side.
@@ -81,12 +97,19 @@ impl Routes {
 impl Split {
     /// Clusters with their weights. `None` when there is no cluster.
     pub fn new(clusters: impl IntoIterator<Item = (std::num::NonZeroU32, Arc<Cluster>)>) -> Option<Self> {
+        Self::changing(clusters.into_iter().map(|(weight, cluster)| (weight, cluster, None)))
+    }
+
+    /// The same with what is done to heads on the way to each.
+    pub fn changing(
+        clusters: impl IntoIterator<Item = (std::num::NonZeroU32, Arc<Cluster>, Option<Changes>)>,
+    ) -> Option<Self> {
         let mut total = 0;
         let choices: Vec<_> = clusters
             .into_iter()
-            .map(|(weight, cluster)| {
+            .map(|(weight, cluster, changes)| {
                 total += u64::from(weight.get());
-                (total, cluster)
+                Choice { end: total, cluster, changes: changes.map(Arc::new) }
             })
             .collect();
         (!choices.is_empty()).then_some(Self { choices, total, hash: Box::default() })
@@ -106,15 +129,25 @@ impl Split {
 
     /// The cluster that `chance`, uniform over all of `u64`, falls on.
     pub fn pick(&self, chance: u64) -> &Arc<Cluster> {
+        &self.choose(chance).cluster
+    }
+
+    /// The same with what is done to heads on the way there.
+    pub fn choose(&self, chance: u64) -> &Choice {
         let point = chance % self.total;
-        let at = self.choices.partition_point(|(end, _)| *end <= point);
+        let at = self.choices.partition_point(|choice| choice.end <= point);
         #[expect(clippy::indexing_slicing, reason = "point < total, and total is the end of the last choice")]
-        &self.choices[at].1
+        &self.choices[at]
     }
 
     /// All clusters with their weights.
     pub fn clusters(&self) -> impl Iterator<Item = (u64, &Arc<Cluster>)> {
-        let starts = std::iter::once(0).chain(self.choices.iter().map(|(end, _)| *end));
-        self.choices.iter().zip(starts).map(|((end, cluster), start)| (end - start, cluster))
+        self.choices().map(|(weight, choice)| (weight, &choice.cluster))
+    }
+
+    /// The same with what is done to heads on the way to each.
+    pub fn choices(&self) -> impl Iterator<Item = (u64, &Choice)> {
+        let starts = std::iter::once(0).chain(self.choices.iter().map(|choice| choice.end));
+        self.choices.iter().zip(starts).map(|(choice, start)| (choice.end - start, choice))
     }
 }

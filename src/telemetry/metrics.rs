@@ -23,6 +23,8 @@ pub struct Metrics {
     connections_refused: Family<RefusedLabels, Counter>,
     detections: Family<DetectionLabels, Histogram>,
     upstream_retries: Family<RefusedLabels, Counter>,
+    faults: Family<KindLabels, Counter>,
+    mirrored: Family<MirrorLabels, Counter>,
     drain_cut: Counter,
     access_log_dropped: Counter,
     xds_responses: Family<XdsLabels, Counter>,
@@ -122,6 +124,17 @@ struct ResultLabels {
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct KindLabels {
+    kind: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct MirrorLabels {
+    cluster: Arc<str>,
+    result: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct DnsLabels {
     result: &'static str,
     transport: &'static str,
@@ -140,6 +153,8 @@ impl Metrics {
             connections_refused: Family::default(),
             detections: Family::new_with_constructor(|| Histogram::new(DETECTION_BUCKETS)),
             upstream_retries: Family::default(),
+            faults: Family::default(),
+            mirrored: Family::default(),
             drain_cut: Counter::default(),
             access_log_dropped: Counter::default(),
             xds_responses: Family::default(),
@@ -214,6 +229,8 @@ impl Metrics {
             "Requests sent again because nothing of them had reached an application, by reason",
             self.upstream_retries.clone(),
         );
+        registry.register("faults", "Faults that were injected on purpose, by kind", self.faults.clone());
+        registry.register("mirrored_requests", "Copies of requests, by what became of them", self.mirrored.clone());
         registry.register(
             "drain_cut",
             "Connections cut because they outlived the drain deadline",
@@ -276,6 +293,16 @@ impl Metrics {
     /// A request is sent again, for this reason.
     pub fn upstream_retry(&self, reason: &'static str) {
         self.upstream_retries.get_or_create(&RefusedLabels { reason }).inc();
+    }
+
+    /// A request was harmed on purpose: `delay`, `abort`, or `overflow` when it was spared because too many were.
+    pub fn fault(&self, kind: &'static str) {
+        self.faults.get_or_create(&KindLabels { kind }).inc();
+    }
+
+    /// A copy of a request for `cluster` ended; `result` is `ok`, `overflow`, `timeout` or a reason code.
+    pub fn mirrored(&self, cluster: &Arc<str>, result: &'static str) {
+        self.mirrored.get_or_create(&MirrorLabels { cluster: Arc::clone(cluster), result }).inc();
     }
 
     /// This many connections were cut at the end of draining.

@@ -3,6 +3,7 @@
 //! It ends when it is dropped: with the last byte of the response, or whenever the
 //! client goes away. Until somebody gave a status, the client went first.
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -51,6 +52,8 @@ pub struct Record {
     pub reason: &'static str,
     /// Envoy's response flag; empty when all went well.
     pub flag: &'static str,
+    /// Was it held back on purpose (flag `DI`)?
+    pub delayed: bool,
     /// Text behind the reason, for the log only.
     pub detail: String,
     /// Hosts tried.
@@ -74,7 +77,7 @@ struct Line<'a> {
     path: &'a str,
     protocol: &'a str,
     response_code: u16,
-    response_flags: &'a str,
+    response_flags: Cow<'a, str>,
     reason: &'a str,
     detail: &'a str,
     destination: &'a str,
@@ -114,6 +117,7 @@ impl Record {
             status: 0,
             reason: "",
             flag: "",
+            delayed: false,
             detail: String::new(),
             attempts: 0,
             bytes_sent: 0,
@@ -170,7 +174,12 @@ impl Record {
             path: &self.path,
             protocol: self.protocol,
             response_code: self.status,
-            response_flags: if self.flag.is_empty() { "-" } else { self.flag },
+            response_flags: match (self.delayed, self.flag) {
+                (false, "") => "-".into(),
+                (false, flag) => flag.into(),
+                (true, "") => "DI".into(),
+                (true, flag) => format!("DI,{flag}").into(),
+            },
             reason: self.reason,
             detail: &self.detail,
             destination: &self.destination,
@@ -202,7 +211,7 @@ impl Drop for Record {
         } else {
             self.recorder.request(self, self.started.elapsed());
         }
-        if telemetry.access_log.wants(!self.reason.is_empty() || self.status >= 500)
+        if telemetry.access_log.wants(!self.flag.is_empty() || self.status >= 500)
             && let Ok(line) = serde_json::to_string(&self.line())
         {
             telemetry.access_log.write(line);

@@ -9,6 +9,7 @@
 //! | [`spiffe`] | trust domains and workload identities | SPIFFE-ID specification |
 //! | [`name`] | names of xDS resources | gRFC A27 and A36, xDS protocol |
 //! | [`mesh`] | headers, endpoint and node metadata between sidecars | ours, carried in Envoy's fields |
+//! | [`header`] | which header fields routes may change | RFC 9110 |
 //! | [`ca`] | certificate signing, messages and gRPC stubs | `istio.v1.auth` |
 //! | [`xds`] | xDS v3 messages under short names, type URLs | Envoy's data-plane API |
 //! | [`label`] | the syntax of Kubernetes names | RFC 1035, RFC 1123 |
@@ -19,6 +20,7 @@
 
 pub mod ca;
 pub mod extension;
+pub mod header;
 pub mod label;
 pub mod mesh;
 pub mod name;

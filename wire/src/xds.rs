@@ -22,6 +22,9 @@ pub use envoy_types::pb::envoy::config::endpoint::v3 as endpoint;
 pub use envoy_types::pb::envoy::config::listener::v3 as listener;
 pub use envoy_types::pb::envoy::config::rbac::v3 as rbac;
 pub use envoy_types::pb::envoy::config::route::v3 as route;
+pub use envoy_types::pb::envoy::extensions::filters::common::fault::v3 as common_fault;
+pub use envoy_types::pb::envoy::extensions::filters::http::cors::v3 as http_cors;
+pub use envoy_types::pb::envoy::extensions::filters::http::fault::v3 as http_fault;
 pub use envoy_types::pb::envoy::extensions::filters::http::rbac::v3 as http_rbac;
 pub use envoy_types::pb::envoy::extensions::filters::http::router::v3 as router;
 pub use envoy_types::pb::envoy::extensions::filters::listener::http_inspector::v3 as http_inspector;
@@ -99,6 +102,14 @@ pub mod type_url {
     pub const TCP_PROXY: &str = "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy";
     /// HTTP filter: the router, which must be the last one (gRFC A39).
     pub const ROUTER: &str = "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router";
+    /// HTTP filter: cross-origin resource sharing. The filter itself says nothing; see [`CORS_POLICY`].
+    pub const CORS: &str = "type.googleapis.com/envoy.extensions.filters.http.cors.v3.Cors";
+    /// What the filter [`CORS`] does on a route (`typed_per_filter_config`).
+    pub const CORS_POLICY: &str = "type.googleapis.com/envoy.extensions.filters.http.cors.v3.CorsPolicy";
+    /// HTTP filter, and what it does on a route: fault injection (gRFC A33).
+    pub const FAULT: &str = "type.googleapis.com/envoy.extensions.filters.http.fault.v3.HTTPFault";
+    /// What wraps a filter's configuration on a route to switch it off or to make it optional (gRFC A39).
+    pub const FILTER_CONFIG: &str = "type.googleapis.com/envoy.config.route.v3.FilterConfig";
     /// HTTP filter: role-based access control (gRFC A41).
     pub const HTTP_RBAC: &str = "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC";
 
@@ -217,6 +228,10 @@ mod tests {
             (type_url::TCP_PROXY, tcp_proxy::TcpProxy::type_url()),
             (type_url::ROUTER, router::Router::type_url()),
             (type_url::HTTP_RBAC, http_rbac::Rbac::type_url()),
+            (type_url::CORS, http_cors::Cors::type_url()),
+            (type_url::CORS_POLICY, http_cors::CorsPolicy::type_url()),
+            (type_url::FAULT, http_fault::HttpFault::type_url()),
+            (type_url::FILTER_CONFIG, route::FilterConfig::type_url()),
             (type_url::UPSTREAM_TLS, tls::UpstreamTlsContext::type_url()),
             (type_url::DOWNSTREAM_TLS, tls::DownstreamTlsContext::type_url()),
             (type_url::RAW_BUFFER, raw_buffer::RawBuffer::type_url()),

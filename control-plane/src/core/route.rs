@@ -9,7 +9,10 @@
 
 use std::cmp::Ordering;
 
-use super::service::Name;
+use super::{
+    filter::{BackendFilters, Filters},
+    service::Name,
+};
 
 /// What kind of object a route came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -71,8 +74,12 @@ pub struct Parent {
 /// A rule of a route.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Rule {
+    /// Its name, when it has one.
+    pub name: Option<String>,
     /// Any of these must match; never empty for HTTP and gRPC.
     pub matches: Vec<Match>,
+    /// What is done to matching requests besides.
+    pub filters: Filters,
     /// Where matching traffic goes.
     pub backends: Vec<Backend>,
 }
@@ -130,6 +137,8 @@ pub struct Backend {
     pub port: u16,
     /// Its share, relative to the other backends of the rule.
     pub weight: u32,
+    /// What is done to its share of the requests.
+    pub filters: BackendFilters,
 }
 
 /// A match and the facts that decide its place among others.
@@ -193,7 +202,15 @@ mod tests {
             created: created.map(str::to_owned),
             parents: Vec::new(),
             hostnames: Vec::new(),
-            rules: matches.into_iter().map(|matched| Rule { matches: vec![matched], backends: Vec::new() }).collect(),
+            rules: matches
+                .into_iter()
+                .map(|matched| Rule {
+                    name: None,
+                    matches: vec![matched],
+                    filters: Filters::default(),
+                    backends: Vec::new(),
+                })
+                .collect(),
         }
     }
 

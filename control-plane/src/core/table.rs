@@ -58,12 +58,19 @@ impl<'a> Tables<'a> {
         }
         ranked.sort_by(Ranked::precedence);
         let entries = ranked.into_iter().map(|ranked| {
-            let backends = ranked.route.rules.get(ranked.rule).map_or(&[][..], |rule| &rule.backends);
+            let rule = ranked.route.rules.get(ranked.rule);
+            let filters = rule.map(|rule| rule.filters.clone()).unwrap_or_default();
+            let named = rule.and_then(|rule| rule.name.clone()).unwrap_or_else(|| ranked.rule.to_string());
+            let mirrors = filters.mirrors.iter();
             RouteEntry {
-                name: format!("{}/{}/{}", ranked.route.kind.name(), ranked.route.name, ranked.rule),
+                name: format!("{}/{}/{named}", ranked.route.kind.name(), ranked.route.name),
                 matched: ranked.matched.clone(),
                 policy: policies.of_route(ranked.route, policy),
-                shares: self.shares(ranked.route, backends, policies),
+                mirrors: mirrors
+                    .filter_map(|mirror| Some((self.usable(ranked.route, &mirror.backend).ok()?, mirror.per_million)))
+                    .collect(),
+                filters,
+                shares: self.shares(ranked.route, rule.map_or(&[][..], |rule| &rule.backends), policies),
             }
         });
         Some(entries.collect())
@@ -119,7 +126,7 @@ impl<'a> Tables<'a> {
             .map(|backend| {
                 let target = self.usable(route, backend).ok();
                 let hash_on = if target.is_some() { self.hash_on(backend, policies) } else { Vec::new() };
-                Share { target, weight: backend.weight, hash_on }
+                Share { target, weight: backend.weight, hash_on, filters: backend.filters.clone() }
             })
             .collect();
         if shares.iter().all(|share| share.target.is_none()) {
@@ -190,6 +197,16 @@ impl<'a> Tables<'a> {
 
     fn check_backends(&self, route: &Route, findings: &mut Vec<Finding>) {
         for (rule_index, rule) in route.rules.iter().enumerate() {
+            for mirror in &rule.filters.mirrors {
+                if let Err(reason) = self.usable(route, &mirror.backend) {
+                    findings.push(Finding {
+                        subject: Subject::Route(route.kind, route.name.clone()),
+                        path: format!("spec.rules[{rule_index}].filters[{}].requestMirror.backendRef", mirror.place),
+                        reason: format!("{reason}: nothing is mirrored to it"),
+                        refused: false,
+                    });
+                }
+            }
             for (index, backend) in rule.backends.iter().enumerate() {
                 if let Err(reason) = self.usable(route, backend) {
                     findings.push(Finding {

@@ -9,7 +9,14 @@ use pillion_wire::{
     rate_limit::RateLimits,
 };
 
-use super::{policy::HashOn, policy::Policy, protocol::Protocol, route::Match, service::Name, workload::Access};
+use super::{
+    filter::{BackendFilters, Filters},
+    policy::{HashOn, Policy},
+    protocol::Protocol,
+    route::Match,
+    service::Name,
+    workload::Access,
+};
 
 /// One port of a Service, or of a single workload: where its callers' traffic goes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -41,6 +48,10 @@ pub struct RouteEntry {
     pub matched: Match,
     /// What holds for them.
     pub policy: Policy,
+    /// What is done to them besides. Mirrors are in [`Self::mirrors`].
+    pub filters: Filters,
+    /// Who gets copies of them, and of how many in a million.
+    pub mirrors: Vec<(ServicePort, u32)>,
     /// Where they go. Empty: nowhere, they fail.
     pub shares: Vec<Share>,
 }
@@ -66,6 +77,8 @@ pub struct Share {
     pub weight: u32,
     /// What keeps its callers on one endpoint; mostly empty.
     pub hash_on: Vec<HashOn>,
+    /// What is done to its requests. Of byte streams: nothing.
+    pub filters: BackendFilters,
 }
 
 /// A workload behind a port.

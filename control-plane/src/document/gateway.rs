@@ -37,8 +37,7 @@ pub(super) struct ParentRef {
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct HttpRule {
-    #[serde(rename = "name")]
-    pub(super) _name: Option<String>,
+    pub(super) name: Option<String>,
     pub(super) matches: Option<Vec<HttpMatch>>,
     pub(super) filters: Option<Vec<Filter>>,
     pub(super) backend_refs: Option<Vec<BackendRef>>,
@@ -77,8 +76,7 @@ pub(super) struct ValueMatch {
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct GrpcRule {
-    #[serde(rename = "name")]
-    pub(super) _name: Option<String>,
+    pub(super) name: Option<String>,
     pub(super) matches: Option<Vec<GrpcMatch>>,
     pub(super) filters: Option<Vec<Filter>>,
     pub(super) backend_refs: Option<Vec<BackendRef>>,
@@ -110,11 +108,92 @@ pub(super) struct StreamRule {
     pub(super) backend_refs: Option<Vec<BackendRef>>,
 }
 
-/// A filter: only its type, for the complaint.
+/// A filter of an `HTTPRoute` or a `GRPCRoute`: its type, and the field that belongs to it.
 #[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub(super) struct Filter {
     #[serde(rename = "type")]
     pub(super) kind: Option<String>,
+    pub(super) request_header_modifier: Option<HeaderFilter>,
+    pub(super) response_header_modifier: Option<HeaderFilter>,
+    pub(super) request_redirect: Option<RedirectFilter>,
+    pub(super) url_rewrite: Option<RewriteFilter>,
+    pub(super) request_mirror: Option<MirrorFilter>,
+    pub(super) cors: Option<CorsFilter>,
+}
+
+/// What is done to header fields.
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct HeaderFilter {
+    #[serde(default)]
+    pub(super) set: Vec<Header>,
+    #[serde(default)]
+    pub(super) add: Vec<Header>,
+    #[serde(default)]
+    pub(super) remove: Vec<String>,
+}
+
+/// A header field.
+#[derive(Debug, Deserialize)]
+pub(super) struct Header {
+    pub(super) name: String,
+    pub(super) value: String,
+}
+
+/// Where clients are sent instead.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct RedirectFilter {
+    pub(super) scheme: Option<String>,
+    pub(super) hostname: Option<String>,
+    pub(super) path: Option<PathModifier>,
+    pub(super) port: Option<u16>,
+    pub(super) status_code: Option<u16>,
+}
+
+/// What requests look like to the backend.
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct RewriteFilter {
+    pub(super) hostname: Option<String>,
+    pub(super) path: Option<PathModifier>,
+}
+
+/// Another path.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct PathModifier {
+    #[serde(rename = "type")]
+    pub(super) kind: Option<String>,
+    pub(super) replace_full_path: Option<String>,
+    pub(super) replace_prefix_match: Option<String>,
+}
+
+/// Who gets copies of requests.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct MirrorFilter {
+    pub(super) backend_ref: BackendRef,
+    pub(super) percent: Option<u32>,
+    pub(super) fraction: Option<Fraction>,
+}
+
+/// A part of all requests.
+#[derive(Debug, Deserialize)]
+pub(super) struct Fraction {
+    pub(super) numerator: u32,
+    pub(super) denominator: Option<u32>,
+}
+
+/// Who may call from a browser's page of another origin.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct CorsFilter {
+    pub(super) allow_origins: Vec<String>,
+    pub(super) allow_credentials: bool,
+    pub(super) allow_methods: Vec<String>,
+    pub(super) allow_headers: Vec<String>,
+    pub(super) expose_headers: Vec<String>,
+    pub(super) max_age: Option<u32>,
 }
 
 /// Where traffic goes.

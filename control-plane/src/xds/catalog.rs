@@ -19,7 +19,7 @@ use pillion_wire::{
 use super::{
     dialect::Dialect,
     kind::Kind,
-    translate::{cluster, endpoints, gateway, host, inbound, outbound, route},
+    translate::{cluster, endpoints, gateway, host, http_filters, inbound, outbound, route},
     version::version,
 };
 use crate::core::{
@@ -370,8 +370,10 @@ impl PortResources {
     fn build(view: &PortView, dialect: Dialect, trust_domain: &TrustDomain) -> Self {
         let key = &view.key;
         let secured = (dialect != Dialect::Pillion && view.in_mesh()).then(|| (cluster::accounts(view), trust_domain));
+        let faults = dialect == Dialect::Grpc && http_filters::has_faults(view);
         Self {
-            listener: version(&("listener", dialect, key, view.protocol, &view.tcp, &view.tls, &view.policy)).into(),
+            listener: version(&("listener", dialect, key, view.protocol, &view.tcp, &view.tls, &view.policy, faults))
+                .into(),
             route: Built {
                 version: version(&("route", dialect, key, &view.http, &view.policy)).into(),
                 any: pack(type_url::ROUTE, &route::configuration(view, dialect)),

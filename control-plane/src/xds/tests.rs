@@ -222,11 +222,9 @@ fn zones_are_localities() {
     assert_eq!(zones, ["", "west"]);
 }
 
-fn policy(section: &str) -> String {
-    format!(
-        "---\napiVersion: pillion.dev/v1alpha1\nkind: TrafficPolicy\nmetadata: {{name: p, namespace: shop}}\n\
-         spec: {{targetRefs: [{{kind: Service, name: a}}], loadBalancing: {section}}}\n"
-    )
+/// A policy that says how endpoints of `a` are picked, after a document without an end.
+fn balancing(section: &str) -> String {
+    format!("---\n{}", policy("a", &format!("loadBalancing: {section}")))
 }
 
 #[test]
@@ -244,7 +242,7 @@ fn zones_are_priorities_for_each_caller_by_where_it_is() {
         text = text.replace(&from, &to);
     }
     let priorities = |section: &str, viewer: &Viewer| -> Vec<u32> {
-        let catalog = catalog(&[text.clone(), policy(section)].concat(), None);
+        let catalog = catalog(&[text.clone(), balancing(section)].concat(), None);
         let Lookup::Found(found) = catalog.find(Kind::Endpoints, "a.shop:80", viewer) else { panic!("not found") };
         let assignment: ClusterLoadAssignment = unpack(type_url::ENDPOINTS, &found.body()).unwrap();
         assignment.endpoints.iter().map(|endpoints| endpoints.priority).collect()
@@ -262,7 +260,7 @@ fn zones_are_priorities_for_each_caller_by_where_it_is() {
 #[test]
 fn clients_are_told_of_load_balancing_what_they_know() {
     let hashed = "{algorithm: maglev, hashOn: [{header: x-user}, {cookie: {name: sid, ttl: 1h}}]}";
-    let catalog = catalog(&[shop(1), policy(hashed)].concat(), None);
+    let catalog = catalog(&[shop(1), balancing(hashed)].concat(), None);
     let policies = [Dialect::Pillion, Dialect::Grpc, Dialect::Envoy].map(|dialect| {
         let cluster = cluster(&catalog, "a.shop:80", dialect);
         let routes = routes(&catalog, "a.shop:80", dialect);
@@ -276,7 +274,7 @@ fn clients_are_told_of_load_balancing_what_they_know() {
 #[test]
 fn a_policy_that_changes_is_another_version() {
     let versions = |section: &str| {
-        let catalog = catalog(&[shop(1), policy(section)].concat(), None);
+        let catalog = catalog(&[shop(1), balancing(section)].concat(), None);
         [Kind::Cluster, Kind::Route]
             .map(|kind| find(&catalog, kind, "a.shop:80", Dialect::Pillion).version().to_string())
     };
@@ -502,4 +500,59 @@ fn versions_change_with_content_only() {
         assert_eq!(old != new, changes, "{kind:?} {name}");
         assert_eq!(old, version(&again, kind, name), "the same in every process");
     }
+}
+
+fn policy(target: &str, sections: &str) -> String {
+    format!(
+        "apiVersion: pillion.dev/v1alpha1\nkind: TrafficPolicy\nmetadata: {{name: p, namespace: shop}}\n\
+         spec: {{targetRefs: [{{kind: Service, name: {target}}}], {sections}}}\n---\n"
+    )
+}
+
+const ABORT: &str = "faults: {abort: {httpStatus: 503, percent: 1}}";
+
+#[test]
+fn what_routes_do_is_said_to_each_client_as_far_as_it_takes_it() {
+    let cors = "[{filters: [{type: CORS, cors: {allowOrigins: ['*']}}], backendRefs: [{name: b, port: 80}]}]";
+    let services = [service("a", "[{port: 80, appProtocol: http}]"), service("b", "[{port: 80}]")].concat();
+    let routes_of = |text: &str, dialect| {
+        let catalog = catalog(text, None);
+        let manager = listener(&catalog, "a.shop:80", dialect).api_listener.unwrap().api_listener.unwrap();
+        let manager: HttpConnectionManager = unpack(type_url::HCM, &manager).unwrap();
+        let filters: Vec<String> = manager.http_filters.into_iter().map(|filter| filter.name).collect();
+        let mut said: Vec<String> = routes(&catalog, "a.shop:80", dialect).virtual_hosts[0].routes[0]
+            .typed_per_filter_config
+            .keys()
+            .cloned()
+            .collect();
+        said.sort();
+        (filters, said)
+    };
+    let (cors_filter, fault_filter) = ("envoy.filters.http.cors", "envoy.filters.http.fault");
+    let router = "envoy.filters.http.router";
+    let plain = [services.clone(), route_object("HTTPRoute", "r", "name: a", cors)].concat();
+    let harmed = [plain.clone(), policy("a", ABORT)].concat();
+    for dialect in [Dialect::Pillion, Dialect::Envoy] {
+        let (filters, said) = routes_of(&plain, dialect);
+        assert_eq!(filters, [cors_filter, fault_filter, router], "whatever the routes say: {dialect:?}");
+        assert_eq!(said, [cors_filter]);
+        assert_eq!(routes_of(&harmed, dialect).1, [cors_filter, fault_filter]);
+    }
+    assert_eq!(routes_of(&plain, Dialect::Grpc), (vec![router.to_owned()], vec![]));
+    let (filters, said) = routes_of(&harmed, Dialect::Grpc);
+    assert_eq!((filters, said), (vec![fault_filter.to_owned(), router.to_owned()], vec![fault_filter.to_owned()]));
+}
+
+#[test]
+fn an_edited_policy_is_another_version_of_what_it_concerns() {
+    let versions = |sections: &str| {
+        let policy = if sections.is_empty() { String::new() } else { policy("a", sections) };
+        let catalog = catalog(&[shop(1), policy].concat(), None);
+        [Kind::Route, Kind::Cluster, Kind::Endpoints]
+            .map(|kind| find(&catalog, kind, "a.shop:80", Dialect::Pillion).version().to_string())
+    };
+    let (none, faults, timeout) = (versions(""), versions(ABORT), versions("timeouts: {connect: 1s}"));
+    assert_ne!(none[0], faults[0]);
+    assert_ne!(none[1], timeout[1]);
+    assert!(none[2] == faults[2] && none[2] == timeout[2]);
 }

@@ -4,12 +4,14 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::catalog::Catalog;
-use crate::config::{self, OutboundListener, RouteConfig, RouteSource};
-use crate::snapshot::{Action, Cluster, Route, Routes, Split, Target, TlsSplits, VirtualHost};
+use crate::config::{self, HttpFilter, OutboundListener, RouteConfig, RouteSource};
+use crate::snapshot::{
+    Action, Changes, Cluster, Filters, Mirror, Route, Routes, Split, Target, TlsSplits, VirtualHost,
+};
 
 /// `None`: something is still missing.
 pub(super) fn target(listener: &OutboundListener, catalog: &Catalog) -> Option<Target> {
-    let mut clusters = Clusters { catalog, found: HashMap::new() };
+    let mut clusters = Clusters { catalog, filters: &listener.filters, found: HashMap::new() };
     let http = match &listener.http {
         Some(RouteSource::Named(name)) => Some(clusters.routes(&catalog.route(name)?)?),
         Some(RouteSource::Inline(config)) => Some(clusters.routes(config)?),
@@ -30,6 +32,8 @@ pub(super) fn target(listener: &OutboundListener, catalog: &Catalog) -> Option<T
 /// Looks each cluster up once.
 struct Clusters<'a> {
     catalog: &'a Catalog,
+    /// The HTTP filters of the listener.
+    filters: &'a [HttpFilter],
     found: HashMap<String, Arc<Cluster>>,
 }
 
@@ -45,19 +49,26 @@ impl Clusters<'_> {
     fn route(&mut self, route: &config::Route) -> Option<Route> {
         let action = match &route.action {
             config::Action::Forward(split) => Action::Forward(self.split(split)?),
+            config::Action::Redirect(redirect) => Action::Redirect(redirect.clone()),
             config::Action::DirectResponse { status, body } => {
                 Action::DirectResponse { status: *status, body: body.clone() }
             }
         };
-        Some(Route { name: route.name.as_str().into(), matches: route.matches.clone(), action })
+        let mut mirrors = Vec::with_capacity(route.filters.mirrors.len());
+        for mirror in &route.filters.mirrors {
+            let cluster = self.cluster(&mirror.cluster)?;
+            mirrors.push(Mirror { cluster, share: mirror.share, suffix: mirror.suffix });
+        }
+        let filters = Filters::new(&route.filters, self.filters, mirrors).map(Arc::new);
+        Some(Route { name: route.name.as_str().into(), matches: route.matches.clone(), action, filters })
     }
 
     fn split(&mut self, split: &config::Split) -> Option<Split> {
         let mut choices = Vec::with_capacity(split.clusters.len());
         for weighted in &split.clusters {
-            choices.push((weighted.weight, self.cluster(&weighted.name)?));
+            choices.push((weighted.weight, self.cluster(&weighted.name)?, Changes::new(weighted)));
         }
-        Split::new(choices).map(|choices| choices.hashed_by(&split.hash))
+        Split::changing(choices).map(|choices| choices.hashed_by(&split.hash))
     }
 
     fn cluster(&mut self, name: &str) -> Option<Arc<Cluster>> {

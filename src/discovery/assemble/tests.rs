@@ -58,7 +58,8 @@ impl World {
 
     fn listener(&mut self, name: &str, route: &str) {
         let http = Some(RouteSource::Named(route.into()));
-        let config = OutboundListener { destination: destination(name), http, tcp: None, tls: Vec::new() };
+        let config =
+            OutboundListener { destination: destination(name), http, filters: Vec::new(), tcp: None, tls: Vec::new() };
         self.tell(Kind::Listener, name, Config::Outbound(config));
     }
 
@@ -103,7 +104,7 @@ impl World {
         let target = self.target(name).expect("published");
         match &target.http.as_ref().expect("routes").virtual_hosts[0].routes[0].action {
             snapshot::Action::Forward(split) => split.clusters().map(|(_, cluster)| Arc::clone(cluster)).collect(),
-            snapshot::Action::DirectResponse { .. } => Vec::new(),
+            snapshot::Action::Redirect(_) | snapshot::Action::DirectResponse { .. } => Vec::new(),
         }
     }
 
@@ -117,9 +118,10 @@ fn destination(name: &str) -> Destination {
 }
 
 fn route(name: &str, clusters: &[&str]) -> RouteConfig {
-    let weighted = |name: &&str| WeightedCluster { name: (*name).into(), weight: NonZeroU32::MIN };
+    let weighted = |name: &&str| WeightedCluster::new((*name).into(), NonZeroU32::MIN);
     let action = Action::Forward(Split { clusters: clusters.iter().map(weighted).collect(), hash: Vec::new() });
-    let routes = vec![Route { name: String::new(), matches: RouteMatch::default(), action }];
+    let routes =
+        vec![Route { name: String::new(), matches: RouteMatch::default(), action, filters: Default::default() }];
     let host = VirtualHost { name: name.into(), domains: vec!["*".into()], routes };
     RouteConfig { name: name.into(), virtual_hosts: vec![host] }
 }

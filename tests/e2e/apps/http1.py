@@ -12,6 +12,7 @@ import threading
 
 lock = threading.Condition()
 accepted = {}
+seen = {}
 waiting = 0
 
 
@@ -91,6 +92,7 @@ BEHAVIOURS = {
     "switch": lambda _, echo: (message("101 Switching Protocols", [("Connection", "upgrade"), ("Upgrade", "x")]), True),
     "large": lambda argument, echo: (whole("200 OK", b"", [("X-Large", "x" * int(argument))]), False),
     "gather": lambda argument, echo: (gather(int(argument)), False),
+    "requests": lambda argument, _: (whole("200 OK", json.dumps(seen.get(argument, [])).encode()), False),
     "accepted": lambda _, echo: (whole("200 OK", json.dumps(accepted).encode()), False),
 }  # fmt: skip
 
@@ -117,6 +119,8 @@ def serve(connection, name, number):
                 "fields": request.fields, "body": request.body.decode("latin-1"), "trailers": request.trailers,
                 "connection": number,
             }  # fmt: skip
+            if parts[0] != "requests":
+                seen.setdefault(name, []).append(said)
             echo = whole("200 OK", json.dumps(said).encode(), [("Content-Type", "application/json"), ("X-App", name)])
             argument = parts[1] if len(parts) > 1 else ""
             answer, ends = BEHAVIOURS.get(parts[0], lambda _, echo: (echo, False))(argument, echo)

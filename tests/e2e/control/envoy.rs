@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::{BALANCING, Shop, balancing, certificates, refusals, soon, split};
-use crate::support::{Mesh, Process, Workload, curl, eventually, in_workspace, python_files};
+use crate::support::{Mesh, Process, Workload, curl, eventually, in_workspace, python_app, python_files};
 
 #[test]
 fn envoy_is_served_over_the_delta_protocol() {
@@ -18,6 +18,125 @@ fn envoy_is_served_over_the_delta_protocol() {
 fn envoy_is_served_the_state_of_the_world() {
     is_served("GRPC", "sotw");
 }
+
+#[test]
+fn envoy_does_what_routes_say_to_requests() {
+    let mesh = Mesh::start();
+    let mut app = python_app(&mesh, "http1.py", &["a", "b"]);
+    for name in ["a", "b"] {
+        let address = app.process.ready()["names"][name].as_str().unwrap().parse().unwrap();
+        mesh.outsider(Workload::new(name).port("web", address));
+        mesh.service(name, &[("web", 80, "http")]);
+    }
+    mesh.write("route.yaml", FILTERS);
+    let policy = "apiVersion: pillion.dev/v1alpha1\nkind: TrafficPolicy\nmetadata: { name: p, namespace: shop }\nspec:\n  \
+                  targetRefs: [ { kind: Service, name: b } ]\n  faults: { abort: { httpStatus: 418, percent: 100 } }\n";
+    mesh.write("policy.yaml", policy);
+    let envoy = Envoy::start(&mesh, "DELTA_GRPC");
+    let get = |path: &str, arguments: &[&str]| {
+        let url = format!("http://{}{path}", envoy.outbound);
+        curl(&[&[&url, "-H", "Host: a.shop"], arguments].concat())
+    };
+    soon("Envoy follows the route", || get("/headers", &[]).status == 200);
+
+    let answer = get("/headers", &["-H", "X-By: client", "-H", "X-Gone: 1"]);
+    let echo: Value = serde_json::from_slice(&answer.body).unwrap();
+    let fields = |name: &str| -> Vec<Value> {
+        let fields = echo["fields"].as_array().unwrap().iter();
+        fields.filter(|field| field[0] == name).map(|field| field[1].clone()).collect()
+    };
+    assert_eq!((fields("x-by"), fields("x-gone")), (vec!["100% backend".into()], vec![]), "{echo}");
+    assert_eq!((answer.header("x-set"), answer.header("x-app")), (Some("1"), None), "{answer:?}");
+
+    for (path, status, location) in [
+        ("/full/x?q", 301, "https://other.example:8443/new?q"),
+        ("/prefix/x", 302, "http://a.shop/xyz/x"),
+        ("/gone/x", 302, "http://a.shop/x"),
+        ("/port", 302, "http://a.shop:8083/port"),
+    ] {
+        let answer = get(path, &[]);
+        assert_eq!((answer.status, answer.header("location")), (status, Some(location)), "{path}: {answer:?}");
+    }
+    for (path, target) in
+        [("/r1/x?q", "/xyz/x?q"), ("/r1", "/xyz"), ("/r2/x", "/x"), ("/r2", "/"), ("/r3/x?q", "/full?q")]
+    {
+        let echo: Value = serde_json::from_slice(&get(path, &[]).body).unwrap();
+        assert_eq!(echo["target"], target, "{path}");
+        let host = echo["fields"].as_array().unwrap().iter().find(|field| field[0] == "host").unwrap();
+        assert_eq!(host[1], if path.starts_with("/r3") { "rewritten.example" } else { "a.shop" }, "{path}");
+    }
+    assert_eq!(get("/mirrored", &[]).status, 200);
+    let mirror = format!("http://{}/requests/b", app.process.ready()["names"]["b"].as_str().unwrap());
+    soon("the copy arrives", || {
+        let list: Vec<Value> = serde_json::from_slice(&curl(&[&mirror]).body).unwrap();
+        list.iter().any(|said| said["target"] == "/mirrored")
+    });
+    let preflight = ["-X", "OPTIONS", "-H", "Origin: https://x.example", "-H", "Access-Control-Request-Method: PUT"];
+    let allowed = get("/cors", &preflight);
+    assert_eq!(
+        (allowed.status, allowed.header("access-control-allow-origin")),
+        (200, Some("https://x.example")),
+        "{allowed:?}"
+    );
+    assert_eq!(curl(&[&format!("http://{}/", envoy.outbound), "-H", "Host: b.shop"]).status, 418);
+    assert_eq!((refusals(&mesh), envoy.statistic("listener_manager.lds.update_rejected")), (0.0, 0));
+}
+
+/// A route with one rule for each filter.
+const FILTERS: &str = r#"
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: { name: filters, namespace: shop }
+spec:
+  parentRefs: [ { group: "", kind: Service, name: a } ]
+  rules:
+  - matches: [ { path: { value: /headers } } ]
+    filters:
+    - { type: RequestHeaderModifier, requestHeaderModifier: { set: [ { name: x-by, value: rule } ], remove: [ x-gone ] } }
+    - { type: ResponseHeaderModifier, responseHeaderModifier: { set: [ { name: x-set, value: "1" } ], remove: [ x-app ] } }
+    backendRefs:
+    - name: a
+      port: 80
+      filters: [ { type: RequestHeaderModifier, requestHeaderModifier: { set: [ { name: x-by, value: 100% backend } ] } } ]
+  - matches: [ { path: { value: /full } } ]
+    filters:
+    - type: RequestRedirect
+      requestRedirect:
+        scheme: https
+        hostname: other.example
+        port: 8443
+        statusCode: 301
+        path: { type: ReplaceFullPath, replaceFullPath: /new }
+  - matches: [ { path: { value: /prefix } } ]
+    filters:
+    - type: RequestRedirect
+      requestRedirect: { path: { type: ReplacePrefixMatch, replacePrefixMatch: /xyz } }
+  - matches: [ { path: { value: /gone } } ]
+    filters:
+    - type: RequestRedirect
+      requestRedirect: { path: { type: ReplacePrefixMatch, replacePrefixMatch: / } }
+  - matches: [ { path: { value: /port } } ]
+    filters: [ { type: RequestRedirect, requestRedirect: { port: 8083 } } ]
+  - matches: [ { path: { value: /r1 } } ]
+    filters:
+    - { type: URLRewrite, urlRewrite: { path: { type: ReplacePrefixMatch, replacePrefixMatch: /xyz } } }
+    backendRefs: [ { name: a, port: 80 } ]
+  - matches: [ { path: { value: /r2 } } ]
+    filters:
+    - { type: URLRewrite, urlRewrite: { path: { type: ReplacePrefixMatch, replacePrefixMatch: "" } } }
+    backendRefs: [ { name: a, port: 80 } ]
+  - matches: [ { path: { value: /r3 } } ]
+    filters:
+    - type: URLRewrite
+      urlRewrite: { hostname: rewritten.example, path: { type: ReplaceFullPath, replaceFullPath: /full } }
+    backendRefs: [ { name: a, port: 80 } ]
+  - matches: [ { path: { value: /mirrored } } ]
+    filters: [ { type: RequestMirror, requestMirror: { backendRef: { name: b, port: 80 } } } ]
+    backendRefs: [ { name: a, port: 80 } ]
+  - matches: [ { path: { value: /cors } } ]
+    filters: [ { type: CORS, cors: { allowOrigins: [ "https://*.example" ], allowMethods: [ PUT ] } } ]
+    backendRefs: [ { name: a, port: 80 } ]
+"#;
 
 fn is_served(api_type: &str, variant: &str) {
     let mesh = Mesh::start();

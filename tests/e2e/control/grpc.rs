@@ -62,6 +62,34 @@ fn grpcs_own_client_balances_over_mutual_tls_and_follows_a_changed_weight() {
 }
 
 #[test]
+fn grpcs_own_client_follows_faults_and_takes_what_it_cannot_follow() {
+    let mesh = Mesh::start();
+    let greeter = python_app(&mesh, "greeter.py", &["a"]);
+    mesh.outsider(Workload::new("greeter").port("grpc", greeter.address));
+    mesh.service("greeter", &[("grpc", 80, "grpc")]);
+    let filters = "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\n\
+         metadata: { name: filters, namespace: shop }\nspec:\n  parentRefs: [ { kind: Service, group: \"\", name: greeter } ]\n  rules:\n  \
+         - matches: [ { path: { value: /elsewhere } } ]\n    filters: [ { type: RequestRedirect, requestRedirect: { port: 1 } } ]\n  \
+         - filters:\n    - { type: RequestHeaderModifier, requestHeaderModifier: { set: [ { name: a, value: b } ] } }\n    \
+         - { type: URLRewrite, urlRewrite: { hostname: other.example } }\n    \
+         - { type: RequestMirror, requestMirror: { backendRef: { name: greeter, port: 80 } } }\n    \
+         - { type: CORS, cors: { allowOrigins: [ '*' ] } }\n    backendRefs: [ { name: greeter, port: 80 } ]\n";
+    mesh.write("route.yaml", filters);
+    let policy = "apiVersion: pillion.dev/v1alpha1\nkind: TrafficPolicy\nmetadata: { name: p, namespace: shop }\nspec:\n  \
+                  targetRefs: [ { kind: Service, name: greeter } ]\n  faults: { abort: { grpcStatus: RESOURCE_EXHAUSTED, percent: 100 } }\n";
+    let client = client(&mesh, "greeter.shop:80");
+    soon("calls are answered", || call(&client, 2)["answers"] == json!({ "a": 2 }));
+    mesh.write("policy.yaml", policy);
+    soon("calls are aborted", || {
+        let tally = call(&client, 2);
+        tally["answers"] == json!({}) && tally["errors"].to_string().contains("RESOURCE_EXHAUSTED")
+    });
+    mesh.remove("policy.yaml");
+    soon("calls are answered again", || call(&client, 2)["answers"] == json!({ "a": 2 }));
+    assert_eq!(refusals(&mesh), 0.0);
+}
+
+#[test]
 fn grpcs_own_client_refuses_a_server_of_another_identity() {
     let mesh = Mesh::start();
     let greeter = python_app(&mesh, "greeter.py", &["real"]);

@@ -2,6 +2,7 @@
 
 mod failures;
 mod fields;
+mod filters;
 mod messages;
 mod names;
 mod pools;

@@ -3,6 +3,8 @@
 //! A policy has sections. Each section is taken whole from one policy: that of the route before that of the
 //! Service's port before that of the whole Service, of several for the same target the oldest (then by name).
 
+mod direct_response;
+mod faults;
 mod load_balancing;
 mod timeouts;
 
@@ -14,6 +16,8 @@ use super::{
     service::{Name, Port, Service},
 };
 
+pub use direct_response::DirectResponse;
+pub use faults::{Abort, Faults, Share};
 pub use load_balancing::{Algorithm, HashOn, LoadBalancing, SlowStart, Zones};
 use pillion_wire::rate_limit::RateLimits;
 pub use timeouts::Timeouts;
@@ -59,6 +63,10 @@ pub struct Policy {
     pub rate_limits: Option<RateLimits>,
     /// How an endpoint is picked.
     pub load_balancing: Option<LoadBalancing>,
+    /// What goes wrong on purpose.
+    pub faults: Option<Faults>,
+    /// What is answered without asking the application.
+    pub direct_response: Option<DirectResponse>,
 }
 
 impl Policy {
@@ -68,6 +76,8 @@ impl Policy {
             ("timeouts", self.timeouts.is_some(), false),
             ("rateLimits", self.rate_limits.is_some(), false),
             ("loadBalancing", self.load_balancing.is_some(), false),
+            ("faults", self.faults.is_some(), true),
+            ("directResponse", self.direct_response.is_some(), true),
         ];
         sections.into_iter().filter_map(|(name, is_there, fits_route)| is_there.then_some((name, fits_route)))
     }
@@ -79,6 +89,8 @@ impl Policy {
             timeouts: self.timeouts.clone().or_else(|| other.timeouts.clone()),
             rate_limits: self.rate_limits.clone().or_else(|| other.rate_limits.clone()),
             load_balancing: self.load_balancing.clone().or_else(|| other.load_balancing.clone()),
+            faults: self.faults.clone().or_else(|| other.faults.clone()),
+            direct_response: self.direct_response.clone().or_else(|| other.direct_response.clone()),
         }
     }
 }

@@ -1,5 +1,7 @@
 //! `TrafficPolicy` of `pillion.dev/v1alpha1`.
 
+mod direct_response;
+mod faults;
 mod load_balancing;
 mod rate_limits;
 mod timeouts;
@@ -26,6 +28,8 @@ struct RawSpec {
     timeouts: Option<timeouts::Raw>,
     rate_limits: Option<Vec<rate_limits::Raw>>,
     load_balancing: Option<load_balancing::Raw>,
+    faults: Option<faults::Raw>,
+    direct_response: Option<direct_response::Raw>,
 }
 
 #[derive(Deserialize)]
@@ -60,6 +64,10 @@ pub(super) fn read(node: &Node, metadata: &Metadata, issues: &mut Issues) -> Opt
         timeouts: spec.timeouts.map(|raw| timeouts::read(&raw, &path.key("timeouts"), issues)),
         rate_limits: spec.rate_limits.map(|raw| rate_limits::read(raw, &path.key("rateLimits"), issues)),
         load_balancing: spec.load_balancing.map(|raw| load_balancing::read(raw, &path.key("loadBalancing"), issues)),
+        faults: spec.faults.map(|raw| faults::read(raw, &path.key("faults"), issues)),
+        direct_response: spec
+            .direct_response
+            .map(|raw| direct_response::read(raw, &path.key("directResponse"), issues)),
     };
     if policy == Policy::default() {
         issues.warn(path, "the policy says nothing");

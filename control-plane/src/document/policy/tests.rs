@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use crate::{
-    core::policy::{Algorithm, HashOn, SlowStart, Target, TrafficPolicy, Zones},
+    core::policy::{Abort, Algorithm, HashOn, Share, SlowStart, Target, TrafficPolicy, Zones},
     core::route::RouteKind,
     document::{Object, read},
 };
@@ -126,7 +126,38 @@ fn refusals_name_the_field() {
         (&limit("requests: 1, exempt: {callers: [me]}"), "spec.rateLimits[0].exempt.callers[0]"),
         (&limit("requests: 1, exempt: {networks: [10.0.0.0/33]}"), "spec.rateLimits[0].exempt.networks[0]"),
         (&limit("requests: 1, exempt: {paths: [health]}"), "spec.rateLimits[0].exempt.paths[0]"),
+        ("{targetRefs: [{kind: Service, name: a}], faults: {}}", "spec.faults"),
+        (
+            "{targetRefs: [{kind: Service, name: a}], faults: {delay: {fixed: 0s, percent: 1}}}",
+            "spec.faults.delay.fixed",
+        ),
+        (
+            "{targetRefs: [{kind: Service, name: a}], faults: {delay: {fixed: 1s, percent: 100.1}}}",
+            "spec.faults.delay.percent",
+        ),
+        ("{targetRefs: [{kind: Service, name: a}], faults: {abort: {percent: 1}}}", "spec.faults.abort"),
+        (
+            "{targetRefs: [{kind: Service, name: a}], faults: {abort: {grpcStatus: GONE, percent: 1}}}",
+            "spec.faults.abort.grpcStatus",
+        ),
+        (
+            "{targetRefs: [{kind: Service, name: a}], faults: {abort: {httpStatus: 99, percent: 1}}}",
+            "spec.faults.abort.httpStatus",
+        ),
+        ("{targetRefs: [{kind: Service, name: a}], directResponse: {status: 42}}", "spec.directResponse.status"),
     ] {
         assert_eq!(policy(spec).unwrap_err(), [path], "{spec}");
     }
+}
+
+#[test]
+fn faults_are_read_to_the_millionth() {
+    let policy = policy(
+        "{targetRefs: [{kind: Service, name: a}], faults: {delay: {fixed: 2s, percent: 0.0001},
+          abort: {grpcStatus: UNAVAILABLE, percent: 100}, headers: [{name: X-Chaos, value: 'yes'}]}}",
+    );
+    let faults = policy.unwrap().policy.faults.unwrap();
+    assert_eq!(faults.delay, Some((Duration::from_secs(2), Share(1))));
+    assert_eq!(faults.abort, Some((Abort::Grpc(14), Share(1_000_000))));
+    assert_eq!((faults.headers[0].name.as_str(), faults.max_active), ("x-chaos", 1024));
 }

@@ -62,7 +62,7 @@ fn http_path(raw: Option<gateway::PathMatch>, path: &FieldPath, issues: &mut Iss
     let value = value.unwrap_or_else(|| "/".to_owned());
     let kind = kind.as_deref().unwrap_or("PathPrefix");
     if kind != "RegularExpression" {
-        check_literal_path(&value, path, issues);
+        check_literal_path(&value, "value", path, issues);
     }
     match kind {
         "Exact" => PathMatch::Exact(value),
@@ -78,15 +78,16 @@ fn http_path(raw: Option<gateway::PathMatch>, path: &FieldPath, issues: &mut Iss
     }
 }
 
-fn check_literal_path(value: &str, path: &FieldPath, issues: &mut Issues) {
+/// A path that a request can have, in the field `key` of `path`.
+pub(super) fn check_literal_path(value: &str, key: &'static str, path: &FieldPath, issues: &mut Issues) {
     if !value.starts_with('/') {
-        issues.error(path.key("value"), format!("`{value}` does not start with `/`"));
+        issues.error(path.key(key), format!("`{value}` does not start with `/`"));
     }
     if value.contains("//") || value.split('/').any(|part| matches!(part, "." | "..")) {
-        issues.error(path.key("value"), format!("`{value}` is not a normalised path"));
+        issues.error(path.key(key), format!("`{value}` is not a normalised path"));
     }
     if value.contains(['?', '#']) || value.bytes().any(|byte| byte <= b' ' || byte == 0x7f) {
-        issues.error(path.key("value"), format!("`{value}` cannot be the path of a request"));
+        issues.error(path.key(key), format!("`{value}` cannot be the path of a request"));
     }
 }
 
@@ -132,7 +133,11 @@ fn exact_method(service: Option<&str>, method: Option<&str>) -> PathMatch {
 
 /// Header matches. Of several with one name only the first counts, as Gateway
 /// API says; names are compared without case.
-fn headers(raw: Vec<gateway::ValueMatch>, path: &FieldPath, issues: &mut Issues) -> Vec<NamedMatch> {
+pub(in crate::document) fn headers(
+    raw: Vec<gateway::ValueMatch>,
+    path: &FieldPath,
+    issues: &mut Issues,
+) -> Vec<NamedMatch> {
     for (index, header) in raw.iter().enumerate() {
         let is_token = http::HeaderName::from_bytes(header.name.as_bytes()).is_ok();
         if !is_token {

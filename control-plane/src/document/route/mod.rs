@@ -6,18 +6,22 @@ use serde::Deserialize;
 
 use super::{
     Issues, Metadata, accept,
-    gateway::{BackendRef, Filter, GROUP, GrantSpec, GrpcRule, HttpRule, ParentRef, RouteSpec, StreamRule},
+    gateway::{BackendRef, GROUP, GrantSpec, GrpcRule, HttpRule, ParentRef, RouteSpec, StreamRule},
     path::FieldPath,
     tree::Node,
     typed::typed,
 };
 use crate::core::{
+    filter::Filters,
     grant::Grant,
     route::{Backend, Match, Parent, Route, RouteKind, Rule},
     service::Name,
 };
 
+mod filters;
 mod matches;
+
+pub(super) use matches::headers as header_matches;
 
 /// The greatest weight that Gateway API allows.
 const MAX_WEIGHT: i64 = 1_000_000;
@@ -31,11 +35,14 @@ struct Holder<S> {
 pub(super) fn read_http(node: &Node, metadata: &Metadata, issues: &mut Issues) -> Option<Route> {
     let spec: RouteSpec<HttpRule> = read_spec(node, issues)?;
     let rules = spec.rules.into_iter().zip(rule_paths()).map(|(raw, path)| {
-        refuse_filters(raw.filters.as_deref(), &path, issues);
-        Rule {
-            matches: matches::http(raw.matches, &path.key("matches"), issues),
-            backends: backends(raw.backend_refs, metadata, &path, issues),
-        }
+        let matches = matches::http(raw.matches, &path.key("matches"), issues);
+        let at = path.key("filters");
+        let filters = filters::of_rule(RouteKind::Http, raw.filters, &matches, metadata, &at, issues);
+        let backends = match &filters.redirect {
+            Some(_) => no_backends(raw.backend_refs.as_deref(), &path, issues),
+            None => backends(RouteKind::Http, raw.backend_refs, metadata, &path, issues),
+        };
+        Rule { name: rule_name(raw.name, &path, issues), matches, filters, backends }
     });
     let rules = rules.collect();
     finish(RouteKind::Http, metadata, (spec.parent_refs, spec.hostnames), rules, issues)
@@ -45,11 +52,14 @@ pub(super) fn read_http(node: &Node, metadata: &Metadata, issues: &mut Issues) -
 pub(super) fn read_grpc(node: &Node, metadata: &Metadata, issues: &mut Issues) -> Option<Route> {
     let spec: RouteSpec<GrpcRule> = read_spec(node, issues)?;
     let rules = spec.rules.into_iter().zip(rule_paths()).map(|(raw, path)| {
-        refuse_filters(raw.filters.as_deref(), &path, issues);
-        Rule {
-            matches: matches::grpc(raw.matches, &path.key("matches"), issues),
-            backends: backends(raw.backend_refs, metadata, &path, issues),
-        }
+        let matches = matches::grpc(raw.matches, &path.key("matches"), issues);
+        let at = path.key("filters");
+        let filters = filters::of_rule(RouteKind::Grpc, raw.filters, &matches, metadata, &at, issues);
+        let backends = match &filters.redirect {
+            Some(_) => no_backends(raw.backend_refs.as_deref(), &path, issues),
+            None => backends(RouteKind::Grpc, raw.backend_refs, metadata, &path, issues),
+        };
+        Rule { name: rule_name(raw.name, &path, issues), matches, filters, backends }
     });
     let rules = rules.collect();
     finish(RouteKind::Grpc, metadata, (spec.parent_refs, spec.hostnames), rules, issues)
@@ -89,8 +99,10 @@ fn stream_rules(kind: RouteKind, raw: Vec<StreamRule>, metadata: &Metadata, issu
         );
     }
     let rules = raw.into_iter().zip(rule_paths()).map(|(raw, path)| Rule {
+        name: None,
         matches: Vec::<Match>::new(),
-        backends: backends(raw.backend_refs, metadata, &path, issues),
+        filters: Filters::default(),
+        backends: backends(kind, raw.backend_refs, metadata, &path, issues),
     });
     rules.collect()
 }
@@ -141,6 +153,11 @@ fn finish(
     if rules.is_empty() {
         issues.error(spec.key("rules"), "a route needs at least one rule");
     }
+    for (index, rule) in rules.iter().enumerate().filter(|(_, rule)| rule.name.is_some()) {
+        if rules.iter().take(index).any(|earlier| earlier.name == rule.name) {
+            issues.error(spec.key("rules").index(index).key("name"), "another rule of this route has this name");
+        }
+    }
     if parents.is_empty() {
         issues.warn(spec.key("parentRefs"), "the route is attached to nothing and has no effect");
     }
@@ -177,41 +194,72 @@ fn parent(raw: ParentRef, metadata: &Metadata, path: &FieldPath, issues: &mut Is
     Some(Parent { service: raw.name, port: raw.port, section: raw.section_name })
 }
 
-fn refuse_filters(filters: Option<&[Filter]>, path: &FieldPath, issues: &mut Issues) {
-    for (index, filter) in filters.unwrap_or_default().iter().enumerate() {
-        let kind = filter.kind.as_deref().unwrap_or("of no type");
-        issues.error(path.key("filters").index(index).key("type"), format!("filter {kind} is not supported"));
+/// A rule's name is part of its route's name: in logs, metrics and xDS.
+fn rule_name(name: Option<String>, path: &FieldPath, issues: &mut Issues) -> Option<String> {
+    if let Some(name) = name.as_deref().filter(|name| !is_subdomain(name)) {
+        issues.error(path.key("name"), format!("`{name}` is not a DNS name in lower case"));
     }
+    name
 }
 
-fn backends(raw: Option<Vec<BackendRef>>, metadata: &Metadata, rule: &FieldPath, issues: &mut Issues) -> Vec<Backend> {
+fn no_backends(raw: Option<&[BackendRef]>, rule: &FieldPath, issues: &mut Issues) -> Vec<Backend> {
+    if raw.is_some_and(|raw| !raw.is_empty()) {
+        issues.error(
+            rule.key("backendRefs"),
+            "a request that is redirected goes nowhere: no backends beside RequestRedirect",
+        );
+    }
+    Vec::new()
+}
+
+fn backends(
+    kind: RouteKind,
+    raw: Option<Vec<BackendRef>>,
+    metadata: &Metadata,
+    rule: &FieldPath,
+    issues: &mut Issues,
+) -> Vec<Backend> {
     let raw = raw.unwrap_or_default();
     let path = rule.key("backendRefs");
     if raw.is_empty() {
         issues.warn(path.clone(), "no backends: all traffic that matches fails");
     }
-    raw.into_iter().enumerate().filter_map(|(index, raw)| backend(raw, metadata, &path.index(index), issues)).collect()
+    let backends =
+        raw.into_iter().enumerate().map(|(index, raw)| backend(kind, raw, metadata, &path.index(index), issues));
+    backends.flatten().collect()
 }
 
-fn backend(raw: BackendRef, metadata: &Metadata, path: &FieldPath, issues: &mut Issues) -> Option<Backend> {
-    refuse_filters(raw.filters.as_deref(), path, issues);
+fn backend(
+    route: RouteKind,
+    mut raw: BackendRef,
+    metadata: &Metadata,
+    path: &FieldPath,
+    issues: &mut Issues,
+) -> Option<Backend> {
+    let filters = filters::of_backend(route, raw.filters.take(), &path.key("filters"), issues);
+    let weight = raw.weight.unwrap_or(1);
+    let Some(weight) = u32::try_from(weight).ok().filter(|_| weight <= MAX_WEIGHT) else {
+        issues.error(path.key("weight"), format!("{weight} is not in 0..={MAX_WEIGHT}"));
+        return None;
+    };
+    let (service, port) = service_ref(raw, metadata, path, issues)?;
+    Some(Backend { service, port, weight, filters })
+}
+
+/// The port of a Service.
+fn service_ref(raw: BackendRef, metadata: &Metadata, path: &FieldPath, issues: &mut Issues) -> Option<(Name, u16)> {
     let group = raw.group.as_deref().unwrap_or_default();
     let kind = raw.kind.as_deref().unwrap_or("Service");
     if (group, kind) != ("", "Service") {
         issues.error(path.key("kind"), format!("{kind} of group `{group}` is not supported, only Service"));
         return None;
     }
-    let weight = raw.weight.unwrap_or(1);
-    let Some(weight) = u32::try_from(weight).ok().filter(|_| weight <= MAX_WEIGHT) else {
-        issues.error(path.key("weight"), format!("{weight} is not in 0..={MAX_WEIGHT}"));
-        return None;
-    };
     let Some(port) = raw.port.filter(|port| *port != 0) else {
         issues.error(path.key("port"), "a Service needs a port, 1 to 65535");
         return None;
     };
     let namespace = raw.namespace.unwrap_or_else(|| metadata.name.namespace.clone());
-    Some(Backend { service: Name::new(namespace, raw.name), port, weight })
+    Some((Name::new(namespace, raw.name), port))
 }
 
 #[cfg(test)]

@@ -33,12 +33,6 @@ fn refusals_name_the_field() {
         ("HTTPRoute", "[{retry: {attempts: 2}}]", "spec.rules[0].retry"),
         (
             "HTTPRoute",
-            "[{filters: [{type: RequestRedirect, requestRedirect: {}}]}]",
-            "spec.rules[0].filters[0].requestRedirect",
-        ),
-        ("HTTPRoute", "[{filters: [{type: URLRewrite}]}]", "spec.rules[0].filters[0].type"),
-        (
-            "HTTPRoute",
             "[{backendRefs: [{name: a, port: 80, filters: [{type: X}]}]}]",
             "spec.rules[0].backendRefs[0].filters[0].type",
         ),

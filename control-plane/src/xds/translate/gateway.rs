@@ -14,7 +14,7 @@ use pillion_wire::{
     },
 };
 
-use super::{outbound::rds_manager, route::virtual_host, socket_address};
+use super::{http_filters, outbound::rds_manager, route::virtual_host, socket_address};
 use crate::{
     core::{mesh::Mesh, resolve::host_names},
     xds::dialect::Dialect,
@@ -33,7 +33,7 @@ pub(crate) fn listener(address: SocketAddr) -> Listener {
             upgrade_type: "websocket".to_owned(),
             ..http_connection_manager::UpgradeConfig::default()
         }],
-        ..rds_manager(NAME.to_owned(), "outbound".to_owned())
+        ..rds_manager(NAME.to_owned(), "outbound".to_owned(), http_filters::outbound(None, Dialect::Envoy))
     };
     Listener {
         name: NAME.to_owned(),

@@ -21,7 +21,7 @@ use pillion_wire::{
     },
 };
 
-use super::{outbound::tcp_filter, router_filter, socket_address};
+use super::{http_filters, outbound::tcp_filter, socket_address};
 use crate::core::{
     protocol::Protocol,
     view::{InboundPort, WorkloadView},
@@ -93,7 +93,7 @@ fn network_filter(port: &InboundPort) -> Filter {
         stat_prefix: APPLICATION.to_owned(),
         codec_type: codec.into(),
         route_specifier: Some(http_connection_manager::RouteSpecifier::RouteConfig(everything_here())),
-        http_filters: vec![router_filter()],
+        http_filters: vec![http_filters::router()],
         ..HttpConnectionManager::default()
     };
     Filter {

@@ -5,8 +5,10 @@
 mod balancing;
 pub(super) mod cluster;
 pub(super) mod endpoints;
+mod filter;
 pub(super) mod gateway;
 pub(super) mod host;
+pub(super) mod http_filters;
 pub(super) mod inbound;
 pub(super) mod outbound;
 pub(super) mod route;
@@ -19,10 +21,6 @@ use pillion_wire::xds::{
         Address, AggregatedConfigSource, ApiVersion, ConfigSource, SocketAddress, address, config_source,
         socket_address,
     },
-    hcm::{HttpFilter, http_filter},
-    pack,
-    router::Router,
-    type_url,
 };
 
 pub(super) use pillion_wire::mesh::INVALID_BACKEND;
@@ -50,14 +48,5 @@ fn duration(duration: std::time::Duration) -> Duration {
     Duration {
         seconds: duration.as_secs().try_into().unwrap_or(i64::MAX),
         nanos: duration.subsec_nanos().try_into().unwrap_or_default(),
-    }
-}
-
-/// The last HTTP filter of every connection manager (gRFC A39).
-fn router_filter() -> HttpFilter {
-    HttpFilter {
-        name: "envoy.filters.http.router".to_owned(),
-        config_type: Some(http_filter::ConfigType::TypedConfig(pack(type_url::ROUTER, &Router::default()))),
-        ..HttpFilter::default()
     }
 }

@@ -1,14 +1,14 @@
 //! `Listener` of a destination: what a caller does with traffic for it.
 
 use pillion_wire::xds::{
-    hcm::{HttpConnectionManager, Rds, http_connection_manager},
+    hcm::{HttpConnectionManager, HttpFilter, Rds, http_connection_manager},
     listener::{ApiListener, Filter, FilterChain, FilterChainMatch, Listener, filter},
     pack,
     tcp_proxy::{TcpProxy, tcp_proxy},
     type_url,
 };
 
-use super::{INVALID_BACKEND, ads, balancing, router_filter};
+use super::{INVALID_BACKEND, ads, balancing, http_filters};
 use crate::{
     core::view::{PortView, Share, TlsEntry},
     xds::dialect::Dialect,
@@ -21,7 +21,7 @@ pub(crate) fn listener(view: &PortView, name: &str, dialect: Dialect) -> Listene
         api_listener: view
             .protocol
             .carries_http()
-            .then(|| ApiListener { api_listener: Some(pack(type_url::HCM, &requests(view))) }),
+            .then(|| ApiListener { api_listener: Some(pack(type_url::HCM, &requests(view, dialect))) }),
         filter_chains: if dialect == Dialect::Grpc { Vec::new() } else { view.tls.iter().map(passthrough).collect() },
         default_filter_chain: (view.protocol.carries_tcp() && dialect != Dialect::Grpc).then(|| FilterChain {
             name: "tcp".to_owned(),
@@ -51,15 +51,15 @@ fn passthrough(entry: &TlsEntry) -> FilterChain {
     }
 }
 
-/// A connection manager that asks for the routes of `route_name`.
-pub(super) fn rds_manager(route_name: String, stat_prefix: String) -> HttpConnectionManager {
+/// A connection manager with these filters that asks for the routes of `route_name`.
+pub(super) fn rds_manager(route_name: String, stat_prefix: String, filters: Vec<HttpFilter>) -> HttpConnectionManager {
     HttpConnectionManager {
         stat_prefix,
         route_specifier: Some(http_connection_manager::RouteSpecifier::Rds(Rds {
             config_source: Some(ads()),
             route_config_name: route_name,
         })),
-        http_filters: vec![router_filter()],
+        http_filters: filters,
         ..HttpConnectionManager::default()
     }
 }
@@ -72,8 +72,8 @@ pub(super) fn tcp_filter(proxy: &TcpProxy) -> Filter {
     }
 }
 
-fn requests(view: &PortView) -> HttpConnectionManager {
-    rds_manager(view.key.to_string(), view.key.to_string())
+fn requests(view: &PortView, dialect: Dialect) -> HttpConnectionManager {
+    rds_manager(view.key.to_string(), view.key.to_string(), http_filters::outbound(Some(view), dialect))
 }
 
 fn streams(view: &PortView) -> TcpProxy {

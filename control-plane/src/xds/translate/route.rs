@@ -1,5 +1,6 @@
 //! `RouteConfiguration` of a Service port.
 
+use pillion_wire::name::PortName;
 use pillion_wire::xds::{
     core::{DataSource, data_source},
     matcher::{RegexMatcher, StringMatcher, string_matcher},
@@ -11,9 +12,11 @@ use pillion_wire::xds::{
     {Duration, UInt32Value},
 };
 
-use super::{INVALID_BACKEND, balancing};
+use super::{INVALID_BACKEND, balancing, filter, http_filters};
 use crate::{
     core::{
+        filter::{BackendFilters, Headers},
+        policy::DirectResponse,
         route::{Match, NamedMatch, PathMatch, ValueMatch},
         view::{PortView, RouteEntry, Share},
     },
@@ -35,7 +38,7 @@ pub(super) fn virtual_host(view: &PortView, domains: Vec<String>, dialect: Diale
         Some(entries) => entries
             .iter()
             .flat_map(|entry| {
-                paths(&entry.matched.path, dialect).into_iter().map(move |path| route_of(entry, path, dialect))
+                paths(&entry.matched.path, dialect).into_iter().map(move |path| route_of(view, entry, path, dialect))
             })
             .collect(),
         None => vec![default_route(view, dialect)],
@@ -52,12 +55,22 @@ fn default_route(view: &PortView, dialect: Dialect) -> Route {
             path_specifier: Some(route_match::PathSpecifier::Prefix(String::new())),
             ..RouteMatch::default()
         }),
-        action: Some(forward(route_action::ClusterSpecifier::Cluster(view.key.to_string()), hash, dialect)),
+        action: Some(match &view.policy.direct_response {
+            Some(response) => direct_response(response),
+            None => route::Action::Route(forward(
+                route_action::ClusterSpecifier::Cluster(view.key.to_string()),
+                hash,
+                dialect,
+            )),
+        }),
+        typed_per_filter_config: http_filters::on_route(None, view.policy.faults.as_ref(), dialect),
         ..Route::default()
     }
 }
 
-fn route_of(entry: &RouteEntry, path: route_match::PathSpecifier, dialect: Dialect) -> Route {
+fn route_of(view: &PortView, entry: &RouteEntry, path: route_match::PathSpecifier, dialect: Dialect) -> Route {
+    let filters = &entry.filters;
+    let changes = if has_own_filters(entry) { &Headers::default() } else { &filters.headers };
     Route {
         name: entry.name.clone(),
         r#match: Some(RouteMatch {
@@ -66,7 +79,18 @@ fn route_of(entry: &RouteEntry, path: route_match::PathSpecifier, dialect: Diale
             query_parameters: entry.matched.query.iter().map(parameter).collect(),
             ..RouteMatch::default()
         }),
-        action: Some(action(&entry.shares, dialect)),
+        action: Some(match (&entry.policy.direct_response, &filters.redirect) {
+            (Some(response), _) => direct_response(response),
+            (None, Some(redirect)) => {
+                route::Action::Redirect(filter::redirect(redirect, &entry.matched.path, port(&view.key)))
+            }
+            (None, None) => action(entry, dialect),
+        }),
+        request_headers_to_add: filter::added(&changes.request),
+        request_headers_to_remove: changes.request.remove.clone(),
+        response_headers_to_add: filter::added(&changes.response),
+        response_headers_to_remove: changes.response.remove.clone(),
+        typed_per_filter_config: http_filters::on_route(filters.cors.as_ref(), entry.policy.faults.as_ref(), dialect),
         ..Route::default()
     }
 }
@@ -92,14 +116,15 @@ fn headers(matched: &Match) -> Vec<HeaderMatcher> {
         .method
         .iter()
         .map(|method| NamedMatch { name: ":method".to_owned(), value: ValueMatch::Exact(method.clone()) });
-    method
-        .chain(matched.headers.iter().cloned())
-        .map(|header| HeaderMatcher {
-            header_match_specifier: Some(header_matcher::HeaderMatchSpecifier::StringMatch(string(&header.value))),
-            name: header.name,
-            ..HeaderMatcher::default()
-        })
-        .collect()
+    method.chain(matched.headers.iter().cloned()).map(header).collect()
+}
+
+pub(super) fn header(header: NamedMatch) -> HeaderMatcher {
+    HeaderMatcher {
+        header_match_specifier: Some(header_matcher::HeaderMatchSpecifier::StringMatch(string(&header.value))),
+        name: header.name,
+        ..HeaderMatcher::default()
+    }
 }
 
 fn parameter(parameter: &NamedMatch) -> QueryParameterMatcher {
@@ -123,41 +148,61 @@ fn regex(text: &str) -> RegexMatcher {
     RegexMatcher { regex: text.to_owned(), ..RegexMatcher::default() }
 }
 
-fn action(shares: &[Share], dialect: Dialect) -> route::Action {
+fn action(entry: &RouteEntry, dialect: Dialect) -> route::Action {
     let name = |share: &Share| share.target.as_ref().map_or_else(|| INVALID_BACKEND.to_owned(), ToString::to_string);
-    let hash = balancing::hash_policies(shares.iter().flat_map(|share| &share.hash_on), dialect);
-    match shares {
-        [] if dialect == Dialect::Pillion => {
-            forward(route_action::ClusterSpecifier::Cluster(INVALID_BACKEND.to_owned()), hash, dialect)
+    let specifier = match entry.shares.as_slice() {
+        [] if dialect == Dialect::Pillion => route_action::ClusterSpecifier::Cluster(INVALID_BACKEND.to_owned()),
+        [] => {
+            let body = "no backend of this route exists\n".to_owned();
+            return direct_response(&DirectResponse { status: 500, body });
         }
-        [] => route::Action::DirectResponse(DirectResponseAction {
-            status: 500,
-            body: Some(DataSource {
-                specifier: Some(data_source::Specifier::InlineString("no backend of this route exists\n".to_owned())),
-                ..DataSource::default()
-            }),
-            ..DirectResponseAction::default()
+        [only] if only.filters == BackendFilters::default() => route_action::ClusterSpecifier::Cluster(name(only)),
+        several => route_action::ClusterSpecifier::WeightedClusters(WeightedCluster {
+            clusters: several.iter().map(|share| cluster_weight(name(share), share, entry)).collect(),
+            ..WeightedCluster::default()
         }),
-        [only] => forward(route_action::ClusterSpecifier::Cluster(name(only)), hash, dialect),
-        several => {
-            let clusters = several
-                .iter()
-                .map(|share| weighted_cluster::ClusterWeight {
-                    name: name(share),
-                    weight: Some(UInt32Value { value: share.weight }),
-                    ..weighted_cluster::ClusterWeight::default()
-                })
-                .collect();
-            forward(
-                route_action::ClusterSpecifier::WeightedClusters(WeightedCluster {
-                    clusters,
-                    ..WeightedCluster::default()
-                }),
-                hash,
-                dialect,
-            )
-        }
+    };
+    let hash = balancing::hash_policies(entry.shares.iter().flat_map(|share| &share.hash_on), dialect);
+    let mut action = filter::forwarding(entry, forward(specifier, hash, dialect));
+    if has_own_filters(entry) {
+        action.host_rewrite_specifier = None;
     }
+    route::Action::Route(action)
+}
+
+/// In Envoy what a route does to heads and hosts comes after what its clusters do, and here it has to come before: if any
+/// backend does something of its own, the rule's part is said for each of them as well, and not for the route.
+fn has_own_filters(entry: &RouteEntry) -> bool {
+    entry.shares.iter().any(|share| share.filters != BackendFilters::default())
+}
+
+fn cluster_weight(name: String, share: &Share, entry: &RouteEntry) -> weighted_cluster::ClusterWeight {
+    let own = has_own_filters(entry);
+    let headers = if own { entry.filters.headers.then(&share.filters.headers) } else { Headers::default() };
+    let hostname = share.filters.hostname.as_ref().or(entry.filters.rewrite.hostname.as_ref()).filter(|_| own);
+    weighted_cluster::ClusterWeight {
+        name,
+        weight: Some(UInt32Value { value: share.weight }),
+        request_headers_to_add: filter::added(&headers.request),
+        request_headers_to_remove: headers.request.remove,
+        response_headers_to_add: filter::added(&headers.response),
+        response_headers_to_remove: headers.response.remove,
+        host_rewrite_specifier: hostname
+            .cloned()
+            .map(weighted_cluster::cluster_weight::HostRewriteSpecifier::HostRewriteLiteral),
+        ..weighted_cluster::ClusterWeight::default()
+    }
+}
+
+fn direct_response(response: &DirectResponse) -> route::Action {
+    route::Action::DirectResponse(DirectResponseAction {
+        status: response.status.into(),
+        body: Some(DataSource {
+            specifier: Some(data_source::Specifier::InlineString(response.body.clone())),
+            ..DataSource::default()
+        }),
+        ..DirectResponseAction::default()
+    })
 }
 
 /// Envoy would cut a request after 15 s unless told otherwise.
@@ -165,11 +210,18 @@ fn forward(
     specifier: route_action::ClusterSpecifier,
     hash_policy: Vec<route_action::HashPolicy>,
     dialect: Dialect,
-) -> route::Action {
-    route::Action::Route(RouteAction {
+) -> RouteAction {
+    RouteAction {
         cluster_specifier: Some(specifier),
         hash_policy,
         timeout: (dialect == Dialect::Envoy).then(Duration::default),
         ..RouteAction::default()
-    })
+    }
+}
+
+fn port(key: &PortName) -> u16 {
+    match key {
+        PortName::Service(service) => service.port,
+        PortName::Workload(address) => address.port(),
+    }
 }

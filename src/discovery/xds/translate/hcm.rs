@@ -1,22 +1,20 @@
 //! `HttpConnectionManager`: where the routes are, and which filters there are.
 
+use pillion_wire::xds::hcm::HttpConnectionManager;
 use pillion_wire::xds::hcm::http_connection_manager::{CodecType, RouteSpecifier};
-use pillion_wire::xds::hcm::{HttpConnectionManager, HttpFilter, http_filter};
 use pillion_wire::xds::route::route::Action;
 use pillion_wire::xds::route::route_match::PathSpecifier;
 use pillion_wire::xds::route::{self as pb, RouteMatch};
-use pillion_wire::xds::router::Router;
-use pillion_wire::xds::type_url;
 
-use super::at::{At, Reason, Refusal, from_ads, is_set, pass_over, refuse, unpack};
-use super::route;
-use crate::config::{AppProtocol, RouteSource};
+use super::at::{At, Reason, Refusal, from_ads, is_set, pass_over, refuse};
+use super::{filters, route};
+use crate::config::{AppProtocol, HttpFilter, RouteSource};
 
-/// Outbound: the routes.
-pub(super) fn route_source(at: &At<'_>, manager: HttpConnectionManager) -> Result<RouteSource, Refusal> {
+/// Outbound: the routes, and the filters before them.
+pub(super) fn outbound(at: &At<'_>, manager: HttpConnectionManager) -> Result<(RouteSource, Vec<HttpFilter>), Refusal> {
     refuse_extras(at, &manager)?;
-    filters(&at.field("http_filters"), manager.http_filters)?;
-    match at.field("rds").required(manager.route_specifier)? {
+    let filters = filters::outbound(&at.field("http_filters"), manager.http_filters)?;
+    let source = match at.field("rds").required(manager.route_specifier)? {
         RouteSpecifier::Rds(rds) => {
             let at = &at.field("rds");
             from_ads(&at.field("config_source"), rds.config_source.as_ref())?;
@@ -26,7 +24,8 @@ pub(super) fn route_source(at: &At<'_>, manager: HttpConnectionManager) -> Resul
             route::configuration(&at.field("route_config"), config).map(RouteSource::Inline)
         }
         RouteSpecifier::ScopedRoutes(_) => Err(at.field("scoped_routes").refuse(Reason::Unsupported)),
-    }
+    };
+    Ok((source?, filters))
 }
 
 /// Inbound: what the application speaks. Its routes have to let everything through.
@@ -38,7 +37,7 @@ pub(super) fn inbound_protocol(at: &At<'_>, manager: HttpConnectionManager) -> R
         CodecType::Http2 => AppProtocol::Http2,
         CodecType::Http3 => return Err(at.field("codec_type").refuse(Reason::Unsupported)),
     };
-    filters(&at.field("http_filters"), manager.http_filters)?;
+    filters::inbound(&at.field("http_filters"), manager.http_filters)?;
     match manager.route_specifier {
         Some(RouteSpecifier::RouteConfig(config)) => passes_all(&at.field("route_config"), config)?,
         Some(RouteSpecifier::Rds(_)) => return Err(at.field("rds").refuse(Reason::Unsupported)),
@@ -63,36 +62,6 @@ fn refuse_extras(at: &At<'_>, manager: &HttpConnectionManager) -> Result<(), Ref
         use_remote_address, internal_address_config, generate_request_id, always_set_request_id_in_response,
         proxy_100_continue, upgrade_configs, normalize_path, stream_error_on_invalid_http_message,
         proxy_status_config, append_local_overload, access_log_options);
-    Ok(())
-}
-
-/// The router has to be there, and last; before it may stand only what is optional.
-fn filters(at: &At<'_>, filters: Vec<HttpFilter>) -> Result<(), Refusal> {
-    let last = filters.len().checked_sub(1).ok_or_else(|| at.refuse(Reason::Missing))?;
-    for (index, filter) in filters.into_iter().enumerate() {
-        let at = &at.index(index);
-        let config = match filter.config_type {
-            Some(http_filter::ConfigType::TypedConfig(config)) => Some(config),
-            _ => None,
-        };
-        match config {
-            Some(config) if index == last && config.type_url == type_url::ROUTER && !filter.disabled => {
-                router(at, &unpack(at, type_url::ROUTER, &config)?)?;
-            }
-            _ if index == last => return Err(at.invalid("has to be the router")),
-            _ if filter.is_optional || filter.disabled => at.passed_over(),
-            _ => return Err(at.refuse(Reason::Unsupported)),
-        }
-    }
-    Ok(())
-}
-
-fn router(at: &At<'_>, router: &Router) -> Result<(), Refusal> {
-    refuse!(at, router;
-        upstream_log, strict_check_headers, upstream_http_filters, respect_expected_rq_timeout,
-        reject_connect_request_early_data);
-    pass_over!(at, router;
-        dynamic_stats, suppress_envoy_headers, suppress_grpc_request_failure_code_stats);
     Ok(())
 }
 

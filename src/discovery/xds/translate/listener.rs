@@ -30,14 +30,15 @@ pub(super) fn outbound(
     refuse_extras(at, &listener)?;
     refuse!(at, listener; additional_addresses);
     pass_over!(at, listener; address);
-    let http = match listener.api_listener {
+    let (http, filters) = match listener.api_listener {
         Some(api) => {
             let at = &at.field("api_listener");
             let at = &at.field("api_listener");
             let manager = unpack(at, type_url::HCM, &at.required(api.api_listener)?)?;
-            Some(hcm::route_source(at, manager)?)
+            let (source, filters) = hcm::outbound(at, manager)?;
+            (Some(source), filters)
         }
-        None => None,
+        None => (None, Vec::new()),
     };
     let tcp =
         listener.default_filter_chain.map(|chain| opaque(&at.field("default_filter_chain"), chain)).transpose()?;
@@ -45,7 +46,7 @@ pub(super) fn outbound(
     if http.is_none() && tcp.is_none() && tls.is_empty() {
         return Err(at.field("api_listener").refuse(Reason::Missing));
     }
-    Ok(OutboundListener { destination, http, tcp, tls })
+    Ok(OutboundListener { destination, http, filters, tcp, tls })
 }
 
 /// One filter chain for each set of server names. As in Envoy, no name may lead to two of them.

@@ -56,7 +56,7 @@ fn pattern(at: &At<'_>, regex: &str) -> Result<Pattern, Refusal> {
     Pattern::new(regex).map_err(|error| at.field("regex").refuse(error))
 }
 
-fn header(at: &At<'_>, matcher: pb::HeaderMatcher) -> Result<HeaderMatch, Refusal> {
+pub(super) fn header(at: &At<'_>, matcher: pb::HeaderMatcher) -> Result<HeaderMatch, Refusal> {
     refuse!(at, matcher; treat_missing_header_as_empty);
     let name = header_name(&at.field("name"), &matcher.name)?;
     // Nothing said means: present (Envoy `HeaderMatcher`).
@@ -103,7 +103,7 @@ fn parameter(at: &At<'_>, matcher: pb::QueryParameterMatcher) -> Result<QueryMat
     Ok(QueryMatch { name: at.field("name").filled(matcher.name)?, value })
 }
 
-fn string(at: &At<'_>, matcher: StringMatcher) -> Result<StringMatch, Refusal> {
+pub(super) fn string(at: &At<'_>, matcher: StringMatcher) -> Result<StringMatch, Refusal> {
     let fold = matcher.ignore_case;
     Ok(match at.field("match_pattern").required(matcher.match_pattern)? {
         MatchPattern::Exact(text) => StringMatch::Exact(text, fold),

@@ -7,8 +7,10 @@
 
 mod at;
 mod balancing;
+mod changes;
 mod cluster;
 mod endpoints;
+mod filters;
 mod hash;
 mod hcm;
 mod listener;
@@ -54,5 +56,7 @@ pub fn resource(kind: Kind, name: &str, content: &Any) -> Result<Config, Refusal
     }
 }
 
+#[cfg(test)]
+mod filters_tests;
 #[cfg(test)]
 mod tests;

@@ -3,15 +3,18 @@
 use std::collections::HashSet;
 use std::num::NonZeroU32;
 
-use http::StatusCode;
+use http::{HeaderValue, StatusCode};
 use pillion_wire::xds::core::data_source;
-use pillion_wire::xds::route as pb;
 use pillion_wire::xds::route::route::Action as PbAction;
-use pillion_wire::xds::route::route_action::ClusterSpecifier;
+use pillion_wire::xds::route::route_action::{ClusterSpecifier, HostRewriteSpecifier};
+use pillion_wire::xds::route::{self as pb, weighted_cluster};
 
 use super::at::{At, Reason, Refusal, duration, pass_over, refuse, same_name};
-use super::{hash, matching};
-use crate::config::{Action, Route, RouteConfig, Split, VirtualHost, WeightedCluster};
+use super::changes::header_changes;
+use super::{changes, filters, hash, matching};
+use crate::config::{
+    Action, HeaderChanges, Override, Route, RouteConfig, RouteFilters, Split, VirtualHost, WeightedCluster,
+};
 
 /// A configuration that was asked for by name.
 pub(super) fn named(at: &At<'_>, name: &str, config: pb::RouteConfiguration) -> Result<RouteConfig, Refusal> {
@@ -20,20 +23,26 @@ pub(super) fn named(at: &At<'_>, name: &str, config: pb::RouteConfiguration) -> 
 }
 
 /// A configuration, named or inline.
-pub(super) fn configuration(at: &At<'_>, config: pb::RouteConfiguration) -> Result<RouteConfig, Refusal> {
+pub(super) fn configuration(at: &At<'_>, mut config: pb::RouteConfiguration) -> Result<RouteConfig, Refusal> {
     refuse!(at, config;
-        vhds, internal_only_headers, response_headers_to_add, response_headers_to_remove, request_headers_to_add,
-        request_headers_to_remove, cluster_specifier_plugins, request_mirror_policies, vhost_header,
-        ignore_path_parameters_in_path_matching, typed_per_filter_config);
+        vhds, internal_only_headers, cluster_specifier_plugins, request_mirror_policies, vhost_header,
+        ignore_path_parameters_in_path_matching);
     pass_over!(at, config;
-        most_specific_header_mutations_wins, validate_clusters, max_direct_response_body_size_bytes,
+        validate_clusters, max_direct_response_body_size_bytes,
         ignore_port_in_host_matching, metadata);
+    let own = header_changes!(at, config)?;
+    let per_filter = &at.field("typed_per_filter_config");
+    let around = Around {
+        headers: &[&own],
+        specific_wins: config.most_specific_header_mutations_wins,
+        overrides: filters::overrides(per_filter, config.typed_per_filter_config, &[])?,
+    };
     let hosts = &at.field("virtual_hosts");
     let mut domains = HashSet::new();
     let mut virtual_hosts = Vec::with_capacity(config.virtual_hosts.len());
     for (index, host) in config.virtual_hosts.into_iter().enumerate() {
         let at = &hosts.index(index);
-        let host = virtual_host(at, host)?;
+        let host = virtual_host(at, host, &around)?;
         for (index, domain) in host.domains.iter().enumerate() {
             if !domains.insert(domain.clone()) {
                 return Err(at.field("domains").index(index).invalid("stands in the configuration twice"));
@@ -44,11 +53,17 @@ pub(super) fn configuration(at: &At<'_>, config: pb::RouteConfiguration) -> Resu
     Ok(RouteConfig { name: config.name, virtual_hosts })
 }
 
-fn virtual_host(at: &At<'_>, host: pb::VirtualHost) -> Result<VirtualHost, Refusal> {
+/// What a route stands in.
+struct Around<'a> {
+    /// From the most general to the most specific.
+    headers: &'a [&'a HeaderChanges],
+    specific_wins: bool,
+    overrides: Vec<(String, Override)>,
+}
+
+fn virtual_host(at: &At<'_>, mut host: pb::VirtualHost, around: &Around<'_>) -> Result<VirtualHost, Refusal> {
     refuse!(at, host;
-        matcher, require_tls, rate_limits, request_headers_to_add, request_headers_to_remove, cors,
-        response_headers_to_add, response_headers_to_remove, typed_per_filter_config, retry_policy,
-        retry_policy_typed_config, hedge_policy, request_mirror_policies, include_request_attempt_count,
+        matcher, require_tls, rate_limits, cors, retry_policy, retry_policy_typed_config, hedge_policy, request_mirror_policies, include_request_attempt_count,
         include_attempt_count_in_response, per_request_buffer_limit_bytes, request_body_buffer_limit);
     pass_over!(at, host; virtual_clusters, include_is_timeout_retry_header, metadata);
     let names = &at.field("domains");
@@ -59,10 +74,18 @@ fn virtual_host(at: &At<'_>, host: pb::VirtualHost) -> Result<VirtualHost, Refus
     if domains.is_empty() {
         return Err(names.refuse(Reason::Missing));
     }
+    let own = header_changes!(at, host)?;
+    let headers: Vec<&HeaderChanges> = around.headers.iter().copied().chain([&own]).collect();
+    let per_filter = &at.field("typed_per_filter_config");
+    let around = Around {
+        headers: &headers,
+        specific_wins: around.specific_wins,
+        overrides: filters::overrides(per_filter, host.typed_per_filter_config, &around.overrides)?,
+    };
     let places = &at.field("routes");
     let mut routes = Vec::with_capacity(host.routes.len());
     for (index, entry) in host.routes.into_iter().enumerate() {
-        routes.push(route(&places.index(index), entry)?);
+        routes.push(route(&places.index(index), entry, &around)?);
     }
     Ok(VirtualHost { name: host.name, domains, routes })
 }
@@ -76,21 +99,38 @@ fn domain_pattern(at: &At<'_>, domain: &str) -> Result<String, Refusal> {
     Ok(domain.to_ascii_lowercase())
 }
 
-fn route(at: &At<'_>, route: pb::Route) -> Result<Route, Refusal> {
-    refuse!(at, route;
-        typed_per_filter_config, request_headers_to_add, request_headers_to_remove, response_headers_to_add,
-        response_headers_to_remove, per_request_buffer_limit_bytes, request_body_buffer_limit);
+fn route(at: &At<'_>, mut route: pb::Route, around: &Around<'_>) -> Result<Route, Refusal> {
+    refuse!(at, route; per_request_buffer_limit_bytes, request_body_buffer_limit);
     pass_over!(at, route; metadata, decorator, tracing, stat_prefix);
     let rule = &at.field("match");
-    let matches = matching::rule(rule, rule.required(route.r#match)?)?;
+    let matches = matching::rule(rule, rule.required(route.r#match.take())?)?;
+    let own = header_changes!(at, route)?;
+    let headers: Vec<&HeaderChanges> = around.headers.iter().copied().chain([&own]).collect();
+    let per_filter = &at.field("typed_per_filter_config");
+    let mut filters = RouteFilters {
+        overrides: filters::overrides(per_filter, route.typed_per_filter_config, &around.overrides)?,
+        ..RouteFilters::default()
+    };
     let action = match at.field("action").required(route.action)? {
-        PbAction::Route(action) => Action::Forward(forward(&at.field("route"), action)?),
+        PbAction::Route(mut action) => {
+            let at = &at.field("route");
+            let (prefix, regex) = (std::mem::take(&mut action.prefix_rewrite), action.regex_rewrite.take());
+            filters.path = changes::path_rewrite(at, prefix, regex, &matches.path)?;
+            let mirrors = std::mem::take(&mut action.request_mirror_policies);
+            filters.mirrors = changes::mirrors(&at.field("request_mirror_policies"), mirrors)?;
+            Action::Forward(forward(at, action, &headers, around.specific_wins)?)
+        }
         PbAction::DirectResponse(action) => direct_response(&at.field("direct_response"), action)?,
-        PbAction::Redirect(_) => return Err(at.field("redirect").refuse(Reason::Unsupported)),
+        PbAction::Redirect(action) => {
+            Action::Redirect(changes::redirect(&at.field("redirect"), action, &matches.path)?)
+        }
         PbAction::FilterAction(_) => return Err(at.field("filter_action").refuse(Reason::Unsupported)),
         PbAction::NonForwardingAction(_) => return Err(at.field("non_forwarding_action").refuse(Reason::Unsupported)),
     };
-    Ok(Route { name: route.name, matches, action })
+    if !matches!(action, Action::Forward(_)) {
+        filters.answers = changes::joined(HeaderChanges::default(), &headers, around.specific_wins).response;
+    }
+    Ok(Route { name: route.name, matches, action, filters })
 }
 
 fn direct_response(at: &At<'_>, response: pb::DirectResponseAction) -> Result<Action, Refusal> {
@@ -110,51 +150,93 @@ fn direct_response(at: &At<'_>, response: pb::DirectResponseAction) -> Result<Ac
     Ok(Action::DirectResponse { status, body })
 }
 
-fn forward(at: &At<'_>, action: pb::RouteAction) -> Result<Split, Refusal> {
+/// The clusters, each with all changes of heads that concern its requests.
+fn forward(
+    at: &At<'_>,
+    action: pb::RouteAction,
+    headers: &[&HeaderChanges],
+    specific_wins: bool,
+) -> Result<Split, Refusal> {
     refuse!(at, action;
-        metadata_match, prefix_rewrite, regex_rewrite, path_rewrite_policy, path_rewrite, append_x_forwarded_host,
+        metadata_match, path_rewrite_policy, path_rewrite, append_x_forwarded_host,
         idle_timeout, flush_timeout, early_data_policy, retry_policy, retry_policy_typed_config,
-        request_mirror_policies, rate_limits, include_vh_rate_limits, cors, max_grpc_timeout,
-        grpc_timeout_offset, internal_redirect_policy, internal_redirect_action, hedge_policy, max_stream_duration,
-        host_rewrite_specifier);
+        rate_limits, include_vh_rate_limits, cors, max_grpc_timeout,
+        grpc_timeout_offset, internal_redirect_policy, internal_redirect_action, hedge_policy, max_stream_duration);
     pass_over!(at, action; cluster_not_found_response_code, priority, upgrade_configs);
     let timeout = &at.field("timeout");
     // 0 turns Envoy's default of 15 s off: here there is none to turn off.
     if action.timeout.map(|given| duration(timeout, given)).transpose()?.is_some_and(|given| !given.is_zero()) {
         return Err(timeout.refuse(Reason::Unsupported));
     }
+    let rewritten = match action.host_rewrite_specifier {
+        None => None,
+        Some(HostRewriteSpecifier::HostRewriteLiteral(host)) => {
+            Some(changes::authority(&at.field("host_rewrite_literal"), &host)?)
+        }
+        Some(_) => return Err(at.field("host_rewrite_specifier").refuse(Reason::Unsupported)),
+    };
     let hash = hash::of_requests(&at.field("hash_policy"), action.hash_policy)?;
-    match at.field("cluster").required(action.cluster_specifier)? {
-        ClusterSpecifier::Cluster(name) => Ok(Split::one(&at.field("cluster").filled(name)?)),
-        ClusterSpecifier::WeightedClusters(weighted) => weighted_clusters(&at.field("weighted_clusters"), weighted),
-        ClusterSpecifier::ClusterHeader(_) => Err(at.field("cluster_header").refuse(Reason::Unsupported)),
-        _ => Err(at.field("cluster_specifier_plugin").refuse(Reason::Unsupported)),
+    let mut split = match at.field("cluster").required(action.cluster_specifier)? {
+        ClusterSpecifier::Cluster(name) => Split::one(&at.field("cluster").filled(name)?),
+        ClusterSpecifier::WeightedClusters(weighted) => {
+            let at = &at.field("weighted_clusters");
+            let split = weighted_clusters(at, weighted, rewritten.as_ref(), headers, specific_wins)?;
+            return Ok(Split { hash, ..split });
+        }
+        ClusterSpecifier::ClusterHeader(_) => return Err(at.field("cluster_header").refuse(Reason::Unsupported)),
+        _ => return Err(at.field("cluster_specifier_plugin").refuse(Reason::Unsupported)),
+    };
+    for cluster in &mut split.clusters {
+        cluster.headers = changes::joined(HeaderChanges::default(), headers, specific_wins);
+        cluster.authority.clone_from(&rewritten);
     }
-    .map(|split| Split { hash, ..split })
+    split.hash = hash;
+    Ok(split)
 }
 
-fn weighted_clusters(at: &At<'_>, weighted: pb::WeightedCluster) -> Result<Split, Refusal> {
+fn weighted_clusters(
+    at: &At<'_>,
+    weighted: pb::WeightedCluster,
+    rewritten: Option<&HeaderValue>,
+    headers: &[&HeaderChanges],
+    specific_wins: bool,
+) -> Result<Split, Refusal> {
     refuse!(at, weighted; random_value_specifier);
     pass_over!(at, weighted; runtime_key_prefix);
     let places = &at.field("clusters");
+    let mut total = 0;
     let mut clusters = Vec::with_capacity(weighted.clusters.len());
-    for (index, cluster) in weighted.clusters.into_iter().enumerate() {
+    for (index, mut cluster) in weighted.clusters.into_iter().enumerate() {
         let at = &places.index(index);
-        refuse!(at, cluster;
-            cluster_header, metadata_match, request_headers_to_add, request_headers_to_remove,
-            response_headers_to_add, response_headers_to_remove, typed_per_filter_config, host_rewrite_specifier);
+        refuse!(at, cluster; cluster_header, metadata_match, typed_per_filter_config);
+        let own = header_changes!(at, cluster)?;
+        let own_host = match &cluster.host_rewrite_specifier {
+            None => None,
+            Some(weighted_cluster::cluster_weight::HostRewriteSpecifier::HostRewriteLiteral(host)) => {
+                Some(changes::authority(&at.field("host_rewrite_literal"), host)?)
+            }
+        };
+        let authority = rewritten.cloned().or(own_host); // In this order, as in Envoy.
         let weight = cluster.weight.map_or(0, |weight| weight.value);
-        clusters.push((at.field("name").filled(cluster.name)?, weight));
+        total += u64::from(weight);
+        let name = at.field("name").filled(cluster.name)?;
+        let headers = changes::joined(own, headers, specific_wins);
+        clusters.extend(NonZeroU32::new(weight).map(|weight| WeightedCluster { name, weight, headers, authority }));
     }
-    split(places, clusters)
+    check_total(places, total)?;
+    Ok(Split { clusters, hash: Vec::new() })
 }
 
 /// Clusters with their weights, without those that get nothing.
 pub(super) fn split(at: &At<'_>, clusters: Vec<(String, u32)>) -> Result<Split, Refusal> {
-    let total: u64 = clusters.iter().map(|(_, weight)| u64::from(*weight)).sum();
+    check_total(at, clusters.iter().map(|(_, weight)| u64::from(*weight)).sum())?;
+    let weighed = |(name, weight)| NonZeroU32::new(weight).map(|weight| WeightedCluster::new(name, weight));
+    Ok(Split { clusters: clusters.into_iter().filter_map(weighed).collect(), hash: Vec::new() })
+}
+
+fn check_total(at: &At<'_>, total: u64) -> Result<(), Refusal> {
     if total == 0 || total > u64::from(u32::MAX) {
         return Err(at.invalid("have weights that add up to 0, or to more than 4294967295"));
     }
-    let weighed = |(name, weight)| NonZeroU32::new(weight).map(|weight| WeightedCluster { name, weight });
-    Ok(Split { clusters: clusters.into_iter().filter_map(weighed).collect(), hash: Vec::new() })
+    Ok(())
 }

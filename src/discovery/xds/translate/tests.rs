@@ -580,16 +580,19 @@ fn routes_that_would_mean_something_else_are_refused_with_the_path() {
         (changed(|route| route.r#match = None), "routes[1].match: is missing"),
         (changed(|route| route.action = None), "routes[1].action: is missing"),
         (
-            changed(|route| route.action = Some(route::Action::Redirect(RedirectAction::default()))),
-            "routes[1].redirect: is not supported",
+            changed(|route| {
+                let action = RedirectAction { response_code: 9, ..RedirectAction::default() };
+                route.action = Some(route::Action::Redirect(action));
+            }),
+            "routes[1].redirect.response_code: is not known",
         ),
         (
             changed(|route| {
                 if let Some(route::Action::Route(action)) = &mut route.action {
-                    action.prefix_rewrite = "/x".into();
+                    action.prefix_rewrite = "x".into();
                 }
             }),
-            "routes[1].route.prefix_rewrite: is not supported",
+            "routes[1].route.prefix_rewrite: is no path",
         ),
         (
             changed(|route| {
@@ -599,7 +602,10 @@ fn routes_that_would_mean_something_else_are_refused_with_the_path() {
             }),
             "routes[1].route.timeout: is not supported",
         ),
-        (changed(|route| route.request_headers_to_remove.push("a".into())), "request_headers_to_remove: is not"),
+        (
+            changed(|route| route.request_headers_to_remove.push("Host".into())),
+            "request_headers_to_remove[0]: is no ordinary field",
+        ),
         (
             matched(|rule| rule.case_sensitive = Some(BoolValue { value: false })),
             "routes[1].match.case_sensitive: is not supported",
