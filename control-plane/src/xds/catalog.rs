@@ -341,7 +341,7 @@ impl PortResources {
                 any: pack(type_url::ROUTE, &route::configuration(view, dialect)),
             },
             cluster: Built {
-                version: version(&("cluster", dialect, key, view.protocol, secured)).into(),
+                version: version(&("cluster", dialect, key, view.protocol, secured, &view.policy)).into(),
                 any: pack(type_url::CLUSTER, &cluster::cluster(view, dialect, trust_domain)),
             },
             endpoints: Built {

@@ -7,6 +7,8 @@ mod timeouts;
 
 use std::collections::HashMap;
 
+use pillion_wire::resilience::{Breaker, Limits, Outlier};
+
 use super::{
     mesh::{Finding, Objects, Subject},
     route::{Route, RouteKind},
@@ -52,20 +54,36 @@ pub enum Target {
 pub struct Policy {
     /// How long things may take.
     pub timeouts: Option<Timeouts>,
+    /// How much a caller may have under way.
+    pub limits: Option<Limits>,
+    /// When an endpoint is left alone.
+    pub breaker: Option<Breaker>,
+    /// When an endpoint does worse than the others.
+    pub outlier: Option<Outlier>,
 }
 
 impl Policy {
     /// The sections that are there, as documents name them, and whether each may stand in a policy for a route.
     fn sections(&self) -> impl Iterator<Item = (&'static str, bool)> {
-        [("timeouts", self.timeouts.is_some(), false)]
-            .into_iter()
-            .filter_map(|(name, is_there, fits_route)| is_there.then_some((name, fits_route)))
+        [
+            ("timeouts", self.timeouts.is_some(), false),
+            ("limits", self.limits.is_some(), false),
+            ("breaker", self.breaker.is_some(), false),
+            ("outlierDetection", self.outlier.is_some(), false),
+        ]
+        .into_iter()
+        .filter_map(|(name, is_there, fits_route)| is_there.then_some((name, fits_route)))
     }
 
     /// These sections, and those of `other` where there are none.
     #[must_use]
     pub fn or(&self, other: &Self) -> Self {
-        Self { timeouts: self.timeouts.clone().or_else(|| other.timeouts.clone()) }
+        Self {
+            timeouts: self.timeouts.clone().or_else(|| other.timeouts.clone()),
+            limits: self.limits.clone().or_else(|| other.limits.clone()),
+            breaker: self.breaker.clone().or_else(|| other.breaker.clone()),
+            outlier: self.outlier.clone().or_else(|| other.outlier.clone()),
+        }
     }
 }
 

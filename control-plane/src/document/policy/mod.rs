@@ -1,5 +1,8 @@
 //! `TrafficPolicy` of `pillion.dev/v1alpha1`.
 
+mod breaker;
+mod limits;
+mod outlier;
 mod timeouts;
 
 use serde::Deserialize;
@@ -22,6 +25,9 @@ struct Raw {
 struct RawSpec {
     target_refs: Vec<RawTarget>,
     timeouts: Option<timeouts::Raw>,
+    limits: Option<limits::Raw>,
+    breaker: Option<breaker::Raw>,
+    outlier_detection: Option<outlier::Raw>,
 }
 
 #[derive(Deserialize)]
@@ -52,7 +58,12 @@ pub(super) fn read(node: &Node, metadata: &Metadata, issues: &mut Issues) -> Opt
     let refs = path.key("targetRefs");
     let targets =
         spec.target_refs.into_iter().enumerate().filter_map(|(at, raw)| target(raw, &refs.index(at), issues)).collect();
-    let policy = Policy { timeouts: spec.timeouts.map(|raw| timeouts::read(&raw, &path.key("timeouts"), issues)) };
+    let policy = Policy {
+        timeouts: spec.timeouts.map(|raw| timeouts::read(&raw, &path.key("timeouts"), issues)),
+        limits: spec.limits.map(|raw| limits::read(raw, &path.key("limits"), issues)),
+        breaker: spec.breaker.map(|raw| breaker::read(raw, &path.key("breaker"), issues)),
+        outlier: spec.outlier_detection.map(|raw| outlier::read(raw, &path.key("outlierDetection"), issues)),
+    };
     if policy == Policy::default() {
         issues.warn(path, "the policy says nothing");
     }

@@ -8,6 +8,7 @@ pub(super) mod gateway;
 pub(super) mod host;
 pub(super) mod inbound;
 pub(super) mod outbound;
+mod resilience;
 pub(super) mod route;
 
 use std::net::SocketAddr;
