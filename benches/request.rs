@@ -170,6 +170,7 @@ fn outbound(endpoint: Option<Endpoint>) -> Outbound {
         connect_timeout: Duration::from_secs(5),
         lb: LbPolicy::RoundRobin,
         protocol: UpstreamProtocol::Downstream,
+        resilience: None,
     };
     let split = Split::new([(NonZeroU32::MIN, Arc::new(Cluster { config, upstream }))]).expect("a cluster");
     let route = Route { name: "bench".into(), matches: RouteMatch::default(), action: Action::Forward(split) };

@@ -22,10 +22,10 @@ use crate::net::{Dialer, Namespace};
 use crate::proxy::{Memory, Shared};
 use crate::readiness::Readiness;
 use crate::slot::Slot;
-use crate::snapshot::{Directory, Outbound};
+use crate::snapshot::{Cluster, Directory, Outbound};
 use crate::telemetry::{AccessLog, Metrics, Telemetry};
 use crate::tls::{TlsClient, TlsServer};
-use crate::{application, discovery, dns, identity, init, worker};
+use crate::{application, discovery, dns, identity, init, upstream, worker};
 
 /// The program: reads its settings, runs until it is told to stop. With `init` as first argument it programs the redirect
 /// instead.
@@ -116,6 +116,13 @@ async fn serve(mut settings: Bootstrap) -> anyhow::Result<()> {
         Arc::clone(&shared.inbound),
         metrics,
     ));
+    let watched = Arc::clone(&shared);
+    let judged = move || {
+        let clusters = watched.directory.outbound().load_full().clusters();
+        let judged = |cluster: &Arc<Cluster>| cluster.config.resilience.as_ref().is_some_and(|rules| rules.judges());
+        clusters.into_iter().filter(judged).map(|cluster| Arc::clone(&cluster.upstream)).collect()
+    };
+    tokio::spawn(upstream::watch(judged, Arc::clone(&shared.telemetry.metrics)));
     tokio::spawn(answer_dns(Arc::clone(&shared), dns_sockets));
     let addresses = listeners.start(bound, &readiness).await?;
     let announced = Arc::clone(&readiness);

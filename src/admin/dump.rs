@@ -1,14 +1,14 @@
 //! `/config_dump` and `/clusters`: what is in force, read from the snapshots that requests use.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::SystemTime;
 
 use serde_json::{Value, json};
 
+use super::stand;
 use crate::identity::Identity;
 use crate::proxy::Shared;
-use crate::snapshot::{Action, Cluster, Lookup, Route, Split, Target};
+use crate::snapshot::{Action, Lookup, Route, Split, Target};
 use crate::upstream::Host;
 
 /// What stands for a destination or host that the control plane does not know.
@@ -64,29 +64,42 @@ pub(super) fn config(shared: &Shared) -> Value {
     })
 }
 
-/// Every cluster in use with its hosts.
+/// Every cluster in use with its limits and hosts.
 pub(super) fn clusters(shared: &Shared) -> Value {
-    let outbound = shared.directory.outbound().load();
-    let mut clusters: BTreeMap<String, Value> = BTreeMap::new();
-    for target in outbound.targets.values().filter_map(|lookup| match lookup {
-        Lookup::Known(target) => Some(target),
-        Lookup::Unknown | Lookup::Refused => None,
-    }) {
-        for cluster in used_by(target) {
+    let clusters = shared.directory.outbound().load_full().clusters();
+    clusters
+        .iter()
+        .map(|cluster| {
             let hosts: Vec<Value> = cluster.upstream.hosts().iter().map(|known| host(known)).collect();
-            clusters.insert(cluster.config.name.clone(), json!({ "hosts": hosts }));
-        }
-    }
-    json!(clusters)
+            let value = json!({ "limits": stand::limits(cluster), "hosts": hosts });
+            (cluster.config.name.clone(), value)
+        })
+        .collect::<BTreeMap<String, Value>>()
+        .into_iter()
+        .collect()
 }
 
-fn used_by(target: &Target) -> impl Iterator<Item = &Arc<Cluster>> {
-    let routes = target.http.iter().flat_map(|routes| &routes.virtual_hosts).flat_map(|host| &host.routes);
-    let http = routes.filter_map(|route| match &route.action {
-        Action::Forward(split) => Some(split),
-        Action::DirectResponse { .. } => None,
-    });
-    http.chain(&target.tcp).chain(target.tls.all()).flat_map(Split::clusters).map(|(_, cluster)| cluster)
+/// Tells the metrics what changes too often to be told each time: what is in use of limits, and who is left alone.
+pub(super) fn gauge(shared: &Shared) {
+    let metrics = &shared.telemetry.metrics;
+    metrics.clear_cluster_gauges();
+    for cluster in shared.directory.outbound().load_full().clusters() {
+        let name = cluster.upstream.name();
+        let Some(rules) = &cluster.config.resilience else { continue };
+        if rules.limits.is_some() {
+            for (limit, (used, waiting)) in stand::in_use(&cluster) {
+                metrics.limit_in_use(name, limit, used);
+                if limit != "retries" {
+                    metrics.limit_in_use(name, stand::pending(limit), waiting);
+                }
+            }
+        }
+        if rules.judges() {
+            let (open, ejected) = cluster.upstream.out_of_service();
+            metrics.hosts_out(name, "breaker_open", open);
+            metrics.hosts_out(name, "ejected", ejected);
+        }
+    }
 }
 
 fn certificate(identity: &Identity) -> Value {
@@ -126,7 +139,7 @@ fn split(split: &Split) -> Value {
 
 fn host(host: &Host) -> Value {
     let (requests, failures) = host.totals();
-    json!({
+    let mut value = json!({
         "address": host.key().address,
         "mesh_port": host.key().mesh.as_ref().map(|mesh| mesh.port),
         "identity": host.key().mesh.as_ref().map(|mesh| mesh.identity.to_string()),
@@ -134,5 +147,9 @@ fn host(host: &Host) -> Value {
         "requests": requests,
         "connect_failures": failures,
         "usable": host.is_usable(tokio::time::Instant::now),
-    })
+    });
+    if let Some(fields) = value.as_object_mut() {
+        fields.extend(stand::host(&host.report(), tokio::time::Instant::now()));
+    }
+    value
 }

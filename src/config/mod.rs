@@ -6,12 +6,14 @@
 
 mod cluster;
 mod listener;
+mod resilience;
 mod route;
 
 pub use cluster::{Cluster, Endpoint, Endpoints, Health, LbPolicy, Locality, UpstreamProtocol};
 pub use listener::{
     Access, AppProtocol, HostListener, InboundListener, InboundPort, OutboundListener, RouteSource, TlsChain,
 };
+pub use resilience::Resilience;
 pub use route::{
     Action, HeaderMatch, HeaderName, PathMatch, Pattern, QueryMatch, Route, RouteConfig, RouteMatch, Split,
     StringMatch, ValueMatch, VirtualHost, WeightedCluster,

@@ -14,13 +14,14 @@ use http::{Method, Response};
 use tokio::time::Instant;
 
 use super::Worker;
+use super::guard::{self, Guard};
 use super::message::{Head, REASON, Version};
 use crate::config::{AppProtocol, UpstreamProtocol};
 use crate::error::ProxyError;
 use crate::http::{Body, HttpError, Unsent};
 use crate::snapshot::{Cluster, InboundPort};
 use crate::telemetry::Record;
-use crate::upstream::{Host, HostKey, InFlight, Lease1, Lease2};
+use crate::upstream::{Host, HostKey, InFlight, Kind, Lease1, Lease2};
 
 /// Times that one host may refuse a request before we believe that it means it.
 const MAX_REFUSALS: u32 = 3;
@@ -61,6 +62,8 @@ pub(super) struct Sent {
     pub(super) lease: Lease,
     /// Counts the request until its response ends.
     pub(super) in_flight: InFlight,
+    /// Its places within limits, and the duty to tell how it ended.
+    pub(super) guard: Guard,
 }
 
 /// A failed try, with the body when nothing of the request was written.
@@ -83,10 +86,15 @@ pub(super) async fn send(
     let repeatable = body.is_empty();
     let mut body = Some(body);
     let mut tried: Vec<HostKey> = Vec::new(); // In vain.
-    let no_host = || ProxyError::NoHealthyUpstream(upstreams.name().to_owned());
-    let mut next = upstreams.pick(&tried).ok_or_else(no_host)?;
+    let mut guard = Guard::enter(worker, upstreams, Kind::Request).await?;
+    let mut next = upstreams.pick(&tried).ok_or_else(|| guard::no_host(worker, upstreams, Kind::Request))?;
     loop {
         let host = next;
+        if let Err(denied) = guard.admit(&host) {
+            tried.push(host.key().clone());
+            next = upstreams.pick(&tried).ok_or(denied)?;
+            continue;
+        }
         note(record, &host);
         let mut another = || {
             tried.push(host.key().clone());
@@ -94,14 +102,15 @@ pub(super) async fn send(
         };
         match once(worker, upstreams, &host, head, body.take().unwrap_or_default()).await {
             Ok(sent) => {
+                guard.answered(&sent.response);
                 if !application_unreachable(&sent) {
                     host.mark_reachable();
-                    return Ok(sent);
+                    return Ok(Sent { guard, ..sent });
                 }
                 host.mark_unreachable(Instant::now());
-                match another().filter(|_| repeatable) {
+                match another().filter(|_| repeatable && guard.may_retry()) {
                     Some(host) => next = host,
-                    None => return Ok(sent), // Its sidecar has already said why.
+                    None => return Ok(Sent { guard, ..sent }), // Its sidecar has already said why.
                 }
                 worker.shared.telemetry.metrics.upstream_retry("application_unreachable");
             }
@@ -109,7 +118,8 @@ pub(super) async fn send(
                 if error.never_sent() {
                     host.mark_unreachable(Instant::now());
                 }
-                let Some(host) = another().filter(|_| unsent.is_some()) else { return Err(error) };
+                guard.failed(&error);
+                let Some(host) = another().filter(|_| unsent.is_some() && guard.may_retry()) else { return Err(error) };
                 tracing::debug!(%error, "trying another host");
                 worker.shared.telemetry.metrics.upstream_retry(error.reason().code);
                 next = host;
@@ -146,7 +156,9 @@ async fn once(
             Lease::Http2(lease) => (lease.connection().send(head.to_http2(host, body)).await, lease.reused),
         };
         let Unsent { error, body: unsent } = match sent {
-            Ok(response) => return Ok(Sent { response, host: Arc::clone(host), lease, in_flight }),
+            Ok(response) => {
+                return Ok(Sent { response, host: Arc::clone(host), lease, in_flight, guard: Guard::default() });
+            }
             Err(unsent) => unsent,
         };
         let refused = was_refused(&error);

@@ -134,14 +134,14 @@ fn head(client: &Client, parts: request::Parts, authority: Authority) -> Result<
 /// # Errors
 /// When the host changes the protocol although nobody asked it to.
 pub(super) fn reply(sent: Sent, record: &mut Record) -> Result<Response<ReplyBody>, ProxyError> {
-    let Sent { response, host, lease, in_flight } = sent;
+    let Sent { response, host, lease, in_flight, guard } = sent;
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         let detail = "it switched protocols unasked".to_owned();
         return Err(ProxyError::UpstreamProtocol { address: host.key().dial(), detail });
     }
     let (mut parts, body) = response.into_parts();
     clean(&mut parts.headers, host.key().mesh.is_some(), record);
-    Ok(Response::from_parts(parts, ReplyBody::upstream(body, lease, in_flight)))
+    Ok(Response::from_parts(parts, ReplyBody::upstream(body, lease, in_flight, guard)))
 }
 
 /// Removes what concerned the upstream connection. What a sidecar says of its own failure stays.

@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use pillion_wire::mesh::MeshEndpoint;
 use tokio::time::Instant;
 
+use super::standing::{Report, Standing};
 use crate::net::Via;
 
 /// What makes two hosts the same host.
@@ -49,6 +50,8 @@ pub struct Host {
     failures: AtomicU64,
     unreachable: AtomicU32,
     retry_at: Mutex<Option<Instant>>,
+    /// Limits, breaker, ejection.
+    pub(super) standing: Standing,
 }
 
 /// Counts one request or connection as being in flight until dropped.
@@ -76,6 +79,7 @@ impl Host {
             failures: AtomicU64::new(0),
             unreachable: AtomicU32::new(0),
             retry_at: Mutex::new(None),
+            standing: Standing::new(),
         }
     }
 
@@ -106,9 +110,20 @@ impl Host {
         (self.requests.load(Ordering::Relaxed), self.failures.load(Ordering::Relaxed))
     }
 
-    /// May it be picked, or does it back off after a failed connection? Only then does the time matter.
+    /// May it be picked, or does it back off after a failed connection, is its breaker open, is it ejected or full?
+    /// Only then does the time matter.
     pub fn is_usable(&self, now: impl Fn() -> Instant) -> bool {
-        self.unreachable.load(Ordering::Acquire) == 0 || self.retry_at.lock().is_none_or(|at| now() >= at)
+        (self.is_reachable() || self.retry_at.lock().is_none_or(|at| now() >= at)) && self.standing.allows(now)
+    }
+
+    /// Did it answer when it was last connected to?
+    pub fn is_reachable(&self) -> bool {
+        self.unreachable.load(Ordering::Acquire) == 0
+    }
+
+    /// How it stands: limits, breaker, ejection.
+    pub fn report(&self) -> Report {
+        self.standing.report()
     }
 
     /// It could not be reached: nothing is sent there for 200 ms, doubled with each failure in a row, 10 s at most.

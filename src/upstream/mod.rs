@@ -4,12 +4,18 @@
 //! kept by name while anything refers to it, and a [`Host`] is kept while its
 //! address, mesh port and identity stay the same.
 
+mod call;
 mod connect;
 mod host;
 mod pool;
+mod protect;
+mod standing;
 
+pub use call::{Call, Denied};
 pub use host::{Host, HostKey, InFlight};
 pub use pool::{Lease1, Lease2, Pool};
+pub use protect::{Event, Load, Shortage, watch};
+pub use standing::{BreakerReport, Ejected, Kind, Report};
 
 use std::sync::Arc;
 
@@ -24,6 +30,7 @@ use crate::slot::Slot;
 pub struct Upstream {
     name: Arc<str>,
     hosts: Slot<HostSet>,
+    protection: protect::Protection,
 }
 
 /// The hosts of a cluster by priority, best first. Replaced whole when endpoints change.
@@ -41,7 +48,7 @@ struct Group {
 impl Upstream {
     /// A cluster without hosts yet.
     pub fn new(name: &str) -> Self {
-        Self { name: Arc::from(name), hosts: Slot::new(HostSet::default()) }
+        Self { name: Arc::from(name), hosts: Slot::new(HostSet::default()), protection: protect::Protection::default() }
     }
 
     /// The cluster's name.
@@ -74,16 +81,18 @@ impl Upstream {
             })
             .collect();
         self.hosts.publish(HostSet { groups });
+        self.protect_hosts();
     }
 
     /// Picks a host that is not in `tried`, not backing off, from the best priority that has one.
     ///
-    /// When every host backs off, one of them is picked all the same: a guess that
-    /// a host is down must not turn into an outage.
+    /// When every host backs off or is ejected, one of them is picked all the same: a guess that
+    /// a host is down must not turn into an outage. One that is full never is.
     pub fn pick(&self, tried: &[HostKey], now: impl Fn() -> Instant) -> Option<Arc<Host>> {
         let set = self.hosts.load();
         let fresh = |host: &Host| !tried.contains(host.key());
-        set.pick(&|host| fresh(host) && host.is_usable(&now)).or_else(|| set.pick(&fresh))
+        set.pick(&|host| fresh(host) && host.is_usable(&now))
+            .or_else(|| set.pick(&|host| fresh(host) && host.standing.is_last_resort()))
     }
 
     /// All hosts, for the admin pages.

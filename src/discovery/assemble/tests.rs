@@ -128,6 +128,7 @@ fn cluster(name: &str, endpoints: &str) -> Cluster {
         connect_timeout: Duration::from_secs(5),
         lb: LbPolicy::RoundRobin,
         protocol: UpstreamProtocol::Http1,
+        resilience: None,
     }
 }
 

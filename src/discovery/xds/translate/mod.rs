@@ -11,6 +11,7 @@ mod endpoints;
 mod hcm;
 mod listener;
 mod matching;
+mod resilience;
 mod route;
 mod tls;
 
