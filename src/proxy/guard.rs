@@ -243,3 +243,52 @@ fn of_error(failures: &Failures, error: &ProxyError) -> Outcome {
 fn verdict(is_failure: bool) -> Outcome {
     if is_failure { Outcome::Failure } else { Outcome::Success }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use http::HeaderValue;
+
+    use super::*;
+    use crate::upstream::HostKey;
+
+    fn response(status: u16, fields: &[(&'static str, &'static str)]) -> Response<Body> {
+        let mut response = Response::new(Body::default());
+        *response.status_mut() = http::StatusCode::from_u16(status).expect("literal");
+        for (name, value) in fields {
+            response.headers_mut().insert(*name, HeaderValue::from_static(value));
+        }
+        response
+    }
+
+    #[test]
+    fn what_counts_as_a_failure_is_what_was_said() {
+        const GRPC: (&str, &str) = ("content-type", "application/grpc");
+        let host = Host::new(HostKey::remote("127.0.0.1:1".parse().expect("literal"), None));
+        let usual = Failures::default();
+        let gateway = Failures { server_errors: false, statuses: BTreeSet::from([429]), ..Failures::default() };
+        let (good, bad) = (Some(Outcome::Success), Some(Outcome::Failure));
+        for (failures, status, fields, wanted) in [
+            (&usual, 200, &[][..], good),
+            (&usual, 500, &[], bad),
+            (&usual, 429, &[], good),
+            (&usual, 404, &[], good),
+            (&gateway, 500, &[], good),
+            (&gateway, 503, &[], bad),
+            (&gateway, 429, &[], bad),
+            (&usual, 200, &[GRPC], None),
+            (&usual, 200, &[GRPC, ("grpc-status", "14")], bad),
+            (&usual, 200, &[GRPC, ("grpc-status", "8")], good),
+            (&usual, 200, &[GRPC, ("grpc-status", "0")], good),
+        ] {
+            assert_eq!(of_head(failures, &host, &response(status, fields)), wanted, "{status} {fields:?}");
+        }
+        let address = "127.0.0.1:1".parse().expect("literal");
+        assert_eq!(of_error(&usual, &ProxyError::ConnectTimeout(address)), Outcome::Failure);
+        assert_eq!(of_error(&usual, &ProxyError::ClientGone), Outcome::Unknown);
+        assert_eq!(of_error(&usual, &ProxyError::IdleRace(address)), Outcome::Unknown);
+        let none = Failures { connect: false, ..Failures::default() };
+        assert_eq!(of_error(&none, &ProxyError::ConnectTimeout(address)), Outcome::Unknown);
+    }
+}

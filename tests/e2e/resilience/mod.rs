@@ -1,0 +1,4 @@
+//! What a `TrafficPolicy` does, with real processes.
+
+mod breaker;
+mod limits;
