@@ -247,7 +247,8 @@ impl Standing {
                 told.kept = None;
             }
             Some(Change::Kept(why)) => {
-                if told.kept.replace(why.clone()).is_some() {
+                let is_old = told.kept.replace(why.clone()).is_some();
+                if is_old {
                     return None;
                 }
             }

@@ -49,12 +49,11 @@ pub(super) fn outlier_detection(policy: &Policy, dialect: Dialect) -> Option<Out
     if policy.outlier.is_none() && breaker.is_none() {
         return None;
     }
-    let outlier = policy.outlier.clone().unwrap_or_else(|| Outlier {
-        base_ejection: breaker.map_or(Outlier::default().base_ejection, |breaker| breaker.open),
-        max_ejection: breaker.map_or(Outlier::default().max_ejection, |breaker| breaker.max_open),
+    let outlier = policy.outlier.clone().unwrap_or_else(|| {
+        let base = Outlier::default();
+        let times = breaker.map_or((base.base_ejection, base.max_ejection), |breaker| (breaker.open, breaker.max_open));
         // All but the last: Envoy compares the share with the host itself in it.
-        max_percent: 99,
-        ..Outlier::default()
+        Outlier { base_ejection: times.0, max_ejection: times.1, max_percent: 99, ..base }
     });
     let number = |value: u32| Some(UInt32Value { value });
     let (rate, percentage) = (outlier.success_rate, outlier.failure_percentage);
