@@ -130,7 +130,13 @@ fn route(route: &Route) -> Value {
         Action::Forward(clusters) => split(clusters),
         Action::DirectResponse { status, .. } => json!({ "status": status.as_u16() }),
     };
-    json!({ "name": &*route.name, "match": format!("{:?}", route.matches), "action": action })
+    let mut value = json!({ "name": &*route.name, "match": format!("{:?}", route.matches), "action": action });
+    if let (Some(fallback), Some(fields)) = (&route.fallback, value.as_object_mut()) {
+        let clusters: Vec<&str> = fallback.clusters.iter().map(|cluster| cluster.config.name.as_str()).collect();
+        let status = fallback.response.as_ref().map(|(status, _)| status.as_u16());
+        fields.insert("fallback".to_owned(), json!({ "clusters": clusters, "status": status }));
+    }
+    value
 }
 
 fn split(split: &Split) -> Value {

@@ -3,6 +3,7 @@
 use std::num::NonZeroU32;
 
 use http::StatusCode;
+use pillion_wire::resilience::Fallback;
 use regex::Regex;
 
 /// `RouteConfiguration`.
@@ -34,6 +35,8 @@ pub struct Route {
     pub matches: RouteMatch,
     /// What to do.
     pub action: Action,
+    /// What to do when no endpoint can take the request.
+    pub fallback: Option<Fallback>,
 }
 
 /// `RouteMatch`: all parts have to match.

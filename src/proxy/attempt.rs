@@ -67,9 +67,11 @@ pub(super) struct Sent {
 }
 
 /// A failed try, with the body when nothing of the request was written.
-struct Failed {
-    error: ProxyError,
-    unsent: Option<Body>,
+pub(super) struct Failed {
+    /// Why.
+    pub(super) error: ProxyError,
+    /// The body, when nothing of the request was written.
+    pub(super) unsent: Option<Body>,
 }
 
 /// Sends a request to a host of `upstreams` and waits for the head of its response.
@@ -82,17 +84,23 @@ pub(super) async fn send(
     head: &Head,
     body: Body,
     record: &mut Record,
-) -> Result<Sent, ProxyError> {
+) -> Result<Sent, Failed> {
     let repeatable = body.is_empty();
     let mut body = Some(body);
     let mut tried: Vec<HostKey> = Vec::new(); // In vain.
-    let mut guard = Guard::enter(worker, upstreams, Kind::Request).await?;
-    let mut next = upstreams.pick(&tried).ok_or_else(|| guard::no_host(worker, upstreams, Kind::Request))?;
+    let mut guard = match Guard::enter(worker, upstreams, Kind::Request).await {
+        Ok(guard) => guard,
+        Err(error) => return Err(Failed { error, unsent: body }),
+    };
+    let Some(mut next) = upstreams.pick(&tried) else {
+        return Err(Failed { error: guard::no_host(worker, upstreams, Kind::Request), unsent: body });
+    };
     loop {
         let host = next;
         if let Err(denied) = guard.admit(&host) {
             tried.push(host.key().clone());
-            next = upstreams.pick(&tried).ok_or(denied)?;
+            let Some(host) = upstreams.pick(&tried) else { return Err(Failed { error: denied, unsent: body }) };
+            next = host;
             continue;
         }
         note(record, &host);
@@ -119,7 +127,9 @@ pub(super) async fn send(
                     host.mark_unreachable(Instant::now());
                 }
                 guard.failed(&error);
-                let Some(host) = another().filter(|_| unsent.is_some() && guard.may_retry()) else { return Err(error) };
+                let Some(host) = another().filter(|_| unsent.is_some() && guard.may_retry()) else {
+                    return Err(Failed { error, unsent });
+                };
                 tracing::debug!(%error, "trying another host");
                 worker.shared.telemetry.metrics.upstream_retry(error.reason().code);
                 next = host;
@@ -175,7 +185,7 @@ async fn once(
 }
 
 /// Did the host's sidecar answer in its stead, because it could not reach it? To gRPC it says so in a 200.
-fn application_unreachable(sent: &Sent) -> bool {
+pub(super) fn application_unreachable(sent: &Sent) -> bool {
     sent.host.key().mesh.is_some()
         && sent
             .response

@@ -12,10 +12,11 @@ use super::client::{Client, Way};
 use super::message::{Head, REASON};
 use super::reply::{self, ReplyBody};
 use super::tunnel::{self, Tunnel};
-use super::{inbound, outbound};
+use super::{fallback, inbound, outbound};
 use crate::error::ProxyError;
 use crate::http::{Body, Switch, clean_response};
 use crate::net::Serving;
+use crate::snapshot::Fallback;
 use crate::telemetry::Record;
 
 /// Reason code of an answer that a route prescribes.
@@ -23,8 +24,8 @@ const DIRECT_RESPONSE: &str = "direct_response";
 
 /// What was decided for a request.
 pub(super) enum Plan {
-    /// Send it there.
-    Forward(Upstreams),
+    /// Send it there, or if nobody can take it there, to where it falls back on.
+    Forward(Upstreams, Option<Arc<Fallback>>),
     /// Answer at once, as the route says.
     Answer {
         /// Status to answer with.
@@ -95,17 +96,30 @@ async fn forward(
         Way::Bound(destination) => outbound::plan(worker, destination, &parts, record).await?,
         Way::Mesh(_) | Way::Front { .. } => inbound::plan(client, &parts, record)?,
     };
-    let upstreams = match plan {
-        Plan::Forward(upstreams) => upstreams,
-        Plan::Answer { status, body } => return Ok(Outcome::Reply(answer(status, body, record))),
+    let (upstreams, fallback) = match plan {
+        Plan::Forward(upstreams, fallback) => (upstreams, fallback),
+        Plan::Answer { status, body } => return Ok(Outcome::Reply(answer(status, body, DIRECT_RESPONSE, record))),
     };
     let head = head(client, parts, authority.map_err(ProxyError::BadAuthority)?)?;
     if head.upgrade.is_some() {
         let upgrade = tunnel::upgrade(client, &upstreams, &head, body, switch, record);
         return Box::pin(upgrade).await;
     }
-    let sent = attempt::send(worker, &upstreams, &head, body, record).await?;
-    reply(sent, record).map(Outcome::Reply)
+    let failed = match &fallback {
+        None => match attempt::send(worker, &upstreams, &head, body, record).await {
+            Ok(sent) => return reply(sent, record).map(Outcome::Reply),
+            Err(failed) => failed.error,
+        },
+        // Rare, and large.
+        Some(fallback) => match Box::pin(fallback::send(worker, &upstreams, fallback, &head, body, record)).await {
+            Ok(fallback::Answer::Sent(sent)) => return reply(*sent, record).map(Outcome::Reply),
+            Ok(fallback::Answer::Prescribed(status, body, reason)) => {
+                return Ok(Outcome::Reply(answer(status, body, reason, record)));
+            }
+            Err(error) => error,
+        },
+    };
+    Err(failed)
 }
 
 /// The request as it goes on: cleaned, and for our application with the word of who called.
@@ -159,13 +173,13 @@ pub(super) fn clean(headers: &mut HeaderMap, from_mesh: bool, record: &mut Recor
 }
 
 /// A response that the route itself asks for.
-fn answer(status: StatusCode, body: String, record: &mut Record) -> Response<ReplyBody> {
-    record.fail(DIRECT_RESPONSE, "", "the route says to answer so".to_owned());
+fn answer(status: StatusCode, body: String, reason: &'static str, record: &mut Record) -> Response<ReplyBody> {
+    record.fail(reason, "", "the route says to answer so".to_owned());
     let mut response = Response::new(ReplyBody::local(Body::full(body)));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(SERVER, HeaderValue::from_static("pillion"));
-    headers.insert(REASON, HeaderValue::from_static(DIRECT_RESPONSE));
+    headers.insert(REASON, HeaderValue::from_static(reason));
     response
 }
 

@@ -5,6 +5,7 @@
 //! connection  detect / terminate TLS -> Client          -> http::serve | tcp::serve
 //! interception  where was it going? race: who speaks first -> the same
 //! http        plan (outbound | inbound) -> headers -> attempt::send -> reply
+//! fallback    attempt::send -> the next backend, or a prescribed answer
 //! attempt     pick a host -> take a connection -> send -> report
 //! tunnel      CONNECT and upgrades: two byte streams joined
 //! tcp         the same order without routes and headers
@@ -15,6 +16,7 @@ mod attempt;
 mod authority;
 mod client;
 mod connection;
+mod fallback;
 mod guard;
 mod http;
 mod inbound;

@@ -4,7 +4,7 @@ mod sync {
     pub(super) use loom::sync::atomic::{AtomicU64, Ordering};
 }
 
-#[allow(unreachable_pub, reason = "it is public where it is in use")]
+#[allow(unreachable_pub, clippy::duplicate_mod, reason = "the same text once more, of which other atomics are made")]
 #[path = "counter.rs"]
 mod counter;
 

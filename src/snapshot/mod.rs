@@ -14,7 +14,7 @@ mod routes;
 mod tls;
 
 pub use directory::{Demand, Directory, Unresolved};
-pub use routes::{Action, Cluster, Route, Routes, Split, VirtualHost};
+pub use routes::{Action, Cluster, Fallback, Route, Routes, Split, VirtualHost};
 pub use tls::TlsSplits;
 
 use std::collections::{BTreeMap, HashMap};
@@ -106,11 +106,13 @@ impl Target {
     /// Clusters that it may lead to, some perhaps several times.
     pub fn clusters(&self) -> impl Iterator<Item = &Arc<Cluster>> {
         let routes = self.http.iter().flat_map(|routes| &routes.virtual_hosts).flat_map(|host| &host.routes);
+        let fallbacks = routes.clone().filter_map(|route| route.fallback.as_ref());
         let http = routes.filter_map(|route| match &route.action {
             Action::Forward(split) => Some(split),
             Action::DirectResponse { .. } => None,
         });
-        http.chain(&self.tcp).chain(self.tls.all()).flat_map(Split::clusters).map(|(_, cluster)| cluster)
+        let all = http.chain(&self.tcp).chain(self.tls.all()).flat_map(Split::clusters).map(|(_, cluster)| cluster);
+        all.chain(fallbacks.flat_map(|fallback| &fallback.clusters))
     }
 
     /// What it is called in metrics and logs: an address by the name of what stands behind it.

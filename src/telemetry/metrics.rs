@@ -28,6 +28,7 @@ pub struct Metrics {
     breaker_changes: Family<ChangeLabels, Counter>,
     ejections: Family<ChangeLabels, Counter>,
     hosts_out: Family<StateLabels, Gauge>,
+    fallbacks: Family<FallbackLabels, Counter>,
     drain_cut: Counter,
     access_log_dropped: Counter,
     xds_responses: Family<XdsLabels, Counter>,
@@ -122,6 +123,12 @@ struct ChangeLabels {
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct FallbackLabels {
+    cluster: Arc<str>,
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct StateLabels {
     cluster: Arc<str>,
     state: &'static str,
@@ -166,6 +173,7 @@ impl Metrics {
             breaker_changes: Family::default(),
             ejections: Family::default(),
             hosts_out: Family::default(),
+            fallbacks: Family::default(),
             drain_cut: Counter::default(),
             access_log_dropped: Counter::default(),
             xds_responses: Family::default(),
@@ -258,6 +266,11 @@ impl Metrics {
             "Outliers that were ejected, that returned, and that were kept in spite of it",
             self.ejections.clone(),
         );
+        registry.register(
+            "fallbacks",
+            "Requests sent to another backend since their own could not take them, by that backend and the reason",
+            self.fallbacks.clone(),
+        );
         registry.register("hosts_out_of_service", "Endpoints that are left alone, by cause", self.hosts_out.clone());
     }
 
@@ -274,6 +287,11 @@ impl Metrics {
     /// An outlier of `cluster` was `ejected`, was `kept`, or `returned`.
     pub fn ejection(&self, cluster: &Arc<str>, change: &'static str) {
         self.ejections.get_or_create(&ChangeLabels { cluster: Arc::clone(cluster), change }).inc();
+    }
+
+    /// A request goes to `cluster` since its own backend could not take it, for this reason.
+    pub fn fallback(&self, cluster: &Arc<str>, reason: &'static str) {
+        self.fallbacks.get_or_create(&FallbackLabels { cluster: Arc::clone(cluster), reason }).inc();
     }
 
     /// Forgets the gauges of clusters before they are told anew.

@@ -8,6 +8,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use crate::mesh::{Fields, MeshError, ours};
+use crate::name::ServicePort;
 use crate::xds::core::Metadata;
 use crate::xds::{ListValue, Struct, Value, value::Kind};
 
@@ -17,6 +18,9 @@ pub const LIMITS_METADATA: &str = "pillion.dev/limits";
 pub const BREAKER_METADATA: &str = "pillion.dev/breaker";
 /// Key in `Cluster.metadata.filter_metadata` of what an [`Outlier`] detection has beyond Envoy's fields.
 pub const OUTLIER_METADATA: &str = "pillion.dev/outlier";
+
+/// Key in `Route.metadata.filter_metadata` of a [`Fallback`].
+pub const FALLBACK_METADATA: &str = "pillion.dev/fallback";
 
 /// How much a caller may have under way (bulkheads). `None`: no limit, unlike Envoy, whose default is 1024 (3 retries).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -335,6 +339,55 @@ impl Outlier {
     }
 }
 
+/// What happens to requests that none of their backend's endpoints can take.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Fallback {
+    /// Who is asked instead, in this order.
+    pub backends: Vec<ServicePort>,
+    /// What is answered when none of them can take it either: status and body. `None`: why it failed.
+    pub response: Option<(u16, String)>,
+}
+
+impl Fallback {
+    /// The metadata of a route.
+    #[must_use]
+    pub fn to_struct(&self) -> Struct {
+        let names = self.backends.iter().map(|name| Value { kind: Some(Kind::StringValue(name.to_string())) });
+        let mut fields = vec![("clusters", Kind::ListValue(ListValue { values: names.collect() }))];
+        if let Some((status, body)) = &self.response {
+            fields.extend([("status", number((*status).into())), ("body", Kind::StringValue(body.clone()))]);
+        }
+        object(fields)
+    }
+
+    /// Reads a route's metadata; `None` when it has no fallback.
+    ///
+    /// # Errors
+    /// When a name is none of a cluster, or the status none of a final response.
+    pub fn from_metadata(metadata: &Metadata) -> Result<Option<Self>, MeshError> {
+        let Some(fields) = ours(metadata, FALLBACK_METADATA)? else { return Ok(None) };
+        let wrong = || fields.missing("clusters", "list of names of clusters");
+        let name = |value: &Value| match &value.kind {
+            Some(Kind::StringValue(name)) => name.parse().map_err(|_no_name| wrong()),
+            _ => Err(wrong()),
+        };
+        let backends = match fields.kind("clusters") {
+            None => Vec::new(),
+            Some(Kind::ListValue(list)) => list.values.iter().map(name).collect::<Result<_, _>>()?,
+            Some(_) => return Err(wrong()),
+        };
+        let status =
+            fields.integer("status")?.map(|status| in_range(&fields, "status", status, 200..=599)).transpose()?;
+        let body = match fields.kind("body") {
+            Some(Kind::StringValue(body)) => body.clone(),
+            None => String::new(),
+            Some(_) => return Err(fields.missing("body", "string")),
+        };
+        let response = status.and_then(|status| u16::try_from(status).ok()).map(|status| (status, body));
+        Ok(Some(Self { backends, response }))
+    }
+}
+
 fn number(number: u32) -> Kind {
     Kind::NumberValue(f64::from(number))
 }
@@ -449,6 +502,18 @@ mod tests {
             prop_assert_eq!(read.extend(&metadata(LIMITS_METADATA, limits.to_struct())), Ok(()));
             prop_assert_eq!(read, limits);
         }
+    }
+
+    #[test]
+    fn a_fallback_survives_the_wire() {
+        let backends = ["a.shop:80", "b.shop:81"].map(|name| name.parse().unwrap()).to_vec();
+        for response in [None, Some((503, "later".to_owned()))] {
+            let fallback = Fallback { backends: backends.clone(), response };
+            let told = metadata(FALLBACK_METADATA, fallback.to_struct());
+            assert_eq!(Fallback::from_metadata(&told), Ok(Some(fallback)));
+        }
+        let told = metadata(FALLBACK_METADATA, object(vec![("status", number(100))]));
+        assert!(matches!(Fallback::from_metadata(&told), Err(MeshError::Field { field: "status", .. })));
     }
 
     #[test]

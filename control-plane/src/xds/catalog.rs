@@ -337,7 +337,7 @@ impl PortResources {
         Self {
             listener: version(&("listener", dialect, key, view.protocol, &view.tcp, &view.tls)).into(),
             route: Built {
-                version: version(&("route", dialect, key, &view.http)).into(),
+                version: version(&("route", dialect, key, &view.http, &view.policy)).into(),
                 any: pack(type_url::ROUTE, &route::configuration(view, dialect)),
             },
             cluster: Built {

@@ -82,17 +82,24 @@ impl Catalog {
             if let Action::Forward(split) = &route.action {
                 self.add_split(split, references);
             }
+            for backend in route.fallback.iter().flat_map(|fallback| &fallback.backends) {
+                self.add_cluster(&backend.to_string(), references);
+            }
         }
     }
 
     fn add_split(&self, split: &Split, references: &mut BTreeSet<Reference>) {
         for cluster in split.clusters.iter().filter(|cluster| cluster.name != INVALID_BACKEND) {
-            references.insert((Kind::Cluster, cluster.name.clone()));
-            let Some(item) = self.clusters.get(&cluster.name) else { continue };
-            let current = item.current.as_ref().map(|current| &current.config);
-            let endpoints = current.into_iter().chain(&item.next).map(|config| &config.endpoints);
-            references.extend(endpoints.map(|name| (Kind::Endpoints, name.clone())));
+            self.add_cluster(&cluster.name, references);
         }
+    }
+
+    fn add_cluster(&self, name: &str, references: &mut BTreeSet<Reference>) {
+        references.insert((Kind::Cluster, name.to_owned()));
+        let Some(item) = self.clusters.get(name) else { return };
+        let current = item.current.as_ref().map(|current| &current.config);
+        let endpoints = current.into_iter().chain(&item.next).map(|config| &config.endpoints);
+        references.extend(endpoints.map(|name| (Kind::Endpoints, name.clone())));
     }
 
     /// True: nobody used it before, so it has to be asked for.

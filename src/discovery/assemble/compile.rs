@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::catalog::Catalog;
 use crate::config::{self, OutboundListener, RouteConfig, RouteSource};
-use crate::snapshot::{Action, Cluster, Route, Routes, Split, Target, TlsSplits, VirtualHost};
+use crate::snapshot::{Action, Cluster, Fallback, Route, Routes, Split, Target, TlsSplits, VirtualHost};
 
 /// `None`: something is still missing.
 pub(super) fn target(listener: &OutboundListener, catalog: &Catalog) -> Option<Target> {
@@ -49,7 +49,19 @@ impl Clusters<'_> {
                 Action::DirectResponse { status: *status, body: body.clone() }
             }
         };
-        Some(Route { name: route.name.as_str().into(), matches: route.matches.clone(), action })
+        let fallback = match &route.fallback {
+            Some(fallback) => Some(Arc::new(self.fallback(fallback)?)),
+            None => None,
+        };
+        Some(Route { name: route.name.as_str().into(), matches: route.matches.clone(), action, fallback })
+    }
+
+    fn fallback(&mut self, told: &pillion_wire::resilience::Fallback) -> Option<Fallback> {
+        let clusters = told.backends.iter().map(|backend| self.cluster(&backend.to_string()));
+        let status = |status: u16| http::StatusCode::from_u16(status).ok();
+        let response = told.response.as_ref();
+        let response = response.and_then(|(code, body)| Some((status(*code)?, body.clone())));
+        Some(Fallback { clusters: clusters.collect::<Option<_>>()?, response })
     }
 
     fn split(&mut self, split: &config::Split) -> Option<Split> {

@@ -1,4 +1,5 @@
 //! What a `TrafficPolicy` does, with real processes.
 
 mod breaker;
+mod fallback;
 mod limits;

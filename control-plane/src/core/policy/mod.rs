@@ -7,7 +7,8 @@ mod timeouts;
 
 use std::collections::HashMap;
 
-use pillion_wire::resilience::{Breaker, Limits, Outlier};
+use pillion_wire::name::ServicePort;
+use pillion_wire::resilience::{Breaker, Fallback, Limits, Outlier};
 
 use super::{
     mesh::{Finding, Objects, Subject},
@@ -60,6 +61,8 @@ pub struct Policy {
     pub breaker: Option<Breaker>,
     /// When an endpoint does worse than the others.
     pub outlier: Option<Outlier>,
+    /// What happens to requests that no endpoint can take.
+    pub fallback: Option<Fallback>,
 }
 
 impl Policy {
@@ -70,6 +73,7 @@ impl Policy {
             ("limits", self.limits.is_some(), false),
             ("breaker", self.breaker.is_some(), false),
             ("outlierDetection", self.outlier.is_some(), false),
+            ("fallback", self.fallback.is_some(), true),
         ]
         .into_iter()
         .filter_map(|(name, is_there, fits_route)| is_there.then_some((name, fits_route)))
@@ -83,6 +87,7 @@ impl Policy {
             limits: self.limits.clone().or_else(|| other.limits.clone()),
             breaker: self.breaker.clone().or_else(|| other.breaker.clone()),
             outlier: self.outlier.clone().or_else(|| other.outlier.clone()),
+            fallback: self.fallback.clone().or_else(|| other.fallback.clone()),
         }
     }
 }
@@ -101,6 +106,7 @@ impl<'a> Policies<'a> {
         all.sort_by_key(|policy| (policy.created.is_none(), policy.created.as_deref(), &policy.name));
         let mut policies = Self::default();
         for policy in all {
+            findings.extend(without_backend(policy, objects));
             for (index, target) in policy.targets.iter().enumerate() {
                 if let Some(reason) = policies.attach(policy, target, objects) {
                     findings.push(Finding {
@@ -165,6 +171,23 @@ impl<'a> Policies<'a> {
         let there = self.routes.get(&(route.kind, route.name.clone())).map_or(&[][..], Vec::as_slice);
         there.iter().fold(Policy::default(), |all, policy| all.or(&policy.policy)).or(port)
     }
+}
+
+/// Backends to fall back on that do not exist.
+fn without_backend(policy: &TrafficPolicy, objects: &Objects) -> Vec<Finding> {
+    let backends = policy.policy.fallback.iter().flat_map(|fallback| &fallback.backends);
+    let is_there = |backend: &ServicePort| {
+        let service = objects.services.get(&Name::new(&backend.namespace, &backend.service));
+        service.is_some_and(|service| service.ports.iter().any(|port| port.port == backend.port))
+    };
+    let missing = backends.enumerate().filter(|(_, backend)| !is_there(backend));
+    let finding = |(index, backend): (usize, &ServicePort)| Finding {
+        subject: Subject::Policy(policy.name.clone()),
+        path: format!("spec.fallback.backends[{index}]"),
+        reason: format!("there is no {backend}: it is passed over"),
+        refused: false,
+    };
+    missing.map(finding).collect()
 }
 
 /// Which sections of `policy` an earlier one has said already.

@@ -1,6 +1,7 @@
 //! `TrafficPolicy` of `pillion.dev/v1alpha1`.
 
 mod breaker;
+mod fallback;
 mod limits;
 mod outlier;
 mod timeouts;
@@ -28,6 +29,7 @@ struct RawSpec {
     limits: Option<limits::Raw>,
     breaker: Option<breaker::Raw>,
     outlier_detection: Option<outlier::Raw>,
+    fallback: Option<fallback::Raw>,
 }
 
 #[derive(Deserialize)]
@@ -62,6 +64,7 @@ pub(super) fn read(node: &Node, metadata: &Metadata, issues: &mut Issues) -> Opt
         timeouts: spec.timeouts.map(|raw| timeouts::read(&raw, &path.key("timeouts"), issues)),
         limits: spec.limits.map(|raw| limits::read(raw, &path.key("limits"), issues)),
         breaker: spec.breaker.map(|raw| breaker::read(raw, &path.key("breaker"), issues)),
+        fallback: spec.fallback.map(|raw| fallback::read(raw, &metadata.name.namespace, &path.key("fallback"), issues)),
         outlier: spec.outlier_detection.map(|raw| outlier::read(raw, &path.key("outlierDetection"), issues)),
     };
     if policy == Policy::default() {

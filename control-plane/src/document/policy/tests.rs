@@ -102,6 +102,15 @@ fn refusals_name_the_field() {
         ("{targetRefs: [{kind: Service, name: a}], breaker: {failOn: [5xx, teapot]}}", "spec.breaker.failOn[1]"),
         ("{targetRefs: [{kind: Service, name: a}], breaker: {statuses: [4290]}}", "spec.breaker.statuses[0]"),
         ("{targetRefs: [{kind: Service, name: a}], outlierDetection: {}}", "spec.outlierDetection"),
+        ("{targetRefs: [{kind: Service, name: a}], fallback: {}}", "spec.fallback"),
+        (
+            "{targetRefs: [{kind: Service, name: a}], fallback: {backends: [{name: b, namespace: other, port: 80}]}}",
+            "spec.fallback.backends[0].namespace",
+        ),
+        (
+            "{targetRefs: [{kind: Service, name: a}], fallback: {response: {status: 100}}}",
+            "spec.fallback.response.status",
+        ),
         (
             "{targetRefs: [{kind: Service, name: a}], outlierDetection: {successRate: {enforcing: 101}}}",
             "spec.outlierDetection.successRate.enforcing",

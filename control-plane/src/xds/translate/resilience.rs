@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 
 use pillion_wire::{
-    resilience::{BREAKER_METADATA, Breaker, LIMITS_METADATA, Limits, OUTLIER_METADATA, Outlier},
+    resilience::{
+        BREAKER_METADATA, Breaker, FALLBACK_METADATA, Fallback, LIMITS_METADATA, Limits, OUTLIER_METADATA, Outlier,
+    },
     xds::{
         Struct, UInt32Value,
         cluster::{CircuitBreakers, OutlierDetection, circuit_breakers::Thresholds},
@@ -104,4 +106,11 @@ pub(super) fn metadata(policy: &Policy, dialect: Dialect) -> Option<Metadata> {
     let filter_metadata: HashMap<String, Struct> =
         all.into_iter().filter_map(|(key, content)| Some((key.to_owned(), content?))).collect();
     (!filter_metadata.is_empty()).then(|| Metadata { filter_metadata, ..Metadata::default() })
+}
+
+/// `Route.metadata`: what requests fall back on. Envoy would need a cluster of its own kind for it (aggregate).
+pub(super) fn fallback(policy: &Policy, dialect: Dialect) -> Option<Metadata> {
+    let fallback = policy.fallback.as_ref().filter(|_| dialect == Dialect::Pillion).map(Fallback::to_struct)?;
+    let filter_metadata = HashMap::from([(FALLBACK_METADATA.to_owned(), fallback)]);
+    Some(Metadata { filter_metadata, ..Metadata::default() })
 }

@@ -11,7 +11,7 @@ use pillion_wire::xds::{
     {Duration, UInt32Value},
 };
 
-use super::INVALID_BACKEND;
+use super::{INVALID_BACKEND, resilience};
 use crate::{
     core::{
         route::{Match, NamedMatch, PathMatch, ValueMatch},
@@ -51,6 +51,7 @@ fn default_route(view: &PortView, dialect: Dialect) -> Route {
             ..RouteMatch::default()
         }),
         action: Some(forward(route_action::ClusterSpecifier::Cluster(view.key.to_string()), dialect)),
+        metadata: resilience::fallback(&view.policy, dialect),
         ..Route::default()
     }
 }
@@ -65,6 +66,7 @@ fn route_of(entry: &RouteEntry, path: route_match::PathSpecifier, dialect: Diale
             ..RouteMatch::default()
         }),
         action: Some(action(&entry.shares, dialect)),
+        metadata: resilience::fallback(&entry.policy, dialect),
         ..Route::default()
     }
 }

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::num::NonZeroU32;
 
 use http::StatusCode;
+use pillion_wire::resilience::Fallback;
 use pillion_wire::xds::core::data_source;
 use pillion_wire::xds::route as pb;
 use pillion_wire::xds::route::route::Action as PbAction;
@@ -80,7 +81,9 @@ fn route(at: &At<'_>, route: pb::Route) -> Result<Route, Refusal> {
     refuse!(at, route;
         typed_per_filter_config, request_headers_to_add, request_headers_to_remove, response_headers_to_add,
         response_headers_to_remove, per_request_buffer_limit_bytes, request_body_buffer_limit);
-    pass_over!(at, route; metadata, decorator, tracing, stat_prefix);
+    pass_over!(at, route; decorator, tracing, stat_prefix);
+    let fallback = route.metadata.as_ref().map(Fallback::from_metadata).transpose();
+    let fallback = fallback.map_err(|error| at.field("metadata").refuse(error))?.flatten();
     let rule = &at.field("match");
     let matches = matching::rule(rule, rule.required(route.r#match)?)?;
     let action = match at.field("action").required(route.action)? {
@@ -90,7 +93,7 @@ fn route(at: &At<'_>, route: pb::Route) -> Result<Route, Refusal> {
         PbAction::FilterAction(_) => return Err(at.field("filter_action").refuse(Reason::Unsupported)),
         PbAction::NonForwardingAction(_) => return Err(at.field("non_forwarding_action").refuse(Reason::Unsupported)),
     };
-    Ok(Route { name: route.name, matches, action })
+    Ok(Route { name: route.name, matches, action, fallback })
 }
 
 fn direct_response(at: &At<'_>, response: pb::DirectResponseAction) -> Result<Action, Refusal> {
