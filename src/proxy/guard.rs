@@ -97,7 +97,7 @@ impl Guard {
         held.call = None;
         let (upstream, now) = (&held.cluster.upstream, Instant::now());
         // What does not let a destination go out of service has nothing against its last hosts.
-        let forced = || held.rules.keep() > 0 && !upstream.has_usable(now);
+        let forced = || held.rules.keep() > 0 && !upstream.has_healthy();
         match Call::begin(upstream, host, &held.rules, held.kind, now, forced) {
             Ok(call) => {
                 held.call = Some(call);

@@ -17,6 +17,7 @@ pub struct Call {
     kind: Kind,
     is_counted: bool,
     ticket: Option<Ticket>,
+    is_settled: bool,
     /// When it was let through.
     pub since: Instant,
 }
@@ -57,6 +58,7 @@ impl Call {
             kind,
             is_counted: limit.is_some(),
             ticket: None,
+            is_settled: false,
             since: now,
         };
         if let Some(breaker) = &rules.breaker {
@@ -75,6 +77,9 @@ impl Call {
 
     /// It ended so. Only the first word counts.
     pub fn settle(&mut self, outcome: Outcome, now: Instant) -> Option<Change> {
+        if std::mem::replace(&mut self.is_settled, true) {
+            return None;
+        }
         if self.rules.outlier.is_some() {
             self.host.standing.count(outcome);
         }

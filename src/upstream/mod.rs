@@ -86,13 +86,15 @@ impl Upstream {
 
     /// Picks a host that is not in `tried`, not backing off, from the best priority that has one.
     ///
-    /// When every host backs off or is ejected, one of them is picked all the same: a guess that
+    /// When every host backs off or is out of service, one of them is picked all the same: a guess that
     /// a host is down must not turn into an outage. One that is full never is.
     pub fn pick(&self, tried: &[HostKey], now: impl Fn() -> Instant) -> Option<Arc<Host>> {
         let set = self.hosts.load();
         let fresh = |host: &Host| !tried.contains(host.key());
-        set.pick(&|host| fresh(host) && host.is_usable(&now))
-            .or_else(|| set.pick(&|host| fresh(host) && host.standing.is_last_resort()))
+        set.pick(&|host| fresh(host) && host.is_usable(&now)).or_else(|| {
+            let others = self.has_healthy();
+            set.pick(&|host| fresh(host) && host.standing.is_last_resort(others))
+        })
     }
 
     /// All hosts, for the admin pages.

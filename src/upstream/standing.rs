@@ -147,10 +147,10 @@ impl Standing {
         }
     }
 
-    /// May it be picked when no other is left?
-    pub(super) fn is_last_resort(&self) -> bool {
+    /// May it be picked when no other is left? With `others` that are well, one that is out of service stays so.
+    pub(super) fn is_last_resort(&self, others: bool) -> bool {
         let bits = self.bits.load(Ordering::Acquire);
-        bits == 0 || !(self.is_barred() || self.is_full())
+        bits == 0 || !(self.is_full() || self.is_barred() || (others && !self.is_in_service()))
     }
 
     /// It is left alone, even as the last.

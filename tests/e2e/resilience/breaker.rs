@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde_json::Value;
 
 use super::limits::{ask, cluster, policy};
-use crate::support::{App, Mesh, Sidecar, Workload, nginx, until};
+use crate::support::{App, Mesh, Sidecar, Workload, curl, in_workspace, nginx, python, python_app, run, until};
 
 /// Instances of `app.shop`, each of which answers its number, or 500 while it is told to fail.
 struct Instances {
@@ -164,4 +164,48 @@ fn an_outlier_is_ejected_and_the_others_say_why_they_are_not() {
         why.contains("requests failed") && why.contains("share of endpoints is ejected already")
     });
     assert_eq!(all.client.metric("pillion_ejections_total", &labels), 1.0);
+}
+
+#[test]
+fn grpc_statuses_count_and_those_at_the_end_of_a_response_too() {
+    let mesh = Mesh::start();
+    let greeter = python_app(&mesh, "greeter.py", &["ann"]);
+    mesh.service("app", &[("grpc", 80, "grpc")]);
+    let section = "breaker: { consecutiveFailures: 2, openTime: 10m, maxOpenTime: 10m, minimumHealthy: 0, \
+                   grpcCodes: [ UNIMPLEMENTED ] }";
+    policy(&mesh, "app", section);
+    let _server = mesh.workload(Workload::new("app").port("grpc", greeter.address));
+    let client = mesh.workload(Workload::new("client"));
+    let (good, bad) = ("/shop.Greeter/Hello", "/shop.Greeter/Nothing");
+    let calls = |methods: &[&str]| -> Vec<String> {
+        let mut command = python();
+        command.arg(in_workspace("tests/e2e/apps/grpc_call.py")).arg(client.outbound().to_string()).arg("app.shop:80");
+        let said = run(command.args(methods));
+        let line = |line: &str| serde_json::from_str::<Value>(line).unwrap()["code"].as_str().unwrap().to_owned();
+        said.lines().map(line).collect()
+    };
+    // A success, which the trailers tell, breaks the row.
+    assert_eq!(calls(&[bad, good, bad, good]), ["UNIMPLEMENTED", "OK", "UNIMPLEMENTED", "OK"]);
+    assert_eq!(calls(&[bad, bad, good]), ["UNIMPLEMENTED", "UNIMPLEMENTED", "UNAVAILABLE"]);
+    assert!(client.access_log().iter().any(|line| line["reason"] == "breaker_open"));
+}
+
+#[test]
+fn a_slow_call_is_a_failure_where_it_is_said_so() {
+    let mesh = Mesh::start();
+    let app = python_app(&mesh, "http1.py", &[]);
+    mesh.service("app", &[("http", 80, "http")]);
+    policy(
+        &mesh,
+        "app",
+        "breaker: { consecutiveFailures: 1, slowCall: 1ms, failOn: [], openTime: 10m, maxOpenTime: 10m, minimumHealthy: 0 }",
+    );
+    let _server = mesh.workload(Workload::new("app").port("http", app.address));
+    let client = mesh.workload(Workload::new("client"));
+    let (url, host) = (format!("http://{}/gather/2", client.outbound()), "Host: app.shop");
+    let slow = std::thread::spawn(move || curl(&[&url, "-H", host]));
+    until("it is under way", || cluster(&client, "app")["hosts"][0]["in_flight"] == 1);
+    assert_eq!(curl(&[&format!("http://{}/gather/2", app.address)]).status, 200);
+    assert_eq!(slow.join().unwrap().status, 200);
+    assert_eq!(ask(&client, "app", "/").reason(), "breaker_open");
 }
