@@ -74,7 +74,8 @@ pub(super) struct Failed {
     pub(super) unsent: Option<Body>,
 }
 
-/// Sends a request to a host of `upstreams` and waits for the head of its response.
+/// Sends a request to a host of `upstreams` and waits for the head of its response. The `guard` goes with the response;
+/// it is the caller's until then, so that who drops this because it takes too long can still say so of the host.
 ///
 /// # Cancel safety
 /// Dropping it cancels the request: the stream is reset, or the connection closed.
@@ -83,15 +84,12 @@ pub(super) async fn send(
     upstreams: &Upstreams,
     head: &Head,
     body: Body,
+    guard: &mut Guard,
     record: &mut Record,
 ) -> Result<Sent, Failed> {
     let repeatable = body.is_empty();
     let mut body = Some(body);
     let mut tried: Vec<HostKey> = Vec::new(); // In vain.
-    let mut guard = match Guard::enter(worker, upstreams, Kind::Request).await {
-        Ok(guard) => guard,
-        Err(error) => return Err(Failed { error, unsent: body }),
-    };
     let Some(mut next) = upstreams.pick(&tried) else {
         return Err(Failed { error: guard::no_host(worker, upstreams, Kind::Request), unsent: body });
     };
@@ -113,12 +111,12 @@ pub(super) async fn send(
                 guard.answered(&sent.response);
                 if !application_unreachable(&sent) {
                     host.mark_reachable();
-                    return Ok(Sent { guard, ..sent });
+                    return Ok(Sent { guard: std::mem::take(guard), ..sent });
                 }
                 host.mark_unreachable(Instant::now());
                 match another().filter(|_| repeatable && guard.may_retry()) {
                     Some(host) => next = host,
-                    None => return Ok(Sent { guard, ..sent }), // Its sidecar has already said why.
+                    None => return Ok(Sent { guard: std::mem::take(guard), ..sent }), // Its sidecar has already said why.
                 }
                 worker.shared.telemetry.metrics.upstream_retry("application_unreachable");
             }

@@ -8,12 +8,14 @@ use http::StatusCode;
 
 use super::Worker;
 use super::attempt::{self, Failed, Sent, Upstreams};
+use super::guard::Guard;
 use super::message::Head;
 use super::reply;
 use crate::error::ProxyError;
 use crate::http::Body;
 use crate::snapshot::Fallback;
 use crate::telemetry::Record;
+use crate::upstream::Kind;
 
 /// Who answers.
 pub(super) enum Answer {
@@ -34,7 +36,7 @@ pub(super) async fn send(
 ) -> Result<Answer, ProxyError> {
     let repeatable = body.is_empty();
     let mut others = fallback.clusters.iter();
-    let mut result = attempt::send(worker, upstreams, head, body, record).await;
+    let mut result = enter_and_send(worker, upstreams, head, body, record).await;
     loop {
         let (reason, body) = match &mut result {
             // Its sidecar says that the application cannot be reached.
@@ -59,9 +61,23 @@ pub(super) async fn send(
         };
         worker.shared.telemetry.metrics.fallback(next.upstream.name(), reason);
         record.cluster = Arc::clone(next.upstream.name());
-        result = attempt::send(worker, &Upstreams::Cluster(Arc::clone(next)), head, body, record).await;
+        result = enter_and_send(worker, &Upstreams::Cluster(Arc::clone(next)), head, body, record).await;
     }
     result.map(|sent| Answer::Sent(Box::new(sent))).map_err(|failed| failed.error)
+}
+
+/// One backend, with its own limits.
+async fn enter_and_send(
+    worker: &Worker,
+    upstreams: &Upstreams,
+    head: &Head,
+    body: Body,
+    record: &mut Record,
+) -> Result<Sent, Failed> {
+    match Guard::enter(worker, upstreams, Kind::Request).await {
+        Ok(mut guard) => attempt::send(worker, upstreams, head, body, &mut guard, record).await,
+        Err(error) => Err(Failed { error, unsent: Some(body) }),
+    }
 }
 
 /// Could no endpoint take it?

@@ -9,6 +9,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Versio
 use super::attempt::{self, Sent, Upstreams};
 use super::authority::Authority;
 use super::client::{Client, Way};
+use super::guard::Guard;
 use super::message::{Head, REASON};
 use super::reply::{self, ReplyBody};
 use super::tunnel::{self, Tunnel};
@@ -18,6 +19,7 @@ use crate::http::{Body, Switch, clean_response};
 use crate::net::Serving;
 use crate::snapshot::Fallback;
 use crate::telemetry::Record;
+use crate::upstream::Kind;
 
 /// Reason code of an answer that a route prescribes.
 const DIRECT_RESPONSE: &str = "direct_response";
@@ -106,10 +108,13 @@ async fn forward(
         return Box::pin(upgrade).await;
     }
     let failed = match &fallback {
-        None => match attempt::send(worker, &upstreams, &head, body, record).await {
-            Ok(sent) => return reply(sent, record).map(Outcome::Reply),
-            Err(failed) => failed.error,
-        },
+        None => {
+            let mut guard = Guard::enter(worker, &upstreams, Kind::Request).await?;
+            match attempt::send(worker, &upstreams, &head, body, &mut guard, record).await {
+                Ok(sent) => return reply(sent, record).map(Outcome::Reply),
+                Err(failed) => failed.error,
+            }
+        }
         // Rare, and large.
         Some(fallback) => match Box::pin(fallback::send(worker, &upstreams, fallback, &head, body, record)).await {
             Ok(fallback::Answer::Sent(sent)) => return reply(*sent, record).map(Outcome::Reply),

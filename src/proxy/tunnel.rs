@@ -21,7 +21,7 @@ use crate::error::ProxyError;
 use crate::http::{Body, Duplex, Http2Tunnel, Switch, duplex};
 use crate::net::{Replay, Serving, Transport, copy, reset_on_close};
 use crate::telemetry::Record;
-use crate::upstream::InFlight;
+use crate::upstream::{InFlight, Kind};
 
 /// One end of a tunnel, perhaps not open yet.
 #[derive(Debug)]
@@ -109,8 +109,9 @@ pub(super) async fn upgrade(
     record: &mut Record,
 ) -> Result<Outcome, ProxyError> {
     let (to_upstream, upstream_duplex) = duplex();
-    let sent =
-        attempt::send(&client.worker, upstreams, head, to_upstream, record).await.map_err(|failed| failed.error)?;
+    let mut guard = Guard::enter(&client.worker, upstreams, Kind::Request).await?;
+    let sent = attempt::send(&client.worker, upstreams, head, to_upstream, &mut guard, record).await;
+    let sent = sent.map_err(|failed| failed.error)?;
     let from_sidecar = sent.host.key().mesh.is_some();
     let agreed = sent.response.status() == StatusCode::SWITCHING_PROTOCOLS
         || (from_sidecar && sent.response.headers().contains_key(&UPGRADE_HEADER));
