@@ -59,6 +59,7 @@ fn fail(error: &anyhow::Error) -> ExitCode {
 fn log_to_stderr(filter: &str) {
     let filter = tracing_subscriber::EnvFilter::try_new(filter).unwrap_or_else(|_invalid| "info".into());
     let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let subscriber = subscriber.with_ansi(false); // Whatever another crate of the tree turns on.
     // It is set already when the program runs inside another one of ours.
     let _already_set = subscriber.try_init();
 }
