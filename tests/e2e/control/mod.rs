@@ -129,3 +129,15 @@ fn sent(mesh: &Mesh, kind: &str) -> f64 {
 fn refusals(mesh: &Mesh) -> f64 {
     mesh.metrics().sum("pillion_control_plane_xds_nacks_total", &[])
 }
+
+/// A policy for a Service, with these sections (YAML in braces).
+fn policy(mesh: &Mesh, service: &str, sections: &str) {
+    let target = format!("targetRefs: [ {{ kind: Service, name: {service} }} ], ");
+    mesh.write(
+        &format!("policy-{service}.yaml"),
+        &format!(
+            "apiVersion: pillion.dev/v1alpha1\nkind: TrafficPolicy\nmetadata: {{ name: {service}, namespace: shop }}\nspec: {}\n",
+            sections.replacen('{', &format!("{{ {target}"), 1)
+        ),
+    );
+}

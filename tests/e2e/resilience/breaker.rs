@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use serde_json::Value;
 
 use super::limits::{ask, cluster, policy};
-use crate::support::{App, Mesh, Sidecar, Workload, curl, in_workspace, nginx, python, python_app, run, until};
+use crate::support::{
+    App, Mesh, Sidecar, Workload, connect, curl, in_workspace, nginx, python, python_app, run, tcp_server, until,
+};
 
 /// Instances of `app.shop`, each of which answers its number, or 500 while it is told to fail.
 struct Instances {
@@ -208,4 +210,27 @@ fn a_slow_call_is_a_failure_where_it_is_said_so() {
     assert_eq!(curl(&[&format!("http://{}/gather/2", app.address)]).status, 200);
     assert_eq!(slow.join().unwrap().status, 200);
     assert_eq!(ask(&client, "app", "/").reason(), "breaker_open");
+}
+
+#[test]
+fn a_tcp_endpoint_that_cannot_be_reached_is_left_alone_too() {
+    use std::io::{Read as _, Write as _};
+    let mesh = Mesh::start();
+    let echo = tcp_server(&mesh, |mut stream| {
+        let mut back = stream.try_clone().expect("a socket");
+        let _ended = std::io::copy(&mut stream, &mut back);
+    });
+    mesh.service("ledger", &[("tcp", 80, "tcp")]);
+    policy(&mesh, "ledger", "breaker: { consecutiveFailures: 2, openTime: 10m, maxOpenTime: 10m }");
+    let down = mesh.workload(Workload::new("ledger-1").port("tcp", mesh.free_address()));
+    let _up = mesh.workload(Workload::new("ledger-2").port("tcp", echo));
+    let client = mesh.workload(Workload::new("client").tcp("ledger.shop:80"));
+    let address = down.front("tcp").to_string();
+    until("its breaker opens, and no connection is lost by it", || {
+        let mut stream = connect(client.tcp("ledger.shop:80"));
+        stream.write_all(b"hi").unwrap();
+        stream.read_exact(&mut [0; 2]).unwrap();
+        let hosts = cluster(&client, "ledger")["hosts"].as_array().expect("hosts").clone();
+        hosts.iter().any(|host| host["address"] == address && host["breaker"]["state"] == "open")
+    });
 }

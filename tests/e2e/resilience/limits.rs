@@ -6,7 +6,7 @@ use std::thread::{self, JoinHandle};
 
 use serde_json::Value;
 
-use crate::support::{App, Curl, Mesh, Sidecar, Workload, connect, curl, python_app, tcp_server, until};
+use crate::support::{App, Curl, Mesh, Sidecar, Workload, connect, curl, nginx, python_app, tcp_server, until};
 
 /// A policy for a Service; `section` is the YAML of its sections.
 pub(super) fn policy(mesh: &Mesh, service: &str, section: &str) {
@@ -161,4 +161,20 @@ fn tcp_connections_over_the_limit_are_reset_and_places_come_back() {
     until("the log says why", || client.access_log().iter().any(|line| line["reason"] == "overflow"));
     drop(held);
     until("the place is back", || open().0);
+}
+
+#[test]
+fn retries_over_the_limit_are_not_made() {
+    let mesh = Mesh::start();
+    let up = nginx(&mesh, "location / { return 200 up; }");
+    mesh.service("app", &[("http", 80, "http")]);
+    policy(&mesh, "app", "limits: { retries: 0 }");
+    let _down = mesh.workload(Workload::new("app-1").port("http", mesh.free_address()));
+    let _up = mesh.workload(Workload::new("app-2").port("http", up.address));
+    let client = mesh.workload(Workload::new("client"));
+    until("the one that is down is asked, and no other", || ask(&client, "app", "/").reason() == "connect_failure");
+    assert!(client.metric("pillion_limit_overflows_total", &[("limit", "retries")]) >= 1.0);
+    mesh.remove("policy-app.yaml");
+    until("the policy is gone", || cluster(&client, "app")["limits"].is_null());
+    assert!((0..20).all(|_| ask(&client, "app", "/").text() == "up"));
 }
