@@ -66,6 +66,7 @@ fn assembly() -> Assembly {
         connect_timeout: Duration::from_secs(5),
         lb: Balancing::default(),
         protocol: UpstreamProtocol::Http1,
+        resilience: None,
     };
     tell(&mut assembly, Kind::Cluster, Config::Cluster(cluster));
     assembly

@@ -23,11 +23,11 @@ use crate::net::{Dialer, Namespace};
 use crate::proxy::{Memory, Shared};
 use crate::readiness::Readiness;
 use crate::slot::Slot;
-use crate::snapshot::{Directory, Outbound};
+use crate::snapshot::{Cluster, Directory, Outbound};
 use crate::store::Store;
 use crate::telemetry::{AccessLog, Metrics, Telemetry};
 use crate::tls::{TlsClient, TlsServer};
-use crate::{application, discovery, dns, identity, init, worker};
+use crate::{application, discovery, dns, identity, init, upstream, worker};
 
 /// The program: reads its settings, runs until it is told to stop. With `init` as first argument it programs the redirect
 /// instead.
@@ -61,6 +61,7 @@ fn fail(error: &anyhow::Error) -> ExitCode {
 fn log_to_stderr(filter: &str) {
     let filter = tracing_subscriber::EnvFilter::try_new(filter).unwrap_or_else(|_invalid| "info".into());
     let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let subscriber = subscriber.with_ansi(false); // Whatever another crate of the tree turns on.
     // It is set already when the program runs inside another one of ours.
     let _already_set = subscriber.try_init();
 }
@@ -122,6 +123,13 @@ async fn serve(mut settings: Bootstrap) -> anyhow::Result<()> {
         metrics,
         store,
     ));
+    let watched = Arc::clone(&shared);
+    let judged = move || {
+        let clusters = watched.directory.outbound().load_full().clusters();
+        let judged = |cluster: &Arc<Cluster>| cluster.config.resilience.as_ref().is_some_and(|rules| rules.judges());
+        clusters.into_iter().filter(judged).map(|cluster| Arc::clone(&cluster.upstream)).collect()
+    };
+    tokio::spawn(upstream::watch(judged, Arc::clone(&shared.telemetry.metrics)));
     tokio::spawn(answer_dns(Arc::clone(&shared), dns_sockets));
     let addresses = listeners.start(bound, &readiness).await?;
     let announced = Arc::clone(&readiness);

@@ -79,6 +79,25 @@ pub enum ProxyError {
     /// No endpoint.
     #[error("cluster {0} has no endpoint that could be used")]
     NoHealthyUpstream(String),
+    /// As much is under way as may be.
+    #[error("the limit on {limit} of {cluster} is reached")]
+    Overflow {
+        /// Which cluster.
+        cluster: String,
+        /// Which of its limits.
+        limit: &'static str,
+    },
+    /// No place became free in time.
+    #[error("no place within the limit on {limit} of {cluster} became free in time")]
+    PendingTimeout {
+        /// Which cluster.
+        cluster: String,
+        /// Which of its limits.
+        limit: &'static str,
+    },
+    /// All endpoints are left alone for what they did.
+    #[error("the breakers of all endpoints of {0} are open")]
+    BreakerOpen(String),
     /// TCP connection failed.
     #[error("cannot connect to {address}: {source}")]
     Connect {
@@ -184,6 +203,9 @@ impl ProxyError {
             Self::BadRewrite(_) => ("bad_rewrite", "NR", StatusCode::INTERNAL_SERVER_ERROR, INTERNAL),
             Self::Fault { status, grpc } => ("fault", "FI", *status, *grpc),
             Self::NoHealthyUpstream(_) => ("no_healthy_upstream", "UH", StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE),
+            Self::Overflow { .. } => ("overflow", "UO", StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE),
+            Self::PendingTimeout { .. } => ("pending_timeout", "UO", StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE),
+            Self::BreakerOpen(_) => ("breaker_open", "UH", StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE),
             Self::Connect { .. } => ("connect_failure", "UF", StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE),
             Self::ConnectTimeout(_) => ("connect_timeout", "UF", StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE),
             Self::UpstreamTls { .. } => ("tls_failure", "UF", StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE),

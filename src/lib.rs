@@ -5,8 +5,8 @@
 //! | 5 | `main`, `app`, `application`, `listeners`, `readiness`, `worker`, `admin`, `init` |
 //! | 4 | `proxy`: the walk of a request; `dns` |
 //! | 3 | `discovery`, `snapshot`, `upstream` |
-//! | 2 | `identity`, `tls`, `net`, `http`, `route`, `filter`, `balance` |
-//! | 1 | `config`, `telemetry`, `error`, `drain`, `slot`, `bootstrap` |
+//! | 2 | `identity`, `tls`, `net`, `http`, `route`, `filter`, `balance`, `policy`, `resilience` |
+//! | 1 | `config`, `telemetry`, `error`, `drain`, `slot`, `store`, `bootstrap` |
 //!
 //! Imports go down only; `tests/layering.rs` holds that.
 
@@ -30,6 +30,7 @@ pub mod net;
 pub mod policy;
 pub mod proxy;
 pub mod readiness;
+pub mod resilience;
 pub mod route;
 pub mod slot;
 pub mod snapshot;

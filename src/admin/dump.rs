@@ -6,6 +6,7 @@ use std::time::SystemTime;
 
 use serde_json::{Value, json};
 
+use super::stand;
 use crate::config::LbPolicy;
 use crate::identity::Identity;
 use crate::policy::rate_limit::Limiter;
@@ -72,39 +73,44 @@ fn limit(limiter: &Limiter) -> Value {
     json!({ "limit": limiter.config(), "keys": limiter.keys() })
 }
 
-/// Every cluster in use with its hosts.
+/// Every cluster in use with its limits and hosts.
 pub(super) fn clusters(shared: &Shared) -> Value {
-    let outbound = shared.directory.outbound().load();
-    let mut clusters: BTreeMap<String, Value> = BTreeMap::new();
-    for target in outbound.targets.values().filter_map(|lookup| match lookup {
-        Lookup::Known(target) => Some(target),
-        Lookup::Unknown | Lookup::Refused => None,
-    }) {
-        for cluster in used_by(target) {
-            let hosts: Vec<Value> = cluster.upstream.members().iter().map(|known| member(known, cluster)).collect();
-            let (spilled, panicked) = cluster.upstream.rescued();
-            let value = json!({
-                "balancing": format!("{:?}", cluster.config.lb),
-                "picks_spilled_over": spilled,
-                "picks_in_panic": panicked,
-                "hosts": hosts,
-            });
-            clusters.insert(cluster.config.name.clone(), value);
-        }
-    }
-    json!(clusters)
+    let cluster = |cluster: &Arc<Cluster>| {
+        let hosts: Vec<Value> = cluster.upstream.members().iter().map(|known| member(known, cluster)).collect();
+        let (spilled, panicked) = cluster.upstream.rescued();
+        let value = json!({
+            "balancing": format!("{:?}", cluster.config.lb),
+            "picks_spilled_over": spilled,
+            "picks_in_panic": panicked,
+            "limits": stand::limits(cluster),
+            "hosts": hosts,
+        });
+        (cluster.config.name.clone(), value)
+    };
+    shared.directory.outbound().load_full().clusters().iter().map(cluster).collect::<serde_json::Map<_, _>>().into()
 }
 
-fn used_by(target: &Target) -> impl Iterator<Item = &Arc<Cluster>> {
-    let routes = target.http.iter().flat_map(|routes| &routes.virtual_hosts).flat_map(|host| &host.routes);
-    let http = routes.filter_map(|route| match &route.action {
-        Action::Forward(split) => Some(split),
-        Action::Redirect(_) | Action::DirectResponse { .. } => None,
-    });
-    let routes = target.http.iter().flat_map(|routes| &routes.virtual_hosts).flat_map(|host| &host.routes);
-    let mirrors = routes.filter_map(|route| route.filters.as_ref()).flat_map(|filters| &filters.mirrors);
-    let splits = http.chain(&target.tcp).chain(target.tls.all()).flat_map(Split::clusters);
-    splits.map(|(_, cluster)| cluster).chain(mirrors.map(|mirror| &mirror.cluster))
+/// Tells the metrics what changes too often to be told each time: what is in use of limits, and who is left alone.
+pub(super) fn gauge(shared: &Shared) {
+    let metrics = &shared.telemetry.metrics;
+    metrics.clear_cluster_gauges();
+    for cluster in shared.directory.outbound().load_full().clusters() {
+        let name = cluster.upstream.name();
+        let Some(rules) = &cluster.config.resilience else { continue };
+        if rules.limits.is_some() {
+            for (limit, (used, waiting)) in stand::in_use(&cluster) {
+                metrics.limit_in_use(name, limit, used);
+                if limit != "retries" {
+                    metrics.limit_in_use(name, stand::pending(limit), waiting);
+                }
+            }
+        }
+        if rules.judges() {
+            let (open, ejected) = cluster.upstream.out_of_service();
+            metrics.hosts_out(name, "breaker_open", open);
+            metrics.hosts_out(name, "ejected", ejected);
+        }
+    }
 }
 
 fn certificate(identity: &Identity) -> Value {
@@ -136,12 +142,18 @@ fn route(route: &Route) -> Value {
         Action::Redirect(redirect) => json!({ "redirect": format!("{redirect:?}") }),
         Action::DirectResponse { status, .. } => json!({ "status": status.as_u16() }),
     };
-    json!({
+    let mut value = json!({
         "name": &*route.name,
         "match": format!("{:?}", route.matches),
         "action": action,
         "filters": route.filters.as_ref().map(|filters| filters_of(filters)),
-    })
+    });
+    if let (Some(fallback), Some(fields)) = (&route.fallback, value.as_object_mut()) {
+        let clusters: Vec<&str> = fallback.clusters.iter().map(|cluster| cluster.config.name.as_str()).collect();
+        let status = fallback.response.as_ref().map(|(status, _)| status.as_u16());
+        fields.insert("fallback".to_owned(), json!({ "clusters": clusters, "status": status }));
+    }
+    value
 }
 
 fn filters_of(filters: &Filters) -> Value {
@@ -185,7 +197,7 @@ fn member(member: &Member, cluster: &Cluster) -> Value {
 
 fn host(host: &Host) -> Value {
     let (requests, failures) = host.totals();
-    json!({
+    let mut value = json!({
         "address": host.key().address,
         "mesh_port": host.key().mesh.as_ref().map(|mesh| mesh.port),
         "identity": host.key().mesh.as_ref().map(|mesh| mesh.identity.to_string()),
@@ -193,5 +205,9 @@ fn host(host: &Host) -> Value {
         "requests": requests,
         "connect_failures": failures,
         "usable": host.is_usable(tokio::time::Instant::now),
-    })
+    });
+    if let Some(fields) = value.as_object_mut() {
+        fields.extend(stand::host(&host.report(), tokio::time::Instant::now()));
+    }
+    value
 }

@@ -4,6 +4,7 @@
 //! refused: those with an `Origin`, and those whose `Host` is a name other than localhost.
 
 mod dump;
+mod stand;
 
 use std::convert::Infallible;
 use std::net::{SocketAddr, TcpListener};
@@ -105,6 +106,7 @@ fn answer(
         },
         (Port::Admin, &Method::GET, "/") => text(StatusCode::OK, HELP.to_owned()),
         (Port::Admin, &Method::GET, "/metrics") => {
+            dump::gauge(shared);
             let mut response = text(StatusCode::OK, shared.telemetry.metrics.encode());
             let kind = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
             response.headers_mut().insert(CONTENT_TYPE, kind);

@@ -2,11 +2,12 @@
 
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::time::Duration;
 
 use pillion_wire::mesh::MeshEndpoint;
 
-use super::Balancing;
+use super::{Balancing, Resilience};
 
 /// A set of interchangeable hosts and how to talk to them (`envoy.config.cluster.v3.Cluster`).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +22,8 @@ pub struct Cluster {
     pub lb: Balancing,
     /// The HTTP version that hosts outside the mesh are spoken to with.
     pub protocol: UpstreamProtocol,
+    /// Limits, breaker and outlier detection; `None` when it has none of them.
+    pub resilience: Option<Arc<Resilience>>,
 }
 
 /// `HttpProtocolOptions.upstream_protocol_options`.

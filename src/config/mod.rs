@@ -8,6 +8,7 @@ mod balancing;
 mod cluster;
 mod filter;
 mod listener;
+mod resilience;
 mod route;
 
 pub use balancing::{Balancing, HashPolicy, HashSource, LbPolicy, SlowStart};
@@ -19,6 +20,7 @@ pub use filter::{
 pub use listener::{
     Access, AppProtocol, HostListener, InboundListener, InboundPort, OutboundListener, RouteSource, TlsChain,
 };
+pub use resilience::Resilience;
 pub use route::{
     Action, HeaderMatch, HeaderName, PathMatch, Pattern, QueryMatch, Route, RouteConfig, RouteMatch, Split,
     StringMatch, ValueMatch, VirtualHost, WeightedCluster,

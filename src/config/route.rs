@@ -3,6 +3,7 @@
 use std::num::NonZeroU32;
 
 use http::{HeaderValue, StatusCode};
+use pillion_wire::resilience::Fallback;
 use regex::Regex;
 
 use super::{HashPolicy, HeaderChanges, Redirect, RouteFilters};
@@ -38,6 +39,8 @@ pub struct Route {
     pub action: Action,
     /// What to do besides.
     pub filters: RouteFilters,
+    /// What to do when no endpoint can take the request.
+    pub fallback: Option<Fallback>,
 }
 
 /// `RouteMatch`: all parts have to match.

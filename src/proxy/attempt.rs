@@ -15,6 +15,7 @@ use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use tokio::time::Instant;
 
 use super::Worker;
+use super::guard::{self, Guard};
 use super::message::{Head, REASON, Version};
 use crate::config::{AppProtocol, UpstreamProtocol};
 use crate::error::ProxyError;
@@ -22,7 +23,7 @@ use crate::http::{Body, HttpError, Unsent};
 use crate::route::Affinity;
 use crate::snapshot::{Cluster, InboundPort};
 use crate::telemetry::Record;
-use crate::upstream::{Host, HostKey, InFlight, Lease1, Lease2, Watch};
+use crate::upstream::{Host, HostKey, InFlight, Kind, Lease1, Lease2, Watch};
 
 /// Times that one host may refuse a request before we believe that it means it.
 const MAX_REFUSALS: u32 = 3;
@@ -63,15 +64,20 @@ pub(super) struct Sent {
     pub(super) lease: Lease,
     /// Counts the request until its response ends.
     pub(super) in_flight: InFlight,
+    /// Its places within limits, and the duty to tell how it ended.
+    pub(super) guard: Guard,
 }
 
 /// A failed try, with the body when nothing of the request was written.
-struct Failed {
-    error: ProxyError,
-    unsent: Option<Body>,
+pub(super) struct Failed {
+    /// Why.
+    pub(super) error: ProxyError,
+    /// The body, when nothing of the request was written.
+    pub(super) unsent: Option<Body>,
 }
 
-/// Sends a request to a host of `upstreams` and waits for the head of its response.
+/// Sends a request to a host of `upstreams` and waits for the head of its response. The `guard` goes with the response;
+/// it is the caller's until then, so that who drops this because it takes too long can still say so of the host.
 ///
 /// # Cancel safety
 /// Dropping it cancels the request: the stream is reset, or the connection closed.
@@ -80,15 +86,23 @@ pub(super) async fn send(
     upstreams: &Upstreams,
     head: &Head,
     body: Body,
+    guard: &mut Guard,
     record: &mut Record,
-) -> Result<Sent, ProxyError> {
+) -> Result<Sent, Failed> {
     let repeatable = body.is_empty();
     let mut body = Some(body);
     let mut tried: Vec<HostKey> = Vec::new(); // In vain.
-    let no_host = || ProxyError::NoHealthyUpstream(upstreams.name().to_owned());
-    let mut next = upstreams.pick(&tried).ok_or_else(no_host)?;
+    let Some(mut next) = upstreams.pick(&tried) else {
+        return Err(Failed { error: guard::no_host(worker, upstreams, Kind::Request), unsent: body });
+    };
     loop {
         let host = next;
+        if let Err(denied) = guard.admit(&host) {
+            tried.push(host.key().clone());
+            let Some(host) = upstreams.pick(&tried) else { return Err(Failed { error: denied, unsent: body }) };
+            next = host;
+            continue;
+        }
         note(record, &host);
         let mut another = || {
             tried.push(host.key().clone());
@@ -101,14 +115,15 @@ pub(super) async fn send(
         }
         match result {
             Ok(sent) => {
+                guard.answered(&sent.response);
                 if !application_unreachable(&sent) {
                     host.mark_reachable();
-                    return Ok(sent);
+                    return Ok(Sent { guard: std::mem::take(guard), ..sent });
                 }
                 host.mark_unreachable(Instant::now());
-                match another().filter(|_| repeatable) {
+                match another().filter(|_| repeatable && guard.may_retry()) {
                     Some(host) => next = host,
-                    None => return Ok(sent), // Its sidecar has already said why.
+                    None => return Ok(Sent { guard: std::mem::take(guard), ..sent }), // Its sidecar has already said why.
                 }
                 worker.shared.telemetry.metrics.upstream_retry("application_unreachable");
             }
@@ -116,7 +131,10 @@ pub(super) async fn send(
                 if error.never_sent() {
                     host.mark_unreachable(Instant::now());
                 }
-                let Some(host) = another().filter(|_| unsent.is_some()) else { return Err(error) };
+                guard.failed(&error);
+                let Some(host) = another().filter(|_| unsent.is_some() && guard.may_retry()) else {
+                    return Err(Failed { error, unsent });
+                };
                 tracing::debug!(%error, "trying another host");
                 worker.shared.telemetry.metrics.upstream_retry(error.reason().code);
                 next = host;
@@ -153,7 +171,9 @@ async fn once(
             Lease::Http2(lease) => (lease.connection().send(head.to_http2(host, body)).await, lease.reused),
         };
         let Unsent { error, body: unsent } = match sent {
-            Ok(response) => return Ok(Sent { response, host: Arc::clone(host), lease, in_flight }),
+            Ok(response) => {
+                return Ok(Sent { response, host: Arc::clone(host), lease, in_flight, guard: Guard::default() });
+            }
             Err(unsent) => unsent,
         };
         let refused = was_refused(&error);
@@ -189,7 +209,7 @@ const GRPC_STATUS: &str = "grpc-status";
 const GRPC_FAILURES: [&[u8]; 5] = [b"4", b"8", b"13", b"14", b"15"];
 
 /// Did the host's sidecar answer in its stead, because it could not reach it? To gRPC it says so in a 200.
-fn application_unreachable(sent: &Sent) -> bool {
+pub(super) fn application_unreachable(sent: &Sent) -> bool {
     sent.host.key().mesh.is_some()
         && sent
             .response

@@ -10,14 +10,17 @@ use super::attempt::{self, Sent, Upstreams};
 use super::authority::Authority;
 use super::client::{Client, Way};
 use super::filters::{Filtered, local};
+use super::guard::Guard;
 use super::message::{Head, REASON};
 use super::reply::{self, ReplyBody};
 use super::tunnel::{self, Tunnel};
-use super::{inbound, outbound};
+use super::{fallback, inbound, outbound};
 use crate::error::ProxyError;
 use crate::http::{Body, Switch, clean_response};
 use crate::net::Serving;
+use crate::snapshot::Fallback;
 use crate::telemetry::Record;
+use crate::upstream::Kind;
 
 /// Reason code of an answer that a route prescribes.
 const DIRECT_RESPONSE: &str = "direct_response";
@@ -26,8 +29,8 @@ const REDIRECT: &str = "redirect";
 
 /// What was decided for a request.
 pub(super) enum Plan {
-    /// Send it there.
-    Forward(Upstreams),
+    /// Send it there, or if nobody can take it there, to where it falls back on.
+    Forward(Upstreams, Option<Arc<Fallback>>),
     /// Answer at once, as the route says.
     Answer {
         /// Status to answer with.
@@ -117,8 +120,8 @@ async fn forward(
     {
         return Ok(Outcome::Reply(response));
     }
-    let upstreams = match plan {
-        Plan::Forward(upstreams) => upstreams,
+    let (upstreams, fallback) = match plan {
+        Plan::Forward(upstreams, fallback) => (upstreams, fallback),
         Plan::Answer { status, body } => {
             let response = local(status, DIRECT_RESPONSE, "the route says to answer so", Body::full(body), record);
             return Ok(Outcome::Reply(filters.on_answer(response)));
@@ -138,7 +141,21 @@ async fn forward(
         return Ok(outcome);
     }
     let body = filters.copy(worker, &head, body, record);
-    let sent = attempt::send(worker, &upstreams, &head, body, record).await?;
+    let sent = match &fallback {
+        None => {
+            let mut guard = Guard::enter(worker, &upstreams, Kind::Request).await?;
+            let sent = attempt::send(worker, &upstreams, &head, body, &mut guard, record).await;
+            sent.map_err(|failed| failed.error)?
+        }
+        // Rare, and large.
+        Some(fallback) => match Box::pin(fallback::send(worker, &upstreams, fallback, &head, body, record)).await? {
+            fallback::Answer::Sent(sent) => *sent,
+            fallback::Answer::Prescribed(status, body, reason) => {
+                let response = local(status, reason, "the route says to answer so", Body::full(body), record);
+                return Ok(Outcome::Reply(filters.on_answer(response)));
+            }
+        },
+    };
     let mut response = reply(sent, record)?;
     upstreams.give_cookie(response.headers_mut());
     filters.on_response(response.headers_mut());
@@ -171,14 +188,14 @@ fn head(client: &Client, parts: request::Parts, authority: Authority) -> Result<
 /// # Errors
 /// When the host changes the protocol although nobody asked it to.
 pub(super) fn reply(sent: Sent, record: &mut Record) -> Result<Response<ReplyBody>, ProxyError> {
-    let Sent { response, host, lease, in_flight } = sent;
+    let Sent { response, host, lease, in_flight, guard } = sent;
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         let detail = "it switched protocols unasked".to_owned();
         return Err(ProxyError::UpstreamProtocol { address: host.key().dial(), detail });
     }
     let (mut parts, body) = response.into_parts();
     clean(&mut parts.headers, host.key().mesh.is_some(), record);
-    Ok(Response::from_parts(parts, ReplyBody::upstream(body, lease, in_flight)))
+    Ok(Response::from_parts(parts, ReplyBody::upstream(body, lease, in_flight, guard)))
 }
 
 /// Removes what concerned the upstream connection. What a sidecar says of its own failure stays.

@@ -39,7 +39,7 @@ pub(super) async fn plan(client: &Client, request: &request::Parts, record: &mut
     if !served.limiters.is_empty() {
         Box::pin(rate_limit::admit(client, &served, request)).await?;
     }
-    Ok(Plan::Forward(Upstreams::Application(served)))
+    Ok(Plan::Forward(Upstreams::Application(served), None))
 }
 
 /// The application port that a `CONNECT` of a peer means: `CONNECT ip:port`, as HBONE has it.

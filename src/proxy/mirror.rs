@@ -10,8 +10,9 @@ use http_body_util::BodyExt as _;
 use tokio::time::timeout;
 
 use super::Worker;
-use super::attempt::{self, Upstreams};
+use super::attempt::{self, Failed, Upstreams};
 use super::authority::Authority;
+use super::guard::Guard;
 use super::http::reply;
 use super::message::Head;
 use crate::error::ProxyError;
@@ -19,6 +20,7 @@ use crate::filter::mirror::shadow;
 use crate::http::{Body, tee};
 use crate::snapshot::Mirror;
 use crate::telemetry::Record;
+use crate::upstream::Kind;
 
 /// Copies on their way at a time, over all workers; further ones are not made.
 const MAX_COPIES: u32 = 256;
@@ -78,8 +80,11 @@ async fn send(
     client: SocketAddr,
 ) -> Result<(), ProxyError> {
     let mut record = Record::begin(&worker.recorder, "outbound", client);
-    let sent = attempt::send(worker, upstreams, head, body, &mut record).await;
-    let read = sent.and_then(|sent| reply(sent, &mut record));
+    let sent = match Guard::enter(worker, upstreams, Kind::Request).await {
+        Ok(mut guard) => attempt::send(worker, upstreams, head, body, &mut guard, &mut record).await,
+        Err(error) => Err(Failed { error, unsent: None }),
+    };
+    let read = sent.map_err(|failed| failed.error).and_then(|sent| reply(sent, &mut record));
     record.forget();
     let mut body = read?.into_body();
     while let Some(frame) = body.frame().await {

@@ -6,6 +6,7 @@
 //! interception  where was it going? race: who speaks first -> the same
 //! http        plan (outbound | inbound) -> filters -> headers -> attempt::send -> filters -> reply
 //! filters     what routes do: cors, fault, rewrite, headers, mirror
+//! fallback    attempt::send -> the next backend, or a prescribed answer
 //! attempt     pick a host -> take a connection -> send -> report
 //! tunnel      CONNECT and upgrades: two byte streams joined
 //! tcp         the same order without routes and headers
@@ -16,7 +17,9 @@ mod attempt;
 mod authority;
 mod client;
 mod connection;
+mod fallback;
 mod filters;
+mod guard;
 mod http;
 mod inbound;
 mod interception;

@@ -48,7 +48,8 @@ pub(super) async fn plan(
                 [] => None,
                 policies => Some(Box::new(affinity(policies, request, client, rand::random))),
             };
-            return Ok((Plan::Forward(Upstreams::Cluster(Arc::clone(cluster), affinity)), filters));
+            let upstreams = Upstreams::Cluster(Arc::clone(cluster), affinity);
+            return Ok((Plan::Forward(upstreams, route.fallback.clone()), filters));
         }
         Action::Redirect(redirect) => {
             let location = location(redirect, destination, request);

@@ -5,10 +5,11 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_TYPE, HeaderMap};
-use http::{HeaderValue, Response, StatusCode};
+use http::{HeaderName, HeaderValue, Response, StatusCode};
 use http_body::{Body as _, Frame, SizeHint};
 
 use super::attempt::Lease;
+use super::guard::Guard;
 use super::message::REASON;
 use super::rate_limit;
 use crate::error::ProxyError;
@@ -17,6 +18,9 @@ use crate::net::Serving;
 use crate::telemetry::Record;
 use crate::upstream::InFlight;
 
+/// Envoy's word for "dropped before it was sent, since a limit is reached".
+const OVERLOADED: HeaderName = HeaderName::from_static("x-envoy-overloaded");
+
 /// The body of a response, with all that has to last as long as it does.
 #[derive(Debug)]
 pub(super) struct ReplyBody {
@@ -24,6 +28,7 @@ pub(super) struct ReplyBody {
     ended: bool,
     lease: Option<Lease>,
     record: Option<Box<Record>>,
+    guard: Guard,
     _in_flight: Option<InFlight>,
     _serving: Option<Serving>,
 }
@@ -31,14 +36,23 @@ pub(super) struct ReplyBody {
 impl ReplyBody {
     /// A body that we made.
     pub(super) fn local(body: Body) -> Self {
-        Self { body, ended: false, lease: None, record: None, _in_flight: None, _serving: None }
+        Self {
+            body,
+            ended: false,
+            lease: None,
+            record: None,
+            guard: Guard::default(),
+            _in_flight: None,
+            _serving: None,
+        }
     }
 
     /// A body that comes from upstream; its connection is given back when it ends.
-    pub(super) fn upstream(body: Body, lease: Lease, in_flight: InFlight) -> Self {
+    pub(super) fn upstream(body: Body, lease: Lease, in_flight: InFlight, guard: Guard) -> Self {
         let mut reply = Self::local(body);
         reply.lease = Some(lease);
         reply._in_flight = Some(in_flight);
+        reply.guard = guard;
         reply
     }
 
@@ -62,9 +76,13 @@ impl http_body::Body for ReplyBody {
                 if let (Some(data), Some(record)) = (frame.data_ref(), this.record.as_mut()) {
                     record.bytes_sent += data.len() as u64;
                 }
+                if let Some(trailers) = frame.trailers_ref() {
+                    this.guard.trailers(trailers);
+                }
             }
             Some(Err(error)) => {
                 this.lease = None;
+                this.guard.broke();
                 if let Some(record) = this.record.as_mut() {
                     record.fail("upstream_reset", "UR", error.to_string());
                 }
@@ -114,6 +132,9 @@ pub(super) fn failure(error: &ProxyError, is_grpc: bool, record: &mut Record) ->
     response.headers_mut().insert(REASON, HeaderValue::from_static(reason.code));
     if let ProxyError::RateLimited { name, retry_after } = error {
         rate_limit::tell(response.headers_mut(), name, *retry_after, is_grpc);
+    }
+    if reason.flag == "UO" {
+        response.headers_mut().insert(OVERLOADED, HeaderValue::from_static("true"));
     }
     let is_malformed = matches!(error, ProxyError::BadRequest(_) | ProxyError::BadAuthority(_));
     if is_malformed && record.protocol != "HTTP/2" {

@@ -11,26 +11,34 @@ use tokio::time::Instant;
 
 use super::Worker;
 use super::attempt::{self, Lease, Upstreams};
+use super::guard::{self, Guard};
 use super::tunnel::{End, Tunnel};
 use crate::error::ProxyError;
 use crate::net::{Phase, Replay, Transport, reset_on_close};
 use crate::route::{Affinity, connection_affinity};
 use crate::snapshot::{InboundPort, Split, Target};
 use crate::telemetry::Record;
-use crate::upstream::{Host, HostKey, InFlight};
+use crate::upstream::{Host, HostKey, InFlight, Kind};
 
 /// A connection to a host, or a tunnel to one behind its sidecar.
 #[derive(Debug)]
 pub(super) struct Opened {
     end: End,
     in_flight: InFlight,
+    guard: Guard,
     lease: Option<Lease>,
 }
 
 impl Opened {
     /// Both ends together.
     pub(super) fn join(self, downstream: End) -> Box<Tunnel> {
-        Box::new(Tunnel { downstream, upstream: self.end, in_flight: self.in_flight, lease: self.lease })
+        Box::new(Tunnel {
+            downstream,
+            upstream: self.end,
+            in_flight: self.in_flight,
+            guard: self.guard,
+            lease: self.lease,
+        })
     }
 
     /// Waits until the host has said something, or closed.
@@ -110,10 +118,15 @@ pub(super) fn choose(split: &Split, record: &mut Record) -> Upstreams {
 /// What was being opened is closed.
 pub(super) async fn open(worker: &Worker, upstreams: &Upstreams, record: &mut Record) -> Result<Opened, ProxyError> {
     let mut tried: Vec<HostKey> = Vec::new();
-    let mut last = ProxyError::NoHealthyUpstream(upstreams.name().to_owned());
+    let mut guard = Box::pin(Guard::enter(worker, upstreams, Kind::Connection)).await?;
+    let mut last = None;
     while tried.len() < attempt::MAX_HOSTS {
         let Some(host) = upstreams.pick(&tried) else { break };
         tried.push(host.key().clone());
+        if let Err(denied) = guard.admit(&host) {
+            last = Some(denied);
+            continue;
+        }
         attempt::note(record, &host);
         // Boxed: it is large, and over before the connection is of use.
         let watch = upstreams.watch(&host);
@@ -124,17 +137,19 @@ pub(super) async fn open(worker: &Worker, upstreams: &Upstreams, record: &mut Re
         match result {
             Ok(opened) => {
                 host.mark_reachable();
-                return Ok(opened);
+                guard.connected();
+                return Ok(Opened { guard, ..opened });
             }
             Err(error) => {
                 if error.never_sent() {
                     host.mark_unreachable(Instant::now());
                 }
-                last = error;
+                guard.failed(&error);
+                last = Some(error);
             }
         }
     }
-    Err(last)
+    Err(last.unwrap_or_else(|| guard::no_host(worker, upstreams, Kind::Connection)))
 }
 
 async fn once(worker: &Worker, upstreams: &Upstreams, host: &Arc<Host>) -> Result<Opened, ProxyError> {
@@ -142,7 +157,7 @@ async fn once(worker: &Worker, upstreams: &Upstreams, host: &Arc<Host>) -> Resul
     let deadline = upstreams.connect_timeout(worker);
     if host.key().mesh.is_none() {
         let transport = worker.pool.dial(host, deadline).await?;
-        return Ok(Opened { end: End::Stream(transport), in_flight, lease: None });
+        return Ok(Opened { end: End::Stream(transport), in_flight, guard: Guard::default(), lease: None });
     }
     let address = host.key().dial();
     let lease = worker.pool.http2(host, deadline).await?;
@@ -161,7 +176,7 @@ async fn once(worker: &Worker, upstreams: &Upstreams, host: &Arc<Host>) -> Resul
             _ => ProxyError::TunnelRefused { address, status: response.status() },
         });
     }
-    Ok(Opened { end: End::tunnel(tunnel), in_flight, lease: Some(Lease::Http2(lease)) })
+    Ok(Opened { end: End::tunnel(tunnel), in_flight, guard: Guard::default(), lease: Some(Lease::Http2(lease)) })
 }
 
 /// `CONNECT ip:port` with the application's own address, as HBONE has it.

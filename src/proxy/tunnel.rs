@@ -12,6 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::attempt::{self, Lease, Upstreams};
 use super::client::{Client, Way};
+use super::guard::Guard;
 use super::http::{self as walk, Outcome};
 use super::message::{Head, UPGRADE_HEADER};
 use super::reply::ReplyBody;
@@ -20,7 +21,7 @@ use crate::error::ProxyError;
 use crate::http::{Body, Duplex, Http2Tunnel, Switch, duplex};
 use crate::net::{Replay, Serving, Transport, copy, reset_on_close};
 use crate::telemetry::Record;
-use crate::upstream::InFlight;
+use crate::upstream::{InFlight, Kind};
 
 /// One end of a tunnel, perhaps not open yet.
 #[derive(Debug)]
@@ -44,6 +45,8 @@ pub(super) struct Tunnel {
     pub(super) upstream: End,
     /// Counts the tunnel as in flight.
     pub(super) in_flight: InFlight,
+    /// Its places within limits.
+    pub(super) guard: Guard,
     /// The place on the upstream connection.
     pub(super) lease: Option<Lease>,
 }
@@ -51,7 +54,7 @@ pub(super) struct Tunnel {
 impl Tunnel {
     /// Copies both ways until both ends are done. A failure of one end is a reset of the other.
     pub(super) async fn run(self: Box<Self>, mut record: Box<Record>, serving: Serving) {
-        let Self { downstream, upstream, in_flight, lease } = *self;
+        let Self { downstream, upstream, in_flight, guard, lease } = *self;
         let open = async { (downstream.open().await, upstream.open().await) };
         let (mut downstream, mut upstream) = match Box::pin(open).await {
             (Ok(downstream), Ok(upstream)) => (downstream, upstream),
@@ -66,7 +69,7 @@ impl Tunnel {
             downstream.get_mut().reset();
             upstream.get_mut().reset();
         }
-        drop((in_flight, lease, serving)); // Not before the last byte.
+        drop((in_flight, guard, lease, serving)); // Not before the last byte.
     }
 }
 
@@ -106,7 +109,9 @@ pub(super) async fn upgrade(
     record: &mut Record,
 ) -> Result<Outcome, ProxyError> {
     let (to_upstream, upstream_duplex) = duplex();
-    let sent = attempt::send(&client.worker, upstreams, head, to_upstream, record).await?;
+    let mut guard = Guard::enter(&client.worker, upstreams, Kind::Request).await?;
+    let sent = attempt::send(&client.worker, upstreams, head, to_upstream, &mut guard, record).await;
+    let sent = sent.map_err(|failed| failed.error)?;
     let from_sidecar = sent.host.key().mesh.is_some();
     let agreed = sent.response.status() == StatusCode::SWITCHING_PROTOCOLS
         || (from_sidecar && sent.response.headers().contains_key(&UPGRADE_HEADER));
@@ -137,7 +142,13 @@ pub(super) async fn upgrade(
         (End::Switch(switch), Body::default())
     };
     parts.version = http::Version::HTTP_11;
-    let tunnel = Box::new(Tunnel { downstream, upstream, in_flight: sent.in_flight, lease: Some(sent.lease) });
+    let tunnel = Box::new(Tunnel {
+        downstream,
+        upstream,
+        in_flight: sent.in_flight,
+        guard: sent.guard,
+        lease: Some(sent.lease),
+    });
     Ok(Outcome::Switched(Response::from_parts(parts, ReplyBody::local(to_client)), tunnel))
 }
 

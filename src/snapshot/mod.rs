@@ -16,7 +16,7 @@ mod tls;
 
 pub use directory::{Demand, Directory, Unresolved};
 pub use filters::{Changes, Filters, Mirror};
-pub use routes::{Action, Choice, Cluster, Route, Routes, Split, VirtualHost};
+pub use routes::{Action, Choice, Cluster, Fallback, Route, Routes, Split, VirtualHost};
 pub use tls::TlsSplits;
 
 use std::collections::{BTreeMap, HashMap};
@@ -48,6 +48,20 @@ pub enum Lookup<T: ?Sized = Target> {
     Unknown,
     /// It was not asked, since too many destinations are known already.
     Refused,
+}
+
+impl Outbound {
+    /// Every cluster in use, once.
+    pub fn clusters(&self) -> Vec<Arc<Cluster>> {
+        let known = self.targets.values().filter_map(|lookup| match lookup {
+            Lookup::Known(target) => Some(target),
+            Lookup::Unknown | Lookup::Refused => None,
+        });
+        let all = known.flat_map(|target| target.clusters());
+        let by_name: BTreeMap<&str, &Arc<Cluster>> =
+            all.map(|cluster| (cluster.config.name.as_str(), cluster)).collect();
+        by_name.into_values().cloned().collect()
+    }
 }
 
 impl<T: ?Sized> Clone for Lookup<T> {
@@ -90,6 +104,20 @@ impl Target {
     /// of it, else for names in general, else where all TCP goes. `None`: the destination takes no such connection.
     pub fn tls_split(&self, sni: Option<&str>) -> Option<&Split> {
         self.tls.select(sni).or(self.tcp.as_ref())
+    }
+
+    /// Clusters that it may lead to, some perhaps several times.
+    pub fn clusters(&self) -> impl Iterator<Item = &Arc<Cluster>> {
+        let routes = self.http.iter().flat_map(|routes| &routes.virtual_hosts).flat_map(|host| &host.routes);
+        let fallbacks = routes.clone().filter_map(|route| route.fallback.as_ref());
+        let mirrors = routes.clone().filter_map(|route| route.filters.as_ref()).flat_map(|filters| &filters.mirrors);
+        let http = routes.filter_map(|route| match &route.action {
+            Action::Forward(split) => Some(split),
+            Action::Redirect(_) | Action::DirectResponse { .. } => None,
+        });
+        let all = http.chain(&self.tcp).chain(self.tls.all()).flat_map(Split::clusters).map(|(_, cluster)| cluster);
+        let all = all.chain(mirrors.map(|mirror| &mirror.cluster));
+        all.chain(fallbacks.flat_map(|fallback| &fallback.clusters))
     }
 
     /// What it is called in metrics and logs: an address by the name of what stands behind it.

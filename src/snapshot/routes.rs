@@ -38,6 +38,17 @@ pub struct Route {
     pub action: Action,
     /// What to do besides; for most nothing.
     pub filters: Option<Arc<Filters>>,
+    /// What to do when no endpoint can take the request.
+    pub fallback: Option<Arc<Fallback>>,
+}
+
+/// Who is asked, and what is answered, when no endpoint of a route's cluster can take a request.
+#[derive(Debug)]
+pub struct Fallback {
+    /// Asked in this order.
+    pub clusters: Vec<Arc<Cluster>>,
+    /// Answered when none of them can take it either. `None`: why it failed.
+    pub response: Option<(StatusCode, String)>,
 }
 
 /// A compiled `Route.action`.

@@ -85,6 +85,7 @@ mod tests {
             connect_timeout: Duration::from_secs(1),
             lb: Balancing::default(),
             protocol: UpstreamProtocol::Downstream,
+            resilience: None,
         };
         let cluster = Cluster { config, upstream: Arc::new(Upstream::new(name)) };
         Split::new([(NonZeroU32::MIN, Arc::new(cluster))]).expect("a cluster")

@@ -25,6 +25,12 @@ pub struct Metrics {
     upstream_retries: Family<RefusedLabels, Counter>,
     faults: Family<KindLabels, Counter>,
     mirrored: Family<MirrorLabels, Counter>,
+    limit_overflows: Family<LimitLabels, Counter>,
+    limit_in_use: Family<LimitLabels, Gauge>,
+    breaker_changes: Family<ChangeLabels, Counter>,
+    ejections: Family<ChangeLabels, Counter>,
+    hosts_out: Family<StateLabels, Gauge>,
+    fallbacks: Family<FallbackLabels, Counter>,
     drain_cut: Counter,
     access_log_dropped: Counter,
     xds_responses: Family<XdsLabels, Counter>,
@@ -108,6 +114,30 @@ struct RefusedLabels {
     reason: &'static str,
 }
 
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct LimitLabels {
+    cluster: Arc<str>,
+    limit: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ChangeLabels {
+    cluster: Arc<str>,
+    change: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct FallbackLabels {
+    cluster: Arc<str>,
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct StateLabels {
+    cluster: Arc<str>,
+    state: &'static str,
+}
+
 /// Upper bounds of the duration buckets, in seconds.
 const BUCKETS: [f64; 16] =
     [0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
@@ -155,6 +185,12 @@ impl Metrics {
             upstream_retries: Family::default(),
             faults: Family::default(),
             mirrored: Family::default(),
+            limit_overflows: Family::default(),
+            limit_in_use: Family::default(),
+            breaker_changes: Family::default(),
+            ejections: Family::default(),
+            hosts_out: Family::default(),
+            fallbacks: Family::default(),
             drain_cut: Counter::default(),
             access_log_dropped: Counter::default(),
             xds_responses: Family::default(),
@@ -200,6 +236,7 @@ impl Metrics {
             metrics.dns_durations.clone(),
         );
         metrics.register_traffic(&mut registry);
+        metrics.register_resilience(&mut registry);
         *metrics.registry.lock() = registry;
         metrics
     }
@@ -241,6 +278,68 @@ impl Metrics {
             "Lines of the access log that were dropped because its reader is slow",
             self.access_log_dropped.clone(),
         );
+    }
+
+    fn register_resilience(&self, registry: &mut Registry) {
+        registry.register(
+            "limit_overflows",
+            "Requests, connections and retries that were not let through, by the limit that was reached",
+            self.limit_overflows.clone(),
+        );
+        registry.register("limit_in_use", "Places taken within limits that are configured", self.limit_in_use.clone());
+        registry.register(
+            "breaker_changes",
+            "Breakers of endpoints that opened, closed, or would have opened had the endpoint not been needed",
+            self.breaker_changes.clone(),
+        );
+        registry.register(
+            "ejections",
+            "Outliers that were ejected, that returned, and that were kept in spite of it",
+            self.ejections.clone(),
+        );
+        registry.register(
+            "fallbacks",
+            "Requests sent to another backend since their own could not take them, by that backend and the reason",
+            self.fallbacks.clone(),
+        );
+        registry.register("hosts_out_of_service", "Endpoints that are left alone, by cause", self.hosts_out.clone());
+    }
+
+    /// Something was not let through by a limit of `cluster`.
+    pub fn limit_overflow(&self, cluster: &Arc<str>, limit: &'static str) {
+        self.limit_overflows.get_or_create(&LimitLabels { cluster: Arc::clone(cluster), limit }).inc();
+    }
+
+    /// A breaker of `cluster` has `opened`, `closed`, or was `kept` closed.
+    pub fn breaker(&self, cluster: &Arc<str>, change: &'static str) {
+        self.breaker_changes.get_or_create(&ChangeLabels { cluster: Arc::clone(cluster), change }).inc();
+    }
+
+    /// An outlier of `cluster` was `ejected`, was `kept`, or `returned`.
+    pub fn ejection(&self, cluster: &Arc<str>, change: &'static str) {
+        self.ejections.get_or_create(&ChangeLabels { cluster: Arc::clone(cluster), change }).inc();
+    }
+
+    /// A request goes to `cluster` since its own backend could not take it, for this reason.
+    pub fn fallback(&self, cluster: &Arc<str>, reason: &'static str) {
+        self.fallbacks.get_or_create(&FallbackLabels { cluster: Arc::clone(cluster), reason }).inc();
+    }
+
+    /// Forgets the gauges of clusters before they are told anew.
+    pub fn clear_cluster_gauges(&self) {
+        self.limit_in_use.clear();
+        self.hosts_out.clear();
+    }
+
+    /// So many places are taken within a limit of `cluster`.
+    pub fn limit_in_use(&self, cluster: &Arc<str>, limit: &'static str, count: u32) {
+        self.limit_in_use.get_or_create(&LimitLabels { cluster: Arc::clone(cluster), limit }).set(i64::from(count));
+    }
+
+    /// So many hosts of `cluster` are out of service for this cause.
+    pub fn hosts_out(&self, cluster: &Arc<str>, state: &'static str, count: usize) {
+        let labels = StateLabels { cluster: Arc::clone(cluster), state };
+        self.hosts_out.get_or_create(&labels).set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     /// What HTTP requests with these labels are counted in.

@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use pillion_wire::mesh::MeshEndpoint;
 use tokio::time::Instant;
 
+use super::standing::{Report, Standing};
 use crate::balance::Ewma;
 use crate::config::LbPolicy;
 use crate::net::Via;
@@ -53,6 +54,8 @@ pub struct Host {
     retry_at: Mutex<Option<Instant>>,
     since: Option<Instant>,
     latency: Ewma,
+    /// Limits, breaker, ejection.
+    pub(super) standing: Standing,
 }
 
 /// Measures how long a host takes to answer, for a policy that wants to know. Reports when dropped, too: a host that was
@@ -93,6 +96,7 @@ impl Host {
             retry_at: Mutex::new(None),
             since,
             latency: Ewma::default(),
+            standing: Standing::new(),
         }
     }
 
@@ -139,9 +143,20 @@ impl Host {
         (self.requests.load(Ordering::Relaxed), self.failures.load(Ordering::Relaxed))
     }
 
-    /// May it be picked, or does it back off after a failed connection? Only then does the time matter.
+    /// May it be picked, or does it back off after a failed connection, is its breaker open, is it ejected or full?
+    /// Only then does the time matter.
     pub fn is_usable(&self, now: impl Fn() -> Instant) -> bool {
-        self.unreachable.load(Ordering::Acquire) == 0 || self.retry_at.lock().is_none_or(|at| now() >= at)
+        (self.is_reachable() || self.retry_at.lock().is_none_or(|at| now() >= at)) && self.standing.allows(now)
+    }
+
+    /// Did it answer when it was last connected to?
+    pub fn is_reachable(&self) -> bool {
+        self.unreachable.load(Ordering::Acquire) == 0
+    }
+
+    /// How it stands: limits, breaker, ejection.
+    pub fn report(&self) -> Report {
+        self.standing.report()
     }
 
     /// It could not be reached: nothing is sent there for 200 ms, doubled with each failure in a row, 10 s at most.

@@ -4,14 +4,20 @@
 //! kept by name while anything refers to it, and a [`Host`] is kept while its
 //! address, mesh port and identity stay the same.
 
+mod call;
 mod connect;
 mod host;
 mod host_set;
 mod pool;
+mod protect;
+mod standing;
 
+pub use call::{Call, Denied};
 pub use host::{Host, HostKey, InFlight, Watch};
 pub use host_set::Member;
 pub use pool::{Lease1, Lease2, Pool};
+pub use protect::{Event, Load, Shortage, watch};
+pub use standing::{BreakerReport, Ejected, Kind, Report};
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,7 +26,7 @@ use tokio::time::Instant;
 
 use crate::config::{Balancing, Endpoints};
 use crate::slot::Slot;
-use host_set::{Call, Found, HostSet};
+use host_set::{Found, HostSet, Pick};
 
 /// The hosts of one cluster, shared by all workers.
 #[derive(Debug)]
@@ -29,6 +35,7 @@ pub struct Upstream {
     hosts: Slot<HostSet>,
     spilled: AtomicU64,
     panicked: AtomicU64,
+    protection: protect::Protection,
 }
 
 impl Upstream {
@@ -39,6 +46,7 @@ impl Upstream {
             hosts: Slot::new(HostSet::default()),
             spilled: AtomicU64::new(0),
             panicked: AtomicU64::new(0),
+            protection: protect::Protection::default(),
         }
     }
 
@@ -52,15 +60,16 @@ impl Upstream {
     pub fn update(&self, endpoints: &Endpoints, balancing: Balancing) {
         let old = self.hosts.load_full();
         self.hosts.publish(HostSet::new(endpoints, balancing, &old));
+        self.protect_hosts();
     }
 
     /// Picks a host that is not in `tried`, not backing off, from the priority that has to take the call; `hash` is what
     /// balancers go by that keep calls together.
     ///
-    /// When every host backs off, one of them is picked all the same: a guess that
-    /// a host is down must not turn into an outage.
+    /// When every host backs off or is out of service, one of them is picked all the same: a guess that
+    /// a host is down must not turn into an outage. One that is full never is.
     pub fn pick(&self, tried: &[HostKey], hash: Option<u64>, now: impl Fn() -> Instant) -> Option<Arc<Host>> {
-        let (host, found) = self.hosts.load().pick(&Call { tried, hash, now: &now })?;
+        let (host, found) = self.hosts.load().pick(&Pick { tried, hash, now: &now })?;
         match found {
             Found::Well => {}
             Found::Spilled => drop(self.spilled.fetch_add(1, Ordering::Relaxed)),

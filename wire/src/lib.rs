@@ -10,6 +10,7 @@
 //! | [`name`] | names of xDS resources | gRFC A27 and A36, xDS protocol |
 //! | [`mesh`] | headers, endpoint and node metadata between sidecars | ours, carried in Envoy's fields |
 //! | [`header`] | which header fields routes may change | RFC 9110 |
+//! | [`resilience`] | limits, breaker and outlier detection of a cluster | ours, beside Envoy's fields |
 //! | [`ca`] | certificate signing, messages and gRPC stubs | `istio.v1.auth` |
 //! | [`xds`] | xDS v3 messages under short names, type URLs | Envoy's data-plane API |
 //! | [`label`] | the syntax of Kubernetes names | RFC 1035, RFC 1123 |
@@ -25,6 +26,7 @@ pub mod label;
 pub mod mesh;
 pub mod name;
 pub mod rate_limit;
+pub mod resilience;
 pub mod spiffe;
 pub mod xds;
 

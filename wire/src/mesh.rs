@@ -264,7 +264,7 @@ fn fields<const N: usize>(content: [(&str, Kind); N]) -> Struct {
 
 /// The fields under `key`; typed metadata of the same key would take
 /// precedence in Envoy, so it is refused rather than overlooked.
-fn ours<'a>(metadata: &'a Metadata, key: &'static str) -> Result<Option<Fields<'a>>, MeshError> {
+pub(crate) fn ours<'a>(metadata: &'a Metadata, key: &'static str) -> Result<Option<Fields<'a>>, MeshError> {
     if metadata.typed_filter_metadata.contains_key(key) {
         return Err(MeshError::Typed(key));
     }
@@ -273,9 +273,9 @@ fn ours<'a>(metadata: &'a Metadata, key: &'static str) -> Result<Option<Fields<'
 }
 
 /// A JSON object and where it stands, for errors that name the place.
-struct Fields<'a> {
-    within: &'static str,
-    fields: &'a Struct,
+pub(crate) struct Fields<'a> {
+    pub(crate) within: &'static str,
+    pub(crate) fields: &'a Struct,
 }
 
 impl<'a> Fields<'a> {
@@ -308,11 +308,11 @@ impl<'a> Fields<'a> {
         Ok(port)
     }
 
-    fn kind(&self, field: &str) -> Option<&'a Kind> {
+    pub(crate) fn kind(&self, field: &str) -> Option<&'a Kind> {
         self.fields.fields.get(field)?.kind.as_ref()
     }
 
-    fn missing(&self, field: &'static str, wanted: &'static str) -> MeshError {
+    pub(crate) fn missing(&self, field: &'static str, wanted: &'static str) -> MeshError {
         MeshError::Field { within: self.within, field, wanted }
     }
 }

@@ -166,6 +166,53 @@ fn only_envoy_is_told_that_requests_may_last() {
 }
 
 #[test]
+fn limits_and_breakers_reach_each_client_in_the_fields_that_it_has() {
+    let policy = |section: &str| {
+        format!(
+            "{}---\napiVersion: pillion.dev/v1alpha1\nkind: TrafficPolicy\nmetadata: {{name: p, namespace: shop}}\n\
+             spec: {{targetRefs: [{{kind: Service, name: a}}], {section}}}\n",
+            shop(1)
+        )
+    };
+    let number = |value: &Option<pillion_wire::xds::UInt32Value>| value.as_ref().map(|value| value.value);
+    let none = catalog(&shop(1), None);
+    assert_eq!(cluster(&none, "a.shop:80", Dialect::Pillion).circuit_breakers, None);
+    for dialect in [Dialect::Grpc, Dialect::Envoy] {
+        let breakers = cluster(&none, "a.shop:80", dialect).circuit_breakers.unwrap();
+        assert_eq!(number(&breakers.thresholds[0].max_requests), Some(u32::MAX), "whose default is 1024");
+    }
+    let told = catalog(
+        &policy(
+            "limits: {requests: 9, pending: 2, perEndpoint: {connections: 3}}, breaker: {consecutiveFailures: 4, openTime: 2s}",
+        ),
+        Some(&none),
+    );
+    let found = |catalog: &Catalog, dialect| find(catalog, Kind::Cluster, "a.shop:80", dialect).version().to_owned();
+    assert_ne!(found(&none, Dialect::Pillion), found(&told, Dialect::Pillion), "a policy alone is news");
+    let ours = cluster(&told, "a.shop:80", Dialect::Pillion);
+    assert_eq!(ours.outlier_detection, None);
+    let metadata = ours.metadata.unwrap();
+    let breaker = pillion_wire::resilience::Breaker::from_metadata(&metadata).unwrap().unwrap();
+    assert_eq!((breaker.consecutive, breaker.open.as_secs()), (Some(4), 2));
+    let thresholds = ours.circuit_breakers.unwrap();
+    assert_eq!(number(&thresholds.thresholds[0].max_pending_requests), Some(2));
+    assert_eq!(number(&thresholds.per_host_thresholds[0].max_connections), Some(3));
+    let grpc = cluster(&told, "a.shop:80", Dialect::Grpc);
+    assert_eq!((grpc.outlier_detection, grpc.metadata), (None, None), "gRPC knows no failures in a row");
+    assert_eq!(number(&grpc.circuit_breakers.unwrap().thresholds[0].max_requests), Some(9));
+    let envoy = cluster(&told, "a.shop:80", Dialect::Envoy).outlier_detection.unwrap();
+    assert_eq!((number(&envoy.consecutive_5xx), number(&envoy.enforcing_consecutive_5xx)), (Some(4), Some(100)));
+    assert_eq!(number(&envoy.enforcing_success_rate), Some(0), "on unless it is turned off");
+    let rate = catalog(&policy("outlierDetection: {successRate: {}, failurePercentage: {threshold: 60}}"), None);
+    let grpc = cluster(&rate, "a.shop:80", Dialect::Grpc).outlier_detection.unwrap();
+    assert_eq!(
+        (number(&grpc.enforcing_success_rate), number(&grpc.failure_percentage_threshold)),
+        (Some(100), Some(60))
+    );
+    assert_eq!(number(&grpc.enforcing_consecutive_5xx), Some(0));
+}
+
+#[test]
 fn clusters_speak_and_prove_as_each_client_can() {
     let catalog = catalog(&shop(1), None);
     let own = cluster(&catalog, "a.shop:80", Dialect::Pillion);

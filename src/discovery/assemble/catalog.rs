@@ -85,6 +85,9 @@ impl Catalog {
             for mirror in &route.filters.mirrors {
                 self.add_cluster(&mirror.cluster, references);
             }
+            for backend in route.fallback.iter().flat_map(|fallback| &fallback.backends) {
+                self.add_cluster(&backend.to_string(), references);
+            }
         }
     }
 
@@ -242,6 +245,7 @@ impl Catalog {
         let retired = self.retired.remove(name).and_then(|upstream| upstream.upgrade());
         let upstream = old.as_ref().map(|old| Arc::clone(&old.upstream)).or(retired);
         let upstream = upstream.unwrap_or_else(|| Arc::new(Upstream::new(name)));
+        upstream.protect(config.resilience.clone());
         upstream.update(&endpoints, config.lb);
         if let Some(old) = old.filter(|old| old.config.endpoints != config.endpoints) {
             unindex(&mut self.by_endpoints, &old.config.endpoints, name);
@@ -298,6 +302,7 @@ fn hostless(name: &str) -> Cluster {
         connect_timeout: Duration::from_secs(5),
         lb: Balancing::default(),
         protocol: UpstreamProtocol::default(),
+        resilience: None,
     };
     Cluster { config, upstream: Arc::new(Upstream::new(name)) }
 }

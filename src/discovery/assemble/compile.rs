@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::catalog::Catalog;
 use crate::config::{self, HttpFilter, OutboundListener, RouteConfig, RouteSource};
 use crate::snapshot::{
-    Action, Changes, Cluster, Filters, Mirror, Route, Routes, Split, Target, TlsSplits, VirtualHost,
+    Action, Changes, Cluster, Fallback, Filters, Mirror, Route, Routes, Split, Target, TlsSplits, VirtualHost,
 };
 
 /// `None`: something is still missing.
@@ -60,7 +60,19 @@ impl Clusters<'_> {
             mirrors.push(Mirror { cluster, share: mirror.share, suffix: mirror.suffix });
         }
         let filters = Filters::new(&route.filters, self.filters, mirrors).map(Arc::new);
-        Some(Route { name: route.name.as_str().into(), matches: route.matches.clone(), action, filters })
+        let fallback = match &route.fallback {
+            Some(fallback) => Some(Arc::new(self.fallback(fallback)?)),
+            None => None,
+        };
+        Some(Route { name: route.name.as_str().into(), matches: route.matches.clone(), action, filters, fallback })
+    }
+
+    fn fallback(&mut self, told: &pillion_wire::resilience::Fallback) -> Option<Fallback> {
+        let clusters = told.backends.iter().map(|backend| self.cluster(&backend.to_string()));
+        let status = |status: u16| http::StatusCode::from_u16(status).ok();
+        let response = told.response.as_ref();
+        let response = response.and_then(|(code, body)| Some((status(*code)?, body.clone())));
+        Some(Fallback { clusters: clusters.collect::<Option<_>>()?, response })
     }
 
     fn split(&mut self, split: &config::Split) -> Option<Split> {

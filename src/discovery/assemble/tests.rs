@@ -120,8 +120,13 @@ fn destination(name: &str) -> Destination {
 fn route(name: &str, clusters: &[&str]) -> RouteConfig {
     let weighted = |name: &&str| WeightedCluster::new((*name).into(), NonZeroU32::MIN);
     let action = Action::Forward(Split { clusters: clusters.iter().map(weighted).collect(), hash: Vec::new() });
-    let routes =
-        vec![Route { name: String::new(), matches: RouteMatch::default(), action, filters: Default::default() }];
+    let routes = vec![Route {
+        name: String::new(),
+        matches: RouteMatch::default(),
+        action,
+        filters: Default::default(),
+        fallback: None,
+    }];
     let host = VirtualHost { name: name.into(), domains: vec!["*".into()], routes };
     RouteConfig { name: name.into(), virtual_hosts: vec![host] }
 }
@@ -133,6 +138,7 @@ fn cluster(name: &str, endpoints: &str) -> Cluster {
         connect_timeout: Duration::from_secs(5),
         lb: Balancing::default(),
         protocol: UpstreamProtocol::Http1,
+        resilience: None,
     }
 }
 

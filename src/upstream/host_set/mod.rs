@@ -49,7 +49,7 @@ pub struct Member {
 }
 
 /// A call that a host is picked for.
-pub(super) struct Call<'a, N> {
+pub(super) struct Pick<'a, N> {
     /// Hosts that were tried in vain.
     pub(super) tried: &'a [HostKey],
     /// What balancers that hash go by.
@@ -105,9 +105,11 @@ impl HostSet {
     /// A host that is usable, of the priority that has to take the call.
     ///
     /// When no host is usable one of them is picked all the same: a guess that a host is down must not turn into an outage.
-    pub(super) fn pick<N: Fn() -> Instant>(&self, call: &Call<'_, N>) -> Option<(Arc<Host>, Found)> {
+    pub(super) fn pick<N: Fn() -> Instant>(&self, call: &Pick<'_, N>) -> Option<(Arc<Host>, Found)> {
         let fresh = |host: &Host| !call.tried.contains(host.key());
         let usable = |host: &Host| fresh(host) && host.is_usable(call.now);
+        // One that is full is never asked; one that is out of service only when no other is well.
+        let not_full = |host: &Host| fresh(host) && !host.standing.is_full() && !host.standing.is_barred();
         if (self.levels.len() > 1 || self.balancing.panic_threshold > 0)
             && let Some((at, panics)) = self.choose(call.now)
             && let Some(level) = self.levels.get(at)
@@ -119,7 +121,7 @@ impl HostSet {
             } else {
                 Found::Well
             };
-            let host = if panics { self.pick_of(level, call, &fresh) } else { self.pick_of(level, call, &usable) };
+            let host = if panics { self.pick_of(level, call, &not_full) } else { self.pick_of(level, call, &usable) };
             if let Some(host) = host {
                 return Some((host, found));
             }
@@ -127,8 +129,18 @@ impl HostSet {
         let of_any = |may: &dyn Fn(&Host) -> bool| self.levels.iter().find_map(|level| self.pick_of(level, call, may));
         match of_any(&usable) {
             Some(host) => Some((host, Found::Well)),
-            None => of_any(&fresh).map(|host| (host, Found::Panicked)),
+            None => {
+                let others = self.has_healthy();
+                let resort = |host: &Host| fresh(host) && host.standing.is_last_resort(others);
+                of_any(&resort).map(|host| (host, Found::Panicked))
+            }
         }
+    }
+
+    /// Is there a host that answered last and is in service?
+    pub(super) fn has_healthy(&self) -> bool {
+        let mut hosts = self.levels.iter().flat_map(|level| &level.hosts);
+        hosts.any(|host| host.is_reachable() && host.standing.is_in_service())
     }
 
     /// The priority that takes the call, and whether it panics. Linear in the hosts.
@@ -148,7 +160,7 @@ impl HostSet {
     fn pick_of<N: Fn() -> Instant>(
         &self,
         level: &Level,
-        call: &Call<'_, N>,
+        call: &Pick<'_, N>,
         may: &dyn Fn(&Host) -> bool,
     ) -> Option<Arc<Host>> {
         let view = Candidates { level, balancing: &self.balancing, may, call, time: OnceCell::new() };
@@ -200,7 +212,7 @@ struct Candidates<'a, N> {
     level: &'a Level,
     balancing: &'a Balancing,
     may: &'a dyn Fn(&Host) -> bool,
-    call: &'a Call<'a, N>,
+    call: &'a Pick<'a, N>,
     time: OnceCell<Instant>,
 }
 

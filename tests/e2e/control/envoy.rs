@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{BALANCING, Shop, balancing, certificates, refusals, soon, split};
+use super::{BALANCING, Shop, balancing, certificates, policy, refusals, soon, split};
 use crate::support::{Mesh, Process, Workload, curl, eventually, in_workspace, python_app, python_files};
 
 #[test]
@@ -143,6 +143,12 @@ fn is_served(api_type: &str, variant: &str) {
     let files = python_files(&mesh);
     mesh.outsider(Workload::new("plain").port("http", files.address));
     mesh.service("plain", &[("http", 80, "http")]);
+    policy(
+        &mesh,
+        "plain",
+        "{ limits: { requests: 9, perEndpoint: { connections: 7 } }, breaker: { consecutiveFailures: 4 }, \
+         outlierDetection: { successRate: {}, failurePercentage: {} }, fallback: { response: { status: 503 } } }",
+    );
     let shop = Shop::open(&mesh, &[]);
     let envoy = Envoy::start(&mesh, api_type);
 
@@ -156,6 +162,13 @@ fn is_served(api_type: &str, variant: &str) {
     soon("with mutual TLS", || shop.versions[0].metric("pillion_requests_total", &labels) >= 1.0);
     mesh.write("route.yaml", &split(0, 1));
     soon("Envoy follows a changed weight", || (0..10).all(|_| answer("v2")));
+
+    let clusters = curl(&[&format!("http://{}/clusters", envoy.admin)]).text();
+    for limit in
+        ["plain.shop:80::default_priority::max_requests::9", "web.shop:80::default_priority::max_requests::4294967295"]
+    {
+        assert!(clusters.contains(limit), "{clusters}");
+    }
 
     let modified = envoy.statistic("cluster_manager.cluster_modified");
     mesh.service("plain", &[("http", 80, "h2c")]);

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::{BALANCING, balancing, certificates, refusals, soon};
+use super::{BALANCING, balancing, certificates, policy, refusals, soon};
 use crate::support::{App, Mesh, Sidecar, Workload, curl, python_app};
 
 #[test]
@@ -20,6 +20,12 @@ fn grpcs_own_client_balances_over_mutual_tls_and_follows_a_changed_weight() {
         mesh.workload(Workload::new("greeter-2").port("grpc", greeters[1].address)),
     ];
     mesh.write("versions.yaml", &format!("{}---\n{}", version(&servers[0], "a"), version(&servers[1], "b")));
+    policy(
+        &mesh,
+        "greeter",
+        "{ limits: { requests: 100, pending: 5 }, breaker: {}, outlierDetection: { successRate: {}, failurePercentage: {} }, \
+         fallback: { response: { status: 503 } } }",
+    );
     let client = client(&mesh, "greeter.shop:80");
 
     soon("both are connected", || call(&client, 4)["answers"].as_object().unwrap().len() == 2);

@@ -149,3 +149,15 @@ fn balancing(service: &str, section: &str) -> String {
          spec:\n  targetRefs: [ {{ group: \"\", kind: Service, name: {service} }} ]\n  loadBalancing: {section}\n"
     )
 }
+
+/// A policy for a Service, with these sections (YAML in braces).
+fn policy(mesh: &Mesh, service: &str, sections: &str) {
+    let target = format!("targetRefs: [ {{ kind: Service, name: {service} }} ], ");
+    mesh.write(
+        &format!("policy-{service}.yaml"),
+        &format!(
+            "apiVersion: pillion.dev/v1alpha1\nkind: TrafficPolicy\nmetadata: {{ name: {service}, namespace: shop }}\nspec: {}\n",
+            sections.replacen('{', &format!("{{ {target}"), 1)
+        ),
+    );
+}

@@ -10,6 +10,9 @@ mod timeouts;
 
 use std::collections::HashMap;
 
+use pillion_wire::name::ServicePort;
+use pillion_wire::resilience::{Breaker, Fallback, Limits, Outlier};
+
 use super::{
     mesh::{Finding, Objects, Subject},
     route::{Route, RouteKind},
@@ -67,6 +70,14 @@ pub struct Policy {
     pub faults: Option<Faults>,
     /// What is answered without asking the application.
     pub direct_response: Option<DirectResponse>,
+    /// How much a caller may have under way.
+    pub limits: Option<Limits>,
+    /// When an endpoint is left alone.
+    pub breaker: Option<Breaker>,
+    /// When an endpoint does worse than the others.
+    pub outlier: Option<Outlier>,
+    /// What happens to requests that no endpoint can take.
+    pub fallback: Option<Fallback>,
 }
 
 impl Policy {
@@ -78,6 +89,10 @@ impl Policy {
             ("loadBalancing", self.load_balancing.is_some(), false),
             ("faults", self.faults.is_some(), true),
             ("directResponse", self.direct_response.is_some(), true),
+            ("limits", self.limits.is_some(), false),
+            ("breaker", self.breaker.is_some(), false),
+            ("outlierDetection", self.outlier.is_some(), false),
+            ("fallback", self.fallback.is_some(), true),
         ];
         sections.into_iter().filter_map(|(name, is_there, fits_route)| is_there.then_some((name, fits_route)))
     }
@@ -91,6 +106,10 @@ impl Policy {
             load_balancing: self.load_balancing.clone().or_else(|| other.load_balancing.clone()),
             faults: self.faults.clone().or_else(|| other.faults.clone()),
             direct_response: self.direct_response.clone().or_else(|| other.direct_response.clone()),
+            limits: self.limits.clone().or_else(|| other.limits.clone()),
+            breaker: self.breaker.clone().or_else(|| other.breaker.clone()),
+            outlier: self.outlier.clone().or_else(|| other.outlier.clone()),
+            fallback: self.fallback.clone().or_else(|| other.fallback.clone()),
         }
     }
 }
@@ -109,6 +128,7 @@ impl<'a> Policies<'a> {
         all.sort_by_key(|policy| (policy.created.is_none(), policy.created.as_deref(), &policy.name));
         let mut policies = Self::default();
         for policy in all {
+            findings.extend(without_backend(policy, objects));
             for (index, target) in policy.targets.iter().enumerate() {
                 if let Some(reason) = policies.attach(policy, target, objects) {
                     findings.push(Finding {
@@ -173,6 +193,23 @@ impl<'a> Policies<'a> {
         let there = self.routes.get(&(route.kind, route.name.clone())).map_or(&[][..], Vec::as_slice);
         there.iter().fold(Policy::default(), |all, policy| all.or(&policy.policy)).or(port)
     }
+}
+
+/// Backends to fall back on that do not exist.
+fn without_backend(policy: &TrafficPolicy, objects: &Objects) -> Vec<Finding> {
+    let backends = policy.policy.fallback.iter().flat_map(|fallback| &fallback.backends);
+    let is_there = |backend: &ServicePort| {
+        let service = objects.services.get(&Name::new(&backend.namespace, &backend.service));
+        service.is_some_and(|service| service.ports.iter().any(|port| port.port == backend.port))
+    };
+    let missing = backends.enumerate().filter(|(_, backend)| !is_there(backend));
+    let finding = |(index, backend): (usize, &ServicePort)| Finding {
+        subject: Subject::Policy(policy.name.clone()),
+        path: format!("spec.fallback.backends[{index}]"),
+        reason: format!("there is no {backend}: it is passed over"),
+        refused: false,
+    };
+    missing.map(finding).collect()
 }
 
 /// Which sections of `policy` an earlier one has said already.

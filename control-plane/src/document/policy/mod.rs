@@ -1,8 +1,12 @@
 //! `TrafficPolicy` of `pillion.dev/v1alpha1`.
 
+mod breaker;
 mod direct_response;
+mod fallback;
 mod faults;
+mod limits;
 mod load_balancing;
+mod outlier;
 mod rate_limits;
 mod timeouts;
 
@@ -30,6 +34,10 @@ struct RawSpec {
     load_balancing: Option<load_balancing::Raw>,
     faults: Option<faults::Raw>,
     direct_response: Option<direct_response::Raw>,
+    limits: Option<limits::Raw>,
+    breaker: Option<breaker::Raw>,
+    outlier_detection: Option<outlier::Raw>,
+    fallback: Option<fallback::Raw>,
 }
 
 #[derive(Deserialize)]
@@ -68,6 +76,10 @@ pub(super) fn read(node: &Node, metadata: &Metadata, issues: &mut Issues) -> Opt
         direct_response: spec
             .direct_response
             .map(|raw| direct_response::read(raw, &path.key("directResponse"), issues)),
+        limits: spec.limits.map(|raw| limits::read(raw, &path.key("limits"), issues)),
+        breaker: spec.breaker.map(|raw| breaker::read(raw, &path.key("breaker"), issues)),
+        fallback: spec.fallback.map(|raw| fallback::read(raw, &metadata.name.namespace, &path.key("fallback"), issues)),
+        outlier: spec.outlier_detection.map(|raw| outlier::read(raw, &path.key("outlierDetection"), issues)),
     };
     if policy == Policy::default() {
         issues.warn(path, "the policy says nothing");

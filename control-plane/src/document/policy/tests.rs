@@ -56,6 +56,37 @@ fn load_balancing_is_read_with_its_defaults() {
 }
 
 #[test]
+fn limits_breaker_and_outlier_detection_have_stated_defaults() {
+    let read = policy(
+        "{targetRefs: [{kind: Service, name: a}], limits: {requests: 10, perEndpoint: {requests: 4}}, \
+         breaker: {failOn: [gateway-error, timeout], statuses: [429], grpcCodes: [UNAVAILABLE, RESOURCE_EXHAUSTED], \
+         probes: 3, slowCall: 2s}, outlierDetection: {successRate: {}}}",
+    )
+    .unwrap()
+    .policy;
+    let limits = read.limits.unwrap();
+    assert_eq!(
+        (limits.requests, limits.endpoint_requests, limits.pending, limits.retries),
+        (Some(10), Some(4), 0, None)
+    );
+    let breaker = read.breaker.unwrap();
+    assert_eq!((breaker.consecutive, breaker.probes, breaker.successes, breaker.keep), (Some(5), 3, 3, 1));
+    let failures = breaker.failures;
+    assert_eq!(
+        (failures.server_errors, failures.gateway_errors, failures.connect, failures.timeout),
+        (false, true, false, true)
+    );
+    assert_eq!(failures.grpc.into_iter().collect::<Vec<_>>(), [8, 14]);
+    assert_eq!(failures.statuses.into_iter().collect::<Vec<_>>(), [429]);
+    let outlier = read.outlier.unwrap();
+    assert_eq!((outlier.interval.as_secs(), outlier.base_ejection.as_secs(), outlier.max_percent), (10, 30, 10));
+    assert!(outlier.success_rate.is_some() && outlier.failure_percentage.is_none());
+    let rate = policy("{targetRefs: [{kind: Service, name: a}], breaker: {failureRate: {percent: 50}}}").unwrap();
+    let breaker = rate.policy.breaker.unwrap();
+    assert_eq!((breaker.consecutive, breaker.rate.unwrap().minimum), (None, 20), "a rate alone is a breaker, too");
+}
+
+#[test]
 fn refusals_name_the_field() {
     let limit = |fields: &str| {
         let per = if fields.contains("per:") { "" } else { ", per: 1s" };
@@ -145,6 +176,42 @@ fn refusals_name_the_field() {
             "spec.faults.abort.httpStatus",
         ),
         ("{targetRefs: [{kind: Service, name: a}], directResponse: {status: 42}}", "spec.directResponse.status"),
+        ("{targetRefs: [{kind: Service, name: a}], limits: {pending: 1}}", "spec.limits.pending"),
+        ("{targetRefs: [{kind: Service, name: a}], limits: {requests: -1}}", "spec.limits.requests"),
+        ("{targetRefs: [{kind: Service, name: a}], limits: {pendingTimeout: 0s}}", "spec.limits.pendingTimeout"),
+        (
+            "{targetRefs: [{kind: Service, name: a}], limits: {perEndpoint: {retries: 1}}}",
+            "spec.limits.perEndpoint.retries",
+        ),
+        (
+            "{targetRefs: [{kind: Service, name: a}], breaker: {consecutiveFailures: 0}}",
+            "spec.breaker.consecutiveFailures",
+        ),
+        (
+            "{targetRefs: [{kind: Service, name: a}], breaker: {failureRate: {percent: 0}}}",
+            "spec.breaker.failureRate.percent",
+        ),
+        ("{targetRefs: [{kind: Service, name: a}], breaker: {maxOpenTime: 1ms}}", "spec.breaker.maxOpenTime"),
+        (
+            "{targetRefs: [{kind: Service, name: a}], breaker: {probes: 2, successesToClose: 3}}",
+            "spec.breaker.successesToClose",
+        ),
+        ("{targetRefs: [{kind: Service, name: a}], breaker: {failOn: [5xx, teapot]}}", "spec.breaker.failOn[1]"),
+        ("{targetRefs: [{kind: Service, name: a}], breaker: {statuses: [4290]}}", "spec.breaker.statuses[0]"),
+        ("{targetRefs: [{kind: Service, name: a}], outlierDetection: {}}", "spec.outlierDetection"),
+        ("{targetRefs: [{kind: Service, name: a}], fallback: {}}", "spec.fallback"),
+        (
+            "{targetRefs: [{kind: Service, name: a}], fallback: {backends: [{name: b, namespace: other, port: 80}]}}",
+            "spec.fallback.backends[0].namespace",
+        ),
+        (
+            "{targetRefs: [{kind: Service, name: a}], fallback: {response: {status: 100}}}",
+            "spec.fallback.response.status",
+        ),
+        (
+            "{targetRefs: [{kind: Service, name: a}], outlierDetection: {successRate: {enforcing: 101}}}",
+            "spec.outlierDetection.successRate.enforcing",
+        ),
     ] {
         assert_eq!(policy(spec).unwrap_err(), [path], "{spec}");
     }

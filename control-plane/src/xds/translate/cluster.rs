@@ -20,7 +20,7 @@ use pillion_wire::{
     },
 };
 
-use super::{ads, balancing, duration};
+use super::{ads, balancing, duration, resilience};
 use crate::{
     core::{protocol::Protocol, view::PortView},
     xds::dialect::Dialect,
@@ -49,6 +49,9 @@ pub(crate) fn cluster(view: &PortView, dialect: Dialect, trust_domain: &TrustDom
         eds_cluster_config: Some(cluster::EdsClusterConfig { eds_config: Some(ads()), service_name: name }),
         typed_extension_protocol_options: protocol_options(view.protocol, dialect, secured),
         transport_socket: secured.then(|| transport_socket(view, dialect, trust_domain)),
+        circuit_breakers: resilience::circuit_breakers(&view.policy, dialect),
+        outlier_detection: resilience::outlier_detection(&view.policy, dialect),
+        metadata: resilience::metadata(&view.policy, dialect),
         ..Cluster::default()
     };
     balancing::apply(&mut cluster, view.policy.load_balancing.as_ref(), dialect);

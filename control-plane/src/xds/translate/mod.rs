@@ -11,6 +11,7 @@ pub(super) mod host;
 pub(super) mod http_filters;
 pub(super) mod inbound;
 pub(super) mod outbound;
+mod resilience;
 pub(super) mod route;
 
 use std::net::SocketAddr;

@@ -12,7 +12,7 @@ use pillion_wire::xds::{
     {Duration, UInt32Value},
 };
 
-use super::{INVALID_BACKEND, balancing, filter, http_filters};
+use super::{INVALID_BACKEND, balancing, filter, http_filters, resilience};
 use crate::{
     core::{
         filter::{BackendFilters, Headers},
@@ -64,6 +64,7 @@ fn default_route(view: &PortView, dialect: Dialect) -> Route {
             )),
         }),
         typed_per_filter_config: http_filters::on_route(None, view.policy.faults.as_ref(), dialect),
+        metadata: resilience::fallback(&view.policy, dialect),
         ..Route::default()
     }
 }
@@ -91,6 +92,7 @@ fn route_of(view: &PortView, entry: &RouteEntry, path: route_match::PathSpecifie
         response_headers_to_add: filter::added(&changes.response),
         response_headers_to_remove: changes.response.remove.clone(),
         typed_per_filter_config: http_filters::on_route(filters.cors.as_ref(), entry.policy.faults.as_ref(), dialect),
+        metadata: resilience::fallback(&entry.policy, dialect),
         ..Route::default()
     }
 }

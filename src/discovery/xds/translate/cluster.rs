@@ -10,7 +10,7 @@ use pillion_wire::xds::upstream_http::http_protocol_options::UpstreamProtocolOpt
 use pillion_wire::xds::upstream_http::http_protocol_options::explicit_http_config::ProtocolConfig;
 
 use super::at::{At, Reason, Refusal, duration, from_ads, pass_over, refuse, same_name, unpack};
-use super::{balancing, tls};
+use super::{balancing, resilience, tls};
 use crate::config::{Cluster, UpstreamProtocol};
 
 /// Envoy's default of `Cluster.connect_timeout`.
@@ -48,19 +48,21 @@ pub(super) fn cluster(at: &At<'_>, name: &str, cluster: pb::Cluster) -> Result<C
         protocol = upstream_protocol(options, unpack(options, type_url::HTTP_PROTOCOL_OPTIONS, &any)?)?;
     }
     let endpoints = if source.service_name.is_empty() { name.clone() } else { source.service_name };
-    Ok(Cluster { name, endpoints, connect_timeout, lb, protocol })
+    let metadata = cluster.metadata.as_ref();
+    let resilience = resilience::resilience(at, cluster.circuit_breakers, cluster.outlier_detection, metadata)?;
+    Ok(Cluster { name, endpoints, connect_timeout, lb, protocol, resilience })
 }
 
 fn refuse_extras(at: &At<'_>, cluster: &pb::Cluster) -> Result<(), Refusal> {
     refuse!(at, cluster;
         transport_socket_matches, transport_socket_matcher, load_assignment, health_checks,
-        max_requests_per_connection, circuit_breakers, upstream_http_protocol_options, common_http_protocol_options,
-        http_protocol_options, http2_protocol_options, outlier_detection, upstream_bind_config, lb_subset_config,
+        max_requests_per_connection, upstream_http_protocol_options, common_http_protocol_options,
+        http_protocol_options, http2_protocol_options, upstream_bind_config, lb_subset_config,
         protocol_selection, filters, upstream_config, preconnect_policy, connection_pool_per_downstream_connection,
         queuing_policies);
     pass_over!(at, cluster;
         alt_stat_name, stats_matcher, per_connection_buffer_limit_bytes, dns_lookup_family, wait_for_warm_on_init,
-        cleanup_interval, metadata, upstream_connection_options, close_connections_on_host_health_failure,
+        cleanup_interval, upstream_connection_options, close_connections_on_host_health_failure,
         ignore_health_on_host_removal, lrs_server, lrs_report_endpoint_metrics, track_cluster_stats);
     Ok(())
 }

@@ -15,6 +15,7 @@ mod hash;
 mod hcm;
 mod listener;
 mod matching;
+mod resilience;
 mod route;
 mod tls;
 

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::num::NonZeroU32;
 
 use http::{HeaderValue, StatusCode};
+use pillion_wire::resilience::Fallback;
 use pillion_wire::xds::core::data_source;
 use pillion_wire::xds::route::route::Action as PbAction;
 use pillion_wire::xds::route::route_action::{ClusterSpecifier, HostRewriteSpecifier};
@@ -101,7 +102,9 @@ fn domain_pattern(at: &At<'_>, domain: &str) -> Result<String, Refusal> {
 
 fn route(at: &At<'_>, mut route: pb::Route, around: &Around<'_>) -> Result<Route, Refusal> {
     refuse!(at, route; per_request_buffer_limit_bytes, request_body_buffer_limit);
-    pass_over!(at, route; metadata, decorator, tracing, stat_prefix);
+    pass_over!(at, route; decorator, tracing, stat_prefix);
+    let fallback = route.metadata.as_ref().map(Fallback::from_metadata).transpose();
+    let fallback = fallback.map_err(|error| at.field("metadata").refuse(error))?.flatten();
     let rule = &at.field("match");
     let matches = matching::rule(rule, rule.required(route.r#match.take())?)?;
     let own = header_changes!(at, route)?;
@@ -130,7 +133,7 @@ fn route(at: &At<'_>, mut route: pb::Route, around: &Around<'_>) -> Result<Route
     if !matches!(action, Action::Forward(_)) {
         filters.answers = changes::joined(HeaderChanges::default(), &headers, around.specific_wins).response;
     }
-    Ok(Route { name: route.name, matches, action, filters })
+    Ok(Route { name: route.name, matches, action, filters, fallback })
 }
 
 fn direct_response(at: &At<'_>, response: pb::DirectResponseAction) -> Result<Action, Refusal> {

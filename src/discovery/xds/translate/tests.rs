@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use pillion_wire::mesh::{Application, MeshEndpoint};
 use pillion_wire::rate_limit::RateLimits;
-use pillion_wire::xds::cluster::{Cluster, cluster};
+use pillion_wire::xds::cluster::circuit_breakers::Thresholds;
+use pillion_wire::xds::cluster::{CircuitBreakers, Cluster, OutlierDetection, cluster};
 use pillion_wire::xds::core::{
     Address, AggregatedConfigSource, ConfigSource, DataSource, Http2ProtocolOptions, Metadata, SocketAddress,
     TransportSocket, address, config_source, data_source, socket_address, transport_socket,
@@ -677,8 +678,27 @@ fn clusters_that_would_mean_something_else_are_refused_with_the_path() {
             "eds_cluster_config.eds_config: is missing",
         ),
         (
-            changed(|cluster| cluster.outlier_detection = Some(Default::default())),
-            "outlier_detection: is not supported",
+            changed(|cluster| {
+                cluster.outlier_detection =
+                    Some(OutlierDetection { split_external_local_origin_errors: true, ..OutlierDetection::default() });
+            }),
+            "outlier_detection.split_external_local_origin_errors: is not supported",
+        ),
+        (
+            changed(|cluster| {
+                let value = Some(UInt32Value { value: 50 });
+                cluster.outlier_detection =
+                    Some(OutlierDetection { enforcing_consecutive_5xx: value, ..OutlierDetection::default() });
+            }),
+            "outlier_detection.enforcing_consecutive_5xx: is supported as 0 and as 100 only",
+        ),
+        (
+            changed(|cluster| {
+                let per_host = Thresholds { max_requests: Some(UInt32Value { value: 5 }), ..Thresholds::default() };
+                cluster.circuit_breakers =
+                    Some(CircuitBreakers { per_host_thresholds: vec![per_host], ..CircuitBreakers::default() });
+            }),
+            "circuit_breakers.per_host_thresholds[0].max_requests: is not supported",
         ),
         (
             changed(|cluster| cluster.transport_socket = Some(TransportSocket::default())),
@@ -696,6 +716,52 @@ fn clusters_that_would_mean_something_else_are_refused_with_the_path() {
     for (message, wanted) in cases {
         assert_eq!(refused(cluster_config(&message)), wanted);
     }
+}
+
+#[test]
+fn limits_breaker_and_outlier_detection_come_from_envoys_fields_and_from_ours() {
+    use pillion_wire::resilience::{BREAKER_METADATA, Breaker, LIMITS_METADATA, Limits, Outlier, SuccessRate};
+    let resilience = |message: &Cluster| match cluster_config(message) {
+        Ok(Config::Cluster(config)) => config.resilience.as_deref().cloned(),
+        other => panic!("{other:?}"),
+    };
+    let value = |value| Some(UInt32Value { value });
+    assert_eq!(resilience(&eds()), None, "nothing is limited that nobody limits");
+    let unlimited = Thresholds { max_requests: value(u32::MAX), ..Thresholds::default() };
+    let breakers = CircuitBreakers { thresholds: vec![unlimited], ..CircuitBreakers::default() };
+    assert_eq!(resilience(&Cluster { circuit_breakers: Some(breakers), ..eds() }), None);
+
+    let told = Limits {
+        requests: Some(7),
+        pending: 3,
+        pending_timeout: Duration::from_secs(2),
+        endpoint_requests: Some(4),
+        ..Limits::default()
+    };
+    let high = Thresholds { priority: 1, max_requests: value(1), ..Thresholds::default() };
+    let thresholds = Thresholds { max_requests: value(7), max_pending_requests: value(3), ..Thresholds::default() };
+    let breakers = CircuitBreakers { thresholds: vec![high, thresholds], ..CircuitBreakers::default() };
+    let filter_metadata = HashMap::from([(LIMITS_METADATA.to_owned(), told.to_struct())]);
+    let metadata = Some(Metadata { filter_metadata, ..Metadata::default() });
+    let read = resilience(&Cluster { circuit_breakers: Some(breakers), metadata, ..eds() });
+    assert_eq!(read.and_then(|read| read.limits), Some(told));
+
+    // Envoy's defaults: 5 in a row, 30 s, and the success rate.
+    let read =
+        resilience(&Cluster { outlier_detection: Some(OutlierDetection::default()), ..eds() }).expect("something");
+    let breaker = read.breaker.expect("failures in a row");
+    assert_eq!(
+        (breaker.consecutive, breaker.open, breaker.max_open),
+        (Some(5), Duration::from_secs(30), Duration::from_secs(300))
+    );
+    assert_eq!(read.outlier, Some(Outlier { success_rate: Some(SuccessRate::default()), ..Outlier::default() }));
+
+    let ours = Breaker { probes: 3, successes: 2, ..Breaker::default() };
+    let filter_metadata = HashMap::from([(BREAKER_METADATA.to_owned(), ours.to_struct())]);
+    let metadata = Some(Metadata { filter_metadata, ..Metadata::default() });
+    let off = OutlierDetection { enforcing_success_rate: value(0), ..OutlierDetection::default() };
+    let read = resilience(&Cluster { outlier_detection: Some(off), metadata, ..eds() }).expect("something");
+    assert_eq!((read.breaker, read.outlier), (Some(ours), None));
 }
 
 #[test]
