@@ -99,8 +99,8 @@ impl Filtered {
         response
     }
 
-    /// After all others, as it was judged before them.
-    fn permit(&self, fields: &mut HeaderMap) {
+    /// After all others, as it was judged before them. Also of a failure: else no script could read why.
+    pub(super) fn permit(&self, fields: &mut HeaderMap) {
         if let Some(origin) = &self.origin
             && let Some(cors) = self.route.as_ref().and_then(|filters| filters.cors.as_ref())
         {

@@ -79,10 +79,11 @@ pub(super) fn serve(
 async fn walk(client: Arc<Client>, serving: Serving, request: Request<Body>, switch: Switch) -> Response<ReplyBody> {
     let mut record = Box::new(begin(&client, &request));
     let is_grpc = reply::is_grpc(request.headers());
+    let mut filters = Filtered::default();
     let outcome = if request.method() == Method::CONNECT {
         Box::pin(tunnel::connect(&client, request, switch, &mut record)).await
     } else {
-        forward(&client, request, switch, &mut record).await
+        forward(&client, request, switch, &mut filters, &mut record).await
     };
     let mut response = match outcome {
         Ok(Outcome::Reply(response)) => response,
@@ -91,7 +92,11 @@ async fn walk(client: Arc<Client>, serving: Serving, request: Request<Body>, swi
             client.worker.shared.drain.spawn(tunnel.run(record, serving));
             return response;
         }
-        Err(error) => reply::failure(&error, is_grpc, &mut record),
+        Err(error) => {
+            let mut response = reply::failure(&error, is_grpc, &mut record);
+            filters.permit(response.headers_mut());
+            response
+        }
     };
     record.status = response.status().as_u16();
     *response.version_mut() = Version::HTTP_11; // Which version goes out is a matter of the connection.
@@ -102,12 +107,13 @@ async fn forward(
     client: &Client,
     request: Request<Body>,
     switch: Switch,
+    filters: &mut Filtered,
     record: &mut Record,
 ) -> Result<Outcome, ProxyError> {
     let (parts, body) = request.into_parts();
     let worker = &client.worker;
     let authority = Authority::of(&parts);
-    let (plan, mut filters) = match &client.way {
+    let (plan, found) = match &client.way {
         Way::Outbound => {
             let destination = client.destination(authority.as_ref().map_err(|why| ProxyError::BadAuthority(why))?)?;
             outbound::plan(worker, &destination, &parts, client.address.ip(), record).await?
@@ -115,6 +121,7 @@ async fn forward(
         Way::Bound(destination) => outbound::plan(worker, destination, &parts, client.address.ip(), record).await?,
         Way::Mesh(_) | Way::Front { .. } => (inbound::plan(client, &parts, record).await?, Filtered::default()),
     };
+    *filters = found;
     if filters.route.is_some()
         && let Some(response) = Box::pin(filters.on_request(worker, &parts, record)).await?
     {

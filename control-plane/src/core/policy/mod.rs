@@ -160,7 +160,7 @@ impl<'a> Policies<'a> {
                 let earlier = there.iter().filter(|(other, _)| *other == section).map(|(_, earlier)| *earlier);
                 let conflict = conflict(policy, earlier);
                 there.push((section, policy));
-                conflict
+                conflict.or_else(|| without_requests(policy, service, section))
             }
             Target::Route { kind, name } => {
                 let key = (*kind, own(name));
@@ -210,6 +210,17 @@ fn without_backend(policy: &TrafficPolicy, objects: &Objects) -> Vec<Finding> {
         refused: false,
     };
     missing.map(finding).collect()
+}
+
+/// Which sections of `policy` concern requests, where nothing but byte streams is carried.
+fn without_requests(policy: &TrafficPolicy, service: &Service, section: Option<&str>) -> Option<String> {
+    let said =
+        [("faults", policy.policy.faults.is_some()), ("directResponse", policy.policy.direct_response.is_some())];
+    let said: Vec<&str> = said.into_iter().filter_map(|(name, is_there)| is_there.then_some(name)).collect();
+    let mut ports = service.ports.iter().filter(|port| section.is_none() || port.name.as_deref() == section);
+    let has_none = ports.all(|port| port.app_protocol.is_some_and(|protocol| !protocol.carries_http()));
+    (has_none && !said.is_empty())
+        .then(|| format!("no such port carries requests: {} has no effect on it", said.join(", ")))
 }
 
 /// Which sections of `policy` an earlier one has said already.

@@ -1,7 +1,10 @@
 //! `RequestHeaderModifier` and `ResponseHeaderModifier`, of rules and of backends.
 
+use serde_json::{Value, json};
+
+use super::super::Pair;
 use super::{Shop, echoed, field, rule, to};
-use crate::support::until;
+use crate::support::{Workload, curl, in_workspace, python, python_app, run, until};
 
 const CLIENTS: [&str; 2] = ["--http1.1", "--http2-prior-knowledge"];
 
@@ -57,6 +60,31 @@ fn a_backends_own_changes_come_last_and_concern_its_share_only() {
         assert_eq!(answer.header("x-by"), Some(by), "{answer:?}");
         assert_eq!(answer.head.matches("x-all: ").count(), all.len(), "{answer:?}");
     }
+}
+
+#[test]
+fn a_websocket_passes_a_route_with_filters_and_is_never_copied() {
+    let pair = Pair::new("http", |mesh| python_app(mesh, "websocket_echo.py", &[]));
+    let mirror = python_app(&pair.mesh, "http1.py", &["mirror"]);
+    pair.mesh.outsider(Workload::new("mirror").port("web", mirror.address));
+    pair.mesh.service("mirror", &[("web", 80, "http")]);
+    pair.mesh.write(
+        "route.yaml",
+        "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: { name: ws, namespace: shop }\n\
+         spec:\n  parentRefs: [ { group: \"\", kind: Service, name: echo } ]\n  rules:\n\
+         \x20 - matches: [ { path: { value: /ws } } ]\n    filters:\n\
+         \x20   - { type: URLRewrite, urlRewrite: { path: { type: ReplacePrefixMatch, replacePrefixMatch: / } } }\n\
+         \x20   - { type: ResponseHeaderModifier, responseHeaderModifier: { set: [ { name: x-set, value: '1' } ] } }\n\
+         \x20   - { type: RequestMirror, requestMirror: { backendRef: { name: mirror, port: 80 } } }\n\
+         \x20   backendRefs: [ { name: echo, port: 80 } ]\n",
+    );
+    until("the route is in force", || pair.get("/other", &[]).status == 404);
+    let mut command = python();
+    command.arg(in_workspace("tests/e2e/apps/websocket_client.py")).arg(pair.client.outbound().to_string());
+    let talked: Value = serde_json::from_str(&run(command.arg("ws://echo.shop/ws"))).expect("one JSON value");
+    assert_eq!(talked, json!({ "echoed": true, "code": 4001 }));
+    let copies = curl(&[&format!("http://{}/requests/mirror", mirror.address)]);
+    assert_eq!(copies.text(), "[]");
 }
 
 #[test]
