@@ -10,8 +10,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::SET_COOKIE;
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
+use http::header::{RETRY_AFTER, SET_COOKIE};
+use http::{HeaderMap, Method, Response, StatusCode};
 use tokio::time::Instant;
 
 use super::Worker;
@@ -97,7 +97,7 @@ pub(super) async fn send(
         let watch = upstreams.watch(&host);
         let result = once(worker, upstreams, &host, head, body.take().unwrap_or_default()).await;
         if let Some(watch) = watch {
-            watch.end(has_failed(&result));
+            watch.end(failure(&result));
         }
         match result {
             Ok(sent) => {
@@ -170,17 +170,18 @@ async fn once(
 }
 
 /// Does the answer tell of a host that is not well: that it fails (5xx), or has too much to do (429)? gRPC says so in a
-/// status, which is in the head when there is no other answer.
-fn has_failed(result: &Result<Sent, Failed>) -> bool {
+/// status, which is in the head when there is no other answer. With it comes how long the host asks to be left alone.
+fn failure(result: &Result<Sent, Failed>) -> Option<Duration> {
     let sent = match result {
         Ok(sent) => sent,
-        Err(failed) => return !matches!(failed.error, ProxyError::ClientGone),
+        Err(failed) => return (!matches!(failed.error, ProxyError::ClientGone)).then_some(Duration::ZERO),
     };
-    let status = sent.response.status();
-    let grpc = sent.response.headers().get(GRPC_STATUS).map(HeaderValue::as_bytes);
-    status.is_server_error()
+    let (status, headers) = (sent.response.status(), sent.response.headers());
+    let has_failed = status.is_server_error()
         || status == StatusCode::TOO_MANY_REQUESTS
-        || grpc.is_some_and(|code| GRPC_FAILURES.contains(&code))
+        || headers.get(GRPC_STATUS).is_some_and(|code| GRPC_FAILURES.contains(&code.as_bytes()));
+    let asked = || headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok().map(Duration::from_secs);
+    has_failed.then(|| asked().unwrap_or_default())
 }
 
 /// gRPC's status, as a header of an answer without a message.

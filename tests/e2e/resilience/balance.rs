@@ -302,6 +302,10 @@ fn a_caller_prefers_its_zone_and_goes_elsewhere_when_that_is_down() {
     until("its own zone is the other one", || (0..10).all(|_| zone() == "west"));
     mesh.edit("workload-client.yaml", &format!("{ZONE}: west"), &format!("{ZONE}: east"));
     until("and back", || (0..10).all(|_| zone() == "east"));
+    // Another caller is told by its settings.
+    let other = mesh.workload(Workload::new("other").setting("zone", "west"));
+    let its_zone = || ask(&other, &[]).header("x-app").map(str::to_owned);
+    assert!((0..10).all(|_| its_zone().as_deref() == Some("west")));
 
     east.process.kill();
     assert!((0..20).all(|_| zone() == "west"), "every request was answered, by the other zone");
