@@ -15,6 +15,7 @@ mod attempt;
 mod authority;
 mod client;
 mod connection;
+mod feedback;
 mod http;
 mod inbound;
 mod interception;
