@@ -1,6 +1,7 @@
 //! `/config_dump` and `/clusters`: what is in force, read from the snapshots that requests use.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -9,7 +10,7 @@ use serde_json::{Value, json};
 use crate::config::LbPolicy;
 use crate::identity::Identity;
 use crate::proxy::Shared;
-use crate::snapshot::{Action, Cluster, Lookup, Route, Split, Target};
+use crate::snapshot::{Action, Cluster, Lookup, Outbound, Route, Split, Target};
 use crate::upstream::{Host, Member};
 
 /// What stands for a destination or host that the control plane does not know.
@@ -69,10 +70,7 @@ pub(super) fn config(shared: &Shared) -> Value {
 pub(super) fn clusters(shared: &Shared) -> Value {
     let outbound = shared.directory.outbound().load();
     let mut clusters: BTreeMap<String, Value> = BTreeMap::new();
-    for target in outbound.targets.values().filter_map(|lookup| match lookup {
-        Lookup::Known(target) => Some(target),
-        Lookup::Unknown | Lookup::Refused => None,
-    }) {
+    for target in known(&outbound) {
         for cluster in used_by(target) {
             let hosts: Vec<Value> = cluster.upstream.members().iter().map(|known| member(known, cluster)).collect();
             let (spilled, panicked) = cluster.upstream.rescued();
@@ -86,6 +84,36 @@ pub(super) fn clusters(shared: &Shared) -> Value {
         }
     }
     json!(clusters)
+}
+
+/// Picks of hosts that were not as they should be, as OpenMetrics text: of clusters that had to make some.
+pub(super) fn rescued(shared: &Shared) -> String {
+    let outbound = shared.directory.outbound().load();
+    let clusters: BTreeMap<&str, (u64, u64)> = known(&outbound)
+        .flat_map(|target| used_by(target))
+        .map(|cluster| (cluster.config.name.as_str(), cluster.upstream.rescued()))
+        .collect();
+    let mut text = "# HELP pillion_picks_rescued Picks of hosts of another zone or priority, or regardless of health, \
+                    because too few were healthy.\n# TYPE pillion_picks_rescued counter\n"
+        .to_owned();
+    for (cluster, (spilled, panicked)) in clusters {
+        for (reason, count) in
+            [("spilled_over", spilled), ("panic", panicked)].into_iter().filter(|(_, count)| *count > 0)
+        {
+            // Writing to a String cannot fail; a cluster's name is quoted as JSON strings are, which is how labels are.
+            let name = json!(cluster);
+            let _infallible =
+                writeln!(text, "pillion_picks_rescued_total{{cluster={name},reason=\"{reason}\"}} {count}");
+        }
+    }
+    text
+}
+
+fn known(outbound: &Outbound) -> impl Iterator<Item = &Arc<Target>> {
+    outbound.targets.values().filter_map(|lookup| match lookup {
+        Lookup::Known(target) => Some(target),
+        Lookup::Unknown | Lookup::Refused => None,
+    })
 }
 
 fn used_by(target: &Target) -> impl Iterator<Item = &Arc<Cluster>> {

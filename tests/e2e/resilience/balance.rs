@@ -282,6 +282,8 @@ fn below_the_panic_threshold_those_that_are_down_are_tried_too_and_no_request_is
     until_known(&client, 3, "panic_threshold: 50");
     assert!((0..20).all(|_| who(&client, &[]) == "up"));
     assert!(panics() > 0);
+    let counted = client.metric("pillion_picks_rescued_total", &[("reason", "panic")]);
+    assert!((1.0..=panics() as f64).contains(&counted), "{counted}");
 }
 
 #[test]
