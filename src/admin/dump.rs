@@ -1,6 +1,7 @@
 //! `/config_dump` and `/clusters`: what is in force, read from the snapshots that requests use.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -111,6 +112,25 @@ pub(super) fn gauge(shared: &Shared) {
             metrics.hosts_out(name, "ejected", ejected);
         }
     }
+}
+
+/// Picks of hosts that were not as they should be, as OpenMetrics text: of clusters that had to make some.
+pub(super) fn rescued(shared: &Shared) -> String {
+    let mut text = "# HELP pillion_picks_rescued Picks of hosts of another zone or priority, or regardless of health, \
+                    because too few were healthy.\n# TYPE pillion_picks_rescued counter\n"
+        .to_owned();
+    for cluster in shared.directory.outbound().load_full().clusters() {
+        let (spilled, panicked) = cluster.upstream.rescued();
+        for (reason, count) in
+            [("spilled_over", spilled), ("panic", panicked)].into_iter().filter(|(_, count)| *count > 0)
+        {
+            // Writing to a String cannot fail; a cluster's name is quoted as JSON strings are, which is how labels are.
+            let name = json!(cluster.config.name);
+            let _infallible =
+                writeln!(text, "pillion_picks_rescued_total{{cluster={name},reason=\"{reason}\"}} {count}");
+        }
+    }
+    text
 }
 
 fn certificate(identity: &Identity) -> Value {

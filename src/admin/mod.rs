@@ -106,8 +106,7 @@ fn answer(
         },
         (Port::Admin, &Method::GET, "/") => text(StatusCode::OK, HELP.to_owned()),
         (Port::Admin, &Method::GET, "/metrics") => {
-            dump::gauge(shared);
-            let mut response = text(StatusCode::OK, shared.telemetry.metrics.encode());
+            let mut response = text(StatusCode::OK, metrics(shared));
             let kind = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
             response.headers_mut().insert(CONTENT_TYPE, kind);
             response
@@ -122,6 +121,18 @@ fn answer(
         (Port::Admin, ..) => text(StatusCode::NOT_FOUND, HELP.to_owned()),
         (Port::Health, ..) => text(StatusCode::NOT_FOUND, "GET /ready\n".to_owned()),
     }
+}
+
+/// What is counted, and what the clusters in use have counted themselves, before the mark that ends it all.
+fn metrics(shared: &Shared) -> String {
+    const END: &str = "# EOF\n";
+    dump::gauge(shared);
+    let mut text = shared.telemetry.metrics.encode();
+    let end = text.strip_suffix(END).map_or(text.len(), str::len);
+    text.truncate(end);
+    text.push_str(&dump::rescued(shared));
+    text.push_str(END);
+    text
 }
 
 /// No page's script, and no name that somebody else's DNS pointed at this machine.

@@ -51,14 +51,18 @@ impl LoadBalancer for Maglev {
 }
 
 /// Hosts take rows in turn, each in an order of its own, and one that weighs half as much as the heaviest every other time.
+/// They begin in the order of their names, so that all callers of a Service have the same table.
 fn table(spec: &Spec<'_>, size: u64) -> Vec<u32> {
     const FREE: u32 = u32::MAX;
     let heaviest = f64::from(spec.weights.iter().copied().max().unwrap_or_default());
-    let mut hosts: Vec<Preference> = (0..spec.weights.len())
-        .map(|at| {
-            let name = (spec.name)(at);
+    let named = (0_u32..).zip(spec.weights).map(|(at, weight)| ((spec.name)(at as usize), at, f64::from(*weight)));
+    let mut named: Vec<(String, u32, f64)> = named.collect();
+    named.sort_by(|one, other| one.0.cmp(&other.0));
+    let mut hosts: Vec<Host> = named
+        .iter()
+        .map(|(name, at, weight)| {
             let (offset, skip) = (xxh64(name.as_bytes(), 0) % size, xxh64(name.as_bytes(), 1) % (size - 1) + 1);
-            Preference { row: offset, skip, due: 0.0 }
+            Host { at: *at, weight: *weight, row: offset, skip, due: 0.0 }
         })
         .collect();
     if hosts.is_empty() {
@@ -69,15 +73,15 @@ fn table(spec: &Spec<'_>, size: u64) -> Vec<u32> {
     let mut round = 0.0;
     loop {
         round += 1.0;
-        for ((at, weight), host) in (0_u32..).zip(spec.weights).zip(&mut hosts) {
-            if round * f64::from(*weight) < host.due {
+        for host in &mut hosts {
+            if round * host.weight < host.due {
                 continue;
             }
             host.due += heaviest;
             while let Some(row) = rows.get_mut(host.row as usize) {
                 host.row = (host.row + host.skip) % size;
                 if *row == FREE {
-                    *row = at;
+                    *row = host.at;
                     break;
                 }
             }
@@ -89,8 +93,10 @@ fn table(spec: &Spec<'_>, size: u64) -> Vec<u32> {
     }
 }
 
-/// The order in which a host likes rows.
-struct Preference {
+/// A host, the row that it would like next, and when it may have one.
+struct Host {
+    at: u32,
+    weight: f64,
     row: u64,
     skip: u64,
     due: f64,

@@ -148,6 +148,21 @@ fn a_hash_keeps_its_host_when_others_come_and_go() {
 }
 
 #[test]
+fn a_hash_leads_to_the_same_host_in_whatever_order_hosts_are_told() {
+    for factory in [&ring_hash::Factory as &dyn Factory, &maglev::Factory] {
+        let forward = |at| format!("10.0.0.{at}:80");
+        let backward = |at| format!("10.0.0.{}:80", 9 - at);
+        let make = |name| factory.make(&Spec { policy: factory.policy(), weights: &[1; 10], name, start: 0 });
+        let (one, other) = (make(&forward), make(&backward));
+        let mut hosts = Hosts::new(&[1; 10]);
+        for call in 0..1000_u64 {
+            hosts.hash = Some(xxh64(&call.to_le_bytes(), 0));
+            assert_eq!(one.pick(&hosts), other.pick(&hosts).map(|at| 9 - at), "{}", factory.policy().name());
+        }
+    }
+}
+
+#[test]
 fn workers_that_share_a_balancer_keep_to_the_weights_together() {
     let weights = [7, 1, 3, 1];
     let balancer = balancer(&round_robin::Factory, &weights);

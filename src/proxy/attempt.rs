@@ -11,12 +11,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::SET_COOKIE;
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
+use http::{HeaderMap, Method, Response};
 use tokio::time::Instant;
 
-use super::Worker;
 use super::guard::{self, Guard};
 use super::message::{Head, REASON, Version};
+use super::{Worker, feedback};
 use crate::config::{AppProtocol, UpstreamProtocol};
 use crate::error::ProxyError;
 use crate::http::{Body, HttpError, Unsent};
@@ -111,7 +111,7 @@ pub(super) async fn send(
         let watch = upstreams.watch(&host);
         let result = once(worker, upstreams, &host, head, body.take().unwrap_or_default()).await;
         if let Some(watch) = watch {
-            watch.end(has_failed(&result));
+            watch.end(feedback::failure(result.as_ref().map(|sent| &sent.response).map_err(|failed| &failed.error)));
         }
         match result {
             Ok(sent) => {
@@ -188,25 +188,6 @@ async fn once(
         fresh |= !refused;
     }
 }
-
-/// Does the answer tell of a host that is not well: that it fails (5xx), or has too much to do (429)? gRPC says so in a
-/// status, which is in the head when there is no other answer.
-fn has_failed(result: &Result<Sent, Failed>) -> bool {
-    let sent = match result {
-        Ok(sent) => sent,
-        Err(failed) => return !matches!(failed.error, ProxyError::ClientGone),
-    };
-    let status = sent.response.status();
-    let grpc = sent.response.headers().get(GRPC_STATUS).map(HeaderValue::as_bytes);
-    status.is_server_error()
-        || status == StatusCode::TOO_MANY_REQUESTS
-        || grpc.is_some_and(|code| GRPC_FAILURES.contains(&code))
-}
-
-/// gRPC's status, as a header of an answer without a message.
-const GRPC_STATUS: &str = "grpc-status";
-/// DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, INTERNAL, UNAVAILABLE, DATA_LOSS.
-const GRPC_FAILURES: [&[u8]; 5] = [b"4", b"8", b"13", b"14", b"15"];
 
 /// Did the host's sidecar answer in its stead, because it could not reach it? To gRPC it says so in a 200.
 pub(super) fn application_unreachable(sent: &Sent) -> bool {

@@ -18,6 +18,7 @@ mod authority;
 mod client;
 mod connection;
 mod fallback;
+mod feedback;
 mod filters;
 mod guard;
 mod http;

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::{Method, Request, StatusCode, Uri};
 use pillion_wire::mesh::REASON_HEADER;
@@ -132,7 +133,7 @@ pub(super) async fn open(worker: &Worker, upstreams: &Upstreams, record: &mut Re
         let watch = upstreams.watch(&host);
         let result = Box::pin(once(worker, upstreams, &host)).await;
         if let Some(watch) = watch {
-            watch.end(result.is_err());
+            watch.end(result.is_err().then_some(Duration::ZERO));
         }
         match result {
             Ok(opened) => {

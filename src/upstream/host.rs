@@ -58,6 +58,9 @@ pub struct Host {
     pub(super) standing: Standing,
 }
 
+/// The latency that a failure counts as, at most, whatever `Retry-After` says (Linkerd's load biaser).
+const LONGEST_PENALTY: Duration = Duration::from_mins(5);
+
 /// Measures how long a host takes to answer, for a policy that wants to know. Reports when dropped, too: a host that was
 /// not waited for was at least so slow.
 #[derive(Debug)]
@@ -66,7 +69,8 @@ pub struct Watch {
     start: Instant,
     decay: Duration,
     penalty: Duration,
-    has_failed: bool,
+    /// It failed, and asks for so much time, perhaps none.
+    failed: Option<Duration>,
 }
 
 /// Counts one request or connection as being in flight until dropped.
@@ -113,7 +117,7 @@ impl Host {
     /// Measures its next answer, if `policy` wants to know.
     pub fn watch(self: &Arc<Self>, policy: LbPolicy) -> Option<Watch> {
         let LbPolicy::PeakEwma { decay, penalty, .. } = policy else { return None };
-        Some(Watch { host: Arc::clone(self), start: Instant::now(), decay, penalty, has_failed: false })
+        Some(Watch { host: Arc::clone(self), start: Instant::now(), decay, penalty, failed: None })
     }
 
     /// What it is called.
@@ -180,9 +184,9 @@ impl Host {
 }
 
 impl Watch {
-    /// It answered, or could not be asked.
-    pub fn end(mut self, has_failed: bool) {
-        self.has_failed = has_failed;
+    /// It answered, or `failed`: then it counts as slow, the more the longer it asks to be left alone (5 minutes at most).
+    pub fn end(mut self, failed: Option<Duration>) {
+        self.failed = failed.map(|asked| asked.min(LONGEST_PENALTY));
     }
 }
 
@@ -190,7 +194,7 @@ impl Drop for Watch {
     fn drop(&mut self) {
         let now = Instant::now();
         let took = now.saturating_duration_since(self.start);
-        let latency = if self.has_failed { took.max(self.penalty) } else { took };
+        let latency = self.failed.map_or(took, |asked| took.max(self.penalty).max(asked));
         self.host.latency.observe(latency, now, self.decay);
     }
 }
@@ -232,14 +236,18 @@ mod tests {
         let watch = host.watch(policy).expect("it wants to know");
         tokio::time::advance(Duration::from_millis(20)).await;
         assert_eq!(latency(), None);
-        watch.end(false);
+        watch.end(None);
         assert_eq!(latency(), Some(0.02));
         let watch = host.watch(policy);
         tokio::time::advance(Duration::from_secs(1)).await;
         drop(watch);
         assert_eq!(latency(), Some(1.0));
-        host.watch(policy).expect("it wants to know").end(true);
+        host.watch(policy).expect("it wants to know").end(Some(Duration::ZERO));
         assert_eq!(latency(), Some(5.0));
+        host.watch(policy).expect("it wants to know").end(Some(Duration::from_secs(20)));
+        assert_eq!(latency(), Some(20.0));
+        host.watch(policy).expect("it wants to know").end(Some(Duration::MAX));
+        assert_eq!(latency(), Some(300.0));
     }
 
     #[test]

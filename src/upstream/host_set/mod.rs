@@ -1,15 +1,17 @@
 //! The hosts of a cluster at one time, and which of them a call goes to.
 
-use std::cell::OnceCell;
+mod view;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 use tokio::time::Instant;
 
 use super::{Host, HostKey};
-use crate::balance::{self, LoadBalancer, Spec, View, Weights};
-use crate::config::{Balancing, Endpoints, Health, LbPolicy};
+use crate::balance::{self, LoadBalancer, Spec};
+use crate::config::{Balancing, Endpoints, Health};
+use view::Candidates;
 
 /// Percent of its share that a host can take (Envoy `overprovisioning_factor`).
 const OVERPROVISIONING: u32 = 140;
@@ -163,7 +165,7 @@ impl HostSet {
         call: &Pick<'_, N>,
         may: &dyn Fn(&Host) -> bool,
     ) -> Option<Arc<Host>> {
-        let view = Candidates { level, balancing: &self.balancing, may, call, time: OnceCell::new() };
+        let view = Candidates { level, balancing: &self.balancing, may, call, time: std::cell::OnceCell::new() };
         level.hosts.get(level.balancer.pick(&view)?).cloned()
     }
 
@@ -204,82 +206,6 @@ impl Level {
             hosts,
             weights,
         }
-    }
-}
-
-/// One priority as a balancer sees it.
-struct Candidates<'a, N> {
-    level: &'a Level,
-    balancing: &'a Balancing,
-    may: &'a dyn Fn(&Host) -> bool,
-    call: &'a Pick<'a, N>,
-    time: OnceCell<Instant>,
-}
-
-impl<N: Fn() -> Instant> Candidates<'_, N> {
-    fn now(&self) -> Instant {
-        *self.time.get_or_init(self.call.now)
-    }
-
-    fn host(&self, at: usize) -> Option<&Arc<Host>> {
-        self.level.hosts.get(at)
-    }
-
-    /// Do hosts start slowly? The clock is not read any more once all have started.
-    fn is_warming(&self) -> bool {
-        let Some(warm_at) = self.level.warm_at.filter(|_| !self.level.is_warm.load(Ordering::Relaxed)) else {
-            return false;
-        };
-        let is_warm = self.now() >= warm_at;
-        self.level.is_warm.store(is_warm, Ordering::Relaxed);
-        !is_warm
-    }
-}
-
-impl<N: Fn() -> Instant> View for Candidates<'_, N> {
-    fn count(&self) -> usize {
-        self.level.hosts.len()
-    }
-
-    fn usable(&self, at: usize) -> bool {
-        self.host(at).is_some_and(|host| (self.may)(host))
-    }
-
-    fn weights(&self) -> Weights {
-        match self.is_warming() {
-            true => Weights::Moving,
-            false if self.level.is_even => Weights::Even,
-            false => Weights::Fixed,
-        }
-    }
-
-    fn weight(&self, at: usize) -> f64 {
-        let weight = self.level.weights.get(at).copied().map_or(0.0, f64::from);
-        let since = self.host(at).and_then(|host| host.since());
-        match (self.balancing.slow_start, since) {
-            (Some(slow), Some(since)) if self.is_warming() => {
-                weight * balance::started(slow, self.now().saturating_duration_since(since))
-            }
-            _ => weight,
-        }
-    }
-
-    fn in_flight(&self, at: usize) -> usize {
-        self.host(at).map_or(0, |host| host.in_flight())
-    }
-
-    fn latency(&self, at: usize) -> f64 {
-        let LbPolicy::PeakEwma { decay, default_rtt, .. } = self.balancing.policy else { return 0.0 };
-        let known = self.host(at).and_then(|host| host.latency(self.now(), decay));
-        known.unwrap_or(default_rtt.as_secs_f64())
-    }
-
-    fn hash(&self) -> Option<u64> {
-        self.call.hash
-    }
-
-    fn random(&self) -> u64 {
-        rand::random()
     }
 }
 

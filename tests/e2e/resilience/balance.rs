@@ -120,28 +120,19 @@ fn least_request_avoids_a_workload_that_has_not_answered_yet() {
     let client = mesh.workload(Workload::new("client"));
     let port: u64 = slow.front("http").port().into();
     let busy = || hosts(&client).get(&port).map_or(0, |host| host["in_flight"].as_u64().unwrap_or_default());
-    let waiting: Vec<_> = (0..64)
-        .map_while(|_| {
-            let request = {
-                let url = format!("http://{}/", client.outbound());
-                thread::spawn(move || curl(&[&url, "-H", "Host: app.shop"]))
-            };
-            // Either it is answered, or it waits at the slow one.
-            until("it is somewhere", || request.is_finished() || busy() > 0);
-            let is_first = request.is_finished();
-            (is_first || busy() > 0).then_some((request, is_first))
-        })
-        .scan(false, |found, (request, is_answered)| {
-            let was_found = std::mem::replace(found, !is_answered);
-            (!was_found).then_some(request)
-        })
-        .collect();
+    let mut requests = Vec::new();
+    while busy() == 0 {
+        let url = format!("http://{}/", client.outbound());
+        let request = thread::spawn(move || curl(&[&url, "-H", "Host: app.shop"]));
+        until("it is answered, or waits at the slow one", || request.is_finished() || busy() > 0);
+        requests.push(request);
+    }
     assert_eq!(busy(), 1, "one waits, the others went elsewhere");
     let answers: Vec<String> = (0..20).map(|_| who(&client, &[])).collect();
     assert!(answers.iter().all(|name| name == "fast"), "{answers:?}");
     assert_eq!(busy(), 1);
     gate.open();
-    for request in waiting {
+    for request in requests {
         assert_eq!(request.join().expect("no panic").status, 200);
     }
     until("what was in flight is given back", || busy() == 0);
@@ -282,6 +273,8 @@ fn below_the_panic_threshold_those_that_are_down_are_tried_too_and_no_request_is
     until_known(&client, 3, "panic_threshold: 50");
     assert!((0..20).all(|_| who(&client, &[]) == "up"));
     assert!(panics() > 0);
+    let counted = client.metric("pillion_picks_rescued_total", &[("reason", "panic")]);
+    assert!((1.0..=panics() as f64).contains(&counted), "{counted}");
 }
 
 #[test]
@@ -302,6 +295,10 @@ fn a_caller_prefers_its_zone_and_goes_elsewhere_when_that_is_down() {
     until("its own zone is the other one", || (0..10).all(|_| zone() == "west"));
     mesh.edit("workload-client.yaml", &format!("{ZONE}: west"), &format!("{ZONE}: east"));
     until("and back", || (0..10).all(|_| zone() == "east"));
+    // Another caller is told by its settings.
+    let other = mesh.workload(Workload::new("other").setting("zone", "west"));
+    let its_zone = || ask(&other, &[]).header("x-app").map(str::to_owned);
+    assert!((0..10).all(|_| its_zone().as_deref() == Some("west")));
 
     east.process.kill();
     assert!((0..20).all(|_| zone() == "west"), "every request was answered, by the other zone");
