@@ -9,13 +9,15 @@ mod connect;
 mod host;
 mod pool;
 mod protect;
+mod report;
 mod standing;
 
 pub use call::{Call, Denied};
 pub use host::{Host, HostKey, InFlight};
 pub use pool::{Lease1, Lease2, Pool};
 pub use protect::{Event, Load, Shortage, watch};
-pub use standing::{BreakerReport, Ejected, Kind, Report};
+pub use report::{BreakerReport, Report};
+pub use standing::{Ejected, Kind};
 
 use std::sync::Arc;
 

@@ -6,9 +6,10 @@ use std::sync::{Arc, OnceLock};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use super::report::{BreakerReport, Report};
 use crate::config::Resilience;
 use crate::resilience::Counter;
-use crate::resilience::breaker::{Breaker, Change, Outcome, State, Ticket};
+use crate::resilience::breaker::{Breaker, Change, Outcome, Ticket};
 use crate::resilience::outlier::{Sample, Verdict};
 
 /// Its breaker is open or half-open.
@@ -70,34 +71,6 @@ struct Ejection {
     since: Instant,
     until: Instant,
     why: String,
-}
-
-/// How a host stands, for people.
-#[derive(Clone, Debug, Default)]
-pub struct Report {
-    /// Requests and connections against limits of the host's own; `None` without such limits.
-    pub in_use: Option<(u32, u32)>,
-    /// The breaker, when there is one.
-    pub breaker: Option<BreakerReport>,
-    /// Ejected since when, until when, and why.
-    pub ejected: Option<(Instant, Instant, String)>,
-    /// What the last comparison found; `None` when there was none.
-    pub verdict: Option<Verdict>,
-}
-
-/// The breaker of a host, for people.
-#[derive(Clone, Debug)]
-pub struct BreakerReport {
-    /// Where it stands.
-    pub state: State,
-    /// Since when.
-    pub since: Instant,
-    /// Why it opened last; empty when it never did.
-    pub why: String,
-    /// Times that it opened since it was last closed.
-    pub openings: u32,
-    /// Why it would have opened, had the host not been needed.
-    pub kept: Option<String>,
 }
 
 impl Standing {
