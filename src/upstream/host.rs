@@ -9,7 +9,8 @@ use parking_lot::Mutex;
 use pillion_wire::mesh::MeshEndpoint;
 use tokio::time::Instant;
 
-use super::standing::{Report, Standing};
+use super::report::Report;
+use super::standing::Standing;
 use crate::balance::Ewma;
 use crate::config::LbPolicy;
 use crate::net::Via;

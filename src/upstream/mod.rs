@@ -10,6 +10,7 @@ mod host;
 mod host_set;
 mod pool;
 mod protect;
+mod report;
 mod standing;
 
 pub use call::{Call, Denied};
@@ -17,7 +18,8 @@ pub use host::{Host, HostKey, InFlight, Watch};
 pub use host_set::Member;
 pub use pool::{Lease1, Lease2, Pool};
 pub use protect::{Event, Load, Shortage, watch};
-pub use standing::{BreakerReport, Ejected, Kind, Report};
+pub use report::{BreakerReport, Report};
+pub use standing::{Ejected, Kind};
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

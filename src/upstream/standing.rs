@@ -1,14 +1,15 @@
 //! How a host stands: what it has in hand against its limits, its breaker, and whether it is ejected.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use super::report::{BreakerReport, Report};
 use crate::config::Resilience;
 use crate::resilience::Counter;
-use crate::resilience::breaker::{Breaker, Change, Outcome, State, Ticket};
+use crate::resilience::breaker::{Breaker, Change, Outcome, Ticket};
 use crate::resilience::outlier::{Sample, Verdict};
 
 /// Its breaker is open or half-open.
@@ -29,10 +30,15 @@ pub enum Kind {
     Connection,
 }
 
-/// All zero while nothing is configured: then it costs one load to see that.
+/// Nothing while nothing is configured: then it costs one load to see that, and no memory.
 #[derive(Debug)]
 pub(super) struct Standing {
     bits: AtomicU8,
+    inner: OnceLock<Box<Inner>>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
     requests: Places,
     connections: Places,
     succeeded: AtomicU64,
@@ -67,54 +73,26 @@ struct Ejection {
     why: String,
 }
 
-/// How a host stands, for people.
-#[derive(Clone, Debug)]
-pub struct Report {
-    /// Requests and connections against limits of the host's own; `None` without such limits.
-    pub in_use: Option<(u32, u32)>,
-    /// The breaker, when there is one.
-    pub breaker: Option<BreakerReport>,
-    /// Ejected since when, until when, and why.
-    pub ejected: Option<(Instant, Instant, String)>,
-    /// What the last comparison found; `None` when there was none.
-    pub verdict: Option<Verdict>,
-}
-
-/// The breaker of a host, for people.
-#[derive(Clone, Debug)]
-pub struct BreakerReport {
-    /// Where it stands.
-    pub state: State,
-    /// Since when.
-    pub since: Instant,
-    /// Why it opened last; empty when it never did.
-    pub why: String,
-    /// Times that it opened since it was last closed.
-    pub openings: u32,
-    /// Why it would have opened, had the host not been needed.
-    pub kept: Option<String>,
-}
-
 impl Standing {
     pub(super) fn new() -> Self {
-        Self {
-            bits: AtomicU8::new(0),
-            requests: Places::new(),
-            connections: Places::new(),
-            succeeded: AtomicU64::new(0),
-            failed: AtomicU64::new(0),
-            told: Mutex::default(),
-        }
+        Self { bits: AtomicU8::new(0), inner: OnceLock::new() }
+    }
+
+    fn inner(&self) -> &Inner {
+        self.inner.get_or_init(Box::default)
     }
 
     /// Takes over what is configured. What was measured stays, as long as it is still asked for.
     pub(super) fn protect(&self, rules: Option<&Arc<Resilience>>) {
-        let mut told = self.told.lock();
+        if rules.is_none() && self.inner.get().is_none() {
+            return;
+        }
+        let mut told = self.inner().told.lock();
         let limits = rules.and_then(|rules| rules.limits.as_ref());
         let (requests, connections) =
             limits.map_or((None, None), |limits| (limits.endpoint_requests, limits.endpoint_connections));
-        self.requests.most.store(requests.unwrap_or(u32::MAX), Ordering::Relaxed);
-        self.connections.most.store(connections.unwrap_or(u32::MAX), Ordering::Relaxed);
+        self.inner().requests.most.store(requests.unwrap_or(u32::MAX), Ordering::Relaxed);
+        self.inner().connections.most.store(connections.unwrap_or(u32::MAX), Ordering::Relaxed);
         self.set(LIMITED, requests.is_some() || connections.is_some());
         self.set(STRICT, rules.is_some_and(|rules| rules.judges() && rules.keep() == 0));
         if rules.is_none_or(|rules| rules.breaker.is_none()) {
@@ -140,7 +118,7 @@ impl Standing {
         if bits & BREAKER == 0 {
             return true;
         }
-        let told = self.told.lock();
+        let told = self.inner().told.lock();
         match (&told.breaker, told.rules.as_ref().and_then(|rules| rules.breaker.as_ref())) {
             (Some(breaker), Some(rules)) => breaker.admits(rules, now()),
             _ => true,
@@ -161,7 +139,8 @@ impl Standing {
 
     /// It has as much in hand as it may.
     pub(super) fn is_full(&self) -> bool {
-        self.bits.load(Ordering::Acquire) & LIMITED != 0 && (self.requests.is_full() || self.connections.is_full())
+        self.bits.load(Ordering::Acquire) & LIMITED != 0
+            && (self.inner().requests.is_full() || self.inner().connections.is_full())
     }
 
     /// Neither its breaker is open nor is it ejected.
@@ -192,21 +171,21 @@ impl Standing {
 
     fn places(&self, kind: Kind) -> &Places {
         match kind {
-            Kind::Request => &self.requests,
-            Kind::Connection => &self.connections,
+            Kind::Request => &self.inner().requests,
+            Kind::Connection => &self.inner().connections,
         }
     }
 
     /// Asks the breaker. `None`: it says no.
     pub(super) fn ticket(&self, rules: &pillion_wire::resilience::Breaker, now: Instant) -> Option<Ticket> {
-        self.told.lock().breaker.get_or_insert_with(|| Breaker::new(now)).handle_request(rules, now)
+        self.inner().told.lock().breaker.get_or_insert_with(|| Breaker::new(now)).handle_request(rules, now)
     }
 
     /// Counts for the comparison with the others.
     pub(super) fn count(&self, outcome: Outcome) {
         match outcome {
-            Outcome::Success => _ = self.succeeded.fetch_add(1, Ordering::Relaxed),
-            Outcome::Failure => _ = self.failed.fetch_add(1, Ordering::Relaxed),
+            Outcome::Success => _ = self.inner().succeeded.fetch_add(1, Ordering::Relaxed),
+            Outcome::Failure => _ = self.inner().failed.fetch_add(1, Ordering::Relaxed),
             Outcome::Unknown => {}
         }
     }
@@ -220,7 +199,7 @@ impl Standing {
         now: Instant,
         withdraw: impl FnOnce() -> bool,
     ) -> Option<Change> {
-        let mut told = self.told.lock();
+        let mut told = self.inner().told.lock();
         if outcome == Outcome::Success {
             told.kept = None;
         }
@@ -233,7 +212,7 @@ impl Standing {
         if !self.has(BREAKER) {
             return None;
         }
-        let mut told = self.told.lock();
+        let mut told = self.inner().told.lock();
         let rules = told.rules.clone()?;
         let change = told.breaker.as_mut()?.handle_time(rules.breaker.as_ref()?, now, rand::random());
         self.noted(&mut told, change)
@@ -261,8 +240,8 @@ impl Standing {
     /// What it did since the last time.
     pub(super) fn sample(&self, is_reachable: bool) -> Sample {
         Sample {
-            succeeded: self.succeeded.swap(0, Ordering::Relaxed),
-            failed: self.failed.swap(0, Ordering::Relaxed),
+            succeeded: self.inner().succeeded.swap(0, Ordering::Relaxed),
+            failed: self.inner().failed.swap(0, Ordering::Relaxed),
             is_ejected: self.has(EJECTED),
             is_in_service: is_reachable && self.is_in_service(),
         }
@@ -276,7 +255,7 @@ impl Standing {
         now: Instant,
         withdraw: impl FnOnce() -> bool,
     ) -> Option<Ejected> {
-        let mut told = self.told.lock();
+        let mut told = self.inner().told.lock();
         let back = told.ejection.as_ref().is_some_and(|ejection| now >= ejection.until);
         if back {
             told.ejection = None;
@@ -302,9 +281,10 @@ impl Standing {
 
     /// For the admin pages.
     pub(super) fn report(&self) -> Report {
-        let told = self.told.lock();
+        let Some(inner) = self.inner.get() else { return Report::default() };
+        let told = inner.told.lock();
         Report {
-            in_use: self.has(LIMITED).then(|| (self.requests.counter.now().0, self.connections.counter.now().0)),
+            in_use: self.has(LIMITED).then(|| (inner.requests.counter.now().0, inner.connections.counter.now().0)),
             breaker: told.breaker.as_ref().map(|breaker| BreakerReport {
                 state: breaker.state(),
                 since: breaker.since(),
@@ -329,11 +309,13 @@ pub enum Ejected {
     Back,
 }
 
-impl Places {
-    fn new() -> Self {
+impl Default for Places {
+    fn default() -> Self {
         Self { counter: Counter::new(), most: AtomicU32::new(u32::MAX) }
     }
+}
 
+impl Places {
     fn is_full(&self) -> bool {
         self.counter.now().0 >= self.most.load(Ordering::Relaxed)
     }

@@ -466,6 +466,23 @@ fn ten_thousand_endpoints_take_ten_times_a_thousand() {
 }
 
 #[test]
+fn a_backend_to_fall_back_on_that_does_not_exist_is_told() {
+    let policy = "apiVersion: pillion.dev/v1alpha1\nkind: TrafficPolicy\nmetadata: {name: p, namespace: shop}\n\
+                  spec: {targetRefs: [{kind: Service, name: a}], \
+                  fallback: {backends: [{name: a, port: 80}, {name: a, port: 81}, {name: c, port: 80}]}}\n---\n";
+    let (mesh, findings) = compile(&[service("a", "[{port: 80}]"), policy.to_owned()].concat());
+    let told: Vec<String> = findings.iter().map(|finding| format!("{}: {}", finding.path, finding.reason)).collect();
+    assert_eq!(
+        told,
+        [
+            "spec.fallback.backends[1]: there is no a.shop:81: it is passed over",
+            "spec.fallback.backends[2]: there is no c.shop:80: it is passed over",
+        ]
+    );
+    assert_eq!(port(&mesh, "a.shop:80").policy.fallback.as_ref().map(|fallback| fallback.backends.len()), Some(3));
+}
+
+#[test]
 fn the_nearest_and_oldest_policy_says_a_section() {
     let policy = |name: &str, created: &str, target: &str, connect: &str| {
         format!(
