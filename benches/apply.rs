@@ -64,6 +64,8 @@ fn assembly() -> Assembly {
         connect_timeout: std::time::Duration::from_secs(5),
         lb: LbPolicy::RoundRobin,
         protocol: UpstreamProtocol::Http1,
+        retry_budget: Default::default(),
+        idle: None,
     };
     tell(&mut assembly, Kind::Cluster, Config::Cluster(cluster));
     assembly

@@ -142,6 +142,7 @@ fn sidecar(identity: Identity, endpoint: Option<Endpoint>, application: Option<S
                 access_log: AccessLog::start(bootstrap::AccessLog::Off, metrics.access_log_dropped()),
                 metrics,
             },
+            joined: Arc::default(),
             detected: Memory::default(),
             drain: Drain::default(),
             identity: Arc::clone(&identity),
@@ -170,9 +171,11 @@ fn outbound(endpoint: Option<Endpoint>) -> Outbound {
         connect_timeout: Duration::from_secs(5),
         lb: LbPolicy::RoundRobin,
         protocol: UpstreamProtocol::Downstream,
+        retry_budget: Default::default(),
+        idle: None,
     };
     let split = Split::new([(NonZeroU32::MIN, Arc::new(Cluster { config, upstream }))]).expect("a cluster");
-    let route = Route { name: "bench".into(), matches: RouteMatch::default(), action: Action::Forward(split) };
+    let route = Route { name: "bench".into(), matches: RouteMatch::default(), action: Action::Forward(split), treatment: None };
     let host = VirtualHost { domains: vec!["*".to_owned()], routes: vec![route] };
     let destination: pillion_wire::name::Destination = "app.bench:80".parse().expect("literal");
     let routes = Routes { name: "app.bench:80".to_owned(), virtual_hosts: vec![host] };

@@ -94,6 +94,7 @@ async fn serve(mut settings: Bootstrap) -> anyhow::Result<()> {
             access_log: AccessLog::start(settings.access_log, metrics.access_log_dropped()),
             metrics: Arc::clone(&metrics),
         },
+        joined: Arc::default(),
         detected: Memory::default(),
         drain: Drain::default(),
         settings: Arc::clone(&settings),

@@ -5,7 +5,7 @@
 //! | 5 | `main`, `app`, `application`, `listeners`, `readiness`, `worker`, `admin`, `init` |
 //! | 4 | `proxy`: the walk of a request; `dns` |
 //! | 3 | `discovery`, `snapshot`, `upstream` |
-//! | 2 | `identity`, `tls`, `net`, `http`, `route`, `balance` |
+//! | 2 | `identity`, `tls`, `net`, `http`, `route`, `balance`, `resilience` |
 //! | 1 | `config`, `telemetry`, `error`, `drain`, `slot`, `bootstrap` |
 //!
 //! Imports go down only; `tests/layering.rs` holds that.
@@ -28,6 +28,7 @@ pub mod listeners;
 pub mod net;
 pub mod proxy;
 pub mod readiness;
+pub mod resilience;
 pub mod route;
 pub mod slot;
 pub mod snapshot;

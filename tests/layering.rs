@@ -11,7 +11,7 @@ const LAYERS: [(u8, &[&str]); 5] = [
     (5, &["main", "app", "application", "listeners", "readiness", "worker", "admin", "init"]),
     (4, &["proxy", "dns"]),
     (3, &["discovery", "snapshot", "upstream"]),
-    (2, &["identity", "tls", "net", "http", "route", "balance"]),
+    (2, &["identity", "tls", "net", "http", "route", "balance", "resilience"]),
     (1, &["config", "telemetry", "error", "drain", "slot", "bootstrap", "backoff"]),
 ];
 

@@ -19,6 +19,11 @@ pub struct Cluster {
     pub lb: LbPolicy,
     /// The HTTP version that hosts outside the mesh are spoken to with.
     pub protocol: UpstreamProtocol,
+    /// How many requests may be retries.
+    pub retry_budget: super::RetryBudget,
+    /// `common_http_protocol_options.idle_timeout`: a connection that rested longer is not used again. `None`: as the
+    /// sidecar's own settings say.
+    pub idle: Option<Duration>,
 }
 
 /// Load-balancing policies by their xDS name.

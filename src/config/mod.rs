@@ -7,6 +7,7 @@
 mod cluster;
 mod listener;
 mod route;
+mod treatment;
 
 pub use cluster::{Cluster, Endpoint, Endpoints, Health, LbPolicy, Locality, UpstreamProtocol};
 pub use listener::{
@@ -16,3 +17,4 @@ pub use route::{
     Action, HeaderMatch, HeaderName, PathMatch, Pattern, QueryMatch, Route, RouteConfig, RouteMatch, Split,
     StringMatch, ValueMatch, VirtualHost, WeightedCluster,
 };
+pub use treatment::{BACKOFF_BASE, BODY_LIMIT, Conditions, LONGEST_PAUSE, RetryBudget, RetryPolicy, Treatment};

@@ -34,6 +34,8 @@ pub struct Route {
     pub matches: RouteMatch,
     /// What to do.
     pub action: Action,
+    /// How long that may take, and when it is repeated.
+    pub treatment: super::Treatment,
 }
 
 /// `RouteMatch`: all parts have to match.

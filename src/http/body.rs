@@ -8,7 +8,8 @@ use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::sync::mpsc;
 
-use super::Receive;
+use super::repeat::Reader;
+use super::{Activity, Receive};
 
 /// Any error of a body.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -25,6 +26,8 @@ enum Kind {
     Http1(Incoming),
     Http2(Receive),
     Fed(mpsc::Receiver<Result<Bytes, BoxError>>),
+    Repeat(Reader),
+    Watched(Box<Body>, Activity),
 }
 
 impl Body {
@@ -38,6 +41,12 @@ impl Body {
         Self(Kind::Fed(source))
     }
 
+    /// The same, which notes when something of it is taken.
+    #[must_use]
+    pub fn watched(self, activity: &Activity) -> Self {
+        if self.is_empty() { self } else { Self(Kind::Watched(Box::new(self), activity.clone())) }
+    }
+
     /// True when there is nothing to send: such a request can be sent again.
     pub fn is_empty(&self) -> bool {
         http_body::Body::is_end_stream(self)
@@ -47,6 +56,12 @@ impl Body {
 impl From<Incoming> for Body {
     fn from(incoming: Incoming) -> Self {
         Self(Kind::Http1(incoming))
+    }
+}
+
+impl From<Reader> for Body {
+    fn from(reader: Reader) -> Self {
+        Self(Kind::Repeat(reader))
     }
 }
 
@@ -73,6 +88,14 @@ impl http_body::Body for Body {
                 Pin::new(incoming).poll_frame(cx).map(|frame| frame.map(|frame| frame.map_err(Into::into)))
             }
             Kind::Fed(source) => source.poll_recv(cx).map(|chunk| chunk.map(|chunk| chunk.map(Frame::data))),
+            Kind::Repeat(reader) => reader.poll_frame(cx),
+            Kind::Watched(body, activity) => {
+                let polled = Pin::new(body.as_mut()).poll_frame(cx);
+                if polled.is_ready() {
+                    activity.touch();
+                }
+                polled
+            }
         }
     }
 
@@ -83,6 +106,8 @@ impl http_body::Body for Body {
             Kind::Http1(incoming) => incoming.is_end_stream(),
             Kind::Http2(receive) => receive.is_end_stream(),
             Kind::Fed(_) => false,
+            Kind::Repeat(reader) => reader.is_end_stream(),
+            Kind::Watched(body, _) => body.is_end_stream(),
         }
     }
 
@@ -93,6 +118,8 @@ impl http_body::Body for Body {
             Kind::Http1(incoming) => incoming.size_hint(),
             Kind::Http2(receive) if receive.is_end_stream() => SizeHint::with_exact(0),
             Kind::Http2(_) | Kind::Fed(_) => SizeHint::default(),
+            Kind::Repeat(reader) => reader.size_hint(),
+            Kind::Watched(body, _) => body.size_hint(),
         }
     }
 }

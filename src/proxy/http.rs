@@ -6,16 +6,19 @@ use std::sync::Arc;
 use http::header::{SERVER, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, request};
 
-use super::attempt::{self, Sent, Upstreams};
+use super::attempt::{self, Sent, Tried, Upstreams};
 use super::authority::Authority;
+use super::call::Call;
 use super::client::{Client, Way};
-use super::message::{Head, REASON};
+use super::message::{Head, REASON, Situation};
 use super::reply::{self, ReplyBody};
 use super::tunnel::{self, Tunnel};
-use super::{inbound, outbound};
+use super::{Worker, inbound, outbound, retry};
+use crate::config::Treatment;
 use crate::error::ProxyError;
 use crate::http::{Body, Switch, clean_response};
 use crate::net::Serving;
+use crate::resilience::joined::{Facts, Member};
 use crate::telemetry::Record;
 
 /// Reason code of an answer that a route prescribes.
@@ -23,8 +26,8 @@ const DIRECT_RESPONSE: &str = "direct_response";
 
 /// What was decided for a request.
 pub(super) enum Plan {
-    /// Send it there.
-    Forward(Upstreams),
+    /// Send it there, as the route says.
+    Forward(Upstreams, Option<Arc<Treatment>>),
     /// Answer at once, as the route says.
     Answer {
         /// Status to answer with.
@@ -95,17 +98,36 @@ async fn forward(
         Way::Bound(destination) => outbound::plan(worker, destination, &parts, record).await?,
         Way::Mesh(_) | Way::Front { .. } => inbound::plan(client, &parts, record)?,
     };
-    let upstreams = match plan {
-        Plan::Forward(upstreams) => upstreams,
+    let (upstreams, treatment) = match plan {
+        Plan::Forward(upstreams, treatment) => (upstreams, treatment),
         Plan::Answer { status, body } => return Ok(Outcome::Reply(answer(status, body, record))),
     };
-    let head = head(client, parts, authority.map_err(ProxyError::BadAuthority)?)?;
+    let mut head = head(client, parts, authority.map_err(ProxyError::BadAuthority)?)?;
     if head.upgrade.is_some() {
         let upgrade = tunnel::upgrade(client, &upstreams, &head, body, switch, record);
         return Box::pin(upgrade).await;
     }
-    let sent = attempt::send(worker, &upstreams, &head, body, record).await?;
-    reply(sent, record).map(Outcome::Reply)
+    if matches!(client.way, Way::Mesh(_) | Way::Front { .. }) {
+        let member = join(worker, &head, record);
+        let sent = attempt::send(worker, &upstreams, &head, body, &mut Tried::default(), record).await?;
+        return reply(sent, record).map(|reply| Outcome::Reply(reply.map(|body| body.joined(member))));
+    }
+    let Some(call) = Call::of(worker, treatment, &head, record.started()) else {
+        let sent = attempt::send(worker, &upstreams, &head, body, &mut Tried::default(), record).await?;
+        return reply(sent, record).map(Outcome::Reply);
+    };
+    let sent = Box::pin(retry::send(worker, &call, &upstreams, &mut head, body, record)).await?;
+    let limits = call.limits();
+    reply(sent, record).map(|reply| Outcome::Reply(reply.map(|body| body.limited(limits))))
+}
+
+/// Keeps an inbound request of which its caller's sidecar said something for the calls that belong to it.
+fn join(worker: &Worker, head: &Head, record: &Record) -> Option<Member> {
+    if head.caller == Situation::default() {
+        return None;
+    }
+    let deadline = head.caller.timeout.and_then(|left| record.started().checked_add(left));
+    worker.shared.joined.enter(&head.headers, Facts { deadline, is_retry: head.caller.is_retry })
 }
 
 /// The request as it goes on: cleaned, and for our application with the word of who called.

@@ -34,7 +34,7 @@ pub(super) fn plan(client: &Client, request: &request::Parts, record: &mut Recor
     if served.config.protocol.is_opaque() {
         return Err(ProxyError::BadRequest("this port takes opaque TCP (CONNECT), not HTTP requests"));
     }
-    Ok(Plan::Forward(Upstreams::Application(served)))
+    Ok(Plan::Forward(Upstreams::Application(served), None))
 }
 
 /// The application port that a `CONNECT` of a peer means: `CONNECT ip:port`, as HBONE has it.

@@ -1,12 +1,15 @@
 //! A request on its way: what is sent to whichever host is picked, in whichever version of HTTP it speaks.
 
+use std::time::Duration;
+
 use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderName, TE, UPGRADE};
 use http::uri::{PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderValue, Method, Request, Uri, request};
-use pillion_wire::mesh::{HTTP_VERSION_HEADER, PORT_HEADER, REASON_HEADER};
+use pillion_wire::mesh::{HTTP_VERSION_HEADER, PORT_HEADER, REASON_HEADER, RETRY_HEADER, TIMEOUT_HEADER};
 
 use super::authority::Authority;
 use crate::http::{Body, clean_request, upgrade_token};
+use crate::resilience::deadline;
 use crate::upstream::Host;
 
 /// Which port of the application is meant; see [`PORT_HEADER`].
@@ -16,6 +19,11 @@ const HTTP_VERSION: HeaderName = HeaderName::from_static(HTTP_VERSION_HEADER);
 /// Why a proxy answered itself; see [`REASON_HEADER`].
 pub(super) const REASON: HeaderName = HeaderName::from_static(REASON_HEADER);
 
+/// This is a try after the first; see [`RETRY_HEADER`].
+const RETRY: HeaderName = HeaderName::from_static(RETRY_HEADER);
+/// How long the caller still waits; see [`TIMEOUT_HEADER`].
+const TIMEOUT: HeaderName = HeaderName::from_static(TIMEOUT_HEADER);
+
 /// Between sidecars: the protocol that the client asks to upgrade to, and in the response that it was.
 pub(super) const UPGRADE_HEADER: HeaderName = HeaderName::from_static("x-pillion-upgrade");
 
@@ -24,6 +32,15 @@ pub(super) const UPGRADE_HEADER: HeaderName = HeaderName::from_static("x-pillion
 pub(super) enum Version {
     Http1,
     Http2,
+}
+
+/// What a request's caller says of its own situation.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Situation {
+    /// How long it still waits.
+    pub(super) timeout: Option<Duration>,
+    /// It has asked before.
+    pub(super) is_retry: bool,
 }
 
 /// The head of a request, cleaned of all that concerned the connection it came on.
@@ -37,6 +54,10 @@ pub(super) struct Head {
     pub(super) client_version: Version,
     /// The protocol that it asks to upgrade to.
     pub(super) upgrade: Option<HeaderValue>,
+    /// What the calling sidecar said, as it came.
+    pub(super) caller: Situation,
+    /// What the next sidecar is told.
+    pub(super) onward: Situation,
 }
 
 impl Head {
@@ -54,10 +75,12 @@ impl Head {
             None if parts.version < http::Version::HTTP_2 => Version::Http1,
             _ => Version::Http2,
         };
+        let caller = if from_mesh { Situation::of(&headers) } else { Situation::default() };
         clean_request(&mut headers);
         headers.remove(HOST);
         let path = parts.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
-        Self { method: parts.method, authority, path, headers, client_version, upgrade }
+        let onward = Situation::default();
+        Self { method: parts.method, authority, path, headers, client_version, upgrade, caller, onward }
     }
 
     /// As HTTP/1.1: origin form, `Host`, and an upgrade as its two fields.
@@ -102,6 +125,12 @@ impl Head {
             if let Some(token) = &self.upgrade {
                 headers.insert(UPGRADE_HEADER, token.clone());
             }
+            if let Some(left) = self.onward.timeout {
+                headers.insert(TIMEOUT, deadline::format_millis(left));
+            }
+            if self.onward.is_retry {
+                headers.insert(RETRY, HeaderValue::from_static("1"));
+            }
         }
         *request.headers_mut() = headers;
         request
@@ -114,5 +143,14 @@ impl Head {
         parts.path_and_query = Some(self.path.clone());
         // Without an authority only the path remains, which h2 sends as it is.
         Uri::from_parts(parts).unwrap_or_else(|_no_authority| Uri::from(self.path.clone()))
+    }
+}
+
+impl Situation {
+    fn of(headers: &HeaderMap) -> Self {
+        Self {
+            timeout: headers.get(TIMEOUT).and_then(deadline::parse_millis),
+            is_retry: headers.contains_key(RETRY),
+        }
     }
 }

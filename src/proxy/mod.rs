@@ -5,6 +5,7 @@
 //! connection  detect / terminate TLS -> Client          -> http::serve | tcp::serve
 //! interception  where was it going? race: who speaks first -> the same
 //! http        plan (outbound | inbound) -> headers -> attempt::send -> reply
+//! retry       where a route says so: deadline( repeat( attempt::send ) )
 //! attempt     pick a host -> take a connection -> send -> report
 //! tunnel      CONNECT and upgrades: two byte streams joined
 //! tcp         the same order without routes and headers
@@ -13,17 +14,20 @@
 
 mod attempt;
 mod authority;
+mod call;
 mod client;
 mod connection;
 mod http;
 mod inbound;
 mod interception;
+mod limits;
 pub mod listener;
 mod message;
 mod outbound;
 mod race;
 mod refused;
 mod reply;
+mod retry;
 mod tcp;
 mod tunnel;
 
@@ -36,6 +40,7 @@ use crate::bootstrap::Bootstrap;
 use crate::drain::Drain;
 use crate::identity::Identity;
 use crate::net::Dialer;
+use crate::resilience::joined::Table;
 use crate::slot::Slot;
 use crate::snapshot::{Directory, Inbound};
 use crate::telemetry::{Recorder, Telemetry};
@@ -57,6 +62,8 @@ pub struct Shared {
     pub tls: TlsServer,
     /// Metrics and access log.
     pub telemetry: Telemetry,
+    /// Inbound requests that outbound calls may belong to.
+    pub joined: Arc<Table>,
     /// What intercepted destinations turned out to be.
     pub detected: Memory,
     /// Tells everything to finish.

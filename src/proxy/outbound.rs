@@ -33,7 +33,7 @@ pub(super) async fn plan(
                 return Err(ProxyError::InvalidBackend(route.name.to_string()));
             }
             record.cluster = Arc::clone(cluster.upstream.name());
-            Ok(Plan::Forward(Upstreams::Cluster(Arc::clone(cluster))))
+            Ok(Plan::Forward(Upstreams::Cluster(Arc::clone(cluster)), route.treatment.clone()))
         }
         Action::DirectResponse { status, body } => Ok(Plan::Answer { status: *status, body: body.clone() }),
     }

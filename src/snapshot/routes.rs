@@ -35,6 +35,8 @@ pub struct Route {
     pub matches: config::RouteMatch,
     /// What to do.
     pub action: Action,
+    /// How long that may take, and when it is repeated; `None` when nothing is said of either.
+    pub treatment: Option<Arc<config::Treatment>>,
 }
 
 /// A compiled `Route.action`.

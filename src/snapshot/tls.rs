@@ -85,6 +85,8 @@ mod tests {
             connect_timeout: Duration::from_secs(1),
             lb: LbPolicy::RoundRobin,
             protocol: UpstreamProtocol::Downstream,
+            retry_budget: Default::default(),
+            idle: None,
         };
         let cluster = Cluster { config, upstream: Arc::new(Upstream::new(name)) };
         Split::new([(NonZeroU32::MIN, Arc::new(cluster))]).expect("a cluster")

@@ -23,6 +23,7 @@ pub struct Metrics {
     connections_refused: Family<RefusedLabels, Counter>,
     detections: Family<DetectionLabels, Histogram>,
     upstream_retries: Family<RefusedLabels, Counter>,
+    retries: Family<ResultLabels, Counter>,
     drain_cut: Counter,
     access_log_dropped: Counter,
     xds_responses: Family<XdsLabels, Counter>,
@@ -138,6 +139,7 @@ impl Metrics {
             connections_refused: Family::default(),
             detections: Family::new_with_constructor(|| Histogram::new(DETECTION_BUCKETS)),
             upstream_retries: Family::default(),
+            retries: Family::default(),
             drain_cut: Counter::default(),
             access_log_dropped: Counter::default(),
             xds_responses: Family::default(),
@@ -200,6 +202,7 @@ impl Metrics {
             "Requests sent again because nothing of them had reached an application, by reason",
             self.upstream_retries.clone(),
         );
+        registry.register("retries", "Retries that a policy asked for, by what became of them", self.retries.clone());
         registry.register(
             "drain_cut",
             "Connections cut because they outlived the drain deadline",
@@ -262,6 +265,12 @@ impl Metrics {
     /// A request is sent again, for this reason.
     pub fn upstream_retry(&self, reason: &'static str) {
         self.upstream_retries.get_or_create(&RefusedLabels { reason }).inc();
+    }
+
+    /// A retry that a policy asks for was sent (`retried`), brought an answer that is none to retry (`succeeded`), or was
+    /// not sent: `retries_exhausted`, `retry_budget_exhausted`, `retry_body_too_large`, `retry_no_time`, `retry_nested`.
+    pub fn retry(&self, result: &'static str) {
+        self.retries.get_or_create(&ResultLabels { result }).inc();
     }
 
     /// This many connections were cut at the end of draining.

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 
 use crate::balance::{self, LoadBalancer};
 use crate::config::{Endpoints, Health, LbPolicy};
+use crate::resilience::Budget;
 use crate::slot::Slot;
 
 /// The hosts of one cluster, shared by all workers.
@@ -24,6 +25,8 @@ use crate::slot::Slot;
 pub struct Upstream {
     name: Arc<str>,
     hosts: Slot<HostSet>,
+    /// Of the requests that may be retried.
+    pub budget: Budget,
 }
 
 /// The hosts of a cluster by priority, best first. Replaced whole when endpoints change.
@@ -41,7 +44,7 @@ struct Group {
 impl Upstream {
     /// A cluster without hosts yet.
     pub fn new(name: &str) -> Self {
-        Self { name: Arc::from(name), hosts: Slot::new(HostSet::default()) }
+        Self { name: Arc::from(name), hosts: Slot::new(HostSet::default()), budget: Budget::new(Instant::now()) }
     }
 
     /// The cluster's name.

@@ -18,6 +18,7 @@
 //! a property test holds the two together.
 
 pub mod ca;
+pub mod extension;
 pub mod label;
 pub mod mesh;
 pub mod name;

@@ -27,6 +27,14 @@ pub const PORT_HEADER: &str = "x-pillion-port";
 /// `1.1` or `2`. Like [`PORT_HEADER`], only between sidecars.
 pub const HTTP_VERSION_HEADER: &str = "x-pillion-http-version";
 
+/// Header on a request that is a try after the first: whoever is behind must not repeat it again. Like [`PORT_HEADER`],
+/// only between sidecars.
+pub const RETRY_HEADER: &str = "x-pillion-retry";
+
+/// Header telling how many milliseconds the caller still waits for the answer. Like [`PORT_HEADER`], only between
+/// sidecars.
+pub const TIMEOUT_HEADER: &str = "x-pillion-timeout";
+
 /// Header carrying a stable reason code, on every response that a proxy made
 /// itself and on no other.
 pub const REASON_HEADER: &str = "x-pillion-reason";

@@ -291,6 +291,8 @@ fn hostless(name: &str) -> Cluster {
         connect_timeout: Duration::from_secs(5),
         lb: LbPolicy::default(),
         protocol: UpstreamProtocol::default(),
+        retry_budget: config::RetryBudget::default(),
+        idle: None,
     };
     Cluster { config, upstream: Arc::new(Upstream::new(name)) }
 }

@@ -49,7 +49,8 @@ impl Clusters<'_> {
                 Action::DirectResponse { status: *status, body: body.clone() }
             }
         };
-        Some(Route { name: route.name.as_str().into(), matches: route.matches.clone(), action })
+        let treatment = (route.treatment != config::Treatment::default()).then(|| Arc::new(route.treatment.clone()));
+        Some(Route { name: route.name.as_str().into(), matches: route.matches.clone(), action, treatment })
     }
 
     fn split(&mut self, split: &config::Split) -> Option<Split> {

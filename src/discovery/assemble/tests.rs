@@ -116,7 +116,7 @@ fn destination(name: &str) -> Destination {
 fn route(name: &str, clusters: &[&str]) -> RouteConfig {
     let weighted = |name: &&str| WeightedCluster { name: (*name).into(), weight: NonZeroU32::MIN };
     let action = Action::Forward(Split { clusters: clusters.iter().map(weighted).collect() });
-    let routes = vec![Route { name: String::new(), matches: RouteMatch::default(), action }];
+    let routes = vec![Route { name: String::new(), matches: RouteMatch::default(), action, treatment: Default::default() }];
     let host = VirtualHost { name: name.into(), domains: vec!["*".into()], routes };
     RouteConfig { name: name.into(), virtual_hosts: vec![host] }
 }
@@ -128,6 +128,8 @@ fn cluster(name: &str, endpoints: &str) -> Cluster {
         connect_timeout: Duration::from_secs(5),
         lb: LbPolicy::RoundRobin,
         protocol: UpstreamProtocol::Http1,
+        retry_budget: Default::default(),
+        idle: None,
     }
 }
 

@@ -13,6 +13,7 @@ mod listener;
 mod matching;
 mod route;
 mod tls;
+mod treatment;
 
 pub use at::{Reason, Refusal};
 

@@ -9,9 +9,9 @@ use pillion_wire::xds::route as pb;
 use pillion_wire::xds::route::route::Action as PbAction;
 use pillion_wire::xds::route::route_action::ClusterSpecifier;
 
-use super::at::{At, Reason, Refusal, duration, pass_over, refuse, same_name};
-use super::matching;
-use crate::config::{Action, Route, RouteConfig, Split, VirtualHost, WeightedCluster};
+use super::at::{At, Reason, Refusal, pass_over, refuse, same_name};
+use super::{matching, treatment};
+use crate::config::{Action, Route, RouteConfig, Split, Treatment, VirtualHost, WeightedCluster};
 
 /// A configuration that was asked for by name.
 pub(super) fn named(at: &At<'_>, name: &str, config: pb::RouteConfiguration) -> Result<RouteConfig, Refusal> {
@@ -47,7 +47,7 @@ pub(super) fn configuration(at: &At<'_>, config: pb::RouteConfiguration) -> Resu
 fn virtual_host(at: &At<'_>, host: pb::VirtualHost) -> Result<VirtualHost, Refusal> {
     refuse!(at, host;
         matcher, require_tls, rate_limits, request_headers_to_add, request_headers_to_remove, cors,
-        response_headers_to_add, response_headers_to_remove, typed_per_filter_config, retry_policy,
+        response_headers_to_add, response_headers_to_remove, typed_per_filter_config,
         retry_policy_typed_config, hedge_policy, request_mirror_policies, include_request_attempt_count,
         include_attempt_count_in_response, per_request_buffer_limit_bytes, request_body_buffer_limit);
     pass_over!(at, host; virtual_clusters, include_is_timeout_retry_header, metadata);
@@ -59,10 +59,14 @@ fn virtual_host(at: &At<'_>, host: pb::VirtualHost) -> Result<VirtualHost, Refus
     if domains.is_empty() {
         return Err(names.refuse(Reason::Missing));
     }
+    let retries = match &host.retry_policy {
+        Some(policy) => treatment::retries(&at.field("retry_policy"), policy)?,
+        None => treatment::Retries::default(),
+    };
     let places = &at.field("routes");
     let mut routes = Vec::with_capacity(host.routes.len());
     for (index, entry) in host.routes.into_iter().enumerate() {
-        routes.push(route(&places.index(index), entry)?);
+        routes.push(route(&places.index(index), entry, &retries)?);
     }
     Ok(VirtualHost { name: host.name, domains, routes })
 }
@@ -76,21 +80,33 @@ fn domain_pattern(at: &At<'_>, domain: &str) -> Result<String, Refusal> {
     Ok(domain.to_ascii_lowercase())
 }
 
-fn route(at: &At<'_>, route: pb::Route) -> Result<Route, Refusal> {
+fn route(at: &At<'_>, route: pb::Route, retries: &treatment::Retries) -> Result<Route, Refusal> {
     refuse!(at, route;
         typed_per_filter_config, request_headers_to_add, request_headers_to_remove, response_headers_to_add,
-        response_headers_to_remove, per_request_buffer_limit_bytes, request_body_buffer_limit);
-    pass_over!(at, route; metadata, decorator, tracing, stat_prefix);
+        response_headers_to_remove);
+    pass_over!(at, route; decorator, tracing, stat_prefix);
+    let mut treatment = Treatment::default();
     let rule = &at.field("match");
     let matches = matching::rule(rule, rule.required(route.r#match)?)?;
     let action = match at.field("action").required(route.action)? {
-        PbAction::Route(action) => Action::Forward(forward(&at.field("route"), action)?),
+        PbAction::Route(action) => {
+            let at = &at.field("route");
+            treatment = treatment::treatment(at, &action, retries)?;
+            Action::Forward(forward(at, action)?)
+        }
         PbAction::DirectResponse(action) => direct_response(&at.field("direct_response"), action)?,
         PbAction::Redirect(_) => return Err(at.field("redirect").refuse(Reason::Unsupported)),
         PbAction::FilterAction(_) => return Err(at.field("filter_action").refuse(Reason::Unsupported)),
         PbAction::NonForwardingAction(_) => return Err(at.field("non_forwarding_action").refuse(Reason::Unsupported)),
     };
-    Ok(Route { name: route.name, matches, action })
+    treatment.detached = treatment::detached(&at.field("metadata"), route.metadata.as_ref())?;
+    #[expect(deprecated, reason = "Envoy's older field of the same meaning")]
+    let older = route.per_request_buffer_limit_bytes.map(|limit| u64::from(limit.value));
+    let limit = route.request_body_buffer_limit.map(|limit| limit.value).or(older);
+    if let (Some(retry), Some(limit)) = (&mut treatment.retry, limit) {
+        retry.body_limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    }
+    Ok(Route { name: route.name, matches, action, treatment })
 }
 
 fn direct_response(at: &At<'_>, response: pb::DirectResponseAction) -> Result<Action, Refusal> {
@@ -113,16 +129,11 @@ fn direct_response(at: &At<'_>, response: pb::DirectResponseAction) -> Result<Ac
 fn forward(at: &At<'_>, action: pb::RouteAction) -> Result<Split, Refusal> {
     refuse!(at, action;
         metadata_match, prefix_rewrite, regex_rewrite, path_rewrite_policy, path_rewrite, append_x_forwarded_host,
-        idle_timeout, flush_timeout, early_data_policy, retry_policy, retry_policy_typed_config,
+        flush_timeout, early_data_policy, retry_policy_typed_config,
         request_mirror_policies, rate_limits, include_vh_rate_limits, hash_policy, cors, max_grpc_timeout,
-        grpc_timeout_offset, internal_redirect_policy, internal_redirect_action, hedge_policy, max_stream_duration,
+        grpc_timeout_offset, internal_redirect_policy, internal_redirect_action, hedge_policy,
         host_rewrite_specifier);
     pass_over!(at, action; cluster_not_found_response_code, priority, upgrade_configs);
-    let timeout = &at.field("timeout");
-    // 0 turns Envoy's default of 15 s off: here there is none to turn off.
-    if action.timeout.map(|given| duration(timeout, given)).transpose()?.is_some_and(|given| !given.is_zero()) {
-        return Err(timeout.refuse(Reason::Unsupported));
-    }
     match at.field("cluster").required(action.cluster_specifier)? {
         ClusterSpecifier::Cluster(name) => Ok(Split::one(&at.field("cluster").filled(name)?)),
         ClusterSpecifier::WeightedClusters(weighted) => weighted_clusters(&at.field("weighted_clusters"), weighted),

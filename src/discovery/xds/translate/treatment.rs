@@ -1,0 +1,166 @@
+//! How long requests of a route may take, and when they are repeated.
+
+use std::time::Duration;
+
+use pillion_wire::extension::{self, JOIN_TRACE, RETRIES_PER_SECOND};
+use pillion_wire::xds::core::Metadata;
+use pillion_wire::xds::cluster::{CircuitBreakers, circuit_breakers};
+use pillion_wire::xds::route::retry_policy::{
+    RateLimitedRetryBackOff, ResetHeaderFormat, RetryHostPredicate, retry_host_predicate,
+};
+use pillion_wire::xds::route::{RouteAction, RetryPolicy as PbRetryPolicy};
+use pillion_wire::xds::type_url;
+use pillion_wire::xds::value::Kind;
+
+use super::at::{At, Reason, Refusal, duration, pass_over, refuse};
+use crate::config::{BACKOFF_BASE, BODY_LIMIT, Conditions, LONGEST_PAUSE, RetryBudget, RetryPolicy, Treatment};
+
+/// Retries, and how long one try may take.
+pub(super) type Retries = (Option<RetryPolicy>, Option<Duration>);
+
+/// The parts of a route's action that concern time. Its retries are those of the virtual host if it has none.
+pub(super) fn treatment(at: &At<'_>, action: &RouteAction, of_host: &Retries) -> Result<Treatment, Refusal> {
+    let request = limit(&at.field("timeout"), action.timeout)?;
+    let stream_idle = limit(&at.field("idle_timeout"), action.idle_timeout)?;
+    let (mut max_duration, mut grpc_timeout_max) = (None, None);
+    if let Some(stream) = &action.max_stream_duration {
+        let at = &at.field("max_stream_duration");
+        refuse!(at, stream; grpc_timeout_header_offset);
+        max_duration = limit(&at.field("max_stream_duration"), stream.max_stream_duration)?;
+        let at = &at.field("grpc_timeout_header_max");
+        grpc_timeout_max = stream.grpc_timeout_header_max.map(|most| duration(at, most)).transpose()?;
+    }
+    let (retry, per_try) = match &action.retry_policy {
+        Some(policy) => retries(&at.field("retry_policy"), policy)?,
+        None => of_host.clone(),
+    };
+    Ok(Treatment { request, per_try, stream_idle, max_duration, grpc_timeout_max, detached: false, retry })
+}
+
+/// 0 turns off what Envoy has on by default: here there is nothing to turn off.
+fn limit(at: &At<'_>, given: Option<pillion_wire::xds::Duration>) -> Result<Option<Duration>, Refusal> {
+    let given = given.map(|given| duration(at, given)).transpose()?;
+    Ok(given.filter(|given| !given.is_zero()))
+}
+
+/// A retry policy. Without conditions nothing is repeated (Envoy).
+pub(super) fn retries(at: &At<'_>, policy: &PbRetryPolicy) -> Result<Retries, Refusal> {
+    refuse!(at, policy;
+        per_try_idle_timeout, retry_priority, retry_options_predicates, retriable_headers, retriable_request_headers,
+        refresh_cluster_on_retry);
+    pass_over!(at, policy; host_selection_retry_max_attempts);
+    for (index, predicate) in policy.retry_host_predicate.iter().enumerate() {
+        previous_hosts(&at.field("retry_host_predicate").index(index), predicate)?;
+    }
+    let per_try = limit(&at.field("per_try_timeout"), policy.per_try_timeout)?;
+    let mut on = Conditions::default();
+    for name in policy.retry_on.split(',').map(str::trim).filter(|name| !name.is_empty()) {
+        match Conditions::named(name) {
+            Some(condition) => on = on.or(condition),
+            None if name == "http3-post-connect-failure" => {} // There is no HTTP/3.
+            None => return Err(at.field("retry_on").refuse(Reason::Unsupported)),
+        }
+    }
+    let mut codes = Vec::with_capacity(policy.retriable_status_codes.len());
+    for (index, code) in policy.retriable_status_codes.iter().enumerate() {
+        let code = u16::try_from(*code).ok().filter(|code| (200..600).contains(code));
+        let at = &at.field("retriable_status_codes");
+        codes.push(code.ok_or_else(|| at.index(index).invalid("is no final HTTP status"))?);
+    }
+    let (base, most) = back_off(&at.field("retry_back_off"), policy)?;
+    let longest_pause = longest_pause(&at.field("rate_limited_retry_back_off"), policy)?;
+    let attempts = policy.num_retries.map_or(1, |count| count.value);
+    if on.is_empty() || attempts == 0 {
+        return Ok((None, per_try));
+    }
+    Ok((Some(RetryPolicy { on, codes, attempts, base, most, longest_pause, body_limit: BODY_LIMIT }), per_try))
+}
+
+fn back_off(at: &At<'_>, policy: &PbRetryPolicy) -> Result<(Duration, Duration), Refusal> {
+    let Some(back_off) = &policy.retry_back_off else { return Ok((BACKOFF_BASE, BACKOFF_BASE * 10)) };
+    let field = &at.field("base_interval");
+    let base = duration(field, field.required(back_off.base_interval)?)?;
+    if base.is_zero() {
+        return Err(field.invalid("has to be longer than 0"));
+    }
+    let field = &at.field("max_interval");
+    let most = back_off.max_interval.map(|most| duration(field, most)).transpose()?.unwrap_or(base.saturating_mul(10));
+    if most < base {
+        return Err(field.invalid("is shorter than base_interval"));
+    }
+    Ok((base, most))
+}
+
+/// `Retry-After` is honoured in any case; other fields are not known.
+fn longest_pause(at: &At<'_>, policy: &PbRetryPolicy) -> Result<Duration, Refusal> {
+    let Some(RateLimitedRetryBackOff { reset_headers, max_interval }) = &policy.rate_limited_retry_back_off else {
+        return Ok(LONGEST_PAUSE);
+    };
+    for (index, header) in reset_headers.iter().enumerate() {
+        let is_known = header.name.eq_ignore_ascii_case("retry-after") && header.format == ResetHeaderFormat::Seconds as i32;
+        if !is_known {
+            return Err(at.field("reset_headers").index(index).refuse(Reason::Unsupported));
+        }
+    }
+    let field = &at.field("max_interval");
+    max_interval.map(|most| duration(field, most)).transpose().map(|most| most.unwrap_or(LONGEST_PAUSE))
+}
+
+/// Hosts that were tried are avoided in any case.
+fn previous_hosts(at: &At<'_>, predicate: &RetryHostPredicate) -> Result<(), Refusal> {
+    match &predicate.config_type {
+        Some(retry_host_predicate::ConfigType::TypedConfig(any)) if any.type_url == type_url::PREVIOUS_HOSTS => Ok(()),
+        _ => Err(at.refuse(Reason::Unsupported)),
+    }
+}
+
+/// Is a route's call left alone by the request that it belongs to?
+pub(super) fn detached(at: &At<'_>, metadata: Option<&Metadata>) -> Result<bool, Refusal> {
+    match extension::get(metadata, JOIN_TRACE) {
+        None => Ok(false),
+        Some(Kind::BoolValue(joined)) => Ok(!joined),
+        Some(_) => Err(at.invalid("has a joinTrace that is neither true nor false")),
+    }
+}
+
+/// `circuit_breakers` as far as they concern retries.
+pub(super) fn budget(
+    at: &At<'_>,
+    breakers: Option<&CircuitBreakers>,
+    metadata: Option<&Metadata>,
+) -> Result<RetryBudget, Refusal> {
+    let mut budget = RetryBudget::default();
+    if let Some(breakers) = breakers {
+        let at = &at.field("circuit_breakers");
+        refuse!(at, breakers; per_host_thresholds);
+        for (index, thresholds) in breakers.thresholds.iter().enumerate() {
+            let at = &at.field("thresholds");
+            percent(&at.index(index), thresholds, &mut budget)?;
+        }
+    }
+    match extension::get(metadata, RETRIES_PER_SECOND) {
+        None => {}
+        Some(Kind::NumberValue(rate)) if (0.0..=1e6).contains(rate) && rate.fract() == 0.0 => {
+            budget.min_per_second = *rate as u32;
+        }
+        Some(_) => return Err(at.field("metadata").invalid("has a retryBudgetMinPerSecond that is no number to 1000000")),
+    }
+    Ok(budget)
+}
+
+fn percent(at: &At<'_>, thresholds: &circuit_breakers::Thresholds, budget: &mut RetryBudget) -> Result<(), Refusal> {
+    refuse!(at, thresholds;
+        priority, max_connections, max_pending_requests, max_requests, max_retries, track_remaining,
+        max_connection_pools);
+    let Some(told) = &thresholds.retry_budget else { return Ok(()) };
+    let at = &at.field("retry_budget");
+    refuse!(at, told; budget_interval);
+    pass_over!(at, told; min_retry_concurrency);
+    if let Some(percent) = &told.budget_percent {
+        if !(0.0..=100.0).contains(&percent.value) {
+            return Err(at.field("budget_percent").invalid("is not from 0 to 100"));
+        }
+        budget.percent = percent.value as u8;
+    }
+    Ok(())
+}

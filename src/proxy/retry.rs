@@ -1,0 +1,121 @@
+//! A request whose route says how long it may take, or when it is sent again.
+
+use std::time::SystemTime;
+
+use tokio::time::{Instant, sleep};
+
+use super::Worker;
+use super::attempt::{self, Sent, Tried, Upstreams};
+use super::call::Call;
+use super::message::Head;
+use crate::error::{ProxyError, Reason};
+use crate::http::{Body, Repeat};
+use crate::resilience::retry::{Failure, Outcome, Retry, Verdict};
+use crate::telemetry::Record;
+
+/// As [`attempt::send`], within the time of `call`, and again as its policy says: never once a response has been taken,
+/// and never beyond the budget of the destination.
+///
+/// # Cancel safety
+/// As [`attempt::send`]; during a pause nothing is sent.
+pub(super) async fn send(
+    worker: &Worker,
+    call: &Call,
+    upstreams: &Upstreams,
+    head: &mut Head,
+    body: Body,
+    record: &mut Record,
+) -> Result<Sent, ProxyError> {
+    let body = call.watched(body);
+    let (Some(policy), Upstreams::Cluster(cluster)) = (call.policy(), upstreams) else {
+        call.stamp(head, 0);
+        let mut tried = Tried::default();
+        let sent = attempt::send(worker, upstreams, head, body, &mut tried, record);
+        return call.try_in_time(sent).await;
+    };
+    let (budget, limit) = (&cluster.upstream.budget, cluster.config.retry_budget);
+    let metrics = &worker.shared.telemetry.metrics;
+    let _active = budget.begin();
+    let body = Repeat::new(body, policy.body_limit);
+    let (mut retry, mut tried, mut permit) = (Retry::new(policy), Tried::followed(), None);
+    loop {
+        call.stamp(head, retry.done());
+        let sent = attempt::send(worker, upstreams, head, body.reader(), &mut tried, record);
+        let result = call.try_in_time(sent).await;
+        drop(permit.take());
+        tried.leave();
+        let is_retry = retry.done() > 0;
+        let pause = match retry.handle(outcome(&result), rand::random(), SystemTime::now()) {
+            Verdict::Take => {
+                if is_retry && result.is_ok() {
+                    metrics.retry("succeeded");
+                }
+                return result;
+            }
+            Verdict::Exhausted => return give_up(worker, result, "retries_exhausted", "URX", record),
+            Verdict::After(pause) => pause,
+        };
+        if call.is_nested() {
+            return give_up(worker, result, "retry_nested", "", record);
+        }
+        if !body.is_whole() {
+            return give_up(worker, result, "retry_body_too_large", "", record);
+        }
+        if !call.has_time_for(pause) {
+            return give_up(worker, result, "retry_no_time", "UT", record);
+        }
+        permit = budget.permit(limit, Instant::now());
+        if permit.is_none() {
+            return give_up(worker, result, "retry_budget_exhausted", "UO", record);
+        }
+        metrics.retry("retried");
+        if let Err(error) = &result {
+            tracing::debug!(%error, ?pause, "sending the request again");
+        }
+        drop(result); // Nobody reads it: its stream is reset.
+        call.in_time(sleep(pause)).await?;
+    }
+}
+
+/// What came is taken after all; the record says why.
+fn give_up(
+    worker: &Worker,
+    result: Result<Sent, ProxyError>,
+    why: &'static str,
+    flag: &'static str,
+    record: &mut Record,
+) -> Result<Sent, ProxyError> {
+    worker.shared.telemetry.metrics.retry(why);
+    match &result {
+        Ok(sent) => {
+            let detail = format!("answered {} after {} tries", sent.response.status(), record.attempts);
+            record.fail(why, flag, detail);
+        }
+        Err(error) => {
+            let Reason { code, flag: own, .. } = error.reason();
+            record.fail(code, if flag.is_empty() { own } else { flag }, format!("{error} ({why})"));
+        }
+    }
+    result
+}
+
+fn outcome(result: &Result<Sent, ProxyError>) -> Outcome<'_> {
+    match result {
+        Ok(sent) => Outcome::Response {
+            status: sent.response.status().as_u16(),
+            headers: sent.response.headers(),
+            unreachable: attempt::application_unreachable(sent),
+        },
+        Err(error) => Outcome::Failure(failure(error)),
+    }
+}
+
+fn failure(error: &ProxyError) -> Failure {
+    match error {
+        ProxyError::UpstreamRefused(_) => Failure::Refused,
+        ProxyError::UpstreamReset { .. } | ProxyError::IdleRace(_) | ProxyError::UpstreamProtocol { .. } => Failure::Reset,
+        ProxyError::TryTimeout => Failure::PerTry,
+        error if error.never_sent() => Failure::Connect,
+        _ => Failure::Final,
+    }
+}
