@@ -175,7 +175,8 @@ fn outbound(endpoint: Option<Endpoint>) -> Outbound {
         idle: None,
     };
     let split = Split::new([(NonZeroU32::MIN, Arc::new(Cluster { config, upstream }))]).expect("a cluster");
-    let route = Route { name: "bench".into(), matches: RouteMatch::default(), action: Action::Forward(split), treatment: None };
+    let route =
+        Route { name: "bench".into(), matches: RouteMatch::default(), action: Action::Forward(split), treatment: None };
     let host = VirtualHost { domains: vec!["*".to_owned()], routes: vec![route] };
     let destination: pillion_wire::name::Destination = "app.bench:80".parse().expect("literal");
     let routes = Routes { name: "app.bench:80".to_owned(), virtual_hosts: vec![host] };

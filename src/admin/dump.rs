@@ -6,6 +6,7 @@ use std::time::SystemTime;
 
 use serde_json::{Value, json};
 
+use super::treatment::{budget, treatment};
 use crate::identity::Identity;
 use crate::proxy::Shared;
 use crate::snapshot::{Action, Cluster, Lookup, Route, Split, Target};
@@ -74,7 +75,7 @@ pub(super) fn clusters(shared: &Shared) -> Value {
     }) {
         for cluster in used_by(target) {
             let hosts: Vec<Value> = cluster.upstream.hosts().iter().map(|known| host(known)).collect();
-            clusters.insert(cluster.config.name.clone(), json!({ "hosts": hosts }));
+            clusters.insert(cluster.config.name.clone(), json!({ "hosts": hosts, "retry_budget": budget(cluster) }));
         }
     }
     json!(clusters)
@@ -117,7 +118,12 @@ fn route(route: &Route) -> Value {
         Action::Forward(clusters) => split(clusters),
         Action::DirectResponse { status, .. } => json!({ "status": status.as_u16() }),
     };
-    json!({ "name": &*route.name, "match": format!("{:?}", route.matches), "action": action })
+    json!({
+        "name": &*route.name,
+        "match": format!("{:?}", route.matches),
+        "action": action,
+        "treatment": treatment(route.treatment.as_deref()),
+    })
 }
 
 fn split(split: &Split) -> Value {

@@ -41,6 +41,11 @@ impl Body {
         Self(Kind::Fed(source))
     }
 
+    /// One that is read again.
+    pub(super) fn repeated(reader: Reader) -> Self {
+        Self(Kind::Repeat(reader))
+    }
+
     /// The same, which notes when something of it is taken.
     #[must_use]
     pub fn watched(self, activity: &Activity) -> Self {
@@ -56,12 +61,6 @@ impl Body {
 impl From<Incoming> for Body {
     fn from(incoming: Incoming) -> Self {
         Self(Kind::Http1(incoming))
-    }
-}
-
-impl From<Reader> for Body {
-    fn from(reader: Reader) -> Self {
-        Self(Kind::Repeat(reader))
     }
 }
 

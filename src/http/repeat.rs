@@ -35,7 +35,7 @@ struct Shared {
 
 /// Reads the body from its beginning.
 #[derive(Debug)]
-pub struct Reader {
+pub(super) struct Reader {
     shared: Arc<Mutex<Shared>>,
     number: u32,
     at: usize,
@@ -68,7 +68,13 @@ impl Repeat {
         shared.reader += 1;
         let number = shared.reader;
         drop(shared);
-        Body::from(Reader { shared: Arc::clone(&self.shared), number, at: 0, trailers_sent: false, exact: self.exact })
+        Body::repeated(Reader {
+            shared: Arc::clone(&self.shared),
+            number,
+            at: 0,
+            trailers_sent: false,
+            exact: self.exact,
+        })
     }
 
     /// All that was read is kept, so that the body can be sent again.

@@ -67,7 +67,11 @@ impl Call {
         let is_grpc = reply::is_grpc(&head.headers);
         let mut until = None;
         let mut limit = |left: Option<Duration>, whose| {
-            until = left.map(|left| Until { at: received + left, whose }).into_iter().chain(until).min_by_key(|until| until.at);
+            until = left
+                .map(|left| Until { at: received + left, whose })
+                .into_iter()
+                .chain(until)
+                .min_by_key(|until| until.at);
         };
         limit(treatment.request, Whose::Request);
         let said = head.headers.get(&GRPC_TIMEOUT).filter(|_| is_grpc).and_then(deadline::parse_grpc);
@@ -78,7 +82,8 @@ impl Call {
         let is_said = treatment.grpc_timeout_max.is_some() && said.is_some();
         limit(treatment.max_duration.filter(|_| !is_said), Whose::Stream);
         let joined = join.as_ref().and_then(|join| join.facts.deadline);
-        until = joined.map(|at| Until { at, whose: Whose::Caller }).into_iter().chain(until).min_by_key(|until| until.at);
+        until =
+            joined.map(|at| Until { at, whose: Whose::Caller }).into_iter().chain(until).min_by_key(|until| until.at);
         let activity = treatment.stream_idle.map(|_| Activity::begin(received));
         let before = head.headers.get(&PREVIOUS_ATTEMPTS).filter(|_| is_grpc);
         let attempts_before = before.and_then(|value| value.to_str().ok()?.parse().ok()).unwrap_or(0);
@@ -160,7 +165,9 @@ impl Call {
 
     /// Ends when nothing has been said for too long.
     async fn idle(&self) {
-        let (Some(limit), Some(activity)) = (self.treatment.stream_idle, &self.activity) else { return pending().await };
+        let (Some(limit), Some(activity)) = (self.treatment.stream_idle, &self.activity) else {
+            return pending().await;
+        };
         loop {
             let at = activity.last() + limit;
             if at <= Instant::now() {

@@ -148,9 +148,6 @@ impl Head {
 
 impl Situation {
     fn of(headers: &HeaderMap) -> Self {
-        Self {
-            timeout: headers.get(TIMEOUT).and_then(deadline::parse_millis),
-            is_retry: headers.contains_key(RETRY),
-        }
+        Self { timeout: headers.get(TIMEOUT).and_then(deadline::parse_millis), is_retry: headers.contains_key(RETRY) }
     }
 }

@@ -113,7 +113,9 @@ fn outcome(result: &Result<Sent, ProxyError>) -> Outcome<'_> {
 fn failure(error: &ProxyError) -> Failure {
     match error {
         ProxyError::UpstreamRefused(_) => Failure::Refused,
-        ProxyError::UpstreamReset { .. } | ProxyError::IdleRace(_) | ProxyError::UpstreamProtocol { .. } => Failure::Reset,
+        ProxyError::UpstreamReset { .. } | ProxyError::IdleRace(_) | ProxyError::UpstreamProtocol { .. } => {
+            Failure::Reset
+        }
         ProxyError::TryTimeout => Failure::PerTry,
         error if error.never_sent() => Failure::Connect,
         _ => Failure::Final,

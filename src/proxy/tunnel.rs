@@ -106,7 +106,8 @@ pub(super) async fn upgrade(
     record: &mut Record,
 ) -> Result<Outcome, ProxyError> {
     let (to_upstream, upstream_duplex) = duplex();
-    let sent = attempt::send(&client.worker, upstreams, head, to_upstream, &mut attempt::Tried::default(), record).await?;
+    let sent =
+        attempt::send(&client.worker, upstreams, head, to_upstream, &mut attempt::Tried::default(), record).await?;
     let from_sidecar = sent.host.key().mesh.is_some();
     let agreed = sent.response.status() == StatusCode::SWITCHING_PROTOCOLS
         || (from_sidecar && sent.response.headers().contains_key(&UPGRADE_HEADER));

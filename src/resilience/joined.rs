@@ -199,7 +199,9 @@ mod tests {
         let (table, deadline) = (Arc::new(Table::default()), Instant::now());
         let member = table.enter(&headers(TRACE.0, TRACE.1), facts(Some(deadline), true)).expect("it has an id");
         assert_eq!(table.find(&headers(SPAN.0, SPAN.1)).expect("joined").facts, facts(Some(deadline), true));
-        assert!(table.find(&headers("traceparent", "00-1af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")).is_none());
+        assert!(
+            table.find(&headers("traceparent", "00-1af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")).is_none()
+        );
         assert!(table.find(&headers("traceparent", "nonsense")).is_none());
         member.answered();
         assert!(table.find(&headers(SPAN.0, SPAN.1)).is_none() && table.is_empty());

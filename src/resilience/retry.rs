@@ -231,9 +231,13 @@ mod tests {
 
     #[test]
     fn grpc_statuses_are_retried_by_name() {
-        for (on, status) in
-            [("cancelled", "1"), ("deadline-exceeded", "4"), ("resource-exhausted", "8"), ("internal", "13"), ("unavailable", "14")]
-        {
+        for (on, status) in [
+            ("cancelled", "1"),
+            ("deadline-exceeded", "4"),
+            ("resource-exhausted", "8"),
+            ("internal", "13"),
+            ("unavailable", "14"),
+        ] {
             let policy = policy(&[on], 1);
             let said = |status| headers(&[("grpc-status", status)]);
             for (status, expected) in [(status, true), ("0", false), ("5", false)] {

@@ -123,12 +123,7 @@ impl Pool {
     ///
     /// # Cancel safety
     /// A connection that was being made is dropped; the next in line makes one.
-    pub async fn http2(
-        &self,
-        host: &Host,
-        deadline: Duration,
-        rest: Option<Duration>,
-    ) -> Result<Lease2, ProxyError> {
+    pub async fn http2(&self, host: &Host, deadline: Duration, rest: Option<Duration>) -> Result<Lease2, ProxyError> {
         let peer = self.peer(host.key());
         peer.may_rest(rest);
         if let Some(lease) = peer.share() {
@@ -202,7 +197,10 @@ impl Peer {
         Self {
             identity,
             rest: AtomicU64::new(0),
-            http1: Mutex::default(), http2: Mutex::default(), opening: tokio::sync::Mutex::default() }
+            http1: Mutex::default(),
+            http2: Mutex::default(),
+            opening: tokio::sync::Mutex::default(),
+        }
     }
 
     fn may_rest(&self, rest: Option<Duration>) {
@@ -221,7 +219,10 @@ impl Peer {
     fn kept(&self) -> Option<Http1> {
         let is_fresh = |since: Instant| self.rest().is_none_or(|rest| since.elapsed() < rest);
         let mut idle = self.http1.lock();
-        std::iter::from_fn(|| idle.pop()).filter(|kept| is_fresh(kept.since)).map(|kept| kept.sender).find(Http1::is_ready)
+        std::iter::from_fn(|| idle.pop())
+            .filter(|kept| is_fresh(kept.since))
+            .map(|kept| kept.sender)
+            .find(Http1::is_ready)
     }
 
     fn share(self: &Arc<Self>) -> Option<Lease2> {

@@ -7,9 +7,9 @@
 //! prefix, longest first, so that the usual catch-all `/` does not hide it.
 //! A GRPCRoute's method is a path too, so both kinds may share a port.
 
-use std::cmp::Ordering;
+use std::{cmp::Ordering, time::Duration};
 
-use super::service::Name;
+use super::{policy::RuleRetry, service::Name};
 
 /// What kind of object a route came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -75,6 +75,12 @@ pub struct Rule {
     pub matches: Vec<Match>,
     /// Where matching traffic goes.
     pub backends: Vec<Backend>,
+    /// `timeouts.request`: the whole request; zero for no limit.
+    pub request: Option<Duration>,
+    /// `timeouts.backendRequest`: one try.
+    pub backend_request: Option<Duration>,
+    /// `retry` (GEP-1731).
+    pub retry: Option<RuleRetry>,
 }
 
 /// What a request must look like: all parts must hold.
@@ -193,7 +199,16 @@ mod tests {
             created: created.map(str::to_owned),
             parents: Vec::new(),
             hostnames: Vec::new(),
-            rules: matches.into_iter().map(|matched| Rule { matches: vec![matched], backends: Vec::new() }).collect(),
+            rules: matches
+                .into_iter()
+                .map(|matched| Rule {
+                    matches: vec![matched],
+                    backends: Vec::new(),
+                    request: None,
+                    backend_request: None,
+                    retry: None,
+                })
+                .collect(),
         }
     }
 

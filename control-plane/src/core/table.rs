@@ -58,11 +58,13 @@ impl<'a> Tables<'a> {
         }
         ranked.sort_by(Ranked::precedence);
         let entries = ranked.into_iter().map(|ranked| {
-            let backends = ranked.route.rules.get(ranked.rule).map_or(&[][..], |rule| &rule.backends);
+            let rule = ranked.route.rules.get(ranked.rule);
+            let backends = rule.map_or(&[][..], |rule| &rule.backends);
+            let of_route = policies.of_route(ranked.route, policy);
             RouteEntry {
                 name: format!("{}/{}/{}", ranked.route.kind.name(), ranked.route.name, ranked.rule),
                 matched: ranked.matched.clone(),
-                policy: policies.of_route(ranked.route, policy),
+                policy: rule.map_or_else(|| of_route.clone(), |rule| of_route.clone().for_rule(rule)),
                 shares: self.shares(ranked.route, backends),
             }
         });

@@ -116,7 +116,8 @@ fn destination(name: &str) -> Destination {
 fn route(name: &str, clusters: &[&str]) -> RouteConfig {
     let weighted = |name: &&str| WeightedCluster { name: (*name).into(), weight: NonZeroU32::MIN };
     let action = Action::Forward(Split { clusters: clusters.iter().map(weighted).collect() });
-    let routes = vec![Route { name: String::new(), matches: RouteMatch::default(), action, treatment: Default::default() }];
+    let routes =
+        vec![Route { name: String::new(), matches: RouteMatch::default(), action, treatment: Default::default() }];
     let host = VirtualHost { name: name.into(), domains: vec!["*".into()], routes };
     RouteConfig { name: name.into(), virtual_hosts: vec![host] }
 }

@@ -3,6 +3,7 @@
 //! A policy has sections. Each section is taken whole from one policy: that of the route before that of the
 //! Service's port before that of the whole Service, of several for the same target the oldest (then by name).
 
+mod retries;
 mod timeouts;
 
 use std::collections::HashMap;
@@ -13,6 +14,7 @@ use super::{
     service::{Name, Port, Service},
 };
 
+pub use retries::{Budget, CONDITIONS, Retries, RuleRetry};
 pub use timeouts::Timeouts;
 
 /// A policy object.
@@ -52,20 +54,38 @@ pub enum Target {
 pub struct Policy {
     /// How long things may take.
     pub timeouts: Option<Timeouts>,
+    /// When requests are sent again.
+    pub retries: Option<Retries>,
 }
 
 impl Policy {
     /// The sections that are there, as documents name them, and whether each may stand in a policy for a route.
     fn sections(&self) -> impl Iterator<Item = (&'static str, bool)> {
-        [("timeouts", self.timeouts.is_some(), false)]
+        [("timeouts", self.timeouts.is_some(), true), ("retries", self.retries.is_some(), true)]
             .into_iter()
             .filter_map(|(name, is_there, fits_route)| is_there.then_some((name, fits_route)))
+    }
+
+    /// The fields, in sections that may stand in a policy for a route, that may not.
+    fn of_services(&self) -> impl Iterator<Item = &'static str> {
+        let timeouts = self.timeouts.as_ref();
+        let retries = self.retries.as_ref();
+        [
+            ("timeouts.connect", timeouts.is_some_and(|timeouts| timeouts.connect.is_some())),
+            ("timeouts.idle", timeouts.is_some_and(|timeouts| timeouts.idle.is_some())),
+            ("retries.budget", retries.is_some_and(|retries| retries.budget.is_some())),
+        ]
+        .into_iter()
+        .filter_map(|(name, is_there)| is_there.then_some(name))
     }
 
     /// These sections, and those of `other` where there are none.
     #[must_use]
     pub fn or(&self, other: &Self) -> Self {
-        Self { timeouts: self.timeouts.clone().or_else(|| other.timeouts.clone()) }
+        Self {
+            timeouts: self.timeouts.clone().or_else(|| other.timeouts.clone()),
+            retries: self.retries.clone().or_else(|| other.retries.clone()),
+        }
     }
 }
 
@@ -121,8 +141,8 @@ impl<'a> Policies<'a> {
                 if !objects.routes.contains_key(&key) {
                     return Some(format!("there is no {} {}: the policy has no effect on it", kind.name(), key.1));
                 }
-                let unfit: Vec<&str> =
-                    policy.policy.sections().filter(|(_, fits)| !fits).map(|(section, _)| section).collect();
+                let sections = policy.policy.sections().filter(|(_, fits)| !fits).map(|(section, _)| section);
+                let unfit: Vec<&str> = sections.chain(policy.policy.of_services()).collect();
                 let there = self.routes.entry(key).or_default();
                 let conflict = conflict(policy, there.iter().copied());
                 there.push(policy);

@@ -1,5 +1,6 @@
 //! `TrafficPolicy` of `pillion.dev/v1alpha1`.
 
+pub(super) mod retries;
 mod timeouts;
 
 use serde::Deserialize;
@@ -22,6 +23,7 @@ struct Raw {
 struct RawSpec {
     target_refs: Vec<RawTarget>,
     timeouts: Option<timeouts::Raw>,
+    retries: Option<retries::Raw>,
 }
 
 #[derive(Deserialize)]
@@ -52,7 +54,10 @@ pub(super) fn read(node: &Node, metadata: &Metadata, issues: &mut Issues) -> Opt
     let refs = path.key("targetRefs");
     let targets =
         spec.target_refs.into_iter().enumerate().filter_map(|(at, raw)| target(raw, &refs.index(at), issues)).collect();
-    let policy = Policy { timeouts: spec.timeouts.map(|raw| timeouts::read(&raw, &path.key("timeouts"), issues)) };
+    let policy = Policy {
+        timeouts: spec.timeouts.map(|raw| timeouts::read(&raw, &path.key("timeouts"), issues)),
+        retries: spec.retries.map(|raw| retries::read(raw, &path.key("retries"), issues)),
+    };
     if policy == Policy::default() {
         issues.warn(path, "the policy says nothing");
     }

@@ -18,6 +18,7 @@ use crate::core::{
 };
 
 mod matches;
+mod timing;
 
 /// The greatest weight that Gateway API allows.
 const MAX_WEIGHT: i64 = 1_000_000;
@@ -32,9 +33,13 @@ pub(super) fn read_http(node: &Node, metadata: &Metadata, issues: &mut Issues) -
     let spec: RouteSpec<HttpRule> = read_spec(node, issues)?;
     let rules = spec.rules.into_iter().zip(rule_paths()).map(|(raw, path)| {
         refuse_filters(raw.filters.as_deref(), &path, issues);
+        let (request, backend_request) = timing::timeouts(raw.timeouts, &path.key("timeouts"), issues);
         Rule {
             matches: matches::http(raw.matches, &path.key("matches"), issues),
             backends: backends(raw.backend_refs, metadata, &path, issues),
+            request,
+            backend_request,
+            retry: timing::retry(raw.retry, &path.key("retry"), issues),
         }
     });
     let rules = rules.collect();
@@ -49,6 +54,9 @@ pub(super) fn read_grpc(node: &Node, metadata: &Metadata, issues: &mut Issues) -
         Rule {
             matches: matches::grpc(raw.matches, &path.key("matches"), issues),
             backends: backends(raw.backend_refs, metadata, &path, issues),
+            request: None,
+            backend_request: None,
+            retry: None,
         }
     });
     let rules = rules.collect();
@@ -91,6 +99,9 @@ fn stream_rules(kind: RouteKind, raw: Vec<StreamRule>, metadata: &Metadata, issu
     let rules = raw.into_iter().zip(rule_paths()).map(|(raw, path)| Rule {
         matches: Vec::<Match>::new(),
         backends: backends(raw.backend_refs, metadata, &path, issues),
+        request: None,
+        backend_request: None,
+        retry: None,
     });
     rules.collect()
 }

@@ -20,7 +20,7 @@ use pillion_wire::{
     },
 };
 
-use super::{ads, duration};
+use super::{ads, duration, treatment};
 use crate::{
     core::{protocol::Protocol, view::PortView},
     xds::dialect::Dialect,
@@ -41,16 +41,17 @@ pub(crate) fn cluster(view: &PortView, dialect: Dialect, trust_domain: &TrustDom
     let name = view.key.to_string();
     let secured = dialect != Dialect::Pillion && view.in_mesh();
     let connect = view.policy.timeouts.as_ref().and_then(|timeouts| timeouts.connect).unwrap_or(CONNECT_TIMEOUT);
-    Cluster {
+    let cluster = Cluster {
         name: name.clone(),
         connect_timeout: Some(duration(connect)),
         lb_policy: cluster::LbPolicy::RoundRobin.into(),
         cluster_discovery_type: Some(cluster::ClusterDiscoveryType::Type(cluster::DiscoveryType::Eds.into())),
         eds_cluster_config: Some(cluster::EdsClusterConfig { eds_config: Some(ads()), service_name: name }),
-        typed_extension_protocol_options: protocol_options(view.protocol, dialect, secured),
+        typed_extension_protocol_options: protocol_options(view, dialect, secured),
         transport_socket: secured.then(|| transport_socket(view, dialect, trust_domain)),
         ..Cluster::default()
-    }
+    };
+    treatment::budget(cluster, view, dialect)
 }
 
 /// The service accounts whose identities the endpoints inside the mesh have.
@@ -62,7 +63,7 @@ pub(crate) fn accounts(view: &PortView) -> BTreeSet<(&str, &str)> {
         .collect()
 }
 
-fn protocol_options(protocol: Protocol, dialect: Dialect, secured: bool) -> HashMap<String, Any> {
+fn protocol_options(view: &PortView, dialect: Dialect, secured: bool) -> HashMap<String, Any> {
     use http_protocol_options::{
         ExplicitHttpConfig, UpstreamProtocolOptions as Upstream, UseDownstreamHttpConfig,
         explicit_http_config::ProtocolConfig,
@@ -70,7 +71,7 @@ fn protocol_options(protocol: Protocol, dialect: Dialect, secured: bool) -> Hash
     let explicit = |protocol| Upstream::ExplicitHttpConfig(ExplicitHttpConfig { protocol_config: Some(protocol) });
     let http1 = ProtocolConfig::HttpProtocolOptions(Http1ProtocolOptions::default());
     let http2 = ProtocolConfig::Http2ProtocolOptions(Http2ProtocolOptions::default());
-    let options = match protocol {
+    let options = match view.protocol {
         Protocol::Tcp | Protocol::Tls => return HashMap::new(),
         // Towards a sidecar Envoy negotiates `h2`, whatever the application speaks.
         _ if dialect == Dialect::Envoy && secured => explicit(http2),
@@ -82,7 +83,15 @@ fn protocol_options(protocol: Protocol, dialect: Dialect, secured: bool) -> Hash
             ..UseDownstreamHttpConfig::default()
         }),
     };
-    let message = HttpProtocolOptions { upstream_protocol_options: Some(options), ..HttpProtocolOptions::default() };
+    let idle = view.policy.timeouts.as_ref().and_then(|timeouts| timeouts.idle);
+    let message = HttpProtocolOptions {
+        upstream_protocol_options: Some(options),
+        common_http_protocol_options: idle.map(|idle| pillion_wire::xds::core::HttpProtocolOptions {
+            idle_timeout: Some(duration(idle)),
+            ..pillion_wire::xds::core::HttpProtocolOptions::default()
+        }),
+        ..HttpProtocolOptions::default()
+    };
     HashMap::from([(type_url::HTTP_PROTOCOL_OPTIONS_KEY.to_owned(), pack(type_url::HTTP_PROTOCOL_OPTIONS, &message))])
 }
 

@@ -9,6 +9,7 @@ pub(super) mod host;
 pub(super) mod inbound;
 pub(super) mod outbound;
 pub(super) mod route;
+mod treatment;
 
 use std::net::SocketAddr;
 

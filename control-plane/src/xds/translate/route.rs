@@ -11,7 +11,7 @@ use pillion_wire::xds::{
     {Duration, UInt32Value},
 };
 
-use super::INVALID_BACKEND;
+use super::{INVALID_BACKEND, treatment::treat};
 use crate::{
     core::{
         route::{Match, NamedMatch, PathMatch, ValueMatch},
@@ -44,7 +44,7 @@ pub(super) fn virtual_host(view: &PortView, domains: Vec<String>, dialect: Diale
 }
 
 fn default_route(view: &PortView, dialect: Dialect) -> Route {
-    Route {
+    let route = Route {
         name: "default".to_owned(),
         r#match: Some(RouteMatch {
             path_specifier: Some(route_match::PathSpecifier::Prefix(String::new())),
@@ -52,11 +52,12 @@ fn default_route(view: &PortView, dialect: Dialect) -> Route {
         }),
         action: Some(forward(route_action::ClusterSpecifier::Cluster(view.key.to_string()), dialect)),
         ..Route::default()
-    }
+    };
+    treat(route, &view.policy, dialect)
 }
 
 fn route_of(entry: &RouteEntry, path: route_match::PathSpecifier, dialect: Dialect) -> Route {
-    Route {
+    let route = Route {
         name: entry.name.clone(),
         r#match: Some(RouteMatch {
             path_specifier: Some(path),
@@ -66,7 +67,8 @@ fn route_of(entry: &RouteEntry, path: route_match::PathSpecifier, dialect: Diale
         }),
         action: Some(action(&entry.shares, dialect)),
         ..Route::default()
-    }
+    };
+    treat(route, &entry.policy, dialect)
 }
 
 /// The path as one or more matches. gRPC knows no path-separated prefix and

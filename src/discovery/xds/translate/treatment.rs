@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use pillion_wire::extension::{self, JOIN_TRACE, RETRIES_PER_SECOND};
-use pillion_wire::xds::core::Metadata;
 use pillion_wire::xds::cluster::{CircuitBreakers, circuit_breakers};
+use pillion_wire::xds::core::Metadata;
 use pillion_wire::xds::route::retry_policy::{
     RateLimitedRetryBackOff, ResetHeaderFormat, RetryHostPredicate, retry_host_predicate,
 };
-use pillion_wire::xds::route::{RouteAction, RetryPolicy as PbRetryPolicy};
+use pillion_wire::xds::route::{RetryPolicy as PbRetryPolicy, RouteAction};
 use pillion_wire::xds::type_url;
 use pillion_wire::xds::value::Kind;
 
@@ -97,7 +97,8 @@ fn longest_pause(at: &At<'_>, policy: &PbRetryPolicy) -> Result<Duration, Refusa
         return Ok(LONGEST_PAUSE);
     };
     for (index, header) in reset_headers.iter().enumerate() {
-        let is_known = header.name.eq_ignore_ascii_case("retry-after") && header.format == ResetHeaderFormat::Seconds as i32;
+        let is_known =
+            header.name.eq_ignore_ascii_case("retry-after") && header.format == ResetHeaderFormat::Seconds as i32;
         if !is_known {
             return Err(at.field("reset_headers").index(index).refuse(Reason::Unsupported));
         }
@@ -143,7 +144,9 @@ pub(super) fn budget(
         Some(Kind::NumberValue(rate)) if (0.0..=1e6).contains(rate) && rate.fract() == 0.0 => {
             budget.min_per_second = *rate as u32;
         }
-        Some(_) => return Err(at.field("metadata").invalid("has a retryBudgetMinPerSecond that is no number to 1000000")),
+        Some(_) => {
+            return Err(at.field("metadata").invalid("has a retryBudgetMinPerSecond that is no number to 1000000"));
+        }
     }
     Ok(budget)
 }
