@@ -176,7 +176,7 @@ async fn once(
 }
 
 /// Did the host's sidecar answer in its stead, because it could not reach it? To gRPC it says so in a 200.
-pub(super) fn application_unreachable(sent: &Sent) -> bool {
+fn application_unreachable(sent: &Sent) -> bool {
     sent.host.key().mesh.is_some()
         && sent
             .response

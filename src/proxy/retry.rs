@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep};
 use super::Worker;
 use super::attempt::{self, Sent, Tried, Upstreams};
 use super::call::Call;
-use super::message::Head;
+use super::message::{Head, REASON};
 use crate::error::{ProxyError, Reason};
 use crate::http::{Body, Repeat};
 use crate::resilience::retry::{Failure, Outcome, Retry, Verdict};
@@ -104,9 +104,20 @@ fn outcome(result: &Result<Sent, ProxyError>) -> Outcome<'_> {
         Ok(sent) => Outcome::Response {
             status: sent.response.status().as_u16(),
             headers: sent.response.headers(),
-            unreachable: attempt::application_unreachable(sent),
+            behind: behind(sent),
         },
         Err(error) => Outcome::Failure(failure(error)),
+    }
+}
+
+/// What the host's sidecar met with, when it answered in the application's stead.
+fn behind(sent: &Sent) -> Option<Failure> {
+    let reason = sent.response.headers().get(REASON).filter(|_| sent.host.key().mesh.is_some())?;
+    match reason.as_bytes() {
+        b"connect_failure" | b"connect_timeout" => Some(Failure::Connect),
+        b"upstream_refused" => Some(Failure::Refused),
+        b"upstream_reset" | b"upstream_protocol" | b"idle_race" => Some(Failure::Reset),
+        _ => None,
     }
 }
 

@@ -23,8 +23,8 @@ pub enum Outcome<'a> {
         status: u16,
         /// Its fields.
         headers: &'a HeaderMap,
-        /// The host's sidecar answered, because it could not reach its application.
-        unreachable: bool,
+        /// The host's sidecar answered in its application's stead: what it met with there.
+        behind: Option<Failure>,
     },
     /// There is none.
     Failure(Failure),
@@ -79,8 +79,8 @@ impl<'a> Retry<'a> {
     pub fn handle(&mut self, outcome: Outcome<'_>, chance: f64, now: SystemTime) -> Verdict {
         let (is_retriable, headers) = match outcome {
             Outcome::Failure(failure) => (fails(self.policy.on, failure), None),
-            Outcome::Response { status, headers, unreachable } => {
-                (responds(self.policy, status, headers, unreachable), Some(headers))
+            Outcome::Response { status, headers, behind } => {
+                (responds(self.policy, status, headers, behind), Some(headers))
             }
         };
         if !is_retriable {
@@ -126,7 +126,7 @@ fn fails(on: Conditions, failure: Failure) -> bool {
     on.has(any.or(also))
 }
 
-fn responds(policy: &RetryPolicy, status: u16, headers: &HeaderMap, unreachable: bool) -> bool {
+fn responds(policy: &RetryPolicy, status: u16, headers: &HeaderMap, behind: Option<Failure>) -> bool {
     let on = policy.on;
     let by_status = match status {
         502..=504 => on.has(Conditions::SERVER_ERROR.or(Conditions::GATEWAY_ERROR)),
@@ -135,7 +135,7 @@ fn responds(policy: &RetryPolicy, status: u16, headers: &HeaderMap, unreachable:
         _ => false,
     };
     by_status
-        || unreachable && fails(on, Failure::Connect)
+        || behind.is_some_and(|failure| fails(on, failure))
         || on.has(Conditions::STATUS_CODES) && policy.codes.contains(&status)
         || grpc_condition(headers).is_some_and(|condition| on.has(condition))
 }
@@ -202,7 +202,7 @@ mod tests {
 
     fn response(policy: &RetryPolicy, status: u16, fields: &[(&'static str, &'static str)]) -> Verdict {
         let headers = headers(fields);
-        let outcome = Outcome::Response { status, headers: &headers, unreachable: false };
+        let outcome = Outcome::Response { status, headers: &headers, behind: None };
         Retry::new(policy).handle(outcome, 0.5, SystemTime::UNIX_EPOCH)
     }
 
@@ -242,7 +242,7 @@ mod tests {
             let said = |status| headers(&[("grpc-status", status)]);
             for (status, expected) in [(status, true), ("0", false), ("5", false)] {
                 let headers = said(status);
-                let outcome = Outcome::Response { status: 200, headers: &headers, unreachable: false };
+                let outcome = Outcome::Response { status: 200, headers: &headers, behind: None };
                 let verdict = Retry::new(&policy).handle(outcome, 0.0, SystemTime::UNIX_EPOCH);
                 assert_eq!(verdict == Verdict::After(Duration::ZERO), expected, "{on} {status}");
             }
@@ -267,7 +267,7 @@ mod tests {
             }
         }
         let fields = HeaderMap::new();
-        let unreachable = Outcome::Response { status: 200, headers: &fields, unreachable: true };
+        let unreachable = Outcome::Response { status: 200, headers: &fields, behind: Some(Failure::Connect) };
         let verdict = Retry::new(&policy(&["connect-failure"], 1)).handle(unreachable, 0.0, SystemTime::now());
         assert_ne!(verdict, Verdict::Take, "gRPC hears of it in a 200");
     }
