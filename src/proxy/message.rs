@@ -5,11 +5,10 @@ use std::time::Duration;
 use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderName, TE, UPGRADE};
 use http::uri::{PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderValue, Method, Request, Uri, request};
-use pillion_wire::mesh::{HTTP_VERSION_HEADER, PORT_HEADER, REASON_HEADER, RETRY_HEADER, TIMEOUT_HEADER};
+use pillion_wire::mesh::{CALL_HEADER, CALL_RETRY, HTTP_VERSION_HEADER, PORT_HEADER, REASON_HEADER};
 
 use super::authority::Authority;
 use crate::http::{Body, clean_request, upgrade_token};
-use crate::resilience::deadline;
 use crate::upstream::Host;
 
 /// Which port of the application is meant; see [`PORT_HEADER`].
@@ -19,10 +18,8 @@ const HTTP_VERSION: HeaderName = HeaderName::from_static(HTTP_VERSION_HEADER);
 /// Why a proxy answered itself; see [`REASON_HEADER`].
 pub(super) const REASON: HeaderName = HeaderName::from_static(REASON_HEADER);
 
-/// This is a try after the first; see [`RETRY_HEADER`].
-const RETRY: HeaderName = HeaderName::from_static(RETRY_HEADER);
-/// How long the caller still waits; see [`TIMEOUT_HEADER`].
-const TIMEOUT: HeaderName = HeaderName::from_static(TIMEOUT_HEADER);
+/// The caller's situation; see [`CALL_HEADER`].
+const CALL: HeaderName = HeaderName::from_static(CALL_HEADER);
 
 /// Between sidecars: the protocol that the client asks to upgrade to, and in the response that it was.
 pub(super) const UPGRADE_HEADER: HeaderName = HeaderName::from_static("x-pillion-upgrade");
@@ -125,11 +122,8 @@ impl Head {
             if let Some(token) = &self.upgrade {
                 headers.insert(UPGRADE_HEADER, token.clone());
             }
-            if let Some(left) = self.onward.timeout {
-                headers.insert(TIMEOUT, deadline::format_millis(left));
-            }
-            if self.onward.is_retry {
-                headers.insert(RETRY, HeaderValue::from_static("1"));
+            if let Some(call) = self.onward.to_field() {
+                headers.insert(CALL, call);
             }
         }
         *request.headers_mut() = headers;
@@ -148,6 +142,35 @@ impl Head {
 
 impl Situation {
     fn of(headers: &HeaderMap) -> Self {
-        Self { timeout: headers.get(TIMEOUT).and_then(deadline::parse_millis), is_retry: headers.contains_key(RETRY) }
+        let Some(text) = headers.get(CALL).and_then(|call| call.to_str().ok()) else { return Self::default() };
+        let (millis, is_retry) = text.strip_suffix(CALL_RETRY).map_or((text, false), |millis| (millis, true));
+        Self { timeout: millis.parse().ok().map(Duration::from_millis), is_retry }
+    }
+
+    /// `None`: there is nothing to tell.
+    fn to_field(self) -> Option<HeaderValue> {
+        if self == Self::default() {
+            return None;
+        }
+        let millis = self.timeout.map_or_else(String::new, |left| left.as_millis().to_string());
+        HeaderValue::try_from(millis + if self.is_retry { CALL_RETRY } else { "" }).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_situation_is_read_as_it_was_written() {
+        for (millis, is_retry) in [(None, false), (Some(0), false), (Some(1500), true), (None, true)] {
+            let situation = Situation { timeout: millis.map(Duration::from_millis), is_retry };
+            let headers: HeaderMap = situation.to_field().map(|field| (CALL, field)).into_iter().collect();
+            assert_eq!(Situation::of(&headers), situation);
+        }
+        for nonsense in ["", "soon", "-1", "1;again"] {
+            let headers = HeaderMap::from_iter([(CALL, HeaderValue::from_static(nonsense))]);
+            assert_eq!(Situation::of(&headers), Situation::default(), "{nonsense}");
+        }
     }
 }

@@ -26,7 +26,7 @@ pub(super) struct ReplyBody {
     lease: Option<Lease>,
     record: Option<Box<Record>>,
     limits: Option<Box<Limits>>,
-    member: Option<Member>,
+    member: Option<Box<Member>>,
     _in_flight: Option<InFlight>,
     _serving: Option<Serving>,
 }
@@ -62,7 +62,7 @@ impl ReplyBody {
 
     /// Outbound calls may belong to its request until it ends.
     pub(super) fn joined(mut self, member: Option<Member>) -> Self {
-        self.member = member;
+        self.member = member.map(Box::new);
         self
     }
 

@@ -1,4 +1,4 @@
-//! Time that is left, as gRPC writes it (`grpc-timeout`, gRPC over HTTP/2) and as sidecars tell each other.
+//! Time that is left, as gRPC writes it (`grpc-timeout`, gRPC over HTTP/2).
 
 use std::time::Duration;
 
@@ -35,16 +35,6 @@ pub fn format_grpc(left: Duration) -> HeaderValue {
         _ => format!("{}S", u128::from(left.as_secs()).min(MOST)),
     };
     HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("0m"))
-}
-
-/// Reads milliseconds, as sidecars write them.
-pub fn parse_millis(value: &HeaderValue) -> Option<Duration> {
-    value.to_str().ok()?.parse().ok().map(Duration::from_millis)
-}
-
-/// Writes milliseconds.
-pub fn format_millis(left: Duration) -> HeaderValue {
-    HeaderValue::from(u64::try_from(left.as_millis()).unwrap_or(u64::MAX))
 }
 
 #[cfg(test)]

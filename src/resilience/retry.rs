@@ -267,7 +267,7 @@ mod tests {
             }
         }
         let fields = HeaderMap::new();
-        let unreachable = Outcome::Response { status: 200, headers: &fields, behind: Some(Failure::Connect) };
+        let unreachable = Outcome::Response { status: 200, headers: &fields, behind: Some(Connect) };
         let verdict = Retry::new(&policy(&["connect-failure"], 1)).handle(unreachable, 0.0, SystemTime::now());
         assert_ne!(verdict, Verdict::Take, "gRPC hears of it in a 200");
     }

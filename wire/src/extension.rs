@@ -4,7 +4,7 @@
 //! Envoy and gRPC pass over metadata of a key that they do not know.
 
 use crate::xds::core::Metadata;
-use crate::xds::{Struct, Value, value::Kind};
+use crate::xds::{Value, value::Kind};
 
 /// Key in `filter_metadata` of a `Route` or `Cluster`.
 pub const KEY: &str = "pillion.dev";
@@ -19,7 +19,7 @@ pub const RETRIES_PER_SECOND: &str = "retryBudgetMinPerSecond";
 /// Sets a field, keeping the others.
 pub fn set(metadata: &mut Option<Metadata>, field: &str, kind: Kind) {
     let all = &mut metadata.get_or_insert_default().filter_metadata;
-    let ours = all.entry(KEY.to_owned()).or_insert_with(Struct::default);
+    let ours = all.entry(KEY.to_owned()).or_default();
     ours.fields.insert(field.to_owned(), Value { kind: Some(kind) });
 }
 

@@ -27,13 +27,12 @@ pub const PORT_HEADER: &str = "x-pillion-port";
 /// `1.1` or `2`. Like [`PORT_HEADER`], only between sidecars.
 pub const HTTP_VERSION_HEADER: &str = "x-pillion-http-version";
 
-/// Header on a request that is a try after the first: whoever is behind must not repeat it again. Like [`PORT_HEADER`],
-/// only between sidecars.
-pub const RETRY_HEADER: &str = "x-pillion-retry";
-
-/// Header telling how many milliseconds the caller still waits for the answer. Like [`PORT_HEADER`], only between
-/// sidecars.
-pub const TIMEOUT_HEADER: &str = "x-pillion-timeout";
+/// Header telling of the caller's situation: how many milliseconds it still waits for the answer, or nothing where it
+/// has no limit; and behind that [`CALL_RETRY`] when it has asked before, so that whoever is behind does not repeat the
+/// request once more. Like [`PORT_HEADER`], only between sidecars.
+pub const CALL_HEADER: &str = "x-pillion-call";
+/// See [`CALL_HEADER`].
+pub const CALL_RETRY: &str = ";retry";
 
 /// Header carrying a stable reason code, on every response that a proxy made
 /// itself and on no other.

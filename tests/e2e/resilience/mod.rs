@@ -1,6 +1,7 @@
 //! What a mesh does about time, failure and overload.
 
 mod actor;
+mod grpc;
 mod joined;
 mod retries;
 mod storm;

@@ -9,6 +9,9 @@ use super::actor::{Act, Actor, Request};
 use super::{ask, logged, policy, says, treated};
 use crate::support::{Mesh, Sidecar, Workload};
 
+/// What an application does.
+type Script = Box<dyn Fn(&Request) -> Act + Send + Sync>;
+
 struct Hosts {
     actors: Vec<Actor>,
     _sidecars: Vec<Sidecar>,
@@ -17,7 +20,7 @@ struct Hosts {
 }
 
 /// Applications behind `echo.shop`, under a policy of retries.
-fn hosts(spec: &str, acts: Vec<Box<dyn Fn(&Request) -> Act + Send + Sync>>) -> Hosts {
+fn hosts(spec: &str, acts: Vec<Script>) -> Hosts {
     let mesh = Mesh::start();
     mesh.service("echo", &[("web", 80, "http")]);
     policy(&mesh, "echo", &format!("retries: {spec}"));
@@ -32,7 +35,7 @@ fn hosts(spec: &str, acts: Vec<Box<dyn Fn(&Request) -> Act + Send + Sync>>) -> H
 }
 
 /// Always this status, and 200 while the policy is waited for.
-fn always(status: u16) -> Box<dyn Fn(&Request) -> Act + Send + Sync> {
+fn always(status: u16) -> Script {
     Box::new(move |request| Act::Answer(if request.path() == "/priming" { 200 } else { status }, String::new()))
 }
 

@@ -154,24 +154,23 @@ mod tests {
     use super::*;
 
     fn policy() -> Policy {
-        Policy {
-            timeouts: Some(Timeouts {
-                request: Some(Time::from_secs(2)),
-                max_duration: Some(Time::from_secs(9)),
-                stream_idle: Some(Time::from_secs(3)),
-                per_try: Some(Time::from_secs(1)),
-                join_trace: Some(false),
-                ..Timeouts::default()
-            }),
-            retries: Some(Retries {
-                on: vec!["5xx", "unavailable"],
-                codes: vec![429],
-                attempts: Some(3),
-                body_limit: Some(10),
-                ..Retries::default()
-            }),
-            ..Policy::default()
-        }
+        let retries = Retries {
+            on: vec!["5xx", "unavailable"],
+            codes: vec![429],
+            attempts: Some(3),
+            body_limit: Some(10),
+            ..Retries::default()
+        };
+        let timeouts = Timeouts {
+            request: Some(Time::from_secs(2)),
+            max_duration: Some(Time::from_secs(9)),
+            stream_idle: Some(Time::from_secs(3)),
+            per_try: Some(Time::from_secs(1)),
+            join_trace: Some(false),
+            ..Timeouts::default()
+        };
+        let of_retries = Policy { retries: Some(retries), ..Policy::default() };
+        Policy { timeouts: Some(timeouts), ..of_retries }
     }
 
     fn treated(policy: &Policy, dialect: Dialect) -> (Route, RouteAction) {

@@ -84,7 +84,8 @@ fn back_off(at: &At<'_>, policy: &PbRetryPolicy) -> Result<(Duration, Duration),
         return Err(field.invalid("has to be longer than 0"));
     }
     let field = &at.field("max_interval");
-    let most = back_off.max_interval.map(|most| duration(field, most)).transpose()?.unwrap_or(base.saturating_mul(10));
+    let most =
+        back_off.max_interval.map(|most| duration(field, most)).transpose()?.unwrap_or_else(|| base.saturating_mul(10));
     if most < base {
         return Err(field.invalid("is shorter than base_interval"));
     }
@@ -166,4 +167,119 @@ fn percent(at: &At<'_>, thresholds: &circuit_breakers::Thresholds, budget: &mut 
         budget.percent = percent.value as u8;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use pillion_wire::xds::route::retry_policy::{ResetHeader, RetryBackOff};
+    use pillion_wire::xds::route::route_action::MaxStreamDuration;
+    use pillion_wire::xds::{Duration as PbDuration, UInt32Value};
+
+    use super::*;
+
+    fn seconds(seconds: i64) -> Option<PbDuration> {
+        Some(PbDuration { seconds, nanos: 0 })
+    }
+
+    fn action(policy: PbRetryPolicy) -> RouteAction {
+        RouteAction { retry_policy: Some(policy), ..RouteAction::default() }
+    }
+
+    fn read(action: &RouteAction) -> Result<Treatment, String> {
+        treatment(&At::ROOT.field("route"), action, &Retries::default()).map_err(|refusal| refusal.to_string())
+    }
+
+    #[test]
+    fn all_of_it_is_read_with_the_defaults_of_envoy() {
+        let mut message = action(PbRetryPolicy {
+            retry_on: "5xx, unavailable,http3-post-connect-failure".into(),
+            per_try_timeout: seconds(1),
+            ..PbRetryPolicy::default()
+        });
+        message.timeout = seconds(2);
+        message.idle_timeout = seconds(0);
+        message.max_stream_duration = Some(MaxStreamDuration {
+            max_stream_duration: seconds(4),
+            grpc_timeout_header_max: seconds(0),
+            grpc_timeout_header_offset: None,
+        });
+        let told = read(&message).expect("valid");
+        let (request, most) = (Some(Duration::from_secs(2)), Some(Duration::from_secs(4)));
+        assert_eq!((told.request, told.stream_idle, told.max_duration), (request, None, most));
+        assert_eq!(told.grpc_timeout_max, Some(Duration::ZERO));
+        let retry = told.retry.expect("it has conditions");
+        assert_eq!(retry.on, Conditions::SERVER_ERROR.or(Conditions::UNAVAILABLE));
+        assert_eq!((retry.attempts, retry.base, retry.most), (1, BACKOFF_BASE, BACKOFF_BASE * 10));
+        assert_eq!(read(&RouteAction::default()).expect("valid"), Treatment::default());
+    }
+
+    #[test]
+    fn a_policy_without_conditions_limits_the_try_and_repeats_nothing() {
+        let told = read(&action(PbRetryPolicy { per_try_timeout: seconds(1), ..PbRetryPolicy::default() }));
+        let told = told.expect("valid");
+        assert_eq!((told.per_try, told.retry), (Some(Duration::from_secs(1)), None));
+    }
+
+    #[test]
+    fn what_would_mean_something_else_is_refused_with_the_path() {
+        let on = |retry_on: &str| PbRetryPolicy { retry_on: retry_on.into(), ..PbRetryPolicy::default() };
+        let back_off = |base, most| PbRetryPolicy {
+            retry_back_off: Some(RetryBackOff { base_interval: base, max_interval: most }),
+            ..on("5xx")
+        };
+        let reset = ResetHeader { name: "x-ratelimit-reset".into(), format: ResetHeaderFormat::UnixTimestamp.into() };
+        for (policy, path) in [
+            (on("5xx,retriable-headers"), "route.retry_policy.retry_on: is not supported"),
+            (back_off(None, None), "route.retry_policy.retry_back_off.base_interval: is missing"),
+            (back_off(seconds(0), None), "route.retry_policy.retry_back_off.base_interval: has to be longer than 0"),
+            (back_off(seconds(2), seconds(1)), "route.retry_policy.retry_back_off.max_interval: is shorter"),
+            (
+                PbRetryPolicy { retriable_status_codes: vec![503, 99], ..on("5xx") },
+                "route.retry_policy.retriable_status_codes[1]: is no final HTTP status",
+            ),
+            (
+                PbRetryPolicy { per_try_idle_timeout: seconds(1), ..on("5xx") },
+                "route.retry_policy.per_try_idle_timeout: is not supported",
+            ),
+            (
+                PbRetryPolicy { retry_host_predicate: vec![RetryHostPredicate::default()], ..on("5xx") },
+                "route.retry_policy.retry_host_predicate[0]: is not supported",
+            ),
+            (
+                PbRetryPolicy {
+                    rate_limited_retry_back_off: Some(RateLimitedRetryBackOff {
+                        reset_headers: vec![reset],
+                        max_interval: None,
+                    }),
+                    ..on("5xx")
+                },
+                "route.retry_policy.rate_limited_retry_back_off.reset_headers[0]: is not supported",
+            ),
+        ] {
+            let error = read(&action(policy)).expect_err(path);
+            assert!(error.starts_with(path), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_budget_of_a_cluster_is_read_and_other_limits_are_refused() {
+        let breakers = |thresholds| CircuitBreakers { thresholds: vec![thresholds], ..CircuitBreakers::default() };
+        let told = circuit_breakers::Thresholds {
+            retry_budget: Some(circuit_breakers::thresholds::RetryBudget {
+                budget_percent: Some(pillion_wire::xds::envoy_type::Percent { value: 12.5 }),
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        let mut metadata = None;
+        extension::set(&mut metadata, RETRIES_PER_SECOND, Kind::NumberValue(0.0));
+        let read = budget(&At::ROOT, Some(&breakers(told)), metadata.as_ref()).expect("valid");
+        assert_eq!(read, RetryBudget { percent: 12, min_per_second: 0 });
+        assert_eq!(budget(&At::ROOT, None, None).expect("valid"), RetryBudget::default());
+        let other = circuit_breakers::Thresholds { max_retries: Some(UInt32Value { value: 3 }), ..Default::default() };
+        let error = budget(&At::ROOT, Some(&breakers(other)), None).expect_err("another limit").to_string();
+        assert_eq!(error, "circuit_breakers.thresholds[0].max_retries: is not supported");
+        extension::set(&mut metadata, RETRIES_PER_SECOND, Kind::NumberValue(-1.0));
+        assert!(budget(&At::ROOT, None, metadata.as_ref()).is_err());
+    }
 }
