@@ -19,7 +19,7 @@ use pillion_wire::{
 use super::{
     dialect::Dialect,
     kind::Kind,
-    translate::{cluster, endpoints, gateway, host, inbound, outbound, route},
+    translate::{cluster, endpoints, gateway, host, inbound, outbound, route, treatment},
     version::version,
 };
 use crate::core::{
@@ -284,7 +284,8 @@ impl Catalog {
         if let Some(built) = cache.get(namespace) {
             return built.found();
         }
-        let views: Vec<_> = self.mesh.ports().map(|(key, view)| (key, view.protocol, &view.http)).collect();
+        let views: Vec<_> =
+            self.mesh.ports().map(|(key, view)| (key, view.protocol, &view.http, &view.policy)).collect();
         let built = Built {
             version: version(&(namespace, views)).into(),
             any: pack(type_url::ROUTE, &gateway::routes(&self.mesh, namespace)),
@@ -334,14 +335,15 @@ impl PortResources {
         let key = &view.key;
         let secured = (dialect != Dialect::Pillion && view.in_mesh()).then(|| (cluster::accounts(view), trust_domain));
         let visible: Vec<_> = endpoints::visible(view, dialect).collect();
+        let is_retried = treatment::is_retried(view);
         Self {
             listener: version(&("listener", dialect, key, view.protocol, &view.tcp, &view.tls)).into(),
             route: Built {
-                version: version(&("route", dialect, key, &view.http)).into(),
+                version: version(&("route", dialect, key, &view.http, &view.policy)).into(),
                 any: pack(type_url::ROUTE, &route::configuration(view, dialect)),
             },
             cluster: Built {
-                version: version(&("cluster", dialect, key, view.protocol, secured)).into(),
+                version: version(&("cluster", dialect, key, view.protocol, secured, &view.policy, is_retried)).into(),
                 any: pack(type_url::CLUSTER, &cluster::cluster(view, dialect, trust_domain)),
             },
             endpoints: Built {

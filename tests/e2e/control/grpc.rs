@@ -20,6 +20,13 @@ fn grpcs_own_client_balances_over_mutual_tls_and_follows_a_changed_weight() {
         mesh.workload(Workload::new("greeter-2").port("grpc", greeters[1].address)),
     ];
     mesh.write("versions.yaml", &format!("{}---\n{}", version(&servers[0], "a"), version(&servers[1], "b")));
+    mesh.write(
+        "policy.yaml",
+        "apiVersion: pillion.dev/v1alpha1\nkind: TrafficPolicy\nmetadata: { name: greeter, namespace: shop }\n\
+         spec:\n  targetRefs: [ { kind: Service, name: greeter } ]\n  \
+         timeouts: { request: 20s, perTry: 10s, idle: 30s, streamIdle: 60s, joinTrace: false }\n  \
+         retries: { attempts: 2, on: [ 5xx, unavailable ], codes: [ 503 ], budget: { percent: 30, minPerSecond: 5 } }\n",
+    );
     let client = client(&mesh, "greeter.shop:80");
 
     soon("both are connected", || call(&client, 4)["answers"].as_object().unwrap().len() == 2);

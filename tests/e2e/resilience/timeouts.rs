@@ -7,7 +7,7 @@ use super::{ask, logged, policy, says, treated};
 use crate::support::{Mesh, Sidecar, Workload, eventually, in_workspace, python, python_app, run, until};
 
 struct One {
-    _mesh: Mesh,
+    mesh: Mesh,
     actor: Actor,
     _server: Sidecar,
     client: Sidecar,
@@ -26,7 +26,7 @@ fn hanging(spec: &str, wanted: impl Fn(&Value) -> bool) -> One {
     let server = mesh.workload(Workload::new("echo").port("web", actor.address));
     let client = mesh.workload(Workload::new("client"));
     treated(&client, "echo.shop:80", wanted);
-    One { _mesh: mesh, actor, _server: server, client }
+    One { mesh, actor, _server: server, client }
 }
 
 #[test]
@@ -38,6 +38,8 @@ fn a_request_that_takes_too_long_is_a_504_and_is_cancelled() {
     until("the application sees its caller leave", || one.actor.gone() == ["/hang"]);
     assert_eq!(one.client.metric("pillion_requests_total", &[("reason", "request_timeout"), ("status", "504")]), 1.0);
     assert_eq!(ask(&one.client, "http://echo.shop/", &[]).status, 200);
+    policy(&one.mesh, "echo", "timeouts: { request: 20s, connect: 2s }");
+    treated(&one.client, "echo.shop:80", |told| told["request_ms"] == 20_000);
 }
 
 #[test]
@@ -64,7 +66,7 @@ fn one_try_has_its_own_limit_and_the_next_one_a_new_one() {
 #[test]
 fn a_route_says_it_as_gateway_api_has_it() {
     let one = hanging("timeouts: { request: 20s }", |told| told["request_ms"] == 20_000);
-    one._mesh.write(
+    one.mesh.write(
         "route.yaml",
         "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: { name: echo, namespace: shop }\n\
          spec:\n  parentRefs: [ { group: \"\", kind: Service, name: echo } ]\n  rules:\n  \

@@ -9,7 +9,7 @@ pub(super) mod host;
 pub(super) mod inbound;
 pub(super) mod outbound;
 pub(super) mod route;
-mod treatment;
+pub(super) mod treatment;
 
 use std::net::SocketAddr;
 

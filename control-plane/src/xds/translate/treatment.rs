@@ -126,12 +126,10 @@ fn most(base: Time, most: Option<Time>) -> Time {
 
 /// Adds the budget of retries to a cluster, wherever requests to its port may be repeated.
 pub(super) fn budget(mut cluster: Cluster, view: &PortView, dialect: Dialect) -> Cluster {
-    let of_port = view.policy.retries.as_ref();
-    let mut of_routes = view.http.iter().flatten().filter_map(|entry| entry.policy.retries.as_ref());
-    if dialect == Dialect::Grpc || of_port.is_none() && of_routes.all(|retries| !retries.is_on()) {
+    if dialect == Dialect::Grpc || !is_retried(view) {
         return cluster;
     }
-    let budget = of_port.and_then(|retries| retries.budget).unwrap_or_default();
+    let budget = view.policy.retries.as_ref().and_then(|retries| retries.budget).unwrap_or_default();
     let percent = f64::from(budget.percent.unwrap_or(PERCENT));
     let breakers = cluster.circuit_breakers.get_or_insert_with(CircuitBreakers::default);
     if breakers.thresholds.is_empty() {
@@ -147,6 +145,12 @@ pub(super) fn budget(mut cluster: Cluster, view: &PortView, dialect: Dialect) ->
         extension::set(&mut cluster.metadata, RETRIES_PER_SECOND, Kind::NumberValue(rate.into()));
     }
     cluster
+}
+
+/// May requests to a port be repeated, by whatever says so?
+pub(crate) fn is_retried(view: &PortView) -> bool {
+    let mut of_routes = view.http.iter().flatten().filter_map(|entry| entry.policy.retries.as_ref());
+    view.policy.retries.is_some() || of_routes.any(Retries::is_on)
 }
 
 #[cfg(test)]
