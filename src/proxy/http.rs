@@ -10,7 +10,7 @@ use super::attempt::{self, Sent, Tried, Upstreams};
 use super::authority::Authority;
 use super::call::Call;
 use super::client::{Client, Way};
-use super::message::{Head, REASON, Situation};
+use super::message::{Head, REASON};
 use super::reply::{self, ReplyBody};
 use super::tunnel::{self, Tunnel};
 use super::{Worker, inbound, outbound, retry};
@@ -121,11 +121,8 @@ async fn forward(
     reply(sent, record).map(|reply| Outcome::Reply(reply.map(|body| body.limited(limits))))
 }
 
-/// Keeps an inbound request of which its caller's sidecar said something for the calls that belong to it.
+/// Keeps an inbound request, with what its caller's sidecar said of it, for the calls that belong to it.
 fn join(worker: &Worker, head: &Head, record: &Record) -> Option<Member> {
-    if head.caller == Situation::default() {
-        return None;
-    }
     let deadline = head.caller.timeout.and_then(|left| record.started().checked_add(left));
     worker.shared.joined.enter(&head.headers, Facts { deadline, is_retry: head.caller.is_retry })
 }

@@ -13,7 +13,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use http::HeaderMap;
 use parking_lot::Mutex;
@@ -31,6 +31,7 @@ pub struct Table {
     groups: Mutex<HashMap<u64, Group>>,
     /// Requests in the table: with none, which is the rule where nothing is configured, nobody takes the lock.
     count: AtomicUsize,
+    in_use: AtomicBool,
     hasher: RandomState,
 }
 
@@ -75,8 +76,17 @@ pub struct Join {
 
 impl Table {
     /// Puts a request with these fields in. `None`: it has no trace id, or the table is full.
+    ///
+    /// One of which nothing is known counts from when the first other was seen: it has no limit, and so have those that it
+    /// cannot be told from.
     pub fn enter(self: &Arc<Self>, headers: &HeaderMap, facts: Facts) -> Option<Member> {
+        if !facts.say_something() && !self.in_use.load(Ordering::Relaxed) {
+            return None;
+        }
         let key = self.key(headers)?;
+        if !self.in_use.load(Ordering::Relaxed) {
+            self.in_use.store(true, Ordering::Relaxed); // Only then: a store would take the line from other workers.
+        }
         if self.count.fetch_add(1, Ordering::AcqRel) >= MOST {
             self.count.fetch_sub(1, Ordering::AcqRel);
             return None;
@@ -104,6 +114,9 @@ impl Table {
         let groups = self.groups.lock();
         let group = groups.get(&key).filter(|group| !group.crowded)?;
         let all = || group.members.iter().map(|(_, facts)| facts);
+        if !all().any(Facts::say_something) {
+            return None;
+        }
         let facts = Facts {
             deadline: all().map(|facts| facts.deadline).reduce(latest).flatten(),
             is_retry: all().all(|facts| facts.is_retry),
@@ -139,6 +152,12 @@ impl Table {
     /// Hashed with a secret: who makes ids up cannot make them collide.
     fn key(&self, headers: &HeaderMap) -> Option<u64> {
         trace_id(headers).map(|id| self.hasher.hash_one(id))
+    }
+}
+
+impl Facts {
+    fn say_something(&self) -> bool {
+        self.is_retry || self.deadline.is_some()
     }
 }
 
@@ -235,6 +254,20 @@ mod tests {
         assert!(!call.gone.is_cancelled(), "one client still waits");
         drop(late);
         assert!(call.gone.is_cancelled());
+    }
+
+    #[test]
+    fn a_request_of_which_nothing_is_known_counts_beside_others_only() {
+        let (table, now, id) = (Arc::new(Table::default()), Instant::now(), headers(TRACE.0, TRACE.1));
+        assert!(table.enter(&id, facts(None, false)).is_none(), "nobody else has been seen");
+        let told = table.enter(&id, facts(Some(now), true)).expect("it has an id");
+        let call = table.find(&id).expect("joined");
+        let plain = table.enter(&id, facts(None, false)).expect("it has an id");
+        assert_eq!(table.find(&id).expect("joined").facts, facts(None, false));
+        drop(told);
+        assert!(table.find(&id).is_none() && !call.gone.is_cancelled());
+        drop(plain);
+        assert!(call.gone.is_cancelled(), "nobody waits for it");
     }
 
     #[test]

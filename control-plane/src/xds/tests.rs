@@ -438,3 +438,28 @@ fn versions_change_with_content_only() {
         assert_eq!(old, version(&again, kind, name), "the same in every process");
     }
 }
+
+#[test]
+fn a_changed_policy_is_a_changed_resource() {
+    let policy = |spec: &str| {
+        let text = format!(
+            "apiVersion: pillion.dev/v1alpha1\nkind: TrafficPolicy\nmetadata: {{name: p, namespace: shop}}\n\
+             spec: {{targetRefs: [{{kind: Service, name: b}}], {spec}}}\n---\n"
+        );
+        catalog(&format!("{text}{}", shop(1)), None)
+    };
+    let version = |catalog: &Catalog, kind, dialect| {
+        let name = if dialect == Dialect::Envoy && kind == Kind::Route { "pillion/outbound" } else { "b.shop:80" };
+        find(catalog, kind, name, dialect).version().to_string()
+    };
+    for (one, other, kind) in [
+        ("timeouts: {request: 1s}", "timeouts: {request: 2s}", Kind::Route),
+        ("timeouts: {connect: 1s}", "timeouts: {connect: 2s}", Kind::Cluster),
+        ("retries: {budget: {percent: 1}}", "retries: {budget: {percent: 2}}", Kind::Cluster),
+    ] {
+        let (one, other) = (policy(one), policy(other));
+        for dialect in [Dialect::Pillion, Dialect::Grpc, Dialect::Envoy] {
+            assert_ne!(version(&one, kind, dialect), version(&other, kind, dialect), "{kind:?} {dialect:?}");
+        }
+    }
+}

@@ -92,8 +92,8 @@ fn a_grpc_call_is_told_in_its_own_terms_and_its_server_learns_the_time_that_is_l
     command.arg(in_workspace("tests/e2e/apps/grpc_call.py")).arg(client.outbound().to_string());
     command.args(["streams.shop:50051", "/streams.Streams/Linger"]);
     let said: Value = serde_json::from_str(&run(&mut command)).expect("JSON");
-    let (code, reason) = (&said["code"], &said["fields"]["x-pillion-reason"]);
-    assert_eq!((code, reason), (&"DEADLINE_EXCEEDED".into(), &"request_timeout".into()), "{said}");
+    // It waits for 20 s itself. Who notices first, its sidecar or the server, is chance.
+    assert_eq!(said["code"], "DEADLINE_EXCEEDED", "{said}");
     let lingering = eventually("the server began", std::time::Duration::from_secs(20), || {
         let said = server.process.stdout();
         said.lines()

@@ -806,3 +806,18 @@ fn deep_nesting_is_an_error_not_a_crash() {
     let any = Any { type_url: type_url::LISTENER.into(), value: bytes };
     assert!(resource(Kind::Listener, "orders.shop:80", &any).is_err());
 }
+
+#[test]
+fn a_route_without_retries_of_its_own_has_those_of_its_virtual_host() {
+    use pillion_wire::xds::route::RetryPolicy;
+    let on = |retry_on: &str| Some(RetryPolicy { retry_on: retry_on.into(), ..RetryPolicy::default() });
+    let mut own = any_path();
+    if let Some(route::Action::Route(action)) = &mut own.action {
+        action.retry_policy = on("reset");
+    }
+    let mut message = routes(vec![own, any_path()]);
+    message.virtual_hosts[0].retry_policy = on("unavailable");
+    let Ok(Config::Route(config)) = route_config(&message) else { panic!("refused") };
+    let on = |at: usize| config.virtual_hosts[0].routes[at].treatment.retry.as_ref().map(|retry| retry.on);
+    assert_eq!((on(0), on(1)), (Some(crate::config::Conditions::RESET), Some(crate::config::Conditions::UNAVAILABLE)));
+}
