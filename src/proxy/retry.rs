@@ -1,17 +1,24 @@
 //! A request whose route says how long it may take, or when it is sent again.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
-use tokio::time::{Instant, sleep};
+use http_body::Body as _;
+use http_body_util::BodyExt as _;
+use tokio::time::{Instant, sleep, timeout};
 
 use super::Worker;
-use super::attempt::{self, Sent, Tried, Upstreams};
+use super::attempt::{self, Lease, Sent, Tried, Upstreams};
 use super::call::Call;
 use super::message::{Head, REASON};
 use crate::error::{ProxyError, Reason};
-use crate::http::{Body, Repeat};
+use crate::http::{Body, BoxError, Repeat};
 use crate::resilience::retry::{Failure, Outcome, Retry, Verdict};
 use crate::telemetry::Record;
+
+/// Bytes of an answer that are read to its end only to keep its connection.
+const DISCARDED: u64 = 16 << 10;
+/// How long that may take.
+const DISCARD_WITHIN: Duration = Duration::from_secs(1);
 
 /// As [`attempt::send`], within the time of `call`, and again as its policy says: never once a response has been taken,
 /// and never beyond the budget of the destination.
@@ -72,9 +79,31 @@ pub(super) async fn send(
         if let Err(error) = &result {
             tracing::debug!(%error, ?pause, "sending the request again");
         }
-        drop(result); // Nobody reads it: its stream is reset.
+        if let Ok(sent) = result {
+            discard(sent);
+        }
         call.in_time(sleep(pause)).await?;
     }
+}
+
+/// Nobody reads it. Its stream is reset; an HTTP/1.1 connection is kept when little more comes on it.
+fn discard(sent: Sent) {
+    let (mut body, lease) = (sent.response.into_body(), sent.lease);
+    let Lease::Http1(lease) = lease else { return };
+    if body.size_hint().upper().is_none_or(|length| length > DISCARDED) {
+        return;
+    }
+    tokio::spawn(async move {
+        let rest = async {
+            while let Some(frame) = body.frame().await {
+                frame?;
+            }
+            Ok::<_, BoxError>(())
+        };
+        if matches!(timeout(DISCARD_WITHIN, rest).await, Ok(Ok(()))) {
+            lease.give_back();
+        }
+    });
 }
 
 /// What came is taken after all; the record says why.

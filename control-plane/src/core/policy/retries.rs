@@ -117,3 +117,47 @@ impl Policy {
         self
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rule() -> Rule {
+        Rule { matches: Vec::new(), backends: Vec::new(), request: None, backend_request: None, retry: None }
+    }
+
+    #[test]
+    fn fields_of_a_rule_go_before_those_of_policies_one_by_one() {
+        let second = Some(Duration::from_secs(1));
+        let timeouts = Timeouts { request: second, per_try: second, stream_idle: second, ..Timeouts::default() };
+        let retries = Retries {
+            on: vec!["5xx"],
+            attempts: Some(5),
+            base: second,
+            most: second,
+            per_try: second,
+            body_limit: Some(1),
+            ..Retries::default()
+        };
+        let of_retries = Policy { retries: Some(retries.clone()), ..Policy::default() };
+        let policy = Policy { timeouts: Some(timeouts.clone()), ..of_retries };
+        assert_eq!(policy.clone().for_rule(&rule()), policy);
+
+        let (zero, short) = (Some(Duration::ZERO), Some(Duration::from_millis(10)));
+        let own = RuleRetry { codes: vec![503], attempts: None, backoff: short };
+        let own = Rule { request: zero, backend_request: short, retry: Some(own), ..rule() };
+        let told = policy.for_rule(&own);
+        assert_eq!(told.timeouts, Some(Timeouts { request: zero, per_try: short, ..timeouts }));
+        let on = vec!["connect-failure", "refused-stream", "reset", "retriable-status-codes"];
+        let expected = Retries { on, codes: vec![503], base: short, most: None, per_try: short, ..retries };
+        assert_eq!(told.retries, Some(expected));
+    }
+
+    #[test]
+    fn a_rule_needs_no_policy() {
+        let own = Rule { retry: Some(RuleRetry::default()), request: Some(Duration::from_secs(1)), ..rule() };
+        let told = Policy::default().for_rule(&own);
+        assert_eq!(told.retries.unwrap().on, OF_RULES);
+        assert_eq!(told.timeouts.unwrap().request, Some(Duration::from_secs(1)));
+    }
+}
