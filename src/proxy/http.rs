@@ -107,14 +107,12 @@ async fn forward(
         let upgrade = tunnel::upgrade(client, &upstreams, &head, body, switch, record);
         return Box::pin(upgrade).await;
     }
-    if matches!(client.way, Way::Mesh(_) | Way::Front { .. }) {
-        let member = join(worker, &head, record);
+    let is_inbound = matches!(client.way, Way::Mesh(_) | Way::Front { .. });
+    let member = if is_inbound { join(worker, &head, record) } else { None };
+    let call = if is_inbound { None } else { Call::of(worker, treatment, &head, record.started()) };
+    let Some(call) = call else {
         let sent = attempt::send(worker, &upstreams, &head, body, &mut Tried::default(), record).await?;
         return reply(sent, record).map(|reply| Outcome::Reply(reply.map(|body| body.joined(member))));
-    }
-    let Some(call) = Call::of(worker, treatment, &head, record.started()) else {
-        let sent = attempt::send(worker, &upstreams, &head, body, &mut Tried::default(), record).await?;
-        return reply(sent, record).map(Outcome::Reply);
     };
     let sent = Box::pin(retry::send(worker, &call, &upstreams, &mut head, body, record)).await?;
     let limits = call.limits();

@@ -35,8 +35,8 @@ fn storm(spec: &str) -> Storm {
         mesh.service(name, &[("web", 80, "http")]);
         policy(&mesh, name, spec);
     }
-    let sidecars = tiers.map(|(name, actor)| mesh.workload(Workload::new(name).port("web", actor.address)));
-    let client = mesh.workload(Workload::new("client"));
+    let sidecars = tiers.map(|(name, actor)| mesh.workload(two_threads(name).port("web", actor.address)));
+    let client = mesh.workload(two_threads("client"));
     let callers: [&Sidecar; 3] = [&client, &sidecars[0], &sidecars[1]];
     for (caller, destination) in callers.into_iter().zip(["a.shop:80", "b.shop:80", "c.shop:80"]) {
         treated(caller, destination, |told| !told["retry"].is_null());
@@ -60,6 +60,11 @@ fn storm(spec: &str) -> Storm {
     let retried = callers.map(|caller| caller.metric("pillion_retries_total", &[("result", "retried")]));
     let _still_there = ask(&client, "http://a.shop/priming", &[]);
     Storm { reached: last.seen("/deep").len(), retried, seconds }
+}
+
+/// They share one budget, and one table of requests.
+fn two_threads(name: &str) -> Workload {
+    Workload::new(name).setting("workers", 2)
 }
 
 #[test]
