@@ -127,7 +127,7 @@ impl Call {
             head.headers.insert(GRPC_TIMEOUT, deadline::format_grpc(left));
         }
         if retries > 0 {
-            head.headers.insert(PREVIOUS_ATTEMPTS, (self.attempts_before + retries).into());
+            head.headers.insert(PREVIOUS_ATTEMPTS, self.attempts_before.saturating_add(retries).into());
         }
     }
 

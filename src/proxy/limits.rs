@@ -77,3 +77,42 @@ impl fmt::Debug for Limits {
         f.debug_struct("Limits").field("until", &self.until).field("idle", &self.idle).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::call::Whose;
+    use super::*;
+
+    async fn over(limits: &mut Limits) -> ProxyError {
+        std::future::poll_fn(|cx| limits.poll_over(cx)).await
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whichever_limit_comes_first_ends_it_and_what_is_said_puts_silence_off() {
+        let start = Instant::now();
+        let (second, activity) = (Duration::from_secs(1), Activity::begin(start));
+        let until = Until { at: start + second * 5, whose: Whose::Request };
+        let mut limits = Limits::new(Some(until), Some((activity, second * 2)), None, false).expect("limited");
+        tokio::time::advance(second).await;
+        limits.touch();
+        assert!(matches!(over(&mut limits).await, ProxyError::StreamIdle));
+        assert_eq!(start.elapsed().as_secs(), 3);
+        limits.touch();
+        tokio::time::advance(second).await;
+        limits.touch();
+        assert!(matches!(over(&mut limits).await, ProxyError::RequestTimeout));
+        assert_eq!(start.elapsed().as_secs(), 5);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_deadline_beyond_all_clocks_does_no_harm() {
+        let at = Instant::now() + Duration::from_millis(u64::MAX);
+        let gone = CancellationToken::new();
+        let until = Some(Until { at, whose: Whose::Caller });
+        let mut limits = Limits::new(until, None, Some(gone.clone()), false).expect("limited");
+        assert!(std::future::poll_fn(|cx| Poll::Ready(limits.poll_over(cx).is_pending())).await);
+        gone.cancel();
+        assert!(matches!(over(&mut limits).await, ProxyError::CallerGone));
+        assert!(Limits::new(None, None, None, true).is_none());
+    }
+}

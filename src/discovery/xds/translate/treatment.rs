@@ -214,6 +214,15 @@ mod tests {
     }
 
     #[test]
+    fn no_duration_is_too_long_to_be_added_to_a_moment() {
+        let forever = RouteAction { timeout: seconds(i64::MAX), ..RouteAction::default() };
+        assert_eq!(read(&forever).expect_err("too long"), "route.timeout: is no duration");
+        let long = RouteAction { timeout: seconds(315_576_000_000), ..RouteAction::default() };
+        let told = read(&long).expect("valid").request.expect("set");
+        assert!(tokio::time::Instant::now().checked_add(told).is_some());
+    }
+
+    #[test]
     fn a_policy_without_conditions_limits_the_try_and_repeats_nothing() {
         let told = read(&action(PbRetryPolicy { per_try_timeout: seconds(1), ..PbRetryPolicy::default() }));
         let told = told.expect("valid");
