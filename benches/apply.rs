@@ -67,6 +67,8 @@ fn assembly() -> Assembly {
         lb: Balancing::default(),
         protocol: UpstreamProtocol::Http1,
         resilience: None,
+        retry_budget: Default::default(),
+        idle: None,
     };
     tell(&mut assembly, Kind::Cluster, Config::Cluster(cluster));
     assembly

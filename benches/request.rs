@@ -146,6 +146,7 @@ fn sidecar(identity: Identity, endpoint: Option<Endpoint>, application: Option<S
             },
             faults: Active::default(),
             mirrors: Active::default(),
+            joined: Arc::default(),
             detected: Memory::default(),
             drain: Drain::default(),
             identity: Arc::clone(&identity),
@@ -175,6 +176,8 @@ fn outbound(endpoint: Option<Endpoint>) -> Outbound {
         lb: Balancing::default(),
         protocol: UpstreamProtocol::Downstream,
         resilience: None,
+        retry_budget: Default::default(),
+        idle: None,
     };
     let split = Split::new([(NonZeroU32::MIN, Arc::new(Cluster { config, upstream }))]).expect("a cluster");
     let route = Route {
@@ -183,6 +186,7 @@ fn outbound(endpoint: Option<Endpoint>) -> Outbound {
         action: Action::Forward(split),
         filters: None,
         fallback: None,
+        treatment: None,
     };
     let host = VirtualHost { domains: vec!["*".to_owned()], routes: vec![route] };
     let destination: pillion_wire::name::Destination = "app.bench:80".parse().expect("literal");

@@ -100,6 +100,7 @@ async fn serve(mut settings: Bootstrap) -> anyhow::Result<()> {
         },
         faults: Active::default(),
         mirrors: Active::default(),
+        joined: Arc::default(),
         detected: Memory::default(),
         drain: Drain::default(),
         settings: Arc::clone(&settings),

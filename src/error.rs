@@ -138,6 +138,27 @@ pub enum ProxyError {
         /// What the HTTP library saw.
         detail: String,
     },
+    /// The host says that it did not look at the request, however often it is asked.
+    #[error("{0} refuses the request unseen")]
+    UpstreamRefused(SocketAddr),
+    /// The request took longer than its route allows.
+    #[error("no complete answer within the time that the route allows")]
+    RequestTimeout,
+    /// One try took longer than the route allows.
+    #[error("no answer within the time that the route allows for one try")]
+    TryTimeout,
+    /// The request that this call belongs to has no time left.
+    #[error("the request that this call belongs to has no time left")]
+    CallerDeadline,
+    /// The stream lived longer than its route allows.
+    #[error("the stream lives longer than the route allows")]
+    MaxDuration,
+    /// No byte came or went for too long.
+    #[error("nothing was said on the stream for longer than the route allows")]
+    StreamIdle,
+    /// The client of the request that this call belongs to went away.
+    #[error("the client of the request that this call belongs to went away")]
+    CallerGone,
     /// The peer's sidecar refused a tunnel.
     #[error("the sidecar at {address} refused the tunnel with status {status}")]
     TunnelRefused {
@@ -212,6 +233,13 @@ impl ProxyError {
             Self::UpstreamReset { .. } => ("upstream_reset", "UC", StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE),
             Self::IdleRace(_) => ("idle_race", "UC", StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE),
             Self::UpstreamProtocol { .. } => ("upstream_protocol", "UPE", StatusCode::BAD_GATEWAY, INTERNAL),
+            Self::UpstreamRefused(_) => ("upstream_refused", "UR", StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE),
+            Self::RequestTimeout => ("request_timeout", "UT", StatusCode::GATEWAY_TIMEOUT, DEADLINE_EXCEEDED),
+            Self::TryTimeout => ("try_timeout", "UT", StatusCode::GATEWAY_TIMEOUT, DEADLINE_EXCEEDED),
+            Self::CallerDeadline => ("caller_deadline", "UT", StatusCode::GATEWAY_TIMEOUT, DEADLINE_EXCEEDED),
+            Self::MaxDuration => ("max_duration", "UMSDR", StatusCode::GATEWAY_TIMEOUT, DEADLINE_EXCEEDED),
+            Self::StreamIdle => ("stream_idle", "SI", StatusCode::GATEWAY_TIMEOUT, DEADLINE_EXCEEDED),
+            Self::CallerGone => ("caller_gone", "DC", client_closed_request(), CANCELLED),
             Self::TunnelRefused { .. } => ("tunnel_refused", "UF", StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE),
             Self::NoIdentity => ("no_identity", "UF", StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE),
             Self::Draining => ("draining", "LH", StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE),
@@ -234,6 +262,7 @@ impl ProxyError {
             Self::UpstreamReset { .. } => "the upstream host cut the connection before it answered".to_owned(),
             Self::IdleRace(_) => "the upstream host closed an idle connection as it was used again".to_owned(),
             Self::UpstreamProtocol { .. } => "the upstream host did not answer in valid HTTP".to_owned(),
+            Self::UpstreamRefused(_) => "the upstream host refuses the request unseen".to_owned(),
             Self::TunnelRefused { .. } => "the upstream sidecar refused the tunnel".to_owned(),
             Self::Io(_) => "copying failed".to_owned(),
             other => other.to_string(),

@@ -8,6 +8,7 @@ use std::time::SystemTime;
 use serde_json::{Value, json};
 
 use super::stand;
+use super::treatment::{budget, treatment};
 use crate::config::LbPolicy;
 use crate::identity::Identity;
 use crate::policy::rate_limit::Limiter;
@@ -84,6 +85,7 @@ pub(super) fn clusters(shared: &Shared) -> Value {
             "picks_spilled_over": spilled,
             "picks_in_panic": panicked,
             "limits": stand::limits(cluster),
+            "retry_budget": budget(cluster),
             "hosts": hosts,
         });
         (cluster.config.name.clone(), value)
@@ -167,6 +169,7 @@ fn route(route: &Route) -> Value {
         "match": format!("{:?}", route.matches),
         "action": action,
         "filters": route.filters.as_ref().map(|filters| filters_of(filters)),
+        "treatment": treatment(route.treatment.as_deref()),
     });
     if let (Some(fallback), Some(fields)) = (&route.fallback, value.as_object_mut()) {
         let clusters: Vec<&str> = fallback.clusters.iter().map(|cluster| cluster.config.name.as_str()).collect();

@@ -5,6 +5,7 @@
 
 mod dump;
 mod stand;
+mod treatment;
 
 use std::convert::Infallible;
 use std::net::{SocketAddr, TcpListener};

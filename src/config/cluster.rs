@@ -24,6 +24,11 @@ pub struct Cluster {
     pub protocol: UpstreamProtocol,
     /// Limits, breaker and outlier detection; `None` when it has none of them.
     pub resilience: Option<Arc<Resilience>>,
+    /// How many requests may be retries.
+    pub retry_budget: super::RetryBudget,
+    /// `common_http_protocol_options.idle_timeout`: a connection that rested longer is not used again. `None`: as the
+    /// sidecar's own settings say.
+    pub idle: Option<Duration>,
 }
 
 /// `HttpProtocolOptions.upstream_protocol_options`.

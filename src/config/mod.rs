@@ -10,6 +10,7 @@ mod filter;
 mod listener;
 mod resilience;
 mod route;
+mod treatment;
 
 pub use balancing::{Balancing, HashPolicy, HashSource, LbPolicy, SlowStart};
 pub use cluster::{Cluster, Endpoint, Endpoints, Health, Locality, UpstreamProtocol};
@@ -25,3 +26,4 @@ pub use route::{
     Action, HeaderMatch, HeaderName, PathMatch, Pattern, QueryMatch, Route, RouteConfig, RouteMatch, Split,
     StringMatch, ValueMatch, VirtualHost, WeightedCluster,
 };
+pub use treatment::{BACKOFF_BASE, BODY_LIMIT, Conditions, LONGEST_PAUSE, RetryBudget, RetryPolicy, Treatment};

@@ -41,6 +41,8 @@ pub struct Route {
     pub filters: RouteFilters,
     /// What to do when no endpoint can take the request.
     pub fallback: Option<Fallback>,
+    /// How long that may take, and when it is repeated.
+    pub treatment: super::Treatment,
 }
 
 /// `RouteMatch`: all parts have to match.

@@ -8,8 +8,9 @@ use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::sync::mpsc;
 
-use super::Receive;
+use super::repeat::Reader;
 use super::tee::{Copy, Tee};
+use super::{Activity, Receive};
 
 /// Any error of a body.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -28,6 +29,8 @@ enum Kind {
     Fed(mpsc::Receiver<Result<Bytes, BoxError>>),
     Teed(Box<Tee>, usize),
     Copied(Box<Copy>),
+    Repeat(Reader),
+    Watched(Box<Body>, Activity),
 }
 
 impl Body {
@@ -49,6 +52,17 @@ impl Body {
     /// A copy of another body.
     pub(super) fn copied(copy: Copy) -> Self {
         Self(Kind::Copied(Box::new(copy)))
+    }
+
+    /// One that is read again.
+    pub(super) fn repeated(reader: Reader) -> Self {
+        Self(Kind::Repeat(reader))
+    }
+
+    /// The same, which notes when something of it is taken.
+    #[must_use]
+    pub fn watched(self, activity: &Activity) -> Self {
+        if self.is_empty() { self } else { Self(Kind::Watched(Box::new(self), activity.clone())) }
     }
 
     /// True when there is nothing to send: such a request can be sent again.
@@ -88,6 +102,14 @@ impl http_body::Body for Body {
             Kind::Fed(source) => source.poll_recv(cx).map(|chunk| chunk.map(|chunk| chunk.map(Frame::data))),
             Kind::Teed(tee, limit) => tee.poll_frame(*limit, cx),
             Kind::Copied(copy) => copy.poll_frame(cx),
+            Kind::Repeat(reader) => reader.poll_frame(cx),
+            Kind::Watched(body, activity) => {
+                let polled = Pin::new(body.as_mut()).poll_frame(cx);
+                if polled.is_ready() {
+                    activity.touch();
+                }
+                polled
+            }
         }
     }
 
@@ -100,6 +122,8 @@ impl http_body::Body for Body {
             Kind::Fed(_) => false,
             Kind::Teed(tee, _) => tee.inner().is_end_stream(),
             Kind::Copied(copy) => copy.ended(),
+            Kind::Repeat(reader) => reader.is_end_stream(),
+            Kind::Watched(body, _) => body.is_end_stream(),
         }
     }
 
@@ -111,6 +135,8 @@ impl http_body::Body for Body {
             Kind::Http2(receive) if receive.is_end_stream() => SizeHint::with_exact(0),
             Kind::Teed(tee, _) => tee.inner().size_hint(),
             Kind::Http2(_) | Kind::Fed(_) | Kind::Copied(_) => SizeHint::default(),
+            Kind::Repeat(reader) => reader.size_hint(),
+            Kind::Watched(body, _) => body.size_hint(),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Sending a request: pick a host, take a connection, send, report. Again only when nothing can have been lost.
 //!
-//! No retry is configured here (that is a policy). What is repeated is a request
+//! What a policy says of retries is done around this, in `retry`. What is repeated is a request
 //! of which certainly nothing reached an application: the connection could not be
 //! made, it was closed before the request was written, the host says that it did
 //! not look at it, or the host's own sidecar says that its application could not be
@@ -68,6 +68,15 @@ pub(super) struct Sent {
     pub(super) guard: Guard,
 }
 
+/// The hosts of a request's earlier tries, which later ones avoid as long as there are others.
+#[derive(Debug, Default)]
+pub(super) struct Tried {
+    hosts: Vec<HostKey>,
+    /// Who is being tried, noted only where somebody asks: a try may be dropped before its end.
+    last: Option<Arc<Host>>,
+    is_followed: bool,
+}
+
 /// A failed try, with the body when nothing of the request was written.
 pub(super) struct Failed {
     /// Why.
@@ -86,27 +95,30 @@ pub(super) async fn send(
     upstreams: &Upstreams,
     head: &Head,
     body: Body,
+    tried: &mut Tried,
     guard: &mut Guard,
     record: &mut Record,
 ) -> Result<Sent, Failed> {
     let repeatable = body.is_empty();
     let mut body = Some(body);
-    let mut tried: Vec<HostKey> = Vec::new(); // In vain.
-    let Some(mut next) = upstreams.pick(&tried) else {
+    let mut hosts = 0;
+    let Some(mut next) = upstreams.pick(&tried.hosts).or_else(|| upstreams.pick(&[])) else {
         return Err(Failed { error: guard::no_host(worker, upstreams, Kind::Request), unsent: body });
     };
     loop {
         let host = next;
         if let Err(denied) = guard.admit(&host) {
-            tried.push(host.key().clone());
-            let Some(host) = upstreams.pick(&tried) else { return Err(Failed { error: denied, unsent: body }) };
+            tried.hosts.push(host.key().clone());
+            let Some(host) = upstreams.pick(&tried.hosts) else { return Err(Failed { error: denied, unsent: body }) };
             next = host;
             continue;
         }
         note(record, &host);
+        tried.follow(&host);
         let mut another = || {
-            tried.push(host.key().clone());
-            (tried.len() < MAX_HOSTS).then(|| upstreams.pick(&tried)).flatten()
+            hosts += 1;
+            tried.hosts.push(host.key().clone());
+            (hosts < MAX_HOSTS).then(|| upstreams.pick(&tried.hosts)).flatten()
         };
         let watch = upstreams.watch(&host);
         let result = once(worker, upstreams, &host, head, body.take().unwrap_or_default()).await;
@@ -152,15 +164,15 @@ async fn once(
     head: &Head,
     mut body: Body,
 ) -> Result<Sent, Failed> {
-    let deadline = upstreams.connect_timeout(worker);
+    let (deadline, rest) = (upstreams.connect_timeout(worker), upstreams.rest());
     let repeatable = body.is_empty();
     let in_flight = host.begin();
     let mut fresh = false;
     let mut refusals = 0;
     loop {
         let taken = match upstreams.version(host, head) {
-            Version::Http1 => worker.pool.http1(host, fresh, deadline).await.map(Lease::Http1),
-            Version::Http2 => worker.pool.http2(host, deadline).await.map(Lease::Http2),
+            Version::Http1 => worker.pool.http1(host, fresh, deadline, rest).await.map(Lease::Http1),
+            Version::Http2 => worker.pool.http2(host, deadline, rest).await.map(Lease::Http2),
         };
         let mut lease = match taken {
             Ok(lease) => lease,
@@ -181,6 +193,7 @@ async fn once(
         body = match unsent {
             Some(unsent) if again => unsent,
             None if again && repeatable && (refused || may_repeat(&error, &head.method)) => Body::default(),
+            unsent if refused => return Err(Failed { error: ProxyError::UpstreamRefused(host.key().dial()), unsent }),
             unsent => return Err(Failed { error: verdict(&error, host, reused), unsent }),
         };
         worker.shared.telemetry.metrics.upstream_retry(if refused { "refused" } else { "idle_race" });
@@ -264,6 +277,25 @@ pub(super) fn note(record: &mut Record, host: &Host) {
     }
 }
 
+impl Tried {
+    /// None yet; those that are tried are noted as soon as they are picked.
+    pub(super) fn followed() -> Self {
+        Self { is_followed: true, ..Self::default() }
+    }
+
+    fn follow(&mut self, host: &Arc<Host>) {
+        if self.is_followed {
+            self.last = Some(Arc::clone(host));
+        }
+    }
+
+    /// The try is over, however it ended.
+    pub(super) fn leave(&mut self) {
+        let last = self.last.take().map(|host| host.key().clone());
+        self.hosts.extend(last.filter(|last| !self.hosts.contains(last)));
+    }
+}
+
 impl Upstreams {
     /// A host that has not been tried.
     pub(super) fn pick(&self, tried: &[HostKey]) -> Option<Arc<Host>> {
@@ -311,6 +343,14 @@ impl Upstreams {
         match self {
             Self::Cluster(cluster, _) => cluster.config.connect_timeout,
             Self::Application(_) | Self::Unknown(_) => worker.shared.settings.timeouts.connect,
+        }
+    }
+
+    /// How long its connections may rest; `None`: as long as any.
+    fn rest(&self) -> Option<Duration> {
+        match self {
+            Self::Cluster(cluster, _) => cluster.config.idle,
+            Self::Application(_) | Self::Unknown(_) => None,
         }
     }
 

@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use http::StatusCode;
 
-use super::Worker;
-use super::attempt::{self, Failed, Sent, Upstreams};
+use super::attempt::{self, Failed, Sent, Tried, Upstreams};
+use super::call::Call;
 use super::guard::Guard;
 use super::message::Head;
-use super::reply;
+use super::{Worker, reply, retry};
 use crate::error::ProxyError;
 use crate::http::Body;
 use crate::snapshot::Fallback;
@@ -25,18 +25,28 @@ pub(super) enum Answer {
     Prescribed(StatusCode, String, &'static str),
 }
 
+/// Where a request goes, and what is said of the way.
+pub(super) struct Way<'a> {
+    /// Who is asked first.
+    pub(super) first: &'a Upstreams,
+    /// Who is asked then.
+    pub(super) fallback: &'a Fallback,
+    /// How long it may take, and when it is repeated.
+    pub(super) call: Option<&'a Call>,
+}
+
 /// As [`attempt::send`], with something to fall back on.
 pub(super) async fn send(
     worker: &Worker,
-    upstreams: &Upstreams,
-    fallback: &Fallback,
-    head: &Head,
+    way: &Way<'_>,
+    head: &mut Head,
     body: Body,
     record: &mut Record,
 ) -> Result<Answer, ProxyError> {
+    let fallback = way.fallback;
     let repeatable = body.is_empty();
     let mut others = fallback.clusters.iter();
-    let mut result = enter_and_send(worker, upstreams, head, body, record).await;
+    let mut result = ask(worker, way.call, way.first, head, body, record).await;
     loop {
         let (reason, body) = match &mut result {
             // Its sidecar says that the application cannot be reached.
@@ -61,21 +71,25 @@ pub(super) async fn send(
         };
         worker.shared.telemetry.metrics.fallback(next.upstream.name(), reason);
         record.cluster = Arc::clone(next.upstream.name());
-        result = enter_and_send(worker, &Upstreams::Cluster(Arc::clone(next), None), head, body, record).await;
+        result = ask(worker, way.call, &Upstreams::Cluster(Arc::clone(next), None), head, body, record).await;
     }
     result.map(|sent| Answer::Sent(Box::new(sent))).map_err(|failed| failed.error)
 }
 
 /// One backend, with its own limits.
-async fn enter_and_send(
+async fn ask(
     worker: &Worker,
+    call: Option<&Call>,
     upstreams: &Upstreams,
-    head: &Head,
+    head: &mut Head,
     body: Body,
     record: &mut Record,
 ) -> Result<Sent, Failed> {
+    if let Some(call) = call {
+        return retry::send(worker, call, upstreams, head, body, record).await;
+    }
     match Guard::enter(worker, upstreams, Kind::Request).await {
-        Ok(mut guard) => attempt::send(worker, upstreams, head, body, &mut guard, record).await,
+        Ok(mut guard) => attempt::send(worker, upstreams, head, body, &mut Tried::default(), &mut guard, record).await,
         Err(error) => Err(Failed { error, unsent: Some(body) }),
     }
 }

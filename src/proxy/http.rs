@@ -6,18 +6,21 @@ use std::sync::Arc;
 use http::header::{LOCATION, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, request};
 
-use super::attempt::{self, Sent, Upstreams};
+use super::attempt::{self, Sent, Tried, Upstreams};
 use super::authority::Authority;
+use super::call::Call;
 use super::client::{Client, Way};
 use super::filters::{Filtered, local};
 use super::guard::Guard;
 use super::message::{Head, REASON};
 use super::reply::{self, ReplyBody};
 use super::tunnel::{self, Tunnel};
-use super::{fallback, inbound, outbound};
+use super::{Worker, fallback, inbound, outbound, retry};
+use crate::config::Treatment;
 use crate::error::ProxyError;
 use crate::http::{Body, Switch, clean_response};
 use crate::net::Serving;
+use crate::resilience::joined::{Facts, Member};
 use crate::snapshot::Fallback;
 use crate::telemetry::Record;
 use crate::upstream::Kind;
@@ -29,8 +32,8 @@ const REDIRECT: &str = "redirect";
 
 /// What was decided for a request.
 pub(super) enum Plan {
-    /// Send it there, or if nobody can take it there, to where it falls back on.
-    Forward(Upstreams, Option<Arc<Fallback>>),
+    /// Send it there, as the route says.
+    Forward(Upstreams, Said),
     /// Answer at once, as the route says.
     Answer {
         /// Status to answer with.
@@ -45,6 +48,15 @@ pub(super) enum Plan {
         /// Where it is to go.
         location: HeaderValue,
     },
+}
+
+/// What a route says of the way there; mostly nothing.
+#[derive(Debug, Default)]
+pub(super) struct Said {
+    /// Where it goes if nobody can take it.
+    pub(super) fallback: Option<Arc<Fallback>>,
+    /// How long it may take, and when it is repeated.
+    pub(super) treatment: Option<Arc<Treatment>>,
 }
 
 /// What became of a request.
@@ -127,8 +139,8 @@ async fn forward(
     {
         return Ok(Outcome::Reply(response));
     }
-    let (upstreams, fallback) = match plan {
-        Plan::Forward(upstreams, fallback) => (upstreams, fallback),
+    let (upstreams, said) = match plan {
+        Plan::Forward(upstreams, said) => (upstreams, said),
         Plan::Answer { status, body } => {
             let response = local(status, DIRECT_RESPONSE, "the route says to answer so", Body::full(body), record);
             return Ok(Outcome::Reply(filters.on_answer(response)));
@@ -148,25 +160,42 @@ async fn forward(
         return Ok(outcome);
     }
     let body = filters.copy(worker, &head, body, record);
-    let sent = match &fallback {
-        None => {
+    let is_inbound = matches!(client.way, Way::Mesh(_) | Way::Front { .. });
+    let member = if is_inbound { join(worker, &head, record) } else { None };
+    let call = if is_inbound { None } else { Call::of(worker, said.treatment, &head, record.started()) };
+    let sent = match (&said.fallback, &call) {
+        (None, None) => {
             let mut guard = Guard::enter(worker, &upstreams, Kind::Request).await?;
-            let sent = attempt::send(worker, &upstreams, &head, body, &mut guard, record).await;
+            let sent = attempt::send(worker, &upstreams, &head, body, &mut Tried::default(), &mut guard, record).await;
             sent.map_err(|failed| failed.error)?
         }
         // Rare, and large.
-        Some(fallback) => match Box::pin(fallback::send(worker, &upstreams, fallback, &head, body, record)).await? {
-            fallback::Answer::Sent(sent) => *sent,
-            fallback::Answer::Prescribed(status, body, reason) => {
-                let response = local(status, reason, "the route says to answer so", Body::full(body), record);
-                return Ok(Outcome::Reply(filters.on_answer(response)));
+        (None, Some(call)) => {
+            let sent = Box::pin(retry::send(worker, call, &upstreams, &mut head, body, record)).await;
+            sent.map_err(|failed| failed.error)?
+        }
+        (Some(fallback), call) => {
+            let way = fallback::Way { first: &upstreams, fallback, call: call.as_ref() };
+            match Box::pin(fallback::send(worker, &way, &mut head, body, record)).await? {
+                fallback::Answer::Sent(sent) => *sent,
+                fallback::Answer::Prescribed(status, body, reason) => {
+                    let response = local(status, reason, "the route says to answer so", Body::full(body), record);
+                    return Ok(Outcome::Reply(filters.on_answer(response)));
+                }
             }
-        },
+        }
     };
     let mut response = reply(sent, record)?;
     upstreams.give_cookie(response.headers_mut());
     filters.on_response(response.headers_mut());
-    Ok(Outcome::Reply(response))
+    let limits = call.and_then(Call::limits);
+    Ok(Outcome::Reply(response.map(|body| body.joined(member).limited(limits))))
+}
+
+/// Keeps an inbound request, with what its caller's sidecar said of it, for the calls that belong to it.
+fn join(worker: &Worker, head: &Head, record: &Record) -> Option<Member> {
+    let deadline = head.caller.timeout.and_then(|left| record.started().checked_add(left));
+    worker.shared.joined.enter(&head.headers, Facts { deadline, is_retry: head.caller.is_retry })
 }
 
 /// The request as it goes on: cleaned, and for our application with the word of who called.

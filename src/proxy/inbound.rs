@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::Worker;
 use super::attempt::Upstreams;
 use super::client::{Client, Way};
-use super::http::Plan;
+use super::http::{Plan, Said};
 use super::message::PORT;
 use super::rate_limit;
 use crate::bootstrap::Redirection;
@@ -39,7 +39,7 @@ pub(super) async fn plan(client: &Client, request: &request::Parts, record: &mut
     if !served.limiters.is_empty() {
         Box::pin(rate_limit::admit(client, &served, request)).await?;
     }
-    Ok(Plan::Forward(Upstreams::Application(served), None))
+    Ok(Plan::Forward(Upstreams::Application(served), Said::default()))
 }
 
 /// The application port that a `CONNECT` of a peer means: `CONNECT ip:port`, as HBONE has it.

@@ -1,9 +1,11 @@
 //! A request on its way: what is sent to whichever host is picked, in whichever version of HTTP it speaks.
 
+use std::time::Duration;
+
 use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderName, TE, UPGRADE};
 use http::uri::{PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderValue, Method, Request, Uri, request};
-use pillion_wire::mesh::{HTTP_VERSION_HEADER, PORT_HEADER, REASON_HEADER};
+use pillion_wire::mesh::{CALL_HEADER, CALL_RETRY, HTTP_VERSION_HEADER, PORT_HEADER, REASON_HEADER};
 
 use super::authority::Authority;
 use crate::http::{Body, clean_request, upgrade_token};
@@ -16,6 +18,9 @@ const HTTP_VERSION: HeaderName = HeaderName::from_static(HTTP_VERSION_HEADER);
 /// Why a proxy answered itself; see [`REASON_HEADER`].
 pub(super) const REASON: HeaderName = HeaderName::from_static(REASON_HEADER);
 
+/// The caller's situation; see [`CALL_HEADER`].
+const CALL: HeaderName = HeaderName::from_static(CALL_HEADER);
+
 /// Between sidecars: the protocol that the client asks to upgrade to, and in the response that it was.
 pub(super) const UPGRADE_HEADER: HeaderName = HeaderName::from_static("x-pillion-upgrade");
 
@@ -24,6 +29,15 @@ pub(super) const UPGRADE_HEADER: HeaderName = HeaderName::from_static("x-pillion
 pub(super) enum Version {
     Http1,
     Http2,
+}
+
+/// What a request's caller says of its own situation.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Situation {
+    /// How long it still waits.
+    pub(super) timeout: Option<Duration>,
+    /// It has asked before.
+    pub(super) is_retry: bool,
 }
 
 /// The head of a request, cleaned of all that concerned the connection it came on.
@@ -37,6 +51,10 @@ pub(super) struct Head {
     pub(super) client_version: Version,
     /// The protocol that it asks to upgrade to.
     pub(super) upgrade: Option<HeaderValue>,
+    /// What the calling sidecar said, as it came.
+    pub(super) caller: Situation,
+    /// What the next sidecar is told.
+    pub(super) onward: Situation,
 }
 
 impl Head {
@@ -54,10 +72,12 @@ impl Head {
             None if parts.version < http::Version::HTTP_2 => Version::Http1,
             _ => Version::Http2,
         };
+        let caller = if from_mesh { Situation::of(&headers) } else { Situation::default() };
         clean_request(&mut headers);
         headers.remove(HOST);
         let path = parts.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
-        Self { method: parts.method, authority, path, headers, client_version, upgrade }
+        let onward = Situation::default();
+        Self { method: parts.method, authority, path, headers, client_version, upgrade, caller, onward }
     }
 
     /// As HTTP/1.1: origin form, `Host`, and an upgrade as its two fields.
@@ -102,6 +122,9 @@ impl Head {
             if let Some(token) = &self.upgrade {
                 headers.insert(UPGRADE_HEADER, token.clone());
             }
+            if let Some(call) = self.onward.to_field() {
+                headers.insert(CALL, call);
+            }
         }
         *request.headers_mut() = headers;
         request
@@ -114,5 +137,40 @@ impl Head {
         parts.path_and_query = Some(self.path.clone());
         // Without an authority only the path remains, which h2 sends as it is.
         Uri::from_parts(parts).unwrap_or_else(|_no_authority| Uri::from(self.path.clone()))
+    }
+}
+
+impl Situation {
+    fn of(headers: &HeaderMap) -> Self {
+        let Some(text) = headers.get(CALL).and_then(|call| call.to_str().ok()) else { return Self::default() };
+        let (millis, is_retry) = text.strip_suffix(CALL_RETRY).map_or((text, false), |millis| (millis, true));
+        Self { timeout: millis.parse().ok().map(Duration::from_millis), is_retry }
+    }
+
+    /// `None`: there is nothing to tell.
+    fn to_field(self) -> Option<HeaderValue> {
+        if self == Self::default() {
+            return None;
+        }
+        let millis = self.timeout.map_or_else(String::new, |left| left.as_millis().to_string());
+        HeaderValue::try_from(millis + if self.is_retry { CALL_RETRY } else { "" }).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_situation_is_read_as_it_was_written() {
+        for (millis, is_retry) in [(None, false), (Some(0), false), (Some(1500), true), (None, true)] {
+            let situation = Situation { timeout: millis.map(Duration::from_millis), is_retry };
+            let headers: HeaderMap = situation.to_field().map(|field| (CALL, field)).into_iter().collect();
+            assert_eq!(Situation::of(&headers), situation);
+        }
+        for nonsense in ["", "soon", "-1", "1;again"] {
+            let headers = HeaderMap::from_iter([(CALL, HeaderValue::from_static(nonsense))]);
+            assert_eq!(Situation::of(&headers), Situation::default(), "{nonsense}");
+        }
     }
 }

@@ -10,7 +10,7 @@ use http_body_util::BodyExt as _;
 use tokio::time::timeout;
 
 use super::Worker;
-use super::attempt::{self, Failed, Upstreams};
+use super::attempt::{self, Failed, Tried, Upstreams};
 use super::authority::Authority;
 use super::guard::Guard;
 use super::http::reply;
@@ -81,7 +81,9 @@ async fn send(
 ) -> Result<(), ProxyError> {
     let mut record = Record::begin(&worker.recorder, "outbound", client);
     let sent = match Guard::enter(worker, upstreams, Kind::Request).await {
-        Ok(mut guard) => attempt::send(worker, upstreams, head, body, &mut guard, &mut record).await,
+        Ok(mut guard) => {
+            attempt::send(worker, upstreams, head, body, &mut Tried::default(), &mut guard, &mut record).await
+        }
         Err(error) => Err(Failed { error, unsent: None }),
     };
     let read = sent.map_err(|failed| failed.error).and_then(|sent| reply(sent, &mut record));

@@ -7,6 +7,7 @@
 //! http        plan (outbound | inbound) -> filters -> headers -> attempt::send -> filters -> reply
 //! filters     what routes do: cors, fault, rewrite, headers, mirror
 //! fallback    attempt::send -> the next backend, or a prescribed answer
+//! retry       where a route says so: deadline( repeat( attempt::send ) )
 //! attempt     pick a host -> take a connection -> send -> report
 //! tunnel      CONNECT and upgrades: two byte streams joined
 //! tcp         the same order without routes and headers
@@ -15,6 +16,7 @@
 
 mod attempt;
 mod authority;
+mod call;
 mod client;
 mod connection;
 mod fallback;
@@ -24,6 +26,7 @@ mod guard;
 mod http;
 mod inbound;
 mod interception;
+mod limits;
 pub mod listener;
 mod message;
 mod mirror;
@@ -32,6 +35,7 @@ mod race;
 mod rate_limit;
 mod refused;
 mod reply;
+mod retry;
 mod tcp;
 mod tunnel;
 
@@ -45,6 +49,7 @@ use crate::drain::Drain;
 use crate::filter::Active;
 use crate::identity::Identity;
 use crate::net::Dialer;
+use crate::resilience::joined::Table;
 use crate::slot::Slot;
 use crate::snapshot::{Directory, Inbound};
 use crate::telemetry::{Recorder, Telemetry};
@@ -70,6 +75,8 @@ pub struct Shared {
     pub faults: Active,
     /// Copies of requests on their way.
     pub mirrors: Active,
+    /// Inbound requests that outbound calls may belong to.
+    pub joined: Arc<Table>,
     /// What intercepted destinations turned out to be.
     pub detected: Memory,
     /// Tells everything to finish.

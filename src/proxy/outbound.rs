@@ -13,7 +13,7 @@ use super::Worker;
 use super::attempt::Upstreams;
 use super::authority::Authority;
 use super::filters::Filtered;
-use super::http::Plan;
+use super::http::{Plan, Said};
 use crate::config::Redirect;
 use crate::error::ProxyError;
 use crate::filter::redirect;
@@ -49,7 +49,8 @@ pub(super) async fn plan(
                 policies => Some(Box::new(affinity(policies, request, client, rand::random))),
             };
             let upstreams = Upstreams::Cluster(Arc::clone(cluster), affinity);
-            return Ok((Plan::Forward(upstreams, route.fallback.clone()), filters));
+            let said = Said { fallback: route.fallback.clone(), treatment: route.treatment.clone() };
+            return Ok((Plan::Forward(upstreams, said), filters));
         }
         Action::Redirect(redirect) => {
             let location = location(redirect, destination, request);

@@ -10,11 +10,13 @@ use http_body::{Body as _, Frame, SizeHint};
 
 use super::attempt::Lease;
 use super::guard::Guard;
+use super::limits::Limits;
 use super::message::REASON;
 use super::rate_limit;
 use crate::error::ProxyError;
 use crate::http::{Body, BoxError};
 use crate::net::Serving;
+use crate::resilience::joined::Member;
 use crate::telemetry::Record;
 use crate::upstream::InFlight;
 
@@ -29,6 +31,8 @@ pub(super) struct ReplyBody {
     lease: Option<Lease>,
     record: Option<Box<Record>>,
     guard: Guard,
+    limits: Option<Box<Limits>>,
+    member: Option<Box<Member>>,
     _in_flight: Option<InFlight>,
     _serving: Option<Serving>,
 }
@@ -42,6 +46,8 @@ impl ReplyBody {
             lease: None,
             record: None,
             guard: Guard::default(),
+            limits: None,
+            member: None,
             _in_flight: None,
             _serving: None,
         }
@@ -54,6 +60,33 @@ impl ReplyBody {
         reply._in_flight = Some(in_flight);
         reply.guard = guard;
         reply
+    }
+
+    /// Ends it before its time when it has to.
+    pub(super) fn limited(mut self, limits: Option<Box<Limits>>) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Outbound calls may belong to its request until it ends.
+    pub(super) fn joined(mut self, member: Option<Member>) -> Self {
+        self.member = member.map(Box::new);
+        self
+    }
+
+    /// Cuts it, as gRPC has it or as HTTP can.
+    fn cut(&mut self, error: &ProxyError, is_grpc: bool) -> Option<Result<Frame<Bytes>, BoxError>> {
+        let reason = error.reason();
+        (self.limits, self.lease, self.body, self.ended) = (None, None, Body::default(), true);
+        if let Some(record) = self.record.as_mut() {
+            record.fail(reason.code, reason.flag, error.to_string());
+        }
+        if !is_grpc {
+            return Some(Err(error.public_message().into()));
+        }
+        let mut trailers = HeaderMap::new();
+        status(&mut trailers, reason.grpc, &error.public_message());
+        Some(Ok(Frame::trailers(trailers)))
     }
 
     /// Ties the request's story and its turn on the connection to this body.
@@ -70,9 +103,18 @@ impl http_body::Body for ReplyBody {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = &mut *self;
+        if let Some(limits) = &mut this.limits
+            && let Poll::Ready(error) = limits.poll_over(cx)
+        {
+            let is_grpc = limits.is_grpc;
+            return Poll::Ready(this.cut(&error, is_grpc));
+        }
         let frame = ready!(Pin::new(&mut this.body).poll_frame(cx));
         match &frame {
             Some(Ok(frame)) => {
+                if let Some(limits) = &this.limits {
+                    limits.touch();
+                }
                 if let (Some(data), Some(record)) = (frame.data_ref(), this.record.as_mut()) {
                     record.bytes_sent += data.len() as u64;
                 }
@@ -108,6 +150,9 @@ impl Drop for ReplyBody {
         match self.lease.take() {
             Some(Lease::Http1(lease)) if ended => lease.give_back(),
             _ => {} // A connection in the middle of a response is of no more use; a stream is reset.
+        }
+        if let Some(member) = self.member.take().filter(|_| ended) {
+            member.answered();
         }
         if !ended && let Some(record) = self.record.as_mut() {
             record.fail("client_gone", "DR", "the client went away before the end of the response".to_owned());
@@ -150,11 +195,15 @@ fn grpc(status: u8, message: &str) -> Response<ReplyBody> {
     *response.status_mut() = StatusCode::OK;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    self::status(headers, status, message);
+    response
+}
+
+fn status(headers: &mut HeaderMap, status: u8, message: &str) {
     headers.insert("grpc-status", HeaderValue::from(u16::from(status)));
     if let Ok(message) = HeaderValue::try_from(percent_encoded(message)) {
         headers.insert("grpc-message", message);
     }
-    response
 }
 
 /// gRPC's Percent-Encoded: everything outside printable ASCII, and `%`.

@@ -161,7 +161,7 @@ async fn once(worker: &Worker, upstreams: &Upstreams, host: &Arc<Host>) -> Resul
         return Ok(Opened { end: End::Stream(transport), in_flight, guard: Guard::default(), lease: None });
     }
     let address = host.key().dial();
-    let lease = worker.pool.http2(host, deadline).await?;
+    let lease = worker.pool.http2(host, deadline, None).await?;
     let (response, tunnel) = lease
         .connection()
         .connect(connect_request(host))

@@ -110,7 +110,8 @@ pub(super) async fn upgrade(
 ) -> Result<Outcome, ProxyError> {
     let (to_upstream, upstream_duplex) = duplex();
     let mut guard = Guard::enter(&client.worker, upstreams, Kind::Request).await?;
-    let sent = attempt::send(&client.worker, upstreams, head, to_upstream, &mut guard, record).await;
+    let mut tried = attempt::Tried::default();
+    let sent = attempt::send(&client.worker, upstreams, head, to_upstream, &mut tried, &mut guard, record).await;
     let sent = sent.map_err(|failed| failed.error)?;
     let from_sidecar = sent.host.key().mesh.is_some();
     let agreed = sent.response.status() == StatusCode::SWITCHING_PROTOCOLS

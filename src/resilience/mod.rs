@@ -1,10 +1,16 @@
-//! Sans-I/O cores of resilience: each decides from what it is told, the time included, and does nothing itself.
+//! Sans-I/O cores of resilience, so that one failure does not become many: each decides from what it is told, time and
+//! chance included, and does nothing itself.
 
 pub mod breaker;
+pub mod budget;
 mod counter;
+pub mod deadline;
+pub mod joined;
 mod limit;
 pub mod outlier;
+pub mod retry;
 
+pub use budget::Budget;
 pub use counter::{Counter, Entry};
 pub use limit::{Full, Limit, Permit};
 

@@ -40,6 +40,8 @@ pub struct Route {
     pub filters: Option<Arc<Filters>>,
     /// What to do when no endpoint can take the request.
     pub fallback: Option<Arc<Fallback>>,
+    /// How long that may take, and when it is repeated; `None` when nothing is said of either.
+    pub treatment: Option<Arc<config::Treatment>>,
 }
 
 /// Who is asked, and what is answered, when no endpoint of a route's cluster can take a request.

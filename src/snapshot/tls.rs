@@ -86,6 +86,8 @@ mod tests {
             lb: Balancing::default(),
             protocol: UpstreamProtocol::Downstream,
             resilience: None,
+            retry_budget: Default::default(),
+            idle: None,
         };
         let cluster = Cluster { config, upstream: Arc::new(Upstream::new(name)) };
         Split::new([(NonZeroU32::MIN, Arc::new(cluster))]).expect("a cluster")

@@ -31,6 +31,7 @@ pub struct Metrics {
     ejections: Family<ChangeLabels, Counter>,
     hosts_out: Family<StateLabels, Gauge>,
     fallbacks: Family<FallbackLabels, Counter>,
+    retries: Family<ResultLabels, Counter>,
     drain_cut: Counter,
     access_log_dropped: Counter,
     xds_responses: Family<XdsLabels, Counter>,
@@ -191,6 +192,7 @@ impl Metrics {
             ejections: Family::default(),
             hosts_out: Family::default(),
             fallbacks: Family::default(),
+            retries: Family::default(),
             drain_cut: Counter::default(),
             access_log_dropped: Counter::default(),
             xds_responses: Family::default(),
@@ -268,6 +270,7 @@ impl Metrics {
         );
         registry.register("faults", "Faults that were injected on purpose, by kind", self.faults.clone());
         registry.register("mirrored_requests", "Copies of requests, by what became of them", self.mirrored.clone());
+        registry.register("retries", "Retries that a policy asked for, by what became of them", self.retries.clone());
         registry.register(
             "drain_cut",
             "Connections cut because they outlived the drain deadline",
@@ -402,6 +405,12 @@ impl Metrics {
     /// A copy of a request for `cluster` ended; `result` is `ok`, `overflow`, `timeout` or a reason code.
     pub fn mirrored(&self, cluster: &Arc<str>, result: &'static str) {
         self.mirrored.get_or_create(&MirrorLabels { cluster: Arc::clone(cluster), result }).inc();
+    }
+
+    /// A retry that a policy asks for was sent (`retried`), brought an answer that is none to retry (`succeeded`), or was
+    /// not sent: `retries_exhausted`, `retry_budget_exhausted`, `retry_body_too_large`, `retry_no_time`, `retry_nested`.
+    pub fn retry(&self, result: &'static str) {
+        self.retries.get_or_create(&ResultLabels { result }).inc();
     }
 
     /// This many connections were cut at the end of draining.

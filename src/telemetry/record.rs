@@ -126,6 +126,11 @@ impl Record {
         }
     }
 
+    /// When the request was received.
+    pub fn started(&self) -> Instant {
+        self.started
+    }
+
     /// Notes who is at the other end: a proven identity over mutual TLS, or nobody that is known.
     pub fn other_end(&mut self, id: Option<&SpiffeId>) {
         self.proven_end(&id.map_or_else(Arc::default, |id| Arc::from(id.to_string())));

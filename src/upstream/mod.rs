@@ -27,6 +27,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::time::Instant;
 
 use crate::config::{Balancing, Endpoints};
+use crate::resilience::Budget;
 use crate::slot::Slot;
 use host_set::{Found, HostSet, Pick};
 
@@ -38,6 +39,8 @@ pub struct Upstream {
     spilled: AtomicU64,
     panicked: AtomicU64,
     protection: protect::Protection,
+    /// Of the requests that may be retried.
+    pub budget: Budget,
 }
 
 impl Upstream {
@@ -49,6 +52,7 @@ impl Upstream {
             spilled: AtomicU64::new(0),
             panicked: AtomicU64::new(0),
             protection: protect::Protection::default(),
+            budget: Budget::new(Instant::now()),
         }
     }
 

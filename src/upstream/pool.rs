@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use http::{Request, Response};
@@ -37,6 +38,8 @@ type Dialled = (SocketAddr, Via);
 #[derive(Debug)]
 struct Peer {
     identity: Option<SpiffeId>,
+    /// How long the cluster that was used last lets connections rest; in milliseconds, 0 when it does not say.
+    rest: AtomicU64,
     http1: Mutex<Vec<Idle>>,
     http2: Mutex<Vec<Arc<Shared>>>,
     opening: tokio::sync::Mutex<Option<(Instant, ProxyError)>>,
@@ -92,8 +95,15 @@ impl Pool {
     ///
     /// # Cancel safety
     /// A connection that was being made is dropped.
-    pub async fn http1(&self, host: &Host, fresh: bool, deadline: Duration) -> Result<Lease1, ProxyError> {
+    pub async fn http1(
+        &self,
+        host: &Host,
+        fresh: bool,
+        deadline: Duration,
+        rest: Option<Duration>,
+    ) -> Result<Lease1, ProxyError> {
         let peer = self.peer(host.key());
+        peer.may_rest(rest);
         if let Some(sender) = peer.kept().filter(|_| !fresh) {
             return Ok(Lease1 { sender, reused: true, peer });
         }
@@ -113,8 +123,9 @@ impl Pool {
     ///
     /// # Cancel safety
     /// A connection that was being made is dropped; the next in line makes one.
-    pub async fn http2(&self, host: &Host, deadline: Duration) -> Result<Lease2, ProxyError> {
+    pub async fn http2(&self, host: &Host, deadline: Duration, rest: Option<Duration>) -> Result<Lease2, ProxyError> {
         let peer = self.peer(host.key());
+        peer.may_rest(rest);
         if let Some(lease) = peer.share() {
             return Ok(lease);
         }
@@ -152,6 +163,7 @@ impl Pool {
     /// Closes connections that nothing has used for `idle`, and forgets peers without any.
     pub fn sweep(&self, now: Instant, idle: Duration) {
         let is_used = |peer: &Arc<Peer>| {
+            let idle = peer.rest().map_or(idle, |rest| rest.min(idle));
             let mut http1 = peer.http1.lock();
             http1.retain(|kept| !kept.sender.is_closed() && now < kept.since + idle);
             let mut http2 = peer.http2.lock();
@@ -182,18 +194,44 @@ impl Pool {
 
 impl Peer {
     fn new(identity: Option<SpiffeId>) -> Self {
-        Self { identity, http1: Mutex::default(), http2: Mutex::default(), opening: tokio::sync::Mutex::default() }
+        Self {
+            identity,
+            rest: AtomicU64::new(0),
+            http1: Mutex::default(),
+            http2: Mutex::default(),
+            opening: tokio::sync::Mutex::default(),
+        }
     }
 
-    /// The HTTP/1.1 connection that was used last and still stands.
+    fn may_rest(&self, rest: Option<Duration>) {
+        let millis = rest.map_or(0, |rest| u64::try_from(rest.as_millis()).unwrap_or(u64::MAX));
+        if self.rest.load(Ordering::Relaxed) != millis {
+            self.rest.store(millis, Ordering::Relaxed);
+        }
+    }
+
+    fn rest(&self) -> Option<Duration> {
+        let millis = self.rest.load(Ordering::Relaxed);
+        (millis > 0).then(|| Duration::from_millis(millis))
+    }
+
+    /// The HTTP/1.1 connection that was used last, still stands, and has not rested for too long.
     fn kept(&self) -> Option<Http1> {
+        let is_fresh = |since: Instant| self.rest().is_none_or(|rest| since.elapsed() < rest);
         let mut idle = self.http1.lock();
-        std::iter::from_fn(|| idle.pop()).map(|kept| kept.sender).find(Http1::is_ready)
+        std::iter::from_fn(|| idle.pop())
+            .filter(|kept| is_fresh(kept.since))
+            .map(|kept| kept.sender)
+            .find(Http1::is_ready)
     }
 
     fn share(self: &Arc<Self>) -> Option<Lease2> {
         let mut connections = self.http2.lock();
-        connections.retain(|shared| !shared.connection.is_closed());
+        let has_rested = |shared: &Shared| {
+            let rest = self.rest().filter(|_| shared.connection.streams() == 0);
+            rest.is_some_and(|rest| shared.last_used.lock().elapsed() >= rest)
+        };
+        connections.retain(|shared| !shared.connection.is_closed() && !has_rested(shared));
         connections.iter().find_map(|shared| Lease2::take(shared, true))
     }
 

@@ -27,6 +27,7 @@ pub mod mesh;
 pub mod name;
 pub mod rate_limit;
 pub mod resilience;
+pub mod setting;
 pub mod spiffe;
 pub mod xds;
 

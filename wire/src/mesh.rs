@@ -27,6 +27,13 @@ pub const PORT_HEADER: &str = "x-pillion-port";
 /// `1.1` or `2`. Like [`PORT_HEADER`], only between sidecars.
 pub const HTTP_VERSION_HEADER: &str = "x-pillion-http-version";
 
+/// Header telling of the caller's situation: how many milliseconds it still waits for the answer, or nothing where it
+/// has no limit; and behind that [`CALL_RETRY`] when it has asked before, so that whoever is behind does not repeat the
+/// request once more. Like [`PORT_HEADER`], only between sidecars.
+pub const CALL_HEADER: &str = "x-pillion-call";
+/// See [`CALL_HEADER`].
+pub const CALL_RETRY: &str = ";retry";
+
 /// Header carrying a stable reason code, on every response that a proxy made
 /// itself and on no other.
 pub const REASON_HEADER: &str = "x-pillion-reason";

@@ -39,6 +39,7 @@ pub use envoy_types::pb::envoy::extensions::load_balancing_policies::random::v3 
 pub use envoy_types::pb::envoy::extensions::load_balancing_policies::ring_hash::v3 as ring_hash;
 pub use envoy_types::pb::envoy::extensions::load_balancing_policies::round_robin::v3 as round_robin;
 pub use envoy_types::pb::envoy::extensions::load_balancing_policies::wrr_locality::v3 as wrr_locality;
+pub use envoy_types::pb::envoy::extensions::retry::host::previous_hosts::v3 as previous_hosts;
 pub use envoy_types::pb::envoy::extensions::transport_sockets::raw_buffer::v3 as raw_buffer;
 pub use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3 as tls;
 pub use envoy_types::pb::envoy::extensions::upstreams::http::v3 as upstream_http;
@@ -112,6 +113,10 @@ pub mod type_url {
     pub const FILTER_CONFIG: &str = "type.googleapis.com/envoy.config.route.v3.FilterConfig";
     /// HTTP filter: role-based access control (gRFC A41).
     pub const HTTP_RBAC: &str = "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC";
+
+    /// Retry host predicate: hosts that have been tried are avoided.
+    pub const PREVIOUS_HOSTS: &str =
+        "type.googleapis.com/envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate";
 
     /// Transport socket of a cluster: TLS (gRFC A29).
     pub const UPSTREAM_TLS: &str = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext";

@@ -7,10 +7,11 @@
 //! prefix, longest first, so that the usual catch-all `/` does not hide it.
 //! A GRPCRoute's method is a path too, so both kinds may share a port.
 
-use std::cmp::Ordering;
+use std::{cmp::Ordering, time::Duration};
 
 use super::{
     filter::{BackendFilters, Filters},
+    policy::RuleRetry,
     service::Name,
 };
 
@@ -82,6 +83,12 @@ pub struct Rule {
     pub filters: Filters,
     /// Where matching traffic goes.
     pub backends: Vec<Backend>,
+    /// `timeouts.request`: the whole request; zero for no limit.
+    pub request: Option<Duration>,
+    /// `timeouts.backendRequest`: one try.
+    pub backend_request: Option<Duration>,
+    /// `retry` (GEP-1731).
+    pub retry: Option<RuleRetry>,
 }
 
 /// What a request must look like: all parts must hold.
@@ -209,6 +216,9 @@ mod tests {
                     matches: vec![matched],
                     filters: Filters::default(),
                     backends: Vec::new(),
+                    request: None,
+                    backend_request: None,
+                    retry: None,
                 })
                 .collect(),
         }

@@ -62,10 +62,11 @@ impl<'a> Tables<'a> {
             let filters = rule.map(|rule| rule.filters.clone()).unwrap_or_default();
             let named = rule.and_then(|rule| rule.name.clone()).unwrap_or_else(|| ranked.rule.to_string());
             let mirrors = filters.mirrors.iter();
+            let of_route = policies.of_route(ranked.route, policy);
             RouteEntry {
                 name: format!("{}/{}/{named}", ranked.route.kind.name(), ranked.route.name),
                 matched: ranked.matched.clone(),
-                policy: policies.of_route(ranked.route, policy),
+                policy: rule.map_or_else(|| of_route.clone(), |rule| of_route.clone().for_rule(rule)),
                 mirrors: mirrors
                     .filter_map(|mirror| Some((self.usable(ranked.route, &mirror.backend).ok()?, mirror.per_million)))
                     .collect(),

@@ -7,6 +7,8 @@
 
 use serde::Deserialize;
 
+use super::duration::Written;
+
 /// The API group of Gateway API.
 pub const GROUP: &str = "gateway.networking.k8s.io";
 
@@ -41,6 +43,25 @@ pub(super) struct HttpRule {
     pub(super) matches: Option<Vec<HttpMatch>>,
     pub(super) filters: Option<Vec<Filter>>,
     pub(super) backend_refs: Option<Vec<BackendRef>>,
+    pub(super) timeouts: Option<RuleTimeouts>,
+    pub(super) retry: Option<RuleRetry>,
+}
+
+/// How long a request may take (GEP-1742).
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct RuleTimeouts {
+    pub(super) request: Option<Written>,
+    pub(super) backend_request: Option<Written>,
+}
+
+/// When a request is sent again (GEP-1731).
+#[derive(Debug, Deserialize)]
+pub(super) struct RuleRetry {
+    #[serde(default)]
+    pub(super) codes: Vec<u16>,
+    pub(super) attempts: Option<u32>,
+    pub(super) backoff: Option<Written>,
 }
 
 /// What a request must look like.

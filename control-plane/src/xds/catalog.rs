@@ -19,7 +19,7 @@ use pillion_wire::{
 use super::{
     dialect::Dialect,
     kind::Kind,
-    translate::{cluster, endpoints, gateway, host, http_filters, inbound, outbound, route},
+    translate::{cluster, endpoints, gateway, host, http_filters, inbound, outbound, route, treatment},
     version::version,
 };
 use crate::core::{
@@ -371,6 +371,7 @@ impl PortResources {
         let key = &view.key;
         let secured = (dialect != Dialect::Pillion && view.in_mesh()).then(|| (cluster::accounts(view), trust_domain));
         let faults = dialect == Dialect::Grpc && http_filters::has_faults(view);
+        let is_retried = treatment::is_retried(view);
         Self {
             listener: version(&("listener", dialect, key, view.protocol, &view.tcp, &view.tls, &view.policy, faults))
                 .into(),
@@ -379,7 +380,7 @@ impl PortResources {
                 any: pack(type_url::ROUTE, &route::configuration(view, dialect)),
             },
             cluster: Built {
-                version: version(&("cluster", dialect, key, view.protocol, &view.policy, secured)).into(),
+                version: version(&("cluster", dialect, key, view.protocol, &view.policy, secured, is_retried)).into(),
                 any: pack(type_url::CLUSTER, &cluster::cluster(view, dialect, trust_domain)),
             },
             endpoints: Self::endpoints(view, None, dialect, trust_domain),

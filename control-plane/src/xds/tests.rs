@@ -603,3 +603,22 @@ fn an_edited_policy_is_another_version_of_what_it_concerns() {
     assert_ne!(none[1], timeout[1]);
     assert!(none[2] == faults[2] && none[2] == timeout[2]);
 }
+
+#[test]
+fn a_changed_policy_is_a_changed_resource() {
+    let policy = |sections: &str| catalog(&[policy("b", sections), shop(1)].concat(), None);
+    let version = |catalog: &Catalog, kind, dialect| {
+        let name = if dialect == Dialect::Envoy && kind == Kind::Route { "pillion/outbound" } else { "b.shop:80" };
+        find(catalog, kind, name, dialect).version().to_string()
+    };
+    for (one, other, kind) in [
+        ("timeouts: {request: 1s}", "timeouts: {request: 2s}", Kind::Route),
+        ("timeouts: {connect: 1s}", "timeouts: {connect: 2s}", Kind::Cluster),
+        ("retries: {budget: {percent: 1}}", "retries: {budget: {percent: 2}}", Kind::Cluster),
+    ] {
+        let (one, other) = (policy(one), policy(other));
+        for dialect in [Dialect::Pillion, Dialect::Grpc, Dialect::Envoy] {
+            assert_ne!(version(&one, kind, dialect), version(&other, kind, dialect), "{kind:?} {dialect:?}");
+        }
+    }
+}

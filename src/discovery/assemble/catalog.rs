@@ -303,6 +303,8 @@ fn hostless(name: &str) -> Cluster {
         lb: Balancing::default(),
         protocol: UpstreamProtocol::default(),
         resilience: None,
+        retry_budget: config::RetryBudget::default(),
+        idle: None,
     };
     Cluster { config, upstream: Arc::new(Upstream::new(name)) }
 }

@@ -64,7 +64,9 @@ impl Clusters<'_> {
             Some(fallback) => Some(Arc::new(self.fallback(fallback)?)),
             None => None,
         };
-        Some(Route { name: route.name.as_str().into(), matches: route.matches.clone(), action, filters, fallback })
+        let treatment = (route.treatment != config::Treatment::default()).then(|| Arc::new(route.treatment.clone()));
+        let (name, matches) = (route.name.as_str().into(), route.matches.clone());
+        Some(Route { name, matches, action, filters, fallback, treatment })
     }
 
     fn fallback(&mut self, told: &pillion_wire::resilience::Fallback) -> Option<Fallback> {

@@ -126,6 +126,7 @@ fn route(name: &str, clusters: &[&str]) -> RouteConfig {
         action,
         filters: Default::default(),
         fallback: None,
+        treatment: Default::default(),
     }];
     let host = VirtualHost { name: name.into(), domains: vec!["*".into()], routes };
     RouteConfig { name: name.into(), virtual_hosts: vec![host] }
@@ -139,6 +140,8 @@ fn cluster(name: &str, endpoints: &str) -> Cluster {
         lb: Balancing::default(),
         protocol: UpstreamProtocol::Http1,
         resilience: None,
+        retry_budget: Default::default(),
+        idle: None,
     }
 }
 

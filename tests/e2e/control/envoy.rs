@@ -169,6 +169,11 @@ fn is_served(api_type: &str, variant: &str) {
     {
         assert!(clusters.contains(limit), "{clusters}");
     }
+    mesh.write("policy.yaml", POLICY);
+    let dump = format!("http://{}/config_dump?resource=dynamic_route_configs", envoy.admin);
+    let told = |what: &str| curl(&[&dump]).text().contains(what);
+    soon("Envoy has the policy", || told("\"per_try_timeout\": \"2s\"") && told("envoy.retry_host_predicates"));
+    assert!(told("\"timeout\": \"5s\"") && told("\"idle_timeout\": \"60s\""), "{}", curl(&[&dump]).text());
 
     let modified = envoy.statistic("cluster_manager.cluster_modified");
     mesh.service("plain", &[("http", 80, "h2c")]);
@@ -229,6 +234,17 @@ impl Envoy {
         value.unwrap_or_else(|| panic!("no statistic {name}: {page}"))
     }
 }
+
+/// Timeouts and retries, all of them.
+const POLICY: &str = "\
+apiVersion: pillion.dev/v1alpha1
+kind: TrafficPolicy
+metadata: { name: plain, namespace: shop }
+spec:
+  targetRefs: [ { kind: Service, name: plain } ]
+  timeouts: { request: 5s, perTry: 2s, idle: 30s, streamIdle: 60s, maxDuration: 1h, joinTrace: false }
+  retries: { attempts: 2, on: [ gateway-error, unavailable ], codes: [ 429 ], bodyLimit: 1000, budget: { percent: 30 } }
+";
 
 fn command(file: &Path) -> Command {
     let program = in_workspace(".test-tools/envoy/bin/envoy");

@@ -6,6 +6,7 @@
 mod direct_response;
 mod faults;
 mod load_balancing;
+mod retries;
 mod timeouts;
 
 use std::collections::HashMap;
@@ -23,6 +24,7 @@ pub use direct_response::DirectResponse;
 pub use faults::{Abort, Faults, Share};
 pub use load_balancing::{Algorithm, HashOn, LoadBalancing, SlowStart, Zones};
 use pillion_wire::rate_limit::RateLimits;
+pub use retries::{Budget, CONDITIONS, Retries, RuleRetry};
 pub use timeouts::Timeouts;
 
 /// A policy object.
@@ -78,13 +80,16 @@ pub struct Policy {
     pub outlier: Option<Outlier>,
     /// What happens to requests that no endpoint can take.
     pub fallback: Option<Fallback>,
+    /// When requests are sent again.
+    pub retries: Option<Retries>,
 }
 
 impl Policy {
     /// The sections that are there, as documents name them, and whether each may stand in a policy for a route.
     fn sections(&self) -> impl Iterator<Item = (&'static str, bool)> {
         let sections = [
-            ("timeouts", self.timeouts.is_some(), false),
+            ("timeouts", self.timeouts.is_some(), true),
+            ("retries", self.retries.is_some(), true),
             ("rateLimits", self.rate_limits.is_some(), false),
             ("loadBalancing", self.load_balancing.is_some(), false),
             ("faults", self.faults.is_some(), true),
@@ -95,6 +100,19 @@ impl Policy {
             ("fallback", self.fallback.is_some(), true),
         ];
         sections.into_iter().filter_map(|(name, is_there, fits_route)| is_there.then_some((name, fits_route)))
+    }
+
+    /// The fields, in sections that may stand in a policy for a route, that may not.
+    fn of_services(&self) -> impl Iterator<Item = &'static str> {
+        let timeouts = self.timeouts.as_ref();
+        let retries = self.retries.as_ref();
+        [
+            ("timeouts.connect", timeouts.is_some_and(|timeouts| timeouts.connect.is_some())),
+            ("timeouts.idle", timeouts.is_some_and(|timeouts| timeouts.idle.is_some())),
+            ("retries.budget", retries.is_some_and(|retries| retries.budget.is_some())),
+        ]
+        .into_iter()
+        .filter_map(|(name, is_there)| is_there.then_some(name))
     }
 
     /// These sections, and those of `other` where there are none.
@@ -110,6 +128,7 @@ impl Policy {
             breaker: self.breaker.clone().or_else(|| other.breaker.clone()),
             outlier: self.outlier.clone().or_else(|| other.outlier.clone()),
             fallback: self.fallback.clone().or_else(|| other.fallback.clone()),
+            retries: self.retries.clone().or_else(|| other.retries.clone()),
         }
     }
 }
@@ -167,8 +186,8 @@ impl<'a> Policies<'a> {
                 if !objects.routes.contains_key(&key) {
                     return Some(format!("there is no {} {}: the policy has no effect on it", kind.name(), key.1));
                 }
-                let unfit: Vec<&str> =
-                    policy.policy.sections().filter(|(_, fits)| !fits).map(|(section, _)| section).collect();
+                let sections = policy.policy.sections().filter(|(_, fits)| !fits).map(|(section, _)| section);
+                let unfit: Vec<&str> = sections.chain(policy.policy.of_services()).collect();
                 let there = self.routes.entry(key).or_default();
                 let conflict = conflict(policy, there.iter().copied());
                 there.push(policy);

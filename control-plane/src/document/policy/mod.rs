@@ -8,6 +8,7 @@ mod limits;
 mod load_balancing;
 mod outlier;
 mod rate_limits;
+pub(super) mod retries;
 mod timeouts;
 
 use serde::Deserialize;
@@ -38,6 +39,7 @@ struct RawSpec {
     breaker: Option<breaker::Raw>,
     outlier_detection: Option<outlier::Raw>,
     fallback: Option<fallback::Raw>,
+    retries: Option<retries::Raw>,
 }
 
 #[derive(Deserialize)]
@@ -80,6 +82,7 @@ pub(super) fn read(node: &Node, metadata: &Metadata, issues: &mut Issues) -> Opt
         breaker: spec.breaker.map(|raw| breaker::read(raw, &path.key("breaker"), issues)),
         fallback: spec.fallback.map(|raw| fallback::read(raw, &metadata.name.namespace, &path.key("fallback"), issues)),
         outlier: spec.outlier_detection.map(|raw| outlier::read(raw, &path.key("outlierDetection"), issues)),
+        retries: spec.retries.map(|raw| retries::read(raw, &path.key("retries"), issues)),
     };
     if policy == Policy::default() {
         issues.warn(path, "the policy says nothing");

@@ -212,6 +212,17 @@ fn refusals_name_the_field() {
             "{targetRefs: [{kind: Service, name: a}], outlierDetection: {successRate: {enforcing: 101}}}",
             "spec.outlierDetection.successRate.enforcing",
         ),
+        ("{targetRefs: [{kind: Service, name: a}], timeouts: {perTry: 0s}}", "spec.timeouts.perTry"),
+        ("{targetRefs: [{kind: Service, name: a}], timeouts: {streamIdle: 5}}", "spec.timeouts.streamIdle"),
+        ("{targetRefs: [{kind: Service, name: a}], retries: {attempts: 2}}", "spec.retries.on"),
+        ("{targetRefs: [{kind: Service, name: a}], retries: {on: [5xx, always]}}", "spec.retries.on[1]"),
+        ("{targetRefs: [{kind: Service, name: a}], retries: {codes: [302]}}", "spec.retries.codes[0]"),
+        ("{targetRefs: [{kind: Service, name: a}], retries: {budget: {percent: 101}}}", "spec.retries.budget.percent"),
+        (
+            "{targetRefs: [{kind: Service, name: a}], retries: {backoff: {base: 1s, max: 1ms}}}",
+            "spec.retries.backoff.max",
+        ),
+        ("{targetRefs: [{kind: Service, name: a}], retries: {bodyLimit: 99999999}}", "spec.retries.bodyLimit"),
     ] {
         assert_eq!(policy(spec).unwrap_err(), [path], "{spec}");
     }
@@ -227,4 +238,19 @@ fn faults_are_read_to_the_millionth() {
     assert_eq!(faults.delay, Some((Duration::from_secs(2), Share(1))));
     assert_eq!(faults.abort, Some((Abort::Grpc(14), Share(1_000_000))));
     assert_eq!((faults.headers[0].name.as_str(), faults.max_active), ("x-chaos", 1024));
+}
+
+#[test]
+fn retries_are_read_and_codes_imply_their_condition() {
+    let policy = policy(
+        "{targetRefs: [{kind: Service, name: a}], retries: {attempts: 2, on: [reset], codes: [429], perTry: 1s, \
+         backoff: {base: 5ms, max: 1s}, bodyLimit: 1024, budget: {percent: 10, minPerSecond: 3}}}",
+    )
+    .unwrap();
+    let retries = policy.policy.retries.unwrap();
+    assert_eq!(retries.on, ["reset", "retriable-status-codes"]);
+    assert_eq!((retries.attempts, retries.body_limit), (Some(2), Some(1024)));
+    assert_eq!((retries.base, retries.most), (Some(Duration::from_millis(5)), Some(Duration::from_secs(1))));
+    let budget = retries.budget.unwrap();
+    assert_eq!((budget.percent, budget.min_per_second), (Some(10), Some(3)));
 }

@@ -20,6 +20,7 @@ use crate::core::{
 
 mod filters;
 mod matches;
+mod timing;
 
 pub(super) use matches::headers as header_matches;
 
@@ -35,6 +36,8 @@ struct Holder<S> {
 pub(super) fn read_http(node: &Node, metadata: &Metadata, issues: &mut Issues) -> Option<Route> {
     let spec: RouteSpec<HttpRule> = read_spec(node, issues)?;
     let rules = spec.rules.into_iter().zip(rule_paths()).map(|(raw, path)| {
+        let (request, backend_request) = timing::timeouts(raw.timeouts, &path.key("timeouts"), issues);
+        let retry = timing::retry(raw.retry, &path.key("retry"), issues);
         let matches = matches::http(raw.matches, &path.key("matches"), issues);
         let at = path.key("filters");
         let filters = filters::of_rule(RouteKind::Http, raw.filters, &matches, metadata, &at, issues);
@@ -42,7 +45,8 @@ pub(super) fn read_http(node: &Node, metadata: &Metadata, issues: &mut Issues) -
             Some(_) => no_backends(raw.backend_refs.as_deref(), &path, issues),
             None => backends(RouteKind::Http, raw.backend_refs, metadata, &path, issues),
         };
-        Rule { name: rule_name(raw.name, &path, issues), matches, filters, backends }
+        let name = rule_name(raw.name, &path, issues);
+        Rule { name, matches, filters, backends, request, backend_request, retry }
     });
     let rules = rules.collect();
     finish(RouteKind::Http, metadata, (spec.parent_refs, spec.hostnames), rules, issues)
@@ -59,7 +63,8 @@ pub(super) fn read_grpc(node: &Node, metadata: &Metadata, issues: &mut Issues) -
             Some(_) => no_backends(raw.backend_refs.as_deref(), &path, issues),
             None => backends(RouteKind::Grpc, raw.backend_refs, metadata, &path, issues),
         };
-        Rule { name: rule_name(raw.name, &path, issues), matches, filters, backends }
+        let name = rule_name(raw.name, &path, issues);
+        Rule { name, matches, filters, backends, request: None, backend_request: None, retry: None }
     });
     let rules = rules.collect();
     finish(RouteKind::Grpc, metadata, (spec.parent_refs, spec.hostnames), rules, issues)
@@ -103,6 +108,9 @@ fn stream_rules(kind: RouteKind, raw: Vec<StreamRule>, metadata: &Metadata, issu
         matches: Vec::<Match>::new(),
         filters: Filters::default(),
         backends: backends(kind, raw.backend_refs, metadata, &path, issues),
+        request: None,
+        backend_request: None,
+        retry: None,
     });
     rules.collect()
 }

@@ -29,8 +29,13 @@ fn route(kind: &str, rules: &str) -> Result<Arc<Route>, Vec<String>> {
 fn refusals_name_the_field() {
     for (kind, rules, path) in [
         ("HTTPRoute", "[]", "spec.rules"),
-        ("HTTPRoute", "[{timeouts: {request: 1s}}]", "spec.rules[0].timeouts"),
-        ("HTTPRoute", "[{retry: {attempts: 2}}]", "spec.rules[0].retry"),
+        ("HTTPRoute", "[{timeouts: {request: 1.5s}}]", "spec.rules[0].timeouts.request"),
+        ("HTTPRoute", "[{timeouts: {request: 1s, backendRequest: 2s}}]", "spec.rules[0].timeouts.backendRequest"),
+        ("HTTPRoute", "[{timeouts: {response: 1s}}]", "spec.rules[0].timeouts.response"),
+        ("HTTPRoute", "[{retry: {codes: [503, 200]}}]", "spec.rules[0].retry.codes[1]"),
+        ("HTTPRoute", "[{retry: {backoff: 0s}}]", "spec.rules[0].retry.backoff"),
+        ("GRPCRoute", "[{timeouts: {request: 1s}}]", "spec.rules[0].timeouts"),
+        ("GRPCRoute", "[{retry: {attempts: 2}}]", "spec.rules[0].retry"),
         (
             "HTTPRoute",
             "[{backendRefs: [{name: a, port: 80, filters: [{type: X}]}]}]",

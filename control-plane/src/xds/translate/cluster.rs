@@ -20,7 +20,7 @@ use pillion_wire::{
     },
 };
 
-use super::{ads, balancing, duration, resilience};
+use super::{ads, balancing, duration, resilience, treatment};
 use crate::{
     core::{protocol::Protocol, view::PortView},
     xds::dialect::Dialect,
@@ -47,7 +47,7 @@ pub(crate) fn cluster(view: &PortView, dialect: Dialect, trust_domain: &TrustDom
         lb_policy: cluster::LbPolicy::RoundRobin.into(),
         cluster_discovery_type: Some(cluster::ClusterDiscoveryType::Type(cluster::DiscoveryType::Eds.into())),
         eds_cluster_config: Some(cluster::EdsClusterConfig { eds_config: Some(ads()), service_name: name }),
-        typed_extension_protocol_options: protocol_options(view.protocol, dialect, secured),
+        typed_extension_protocol_options: protocol_options(view, dialect, secured),
         transport_socket: secured.then(|| transport_socket(view, dialect, trust_domain)),
         circuit_breakers: resilience::circuit_breakers(&view.policy, dialect),
         outlier_detection: resilience::outlier_detection(&view.policy, dialect),
@@ -55,7 +55,7 @@ pub(crate) fn cluster(view: &PortView, dialect: Dialect, trust_domain: &TrustDom
         ..Cluster::default()
     };
     balancing::apply(&mut cluster, view.policy.load_balancing.as_ref(), dialect);
-    cluster
+    treatment::budget(cluster, view, dialect)
 }
 
 /// The service accounts whose identities the endpoints inside the mesh have.
@@ -67,7 +67,7 @@ pub(crate) fn accounts(view: &PortView) -> BTreeSet<(&str, &str)> {
         .collect()
 }
 
-fn protocol_options(protocol: Protocol, dialect: Dialect, secured: bool) -> HashMap<String, Any> {
+fn protocol_options(view: &PortView, dialect: Dialect, secured: bool) -> HashMap<String, Any> {
     use http_protocol_options::{
         ExplicitHttpConfig, UpstreamProtocolOptions as Upstream, UseDownstreamHttpConfig,
         explicit_http_config::ProtocolConfig,
@@ -75,7 +75,7 @@ fn protocol_options(protocol: Protocol, dialect: Dialect, secured: bool) -> Hash
     let explicit = |protocol| Upstream::ExplicitHttpConfig(ExplicitHttpConfig { protocol_config: Some(protocol) });
     let http1 = ProtocolConfig::HttpProtocolOptions(Http1ProtocolOptions::default());
     let http2 = ProtocolConfig::Http2ProtocolOptions(Http2ProtocolOptions::default());
-    let options = match protocol {
+    let options = match view.protocol {
         Protocol::Tcp | Protocol::Tls => return HashMap::new(),
         // Towards a sidecar Envoy negotiates `h2`, whatever the application speaks.
         _ if dialect == Dialect::Envoy && secured => explicit(http2),
@@ -87,7 +87,15 @@ fn protocol_options(protocol: Protocol, dialect: Dialect, secured: bool) -> Hash
             ..UseDownstreamHttpConfig::default()
         }),
     };
-    let message = HttpProtocolOptions { upstream_protocol_options: Some(options), ..HttpProtocolOptions::default() };
+    let idle = view.policy.timeouts.as_ref().and_then(|timeouts| timeouts.idle);
+    let message = HttpProtocolOptions {
+        upstream_protocol_options: Some(options),
+        common_http_protocol_options: idle.map(|idle| pillion_wire::xds::core::HttpProtocolOptions {
+            idle_timeout: Some(duration(idle)),
+            ..pillion_wire::xds::core::HttpProtocolOptions::default()
+        }),
+        ..HttpProtocolOptions::default()
+    };
     HashMap::from([(type_url::HTTP_PROTOCOL_OPTIONS_KEY.to_owned(), pack(type_url::HTTP_PROTOCOL_OPTIONS, &message))])
 }
 

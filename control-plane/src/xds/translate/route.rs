@@ -12,7 +12,7 @@ use pillion_wire::xds::{
     {Duration, UInt32Value},
 };
 
-use super::{INVALID_BACKEND, balancing, filter, http_filters, resilience};
+use super::{INVALID_BACKEND, balancing, filter, http_filters, resilience, treatment::treat};
 use crate::{
     core::{
         filter::{BackendFilters, Headers},
@@ -49,7 +49,7 @@ pub(super) fn virtual_host(view: &PortView, domains: Vec<String>, dialect: Diale
 fn default_route(view: &PortView, dialect: Dialect) -> Route {
     let hash =
         balancing::hash_policies(view.policy.load_balancing.iter().flat_map(|section| &section.hash_on), dialect);
-    Route {
+    let route = Route {
         name: "default".to_owned(),
         r#match: Some(RouteMatch {
             path_specifier: Some(route_match::PathSpecifier::Prefix(String::new())),
@@ -66,13 +66,14 @@ fn default_route(view: &PortView, dialect: Dialect) -> Route {
         typed_per_filter_config: http_filters::on_route(None, view.policy.faults.as_ref(), dialect),
         metadata: resilience::fallback(&view.policy, dialect),
         ..Route::default()
-    }
+    };
+    treat(route, &view.policy, dialect)
 }
 
 fn route_of(view: &PortView, entry: &RouteEntry, path: route_match::PathSpecifier, dialect: Dialect) -> Route {
     let filters = &entry.filters;
     let changes = if has_own_filters(entry) { &Headers::default() } else { &filters.headers };
-    Route {
+    let route = Route {
         name: entry.name.clone(),
         r#match: Some(RouteMatch {
             path_specifier: Some(path),
@@ -94,7 +95,8 @@ fn route_of(view: &PortView, entry: &RouteEntry, path: route_match::PathSpecifie
         typed_per_filter_config: http_filters::on_route(filters.cors.as_ref(), entry.policy.faults.as_ref(), dialect),
         metadata: resilience::fallback(&entry.policy, dialect),
         ..Route::default()
-    }
+    };
+    treat(route, &entry.policy, dialect)
 }
 
 /// The path as one or more matches. gRPC knows no path-separated prefix and

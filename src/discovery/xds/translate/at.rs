@@ -222,9 +222,12 @@ pub(super) fn port_number(at: &At<'_>, port: u32) -> Result<u16, Refusal> {
     u16::try_from(port).ok().filter(|&port| port != 0).ok_or_else(|| at.invalid("is no port from 1 to 65535"))
 }
 
+/// The longest `google.protobuf.Duration`, in seconds: 10,000 years. It can be added to any moment.
+const MAX_SECONDS: u64 = 315_576_000_000;
+
 /// A duration that is not negative.
 pub(super) fn duration(at: &At<'_>, duration: Duration) -> Result<std::time::Duration, Refusal> {
-    let seconds = u64::try_from(duration.seconds).ok();
+    let seconds = u64::try_from(duration.seconds).ok().filter(|&seconds| seconds <= MAX_SECONDS);
     let nanos = u32::try_from(duration.nanos).ok().filter(|&nanos| nanos < 1_000_000_000);
     match (seconds, nanos) {
         (Some(seconds), Some(nanos)) => Ok(std::time::Duration::new(seconds, nanos)),

@@ -10,7 +10,7 @@ use pillion_wire::xds::upstream_http::http_protocol_options::UpstreamProtocolOpt
 use pillion_wire::xds::upstream_http::http_protocol_options::explicit_http_config::ProtocolConfig;
 
 use super::at::{At, Reason, Refusal, duration, from_ads, pass_over, refuse, same_name, unpack};
-use super::{balancing, resilience, tls};
+use super::{balancing, resilience, tls, treatment};
 use crate::config::{Cluster, UpstreamProtocol};
 
 /// Envoy's default of `Cluster.connect_timeout`.
@@ -20,6 +20,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) fn cluster(at: &At<'_>, name: &str, cluster: pb::Cluster) -> Result<Cluster, Refusal> {
     refuse_extras(at, &cluster)?;
     let lb = balancing::balancing(at, &cluster)?;
+    let retry_budget = treatment::budget(at, cluster.circuit_breakers.as_ref(), cluster.metadata.as_ref())?;
     let name = same_name(&at.field("name"), name, cluster.name)?;
     match cluster.cluster_discovery_type {
         Some(ClusterDiscoveryType::Type(kind)) if kind == DiscoveryType::Eds as i32 => {}
@@ -39,18 +40,20 @@ pub(super) fn cluster(at: &At<'_>, name: &str, cluster: pb::Cluster) -> Result<C
     if connect_timeout.is_zero() {
         return Err(timeout.invalid("has to be longer than 0"));
     }
-    let mut protocol = UpstreamProtocol::Http1;
+    let (mut protocol, mut idle) = (UpstreamProtocol::Http1, None);
     let options = &at.field("typed_extension_protocol_options");
     for (key, any) in cluster.typed_extension_protocol_options {
         if key != type_url::HTTP_PROTOCOL_OPTIONS_KEY {
             return Err(options.refuse(Reason::Unsupported));
         }
-        protocol = upstream_protocol(options, unpack(options, type_url::HTTP_PROTOCOL_OPTIONS, &any)?)?;
+        let told: HttpProtocolOptions = unpack(options, type_url::HTTP_PROTOCOL_OPTIONS, &any)?;
+        idle = idle_timeout(&options.field("common_http_protocol_options"), &told)?;
+        protocol = upstream_protocol(options, told)?;
     }
     let endpoints = if source.service_name.is_empty() { name.clone() } else { source.service_name };
     let metadata = cluster.metadata.as_ref();
     let resilience = resilience::resilience(at, cluster.circuit_breakers, cluster.outlier_detection, metadata)?;
-    Ok(Cluster { name, endpoints, connect_timeout, lb, protocol, resilience })
+    Ok(Cluster { name, endpoints, connect_timeout, lb, protocol, resilience, retry_budget, idle })
 }
 
 fn refuse_extras(at: &At<'_>, cluster: &pb::Cluster) -> Result<(), Refusal> {
@@ -67,9 +70,23 @@ fn refuse_extras(at: &At<'_>, cluster: &pb::Cluster) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// How long a connection may rest. 0 means for ever (Envoy), which we do not do.
+fn idle_timeout(at: &At<'_>, options: &HttpProtocolOptions) -> Result<Option<Duration>, Refusal> {
+    let Some(common) = &options.common_http_protocol_options else { return Ok(None) };
+    refuse!(at, common;
+        max_connection_duration, max_headers_count, max_response_headers_kb, max_stream_duration,
+        headers_with_underscores_action, max_requests_per_connection);
+    let at = &at.field("idle_timeout");
+    let idle = common.idle_timeout.map(|given| duration(at, given)).transpose()?;
+    if idle.is_some_and(|idle| idle.is_zero()) {
+        return Err(at.refuse(Reason::Unsupported));
+    }
+    Ok(idle)
+}
+
 fn upstream_protocol(at: &At<'_>, options: HttpProtocolOptions) -> Result<UpstreamProtocol, Refusal> {
     refuse!(at, options;
-        common_http_protocol_options, http_filters, outlier_detection, request_mirror_policies, hash_policy,
+        http_filters, outlier_detection, request_mirror_policies, hash_policy,
         retry_policy);
     pass_over!(at, options; upstream_http_protocol_options, header_validation_config);
     match at.field("upstream_protocol_options").required(options.upstream_protocol_options)? {

@@ -18,6 +18,7 @@ mod matching;
 mod resilience;
 mod route;
 mod tls;
+mod treatment;
 
 pub use at::{Reason, Refusal};
 

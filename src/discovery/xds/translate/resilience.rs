@@ -49,7 +49,7 @@ fn limits(at: &At<'_>, breakers: pb::CircuitBreakers) -> Result<Limits, Refusal>
     let places = &at.field("thresholds");
     if let Some((index, thresholds)) = of_default_priority(breakers.thresholds) {
         let at = &places.index(index);
-        refuse!(at, thresholds; retry_budget, max_connection_pools);
+        refuse!(at, thresholds; max_connection_pools); // What there is of `retry_budget` is read with the retries.
         pass_over!(at, thresholds; track_remaining);
         limits.connections = value(thresholds.max_connections);
         limits.requests = value(thresholds.max_requests);

@@ -10,11 +10,11 @@ use pillion_wire::xds::route::route::Action as PbAction;
 use pillion_wire::xds::route::route_action::{ClusterSpecifier, HostRewriteSpecifier};
 use pillion_wire::xds::route::{self as pb, weighted_cluster};
 
-use super::at::{At, Reason, Refusal, duration, pass_over, refuse, same_name};
+use super::at::{At, Reason, Refusal, pass_over, refuse, same_name};
 use super::changes::header_changes;
-use super::{changes, filters, hash, matching};
+use super::{changes, filters, hash, matching, treatment};
 use crate::config::{
-    Action, HeaderChanges, Override, Route, RouteConfig, RouteFilters, Split, VirtualHost, WeightedCluster,
+    Action, HeaderChanges, Override, Route, RouteConfig, RouteFilters, Split, Treatment, VirtualHost, WeightedCluster,
 };
 
 /// A configuration that was asked for by name.
@@ -37,6 +37,7 @@ pub(super) fn configuration(at: &At<'_>, mut config: pb::RouteConfiguration) -> 
         headers: &[&own],
         specific_wins: config.most_specific_header_mutations_wins,
         overrides: filters::overrides(per_filter, config.typed_per_filter_config, &[])?,
+        retries: treatment::Retries::default(),
     };
     let hosts = &at.field("virtual_hosts");
     let mut domains = HashSet::new();
@@ -60,11 +61,12 @@ struct Around<'a> {
     headers: &'a [&'a HeaderChanges],
     specific_wins: bool,
     overrides: Vec<(String, Override)>,
+    retries: treatment::Retries,
 }
 
 fn virtual_host(at: &At<'_>, mut host: pb::VirtualHost, around: &Around<'_>) -> Result<VirtualHost, Refusal> {
     refuse!(at, host;
-        matcher, require_tls, rate_limits, cors, retry_policy, retry_policy_typed_config, hedge_policy, request_mirror_policies, include_request_attempt_count,
+        matcher, require_tls, rate_limits, cors, retry_policy_typed_config, hedge_policy, request_mirror_policies, include_request_attempt_count,
         include_attempt_count_in_response, per_request_buffer_limit_bytes, request_body_buffer_limit);
     pass_over!(at, host; virtual_clusters, include_is_timeout_retry_header, metadata);
     let names = &at.field("domains");
@@ -78,10 +80,15 @@ fn virtual_host(at: &At<'_>, mut host: pb::VirtualHost, around: &Around<'_>) -> 
     let own = header_changes!(at, host)?;
     let headers: Vec<&HeaderChanges> = around.headers.iter().copied().chain([&own]).collect();
     let per_filter = &at.field("typed_per_filter_config");
+    let retries = match &host.retry_policy {
+        Some(policy) => treatment::retries(&at.field("retry_policy"), policy)?,
+        None => treatment::Retries::default(),
+    };
     let around = Around {
         headers: &headers,
         specific_wins: around.specific_wins,
         overrides: filters::overrides(per_filter, host.typed_per_filter_config, &around.overrides)?,
+        retries,
     };
     let places = &at.field("routes");
     let mut routes = Vec::with_capacity(host.routes.len());
@@ -101,10 +108,10 @@ fn domain_pattern(at: &At<'_>, domain: &str) -> Result<String, Refusal> {
 }
 
 fn route(at: &At<'_>, mut route: pb::Route, around: &Around<'_>) -> Result<Route, Refusal> {
-    refuse!(at, route; per_request_buffer_limit_bytes, request_body_buffer_limit);
     pass_over!(at, route; decorator, tracing, stat_prefix);
     let fallback = route.metadata.as_ref().map(Fallback::from_metadata).transpose();
     let fallback = fallback.map_err(|error| at.field("metadata").refuse(error))?.flatten();
+    let mut treatment = Treatment::default();
     let rule = &at.field("match");
     let matches = matching::rule(rule, rule.required(route.r#match.take())?)?;
     let own = header_changes!(at, route)?;
@@ -121,6 +128,7 @@ fn route(at: &At<'_>, mut route: pb::Route, around: &Around<'_>) -> Result<Route
             filters.path = changes::path_rewrite(at, prefix, regex, &matches.path)?;
             let mirrors = std::mem::take(&mut action.request_mirror_policies);
             filters.mirrors = changes::mirrors(&at.field("request_mirror_policies"), mirrors)?;
+            treatment = treatment::treatment(at, &action, &around.retries)?;
             Action::Forward(forward(at, action, &headers, around.specific_wins)?)
         }
         PbAction::DirectResponse(action) => direct_response(&at.field("direct_response"), action)?,
@@ -133,7 +141,14 @@ fn route(at: &At<'_>, mut route: pb::Route, around: &Around<'_>) -> Result<Route
     if !matches!(action, Action::Forward(_)) {
         filters.answers = changes::joined(HeaderChanges::default(), &headers, around.specific_wins).response;
     }
-    Ok(Route { name: route.name, matches, action, filters, fallback })
+    treatment.detached = treatment::detached(&at.field("metadata"), route.metadata.as_ref())?;
+    #[expect(deprecated, reason = "Envoy's older field of the same meaning")]
+    let older = route.per_request_buffer_limit_bytes.map(|limit| u64::from(limit.value));
+    let limit = route.request_body_buffer_limit.map(|limit| limit.value).or(older);
+    if let (Some(retry), Some(limit)) = (&mut treatment.retry, limit) {
+        retry.body_limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    }
+    Ok(Route { name: route.name, matches, action, filters, fallback, treatment })
 }
 
 fn direct_response(at: &At<'_>, response: pb::DirectResponseAction) -> Result<Action, Refusal> {
@@ -162,15 +177,10 @@ fn forward(
 ) -> Result<Split, Refusal> {
     refuse!(at, action;
         metadata_match, path_rewrite_policy, path_rewrite, append_x_forwarded_host,
-        idle_timeout, flush_timeout, early_data_policy, retry_policy, retry_policy_typed_config,
+        flush_timeout, early_data_policy, retry_policy_typed_config,
         rate_limits, include_vh_rate_limits, cors, max_grpc_timeout,
-        grpc_timeout_offset, internal_redirect_policy, internal_redirect_action, hedge_policy, max_stream_duration);
+        grpc_timeout_offset, internal_redirect_policy, internal_redirect_action, hedge_policy);
     pass_over!(at, action; cluster_not_found_response_code, priority, upgrade_configs);
-    let timeout = &at.field("timeout");
-    // 0 turns Envoy's default of 15 s off: here there is none to turn off.
-    if action.timeout.map(|given| duration(timeout, given)).transpose()?.is_some_and(|given| !given.is_zero()) {
-        return Err(timeout.refuse(Reason::Unsupported));
-    }
     let rewritten = match action.host_rewrite_specifier {
         None => None,
         Some(HostRewriteSpecifier::HostRewriteLiteral(host)) => {

@@ -598,10 +598,10 @@ fn routes_that_would_mean_something_else_are_refused_with_the_path() {
         (
             changed(|route| {
                 if let Some(route::Action::Route(action)) = &mut route.action {
-                    action.timeout = Some(pillion_wire::xds::Duration { seconds: 1, nanos: 0 });
+                    action.timeout = Some(pillion_wire::xds::Duration { seconds: -1, nanos: 0 });
                 }
             }),
-            "routes[1].route.timeout: is not supported",
+            "routes[1].route.timeout: is no duration",
         ),
         (
             changed(|route| route.request_headers_to_remove.push("Host".into())),
@@ -880,4 +880,19 @@ fn deep_nesting_is_an_error_not_a_crash() {
     assert!(Listener::decode(bytes.as_slice()).is_err() || bytes.len() < 65_537);
     let any = Any { type_url: type_url::LISTENER.into(), value: bytes };
     assert!(resource(Kind::Listener, "orders.shop:80", &any).is_err());
+}
+
+#[test]
+fn a_route_without_retries_of_its_own_has_those_of_its_virtual_host() {
+    use pillion_wire::xds::route::RetryPolicy;
+    let on = |retry_on: &str| Some(RetryPolicy { retry_on: retry_on.into(), ..RetryPolicy::default() });
+    let mut own = any_path();
+    if let Some(route::Action::Route(action)) = &mut own.action {
+        action.retry_policy = on("reset");
+    }
+    let mut message = routes(vec![own, any_path()]);
+    message.virtual_hosts[0].retry_policy = on("unavailable");
+    let Ok(Config::Route(config)) = route_config(&message) else { panic!("refused") };
+    let on = |at: usize| config.virtual_hosts[0].routes[at].treatment.retry.as_ref().map(|retry| retry.on);
+    assert_eq!((on(0), on(1)), (Some(crate::config::Conditions::RESET), Some(crate::config::Conditions::UNAVAILABLE)));
 }

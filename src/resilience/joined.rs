@@ -1,0 +1,301 @@
+//! Which outbound calls belong to which inbound request: by the trace id that applications pass on.
+//!
+//! An inbound request that came with a deadline, or as a retry, is kept here by its trace id for as long as it is served.
+//! An outbound call with the same id gets at most the time that the request has left, is cancelled when the request's
+//! client leaves, and is not retried when the request is a retry itself.
+//!
+//! *Collisions.* Several requests of one trace may be served at once, and nothing tells whose a call is: they count as
+//! one with the latest deadline, that is a retry only if all of them are, and whose client left only when all left
+//! without an answer. *Asynchronous work.* What begins after the answer belongs to nobody. What began before is not
+//! cancelled by the answer, but keeps the deadline that it was given.
+
+use std::collections::HashMap;
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use http::HeaderMap;
+use parking_lot::Mutex;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// Requests that are kept, at most. More are served without being joined.
+pub const MOST: usize = 16_384;
+/// Requests of one trace that are told apart. While there were more at once, calls of that trace are not joined.
+const MOST_OF_ONE: usize = 64;
+
+/// The requests that are being served and may be joined. Shared by all workers.
+#[derive(Debug, Default)]
+pub struct Table {
+    groups: Mutex<HashMap<u64, Group>>,
+    /// Requests in the table: with none, which is the rule where nothing is configured, nobody takes the lock.
+    count: AtomicUsize,
+    in_use: AtomicBool,
+    hasher: RandomState,
+}
+
+/// Requests of one trace.
+#[derive(Debug, Default)]
+struct Group {
+    members: Vec<(u64, Facts)>,
+    next: u64,
+    /// One of them was answered: what goes on may be meant to.
+    answered: bool,
+    /// There were too many.
+    crowded: bool,
+    gone: CancellationToken,
+}
+
+/// What is known of an inbound request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Facts {
+    /// Until when its caller waits; `None`: nobody said.
+    pub deadline: Option<Instant>,
+    /// It is a try after the first.
+    pub is_retry: bool,
+}
+
+/// An inbound request in the table. Dropped without [`Self::answered`], its client left.
+#[derive(Debug)]
+pub struct Member {
+    table: Arc<Table>,
+    key: u64,
+    serial: u64,
+    answered: bool,
+}
+
+/// What holds for an outbound call.
+#[derive(Clone, Debug)]
+pub struct Join {
+    /// Of the request that it belongs to.
+    pub facts: Facts,
+    /// Cancelled when the client of that request leaves.
+    pub gone: CancellationToken,
+}
+
+impl Table {
+    /// Puts a request with these fields in. `None`: it has no trace id, or the table is full.
+    ///
+    /// One of which nothing is known counts from when the first other was seen: it has no limit, and so have those that it
+    /// cannot be told from.
+    pub fn enter(self: &Arc<Self>, headers: &HeaderMap, facts: Facts) -> Option<Member> {
+        if !facts.say_something() && !self.in_use.load(Ordering::Relaxed) {
+            return None;
+        }
+        let key = self.key(headers)?;
+        if !self.in_use.load(Ordering::Relaxed) {
+            self.in_use.store(true, Ordering::Relaxed); // Only then: a store would take the line from other workers.
+        }
+        if self.count.fetch_add(1, Ordering::AcqRel) >= MOST {
+            self.count.fetch_sub(1, Ordering::AcqRel);
+            return None;
+        }
+        let mut groups = self.groups.lock();
+        let group = groups.entry(key).or_default();
+        if group.members.len() >= MOST_OF_ONE {
+            group.crowded = true;
+            drop(groups);
+            self.count.fetch_sub(1, Ordering::AcqRel);
+            return None;
+        }
+        let serial = group.next;
+        group.next += 1;
+        group.members.push((serial, facts));
+        Some(Member { table: Arc::clone(self), key, serial, answered: false })
+    }
+
+    /// The request that a call with these fields belongs to.
+    pub fn find(&self, headers: &HeaderMap) -> Option<Join> {
+        if self.is_empty() {
+            return None;
+        }
+        let key = self.key(headers)?;
+        let groups = self.groups.lock();
+        let group = groups.get(&key).filter(|group| !group.crowded)?;
+        let all = || group.members.iter().map(|(_, facts)| facts);
+        if !all().any(Facts::say_something) {
+            return None;
+        }
+        let facts = Facts {
+            deadline: all().map(|facts| facts.deadline).reduce(latest).flatten(),
+            is_retry: all().all(|facts| facts.is_retry),
+        };
+        Some(Join { facts, gone: group.gone.clone() })
+    }
+
+    /// Is no request in it?
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Requests in it.
+    pub fn len(&self) -> usize {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    fn leave(&self, key: u64, serial: u64, answered: bool) {
+        let mut groups = self.groups.lock();
+        let Some(group) = groups.get_mut(&key) else { return };
+        group.members.retain(|(member, _)| *member != serial);
+        group.answered |= answered;
+        if group.members.is_empty()
+            && let Some(group) = groups.remove(&key)
+            && !group.answered
+        {
+            group.gone.cancel();
+        }
+        drop(groups);
+        self.count.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// Hashed with a secret: who makes ids up cannot make them collide.
+    fn key(&self, headers: &HeaderMap) -> Option<u64> {
+        trace_id(headers).map(|id| self.hasher.hash_one(id))
+    }
+}
+
+impl Facts {
+    fn say_something(&self) -> bool {
+        self.is_retry || self.deadline.is_some()
+    }
+}
+
+impl Member {
+    /// Its answer went out to the end.
+    pub fn answered(mut self) {
+        self.answered = true;
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        self.table.leave(self.key, self.serial, self.answered);
+    }
+}
+
+/// Nobody's deadline is later than any.
+fn latest(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
+    one.zip(other).map(|(one, other)| one.max(other))
+}
+
+/// The trace id of a request: of W3C Trace Context, of B3 (both forms), or else `X-Request-Id` as a whole.
+fn trace_id(headers: &HeaderMap) -> Option<&[u8]> {
+    let field = |name: &str| headers.get(name).map(http::HeaderValue::as_bytes);
+    if let Some(context) = field("traceparent") {
+        return context.get(3..35).filter(|id| id.iter().all(u8::is_ascii_hexdigit));
+    }
+    if let Some(id) = field("x-b3-traceid") {
+        return Some(id).filter(|id| !id.is_empty());
+    }
+    if let Some(context) = field("b3") {
+        return context.split(|byte| *byte == b'-').next().filter(|id| id.len() >= 16);
+    }
+    field("x-request-id").filter(|id| !id.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use http::{HeaderName, HeaderValue};
+
+    use super::*;
+
+    const TRACE: (&str, &str) = ("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
+    const SPAN: (&str, &str) = ("traceparent", "00-0af7651916cd43dd8448eb211c80319c-00f067aa0ba902b7-01");
+
+    fn headers(name: &'static str, value: &'static str) -> HeaderMap {
+        HeaderMap::from_iter([(HeaderName::from_static(name), HeaderValue::from_static(value))])
+    }
+
+    fn facts(deadline: Option<Instant>, is_retry: bool) -> Facts {
+        Facts { deadline, is_retry }
+    }
+
+    #[test]
+    fn a_call_belongs_to_the_request_of_its_trace_whatever_its_span() {
+        let (table, deadline) = (Arc::new(Table::default()), Instant::now());
+        let member = table.enter(&headers(TRACE.0, TRACE.1), facts(Some(deadline), true)).expect("it has an id");
+        assert_eq!(table.find(&headers(SPAN.0, SPAN.1)).expect("joined").facts, facts(Some(deadline), true));
+        assert!(
+            table.find(&headers("traceparent", "00-1af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")).is_none()
+        );
+        assert!(table.find(&headers("traceparent", "nonsense")).is_none());
+        member.answered();
+        assert!(table.find(&headers(SPAN.0, SPAN.1)).is_none() && table.is_empty());
+    }
+
+    #[test]
+    fn every_way_to_name_a_trace_is_read() {
+        let table = Arc::new(Table::default());
+        for (name, inbound, outbound) in [
+            ("x-b3-traceid", "463ac35c9f6413ad48485a3953bb6124", "463ac35c9f6413ad48485a3953bb6124"),
+            ("b3", "463ac35c9f6413ad-0020000000000001-1", "463ac35c9f6413ad-0020000000000002-1-0020000000000001"),
+            ("x-request-id", "abc", "abc"),
+        ] {
+            let _member = table.enter(&headers(name, inbound), facts(None, true)).expect("it has an id");
+            assert!(table.find(&headers(name, outbound)).is_some(), "{name}");
+        }
+        assert!(table.enter(&HeaderMap::new(), facts(None, true)).is_none());
+    }
+
+    #[test]
+    fn requests_of_one_trace_are_taken_for_the_most_lenient_of_them() {
+        let (table, now, id) = (Arc::new(Table::default()), Instant::now(), headers(TRACE.0, TRACE.1));
+        let found = || table.find(&id).expect("joined");
+        let early = table.enter(&id, facts(Some(now), true)).expect("it has an id");
+        let late = table.enter(&id, facts(Some(now + Duration::from_secs(1)), false)).expect("it has an id");
+        let call = found();
+        assert_eq!(call.facts, facts(Some(now + Duration::from_secs(1)), false));
+        let endless = table.enter(&id, facts(None, true)).expect("it has an id");
+        assert_eq!(found().facts.deadline, None);
+        drop((early, endless));
+        assert!(!call.gone.is_cancelled(), "one client still waits");
+        drop(late);
+        assert!(call.gone.is_cancelled());
+    }
+
+    #[test]
+    fn a_request_of_which_nothing_is_known_counts_beside_others_only() {
+        let (table, now, id) = (Arc::new(Table::default()), Instant::now(), headers(TRACE.0, TRACE.1));
+        assert!(table.enter(&id, facts(None, false)).is_none(), "nobody else has been seen");
+        let told = table.enter(&id, facts(Some(now), true)).expect("it has an id");
+        let call = table.find(&id).expect("joined");
+        let plain = table.enter(&id, facts(None, false)).expect("it has an id");
+        assert_eq!(table.find(&id).expect("joined").facts, facts(None, false));
+        drop(told);
+        assert!(table.find(&id).is_none() && !call.gone.is_cancelled());
+        drop(plain);
+        assert!(call.gone.is_cancelled(), "nobody waits for it");
+    }
+
+    #[test]
+    fn an_answer_cancels_nothing() {
+        let (table, id) = (Arc::new(Table::default()), headers(TRACE.0, TRACE.1));
+        let (one, two) = (table.enter(&id, facts(None, true)), table.enter(&id, facts(None, true)));
+        let call = table.find(&id).expect("joined");
+        one.expect("it has an id").answered();
+        drop(two);
+        assert!(!call.gone.is_cancelled());
+    }
+
+    #[test]
+    fn it_never_holds_more_than_its_most() {
+        let table = Arc::new(Table::default());
+        let id = |number: usize| {
+            let value = HeaderValue::from(number);
+            HeaderMap::from_iter([(HeaderName::from_static("x-request-id"), value)])
+        };
+        let enter = |number| table.enter(&id(number), facts(None, true));
+        let members: Vec<_> = (0..MOST).map(|number| enter(number).expect("room")).collect();
+        assert!(enter(MOST).is_none());
+        drop(members);
+        let crowd: Vec<_> = (0..MOST_OF_ONE).map(|_| enter(1).expect("room")).collect();
+        assert!(table.find(&id(1)).is_some());
+        assert!(enter(1).is_none());
+        assert!(table.find(&id(1)).is_none(), "the one that found no room is not limited by the others");
+        drop(crowd);
+        assert!(table.is_empty() && enter(1).is_some());
+    }
+}
