@@ -8,9 +8,12 @@ from lab.process import Failure, Process
 
 
 class Mesh:
-    """Its documents are what the caller writes into `documents`. Processes are started here and ended by the caller."""
+    """Its documents are what the caller writes into `documents`. Processes are started here and ended by the caller.
 
-    def __init__(self, name, pillion, folder):
+    `host` is the address at which sidecars find the control plane.
+    """
+
+    def __init__(self, name, pillion, folder, host=ports.HOST):
         self.name = name
         self._pillion = pillion
         self._folder = folder
@@ -19,7 +22,7 @@ class Mesh:
         self.documents = folder / "documents"
         self.documents.mkdir()
         self.state = folder / "state"
-        self._listen = f"{ports.HOST}:{ports.free_port()}"
+        self._listen = f"{host}:{ports.free_port()}"
 
     def start_control_plane(self, **how):
         """Starts it; it is there once it has printed a line. `how` goes to `Process`, here and below."""

@@ -82,6 +82,13 @@ class Process:
         """Its status, or None while it runs."""
         return self._child.poll()
 
+    def wait(self, deadline):
+        """Its status once it has ended, or None when it has not by the deadline."""
+        try:
+            return self._child.wait(deadline)
+        except subprocess.TimeoutExpired:
+            return None
+
     def first_line(self, deadline=20.0):
         """The first line that it prints on standard output."""
         end = time.monotonic() + deadline

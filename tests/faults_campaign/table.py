@@ -1,0 +1,91 @@
+"""What came out: successes and 99th percentiles as a table, everything as JSON."""
+
+import collections
+import dataclasses
+import os
+import pathlib
+
+from faults_campaign.faults import Fault
+
+_CONTENDERS = ("no mesh", "pillion")
+_HEAD = ("fault", "no mesh: success", "during", "p99", "Pillion: success", "during", "p99", "failures without; with")
+
+
+@dataclasses.dataclass
+class Result:
+    """What became of the requests of one run, each `[due, seconds, failure]`, and when the fault was."""
+
+    begin: float
+    end: float
+    requests: list
+
+    def success(self):
+        """Percent of all."""
+        return _success(self.requests)
+
+    def success_during(self):
+        """Percent of those that were due while the fault lasted."""
+        return _success([request for request in self.requests if self.begin <= request[0] < self.end])
+
+    def p99(self):
+        """Seconds, of successes and failures."""
+        seconds = sorted(request[1] for request in self.requests)
+        return seconds[min(len(seconds) - 1, len(seconds) * 99 // 100)]
+
+    def failures(self):
+        """How many of which."""
+        return collections.Counter(request[2] for request in self.requests if request[2])
+
+
+@dataclasses.dataclass
+class Row:
+    """A fault, its results by contender, and what prevented more."""
+
+    fault: Fault
+    results: dict = dataclasses.field(default_factory=dict)
+    failure: str = ""
+
+
+def _success(requests):
+    return 100 * sum(request[2] is None for request in requests) / max(1, len(requests))
+
+
+def text(rows):
+    """The table as Markdown, which is readable as it is."""
+    lines = [_HEAD, *(_cells(row) for row in rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(_HEAD))]
+    shown = [" | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines]
+    shown.insert(1, "-|-".join("-" * width for width in widths))
+    failed = [f"{row.fault.name} could not be measured: {row.failure.splitlines()[0]}" for row in rows if row.failure]
+    return "\n".join([f"| {line} |" if "|-" not in line else f"|-{line}-|" for line in shown] + failed)
+
+
+def _cells(row):
+    cells = [f"`{row.fault.name}`"]
+    for name in _CONTENDERS:
+        result = row.results.get(name)
+        cells += [f"{result.success():.1f} %", f"{result.success_during():.1f} %", _time(result.p99())] if result else ["-"] * 3
+    return [*cells, "; ".join(_failures(row.results.get(name)) for name in _CONTENDERS)]
+
+
+def _failures(result):
+    return ", ".join(f"{count} {what}" for what, count in result.failures().most_common()) or "none" if result else "-"
+
+
+def _time(seconds):
+    return f"{seconds * 1000:.0f} ms" if seconds < 0.9995 else f"{seconds:.2f} s"
+
+
+def as_json(rows):
+    """Everything."""
+    return [{"fault": row.fault.name, "what": row.fault.what, "failure": row.failure, **{
+        name: {"success_percent": result.success(), "success_percent_during": result.success_during(),
+               "p99_seconds": result.p99(), "failures": result.failures(), "requests": result.requests}
+        for name, result in row.results.items()}} for row in rows]
+
+
+def machine():
+    """Processor, cores and kernel."""
+    lines = pathlib.Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown processor")
+    return f"{model}, {os.cpu_count()} cores, Linux {os.uname().release}"
