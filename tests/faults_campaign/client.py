@@ -4,7 +4,7 @@
 Run as `client.py NAMESERVER NAME PORT RATE SECONDS FILE`. It looks the name up for each request and takes the addresses in
 turn; connections are kept per address and used again. It tries nothing twice but the question to the name server. It knows
 of no mesh: what it does is the same with one and without. Prints a line when it begins; the file gets a list of
-`[due, seconds, failure]`, whose failure is null for an answer of 200 with its whole body.
+`[due, seconds, failure, replica]`: failure is null for an answer of 200 with its whole body, replica is who gave that.
 """
 
 import asyncio
@@ -47,7 +47,7 @@ class Names(asyncio.DatagramProtocol):
 
     async def look_up(self, name):
         """Its IPv4 addresses, sorted; waits for ever."""
-        number = struct.pack(">H", random.randrange(2**16))
+        number = next(number for number in iter(lambda: random.randbytes(2), None) if number not in self._waiting)
         labels = b"".join(bytes([len(label)]) + label.encode() for label in name.split("."))
         query = number + struct.pack(">5H", 0x0100, 1, 0, 0, 0) + labels + struct.pack(">B2H", 0, 1, 1)
         waiting = self._waiting[number] = asyncio.get_running_loop().create_future()
@@ -86,10 +86,10 @@ class Client:
 
     async def ask(self, due, since):
         """One request, to its end."""
-        failure = None
+        failure = replica = None
         try:
             async with asyncio.timeout_at(due + TIMEOUT_SECONDS):
-                await self._ask()
+                replica = await self._ask()
         except TimeoutError:
             failure = "timeout"
         except Refused as refused:
@@ -97,7 +97,7 @@ class Client:
         except (OSError, asyncio.IncompleteReadError) as error:
             failure = type(error).__name__
         taken = asyncio.get_running_loop().time() - due
-        self.results.append([due - since, taken, failure])
+        self.results.append([due - since, taken, failure, replica])
 
     async def _ask(self):
         addresses = await self._names.look_up(self._name)
@@ -113,6 +113,7 @@ class Client:
             status = head.split(b" ", 2)[1].decode()
             if status != "200":
                 raise Refused(f"status {status} {fields.get(b'x-pillion-reason', b'').decode()}".strip())
+            return fields[b"x-replica"].decode()
         finally:
             if kept:
                 self._free[address].append((reader, writer))
@@ -145,7 +146,7 @@ async def main(nameserver, name, port, rate, seconds, file):
             await asyncio.sleep(due - loop.time())
             requests.create_task(client.ask(due, start))
     with open(file, "w", encoding="utf-8") as out:
-        json.dump(sorted(client.results), out)
+        json.dump(sorted(client.results, key=lambda result: result[0]), out)
 
 
 if __name__ == "__main__":

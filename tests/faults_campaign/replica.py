@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The application of a replica: answers any HTTP/1.1 request without a body at once, until a signal says otherwise.
 
-Run as `replica.py PORT`; prints a line when it listens. SIGUSR1: answers come after a second. SIGUSR2: whoever connects,
+Run as `replica.py NAME PORT`; prints a line when it listens. SIGUSR1: answers come after a second. SIGUSR2: whoever connects,
 and whoever asks on a connection that is there, gets a reset. SIGWINCH: all is well again.
 """
 
@@ -13,13 +13,14 @@ import struct
 import sys
 
 SLOW_SECONDS = 1
-_ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 1024\r\n\r\n" + b"0123456789abcdef" * 64
+_BODY = b"0123456789abcdef" * 64
 
 
 class Replica:
     """Its mood is what the last signal said."""
 
-    def __init__(self):
+    def __init__(self, name):
+        self._answer = b"HTTP/1.1 200 OK\r\nX-Replica: %s\r\nContent-Length: %d\r\n\r\n" % (name.encode(), len(_BODY)) + _BODY
         self._slow = self._resets = False
 
     async def run(self, port):
@@ -42,7 +43,7 @@ class Replica:
                 if self._slow:
                     await asyncio.sleep(SLOW_SECONDS)
                 if not self._resets:
-                    writer.write(_ANSWER)
+                    writer.write(self._answer)
                     await writer.drain()
             # Closing now sends no FIN but a RST.
             writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -52,4 +53,4 @@ class Replica:
 
 if __name__ == "__main__":
     with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(Replica().run(int(sys.argv[1])))
+        asyncio.run(Replica(sys.argv[1]).run(int(sys.argv[2])))

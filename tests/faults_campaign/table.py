@@ -8,12 +8,13 @@ import pathlib
 from faults_campaign.faults import Fault
 
 _CONTENDERS = ("no mesh", "pillion")
-_HEAD = ("fault", "no mesh: success", "during", "p99", "Pillion: success", "during", "p99", "failures without; with")
+_HEAD = ("fault", "no mesh: success", "p99", "during it", "p99", "Pillion: success", "p99", "during it", "p99",
+         "failures without; with")
 
 
 @dataclasses.dataclass
 class Result:
-    """What became of the requests of one run, each `[due, seconds, failure]`, and when the fault was."""
+    """What became of the requests of one run, each `[due, seconds, failure, replica]`, and when the fault was."""
 
     begin: float
     end: float
@@ -25,12 +26,22 @@ class Result:
 
     def success_during(self):
         """Percent of those that were due while the fault lasted."""
-        return _success([request for request in self.requests if self.begin <= request[0] < self.end])
+        return _success(self._during())
 
     def p99(self):
-        """Seconds, of successes and failures."""
-        seconds = sorted(request[1] for request in self.requests)
-        return seconds[min(len(seconds) - 1, len(seconds) * 99 // 100)]
+        """Seconds, of all, successes and failures."""
+        return _p99(self.requests)
+
+    def p99_during(self):
+        """The same of those that were due while the fault lasted."""
+        return _p99(self._during())
+
+    def answered_before(self):
+        """Who answered how many before the fault."""
+        return collections.Counter(request[3] for request in self.requests if request[0] < self.begin)
+
+    def _during(self):
+        return [request for request in self.requests if self.begin <= request[0] < self.end]
 
     def failures(self):
         """How many of which."""
@@ -50,6 +61,11 @@ def _success(requests):
     return 100 * sum(request[2] is None for request in requests) / max(1, len(requests))
 
 
+def _p99(requests):
+    seconds = sorted(request[1] for request in requests) or [0.0]
+    return seconds[min(len(seconds) - 1, len(seconds) * 99 // 100)]
+
+
 def text(rows):
     """The table as Markdown, which is readable as it is."""
     lines = [_HEAD, *(_cells(row) for row in rows)]
@@ -64,7 +80,8 @@ def _cells(row):
     cells = [f"`{row.fault.name}`"]
     for name in _CONTENDERS:
         result = row.results.get(name)
-        cells += [f"{result.success():.1f} %", f"{result.success_during():.1f} %", _time(result.p99())] if result else ["-"] * 3
+        cells += [f"{result.success():.1f} %", _time(result.p99()), f"{result.success_during():.1f} %",
+                  _time(result.p99_during())] if result else ["-"] * 4
     return [*cells, "; ".join(_failures(row.results.get(name)) for name in _CONTENDERS)]
 
 
@@ -80,7 +97,7 @@ def as_json(rows):
     """Everything."""
     return [{"fault": row.fault.name, "what": row.fault.what, "failure": row.failure, **{
         name: {"success_percent": result.success(), "success_percent_during": result.success_during(),
-               "p99_seconds": result.p99(), "failures": result.failures(), "requests": result.requests}
+               "p99_seconds": result.p99(), "p99_seconds_during": result.p99_during(), "failures": result.failures(), "requests": result.requests}
         for name, result in row.results.items()}} for row in rows]
 
 

@@ -21,7 +21,7 @@ spec:
   timeouts: { request: 1800ms, perTry: 500ms, connect: 250ms }
   retries: { attempts: 2, on: [ gateway-error, connect-failure, reset ] }
   breaker: { consecutiveFailures: 3 }
-  loadBalancing: { algorithm: peakEwma }
+  loadBalancing: { algorithm: leastRequest }
 """
 _REPLICAS, _PORT, _FRONT, _MESH_PORT, _SIDECAR_GROUP = 3, 8080, 8081, 15008, 1337
 _KEPT_LINES = 10_000
@@ -55,7 +55,7 @@ class Replica:
         self._town = town
         host.rules(CALM)
         self.application = town.own(Process(
-            f"{host.name}: application", [*host.under, sys.executable, town.program("replica"), _PORT]))
+            f"{host.name}: application", [*host.under, sys.executable, town.program("replica"), host.name, _PORT]))
         self.application.first_line()
 
     @property
@@ -140,7 +140,7 @@ class Town(contextlib.ExitStack):
     def _warm_up(self):
         """A second of requests, all of which have to succeed in the end: connections are there when the fault comes."""
         for _ in range(10):
-            wrong = [failure for _, _, failure in self.requests(30, 1, lambda _: None) if failure]
+            wrong = [failure for _, _, failure, _ in self.requests(30, 1, lambda _: None) if failure]
             if not wrong:
                 return
         raise Failure(f"requests fail before any fault: {', '.join(sorted(set(wrong)))}\n{self.logs()}")
