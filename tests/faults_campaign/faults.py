@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from faults_campaign.network import CALM, CALM_MARK
 
+VICTIM = "web-1"
 _LOSS_PERCENT = 20
 _FLAP_SECONDS = 1
 

@@ -5,11 +5,10 @@ import dataclasses
 import os
 import pathlib
 
-from faults_campaign.faults import Fault
+from faults_campaign.faults import VICTIM, Fault
 
 _CONTENDERS = ("no mesh", "pillion")
-_HEAD = ("fault", "no mesh: success", "p99", "during it", "p99", "Pillion: success", "p99", "during it", "p99",
-         "failures without; with")
+_HEAD = ("fault", "no mesh: success", "p99", "during it", "p99", "back", "Pillion: success", "p99", "during it", "p99", "back")
 
 
 @dataclasses.dataclass
@@ -39,6 +38,12 @@ class Result:
     def answered_before(self):
         """Who answered how many before the fault."""
         return collections.Counter(request[3] for request in self.requests if request[0] < self.begin)
+
+    def back_after(self, replica):
+        """Seconds from the end of the fault to the first answer of this replica; None when there was none."""
+        moments = [request[0] + request[1] - self.end for request in self.requests
+                   if request[3] == replica and request[0] >= self.end]
+        return min(moments, default=None)
 
     def _during(self):
         return [request for request in self.requests if self.begin <= request[0] < self.end]
@@ -81,12 +86,20 @@ def _cells(row):
     for name in _CONTENDERS:
         result = row.results.get(name)
         cells += [f"{result.success():.1f} %", _time(result.p99()), f"{result.success_during():.1f} %",
-                  _time(result.p99_during())] if result else ["-"] * 4
-    return [*cells, "; ".join(_failures(row.results.get(name)) for name in _CONTENDERS)]
+                  _time(result.p99_during()), _back(result)] if result else ["-"] * 5
+    return cells
 
 
-def _failures(result):
-    return ", ".join(f"{count} {what}" for what, count in result.failures().most_common()) or "none" if result else "-"
+def _back(result):
+    after = result.back_after(VICTIM)
+    return "not" if after is None else _time(after)
+
+
+def failures(rows):
+    """What the failures were, a line for each row that has any."""
+    found = [(row.fault.name, name, result.failures()) for row in rows for name, result in row.results.items()]
+    return "".join(f"{fault}, {name}: {', '.join(f'{count} x {what}' for what, count in counted.most_common())}\n"
+                   for fault, name, counted in found if counted)
 
 
 def _time(seconds):
@@ -97,7 +110,7 @@ def as_json(rows):
     """Everything."""
     return [{"fault": row.fault.name, "what": row.fault.what, "failure": row.failure, **{
         name: {"success_percent": result.success(), "success_percent_during": result.success_during(),
-               "p99_seconds": result.p99(), "p99_seconds_during": result.p99_during(), "failures": result.failures(), "requests": result.requests}
+               "p99_seconds": result.p99(), "back_after_seconds": result.back_after(VICTIM), "p99_seconds_during": result.p99_during(), "failures": result.failures(), "requests": result.requests}
         for name, result in row.results.items()}} for row in rows]
 
 
