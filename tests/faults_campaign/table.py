@@ -75,10 +75,10 @@ def text(rows):
     """The table as Markdown, which is readable as it is."""
     lines = [_HEAD, *(_cells(row) for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(_HEAD))]
-    shown = [" | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines]
-    shown.insert(1, "-|-".join("-" * width for width in widths))
+    lines.insert(1, ["-" * width for width in widths])
+    shown = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in lines]
     failed = [f"{row.fault.name} could not be measured: {row.failure.splitlines()[0]}" for row in rows if row.failure]
-    return "\n".join([f"| {line} |" if "|-" not in line else f"|-{line}-|" for line in shown] + failed)
+    return "\n".join(shown + failed)
 
 
 def _cells(row):
@@ -108,10 +108,14 @@ def _time(seconds):
 
 def as_json(rows):
     """Everything."""
-    return [{"fault": row.fault.name, "what": row.fault.what, "failure": row.failure, **{
-        name: {"success_percent": result.success(), "success_percent_during": result.success_during(),
-               "p99_seconds": result.p99(), "back_after_seconds": result.back_after(VICTIM), "p99_seconds_during": result.p99_during(), "failures": result.failures(), "requests": result.requests}
-        for name, result in row.results.items()}} for row in rows]
+    return [{"fault": row.fault.name, "what": row.fault.what, "failure": row.failure,
+             **{name: _result(result) for name, result in row.results.items()}} for row in rows]
+
+
+def _result(result):
+    return {"success_percent": result.success(), "success_percent_during": result.success_during(),
+            "p99_seconds": result.p99(), "p99_seconds_during": result.p99_during(),
+            "back_after_seconds": result.back_after(VICTIM), "failures": result.failures(), "requests": result.requests}
 
 
 def machine():

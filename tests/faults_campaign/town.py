@@ -87,7 +87,7 @@ class Town(contextlib.ExitStack):
         self._folder = folder
         self._pillion = pillion
         self._policy = policy
-        self._mesh = None
+        self._mesh = self._client = self._names = self.nameserver = None
         self.sidecars, self.replicas = {}, []
 
     def __enter__(self):
@@ -127,7 +127,7 @@ class Town(contextlib.ExitStack):
             "dns_upstream": [f"{self._names.address}:53"]},
             [tool("setpriv"), "--regid", str(_SIDECAR_GROUP), "--clear-groups", "--pdeathsig", "keep"])
         self._client.run(self._pillion, "proxy", "init", "--wait", "10s", "--gid", _SIDECAR_GROUP, "--capture-dns")
-        self.sidecars |= {"client": client}
+        self.sidecars["client"] = client
 
     def _sidecar(self, host, account, settings, under=()):
         sidecar = self.own(self._mesh.start_sidecar(
