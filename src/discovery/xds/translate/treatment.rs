@@ -167,9 +167,9 @@ fn percent(at: &At<'_>, thresholds: &circuit_breakers::Thresholds, budget: &mut 
 
 #[cfg(test)]
 mod tests {
+    use pillion_wire::xds::Duration as PbDuration;
     use pillion_wire::xds::route::retry_policy::{ResetHeader, RetryBackOff};
     use pillion_wire::xds::route::route_action::MaxStreamDuration;
-    use pillion_wire::xds::Duration as PbDuration;
 
     use super::*;
 
