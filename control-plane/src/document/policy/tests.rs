@@ -128,6 +128,8 @@ const REFUSED: &[(&str, &str)] = &[
     ("bulkhead: {}", "spec.bulkhead"),
     ("rateLimits: [{requests: 0, per: 1s}]", "spec.rateLimits[0].requests"),
     ("rateLimits: [{requests: 1, per: 0s}]", "spec.rateLimits[0].per"),
+    ("rateLimits: [{requests: 1}]", "spec.rateLimits[0].per"),
+    ("rateLimits: [{requests: 1, per: 1s, algorithm: concurrency}]", "spec.rateLimits[0].per"),
     ("rateLimits: [{requests: 1, per: 99999h}]", "spec.rateLimits[0].per"),
     ("rateLimits: [{requests: 1, algorithm: best, per: 1s}]", "spec.rateLimits[0].algorithm"),
     ("rateLimits: [{requests: 1, burst: 2, algorithm: fixedWindow, per: 1s}]", "spec.rateLimits[0].burst"),
