@@ -5,6 +5,7 @@ import contextlib
 import dataclasses
 import datetime
 import http.client
+import sys
 import threading
 import time
 
@@ -77,6 +78,7 @@ class Tally:
         words = f"{type(error).__name__}: {error}" if isinstance(error, Exception) else str(error)
         with self._lock:
             self.failed.append(Failed(self.seconds(), now, kind, what, words, list(self._events)))
+        print(f"failed at {now}: {kind}: {what}: {words}", file=sys.stderr, flush=True)
 
     def change(self, kind, what):
         """Counts and notes that something in the mesh was changed."""

@@ -37,6 +37,19 @@ spec:
   selector: {{ app: web, version: {version} }}
   ports: [ {{ name: main, port: 80, targetPort: main, appProtocol: http }} ]
 """ for version in VERSIONS])
+_POLICY = f"""\
+apiVersion: pillion.dev/v1alpha1
+kind: TrafficPolicy
+metadata: {{ name: web, namespace: {NAMESPACE} }}
+spec:
+  targetRefs: [ {{ kind: Service, name: web }}, {{ kind: Service, name: web-v1 }}, {{ kind: Service, name: web-v2 }} ]
+  retries: {{ attempts: 2, on: [ connect-failure, refused-stream, reset-before-request ] }}
+  loadBalancing: {{ algorithm: leastRequest }}
+  breaker: {{}}
+  outlierDetection: {{ successRate: {{}}, failurePercentage: {{}} }}
+  limits: {{ requests: 5000, connections: 5000 }}
+  rateLimits: [ {{ requests: 1000000, per: 1s, keys: [ {{ type: caller }}, {{ type: path }} ] }} ]
+"""
 _ROUTE = f"""\
 apiVersion: gateway.networking.k8s.io/v1
 kind: HTTPRoute
@@ -114,6 +127,7 @@ class Town(contextlib.ExitStack):
     def _start(self):
         self._start_applications()
         self._write("services.yaml", _SERVICES)
+        self._write("policy.yaml", _POLICY)
         self.set_weights(5, 5)
         control_plane = self._own(self._mesh.start_control_plane(kept_lines=_KEPT_LINES))
         self.watched["control plane"] = control_plane

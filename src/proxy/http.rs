@@ -20,6 +20,7 @@ use crate::config::Treatment;
 use crate::error::ProxyError;
 use crate::http::{Body, Switch, clean_response};
 use crate::net::Serving;
+use crate::policy::rate_limit::Place;
 use crate::resilience::joined::{Facts, Member};
 use crate::snapshot::Fallback;
 use crate::telemetry::Record;
@@ -57,6 +58,8 @@ pub(super) struct Said {
     pub(super) fallback: Option<Arc<Fallback>>,
     /// How long it may take, and when it is repeated.
     pub(super) treatment: Option<Arc<Treatment>>,
+    /// What an inbound request holds of its port's limits.
+    pub(super) places: Vec<Place>,
 }
 
 /// What became of a request.
@@ -189,7 +192,7 @@ async fn forward(
     upstreams.give_cookie(response.headers_mut());
     filters.on_response(response.headers_mut());
     let limits = call.and_then(Call::limits);
-    Ok(Outcome::Reply(response.map(|body| body.joined(member).limited(limits))))
+    Ok(Outcome::Reply(response.map(|body| body.joined(member).limited(limits).holding(said.places))))
 }
 
 /// Keeps an inbound request, with what its caller's sidecar said of it, for the calls that belong to it.

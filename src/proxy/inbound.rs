@@ -36,10 +36,11 @@ pub(super) async fn plan(client: &Client, request: &request::Parts, record: &mut
     if served.config.protocol.is_opaque() {
         return Err(ProxyError::BadRequest("this port takes opaque TCP (CONNECT), not HTTP requests"));
     }
+    let mut said = Said::default();
     if !served.limiters.is_empty() {
-        Box::pin(rate_limit::admit(client, &served, request)).await?;
+        said.places = Box::pin(rate_limit::admit(client, &served, request)).await?;
     }
-    Ok(Plan::Forward(Upstreams::Application(served), Said::default()))
+    Ok(Plan::Forward(Upstreams::Application(served), said))
 }
 
 /// The application port that a `CONNECT` of a peer means: `CONNECT ip:port`, as HBONE has it.

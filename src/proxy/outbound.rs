@@ -49,7 +49,8 @@ pub(super) async fn plan(
                 policies => Some(Box::new(affinity(policies, request, client, rand::random))),
             };
             let upstreams = Upstreams::Cluster(Arc::clone(cluster), affinity);
-            let said = Said { fallback: route.fallback.clone(), treatment: route.treatment.clone() };
+            let (fallback, treatment) = (route.fallback.clone(), route.treatment.clone());
+            let said = Said { fallback, treatment, places: Vec::new() };
             return Ok((Plan::Forward(upstreams, said), filters));
         }
         Action::Redirect(redirect) => {

@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep};
 
 use super::client::Client;
 use crate::error::ProxyError;
-use crate::policy::rate_limit::{Limiter, Verdict};
+use crate::policy::rate_limit::{Limiter, Place, Verdict};
 use crate::snapshot::InboundPort;
 
 /// What is left of a limit (draft-ietf-httpapi-ratelimit-headers).
@@ -23,20 +23,27 @@ const PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
 /// Longer keys are remembered by their digest: what they cost is bounded.
 const LONGEST_KEY: usize = 256;
 
-/// Lets a request through every limit of `port`, after a wait where one says so.
+/// Lets a request through every limit of `port`, after a wait where one says so. The places are to be held until its
+/// answer has ended.
 ///
 /// # Errors
 /// [`ProxyError::RateLimited`]: those that were asked before have counted it all the same.
 ///
 /// # Cancel safety
 /// Dropped while it waits, the request's place stays taken.
-pub(super) async fn admit(client: &Client, port: &InboundPort, request: &request::Parts) -> Result<(), ProxyError> {
-    let mut wait = Duration::ZERO;
+pub(super) async fn admit(
+    client: &Client,
+    port: &InboundPort,
+    request: &request::Parts,
+) -> Result<Vec<Place>, ProxyError> {
+    let (mut wait, mut places) = (Duration::ZERO, Vec::new());
     for limiter in port.limiters.iter() {
         if is_exempt(&limiter.config().exempt, client, request) {
             continue;
         }
-        match limiter.check(&key(limiter, client, request), Instant::now()) {
+        let (verdict, place) = limiter.admit(&key(limiter, client, request), Instant::now());
+        places.extend(place);
+        match verdict {
             Verdict::Pass(_) => {}
             Verdict::Wait(longer) => wait = wait.max(longer),
             Verdict::Refuse { retry_after } => {
@@ -47,7 +54,7 @@ pub(super) async fn admit(client: &Client, port: &InboundPort, request: &request
     if !wait.is_zero() {
         sleep(wait).await;
     }
-    Ok(())
+    Ok(places)
 }
 
 /// Says in the answer which limit it was, and when it is worth trying again.

@@ -16,6 +16,7 @@ use super::rate_limit;
 use crate::error::ProxyError;
 use crate::http::{Body, BoxError};
 use crate::net::Serving;
+use crate::policy::rate_limit::Place;
 use crate::resilience::joined::Member;
 use crate::telemetry::Record;
 use crate::upstream::InFlight;
@@ -33,6 +34,7 @@ pub(super) struct ReplyBody {
     guard: Guard,
     limits: Option<Box<Limits>>,
     member: Option<Box<Member>>,
+    _places: Vec<Place>,
     _in_flight: Option<InFlight>,
     _serving: Option<Serving>,
 }
@@ -48,6 +50,7 @@ impl ReplyBody {
             guard: Guard::default(),
             limits: None,
             member: None,
+            _places: Vec::new(),
             _in_flight: None,
             _serving: None,
         }
@@ -71,6 +74,12 @@ impl ReplyBody {
     /// Outbound calls may belong to its request until it ends.
     pub(super) fn joined(mut self, member: Option<Member>) -> Self {
         self.member = member.map(Box::new);
+        self
+    }
+
+    /// Gives back what its request holds of our port's limits when it has ended.
+    pub(super) fn holding(mut self, places: Vec<Place>) -> Self {
+        self._places = places;
         self
     }
 

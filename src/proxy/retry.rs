@@ -59,46 +59,33 @@ pub(super) async fn send(
     loop {
         call.stamp(head, retry.done());
         let sent = attempt::send(worker, upstreams, head, body.reader(), &mut tried, &mut guard, record);
-        let result = call.try_in_time(sent.map_err(|failed| failed.error)).await;
-        if let Err(error) = &result {
-            guard.failed(error);
+        let mut result = call.try_in_time(sent.map_err(|failed| failed.error)).await;
+        match &mut result {
+            Ok(sent) => guard = std::mem::take(&mut sent.guard), // It goes with the response that is taken.
+            Err(error) => guard.failed(error),
         }
         drop(permit.take());
         tried.leave();
         let is_retry = retry.done() > 0;
-        let again = match retry.handle(outcome(&result), rand::random(), SystemTime::now()) {
-            Verdict::Take => {
-                if is_retry && result.is_ok() {
-                    metrics.retry("succeeded");
-                }
-                return result.map_err(|error| Failed { error, unsent: body.is_whole().then(|| body.reader()) });
-            }
-            Verdict::Exhausted => Err(("retries_exhausted", "URX")),
-            Verdict::After(_) if call.is_nested() => Err(("retry_nested", "")),
-            Verdict::After(_) if !body.is_whole() => Err(("retry_body_too_large", "")),
-            Verdict::After(pause) if !call.has_time_for(pause) => Err(("retry_no_time", "UT")),
-            Verdict::After(pause) => Ok(pause),
-        };
-        let mut result = result;
-        let again = again.and_then(|pause| {
-            if let Ok(sent) = &mut result {
-                guard = std::mem::take(&mut sent.guard); // It went along with the response.
-            }
+        let verdict = retry.handle(outcome(&result), rand::random(), SystemTime::now());
+        let pause = may_go_on(call, verdict, body.is_whole()).and_then(|pause| {
             permit = budget.permit(limit, Instant::now());
-            match (&permit, guard.may_retry()) {
-                (None, _) => Err(("retry_budget_exhausted", "UO")),
-                (_, false) => Err(("retry_overflow", "UO")),
-                _ => Ok(pause),
+            match &permit {
+                None => Err(Some(("retry_budget_exhausted", "UO"))),
+                Some(_) if !guard.may_retry() => Err(Some(("retry_overflow", "UO"))),
+                Some(_) => Ok(pause),
             }
         });
-        let pause = match again {
+        let pause = match pause {
             Ok(pause) => pause,
-            Err((why, flag)) => {
-                if let Ok(sent) = &mut result {
-                    sent.guard = std::mem::take(&mut guard);
+            Err(why) => {
+                match why {
+                    Some((why, flag)) => give_up(worker, &result, why, flag, record),
+                    None if is_retry && result.is_ok() => metrics.retry("succeeded"),
+                    None => {}
                 }
-                let result = give_up(worker, result, why, flag, record);
-                return result.map_err(|error| Failed { error, unsent: body.is_whole().then(|| body.reader()) });
+                let unsent = || body.is_whole().then(|| body.reader());
+                return result.map(|sent| Sent { guard, ..sent }).map_err(|error| Failed { error, unsent: unsent() });
             }
         };
         metrics.retry("retried");
@@ -109,6 +96,18 @@ pub(super) async fn send(
             discard(sent);
         }
         call.in_time(sleep(pause)).await.map_err(|error| Failed { error, unsent: None })?;
+    }
+}
+
+/// The pause before another try; else that what came is taken, and for which reason if it is one to try again.
+fn may_go_on(call: &Call, verdict: Verdict, is_whole: bool) -> Result<Duration, Option<(&'static str, &'static str)>> {
+    match verdict {
+        Verdict::Take => Err(None),
+        Verdict::Exhausted => Err(Some(("retries_exhausted", "URX"))),
+        Verdict::After(_) if call.is_nested() => Err(Some(("retry_nested", ""))),
+        Verdict::After(_) if !is_whole => Err(Some(("retry_body_too_large", ""))),
+        Verdict::After(pause) if !call.has_time_for(pause) => Err(Some(("retry_no_time", "UT"))),
+        Verdict::After(pause) => Ok(pause),
     }
 }
 
@@ -141,13 +140,13 @@ fn discard(sent: Sent) {
 /// What came is taken after all; the record says why.
 fn give_up(
     worker: &Worker,
-    result: Result<Sent, ProxyError>,
+    result: &Result<Sent, ProxyError>,
     why: &'static str,
     flag: &'static str,
     record: &mut Record,
-) -> Result<Sent, ProxyError> {
+) {
     worker.shared.telemetry.metrics.retry(why);
-    match &result {
+    match result {
         Ok(sent) => {
             let detail = format!("answered {} after {} tries", sent.response.status(), record.attempts);
             record.fail(why, flag, detail);
@@ -157,7 +156,6 @@ fn give_up(
             record.fail(code, if flag.is_empty() { own } else { flag }, format!("{error} ({why})"));
         }
     }
-    result
 }
 
 fn outcome(result: &Result<Sent, ProxyError>) -> Outcome<'_> {

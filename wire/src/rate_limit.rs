@@ -62,6 +62,8 @@ pub enum Algorithm {
     SlidingWindowLog,
     /// About those of the last period: this window's, and the last one's in proportion.
     SlidingWindowCounter,
+    /// Those that are under way: from their admission to the last byte of their answer. There is no period.
+    Concurrency,
 }
 
 /// What tells requests apart.

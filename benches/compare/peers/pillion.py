@@ -33,6 +33,15 @@ spec:
   serviceAccount: client
   ports: []
   mesh: {{ port: {client_mesh} }}
+---
+apiVersion: pillion.dev/v1alpha1
+kind: TrafficPolicy
+metadata: {{ name: backend, namespace: bench }}
+spec:
+  targetRefs: [ {{ kind: Service, name: backend }} ]
+  retries: {{ attempts: 2, on: [ connect-failure, refused-stream, reset-before-request ] }}
+  breaker: {{}}
+  outlierDetection: {{ successRate: {{}} }}
 """
 _KUBERNETES_NAME = {"http": "http", "h2c": "kubernetes.io/h2c", "grpc": "grpc", "tcp": "tcp"}
 

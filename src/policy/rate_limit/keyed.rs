@@ -38,14 +38,30 @@ impl<T> Keyed<T> {
         Self { hasher: RandomState::new(), shards: (0..shards).map(|_| Mutex::new(shard())).collect() }
     }
 
-    /// What `act` says of the state of `key`, which is `new` when there is none.
-    pub(super) fn with<R>(&self, key: &str, new: impl Fn() -> T, act: impl FnOnce(&mut T) -> R) -> R {
-        let hash = usize::try_from(self.hasher.hash_one(key) >> 32).unwrap_or_default();
-        let shard = self.shards.get(hash % self.shards.len().max(1));
-        match shard {
-            Some(shard) => shard.lock().with(key, new, act),
-            None => act(&mut new()), // There is always one.
+    /// What `act` says of the state of `key`, which is `new` when there is none. `None`: there is no room, and none that
+    /// `may_go`.
+    pub(super) fn with<R>(
+        &self,
+        key: &str,
+        new: impl Fn() -> T,
+        may_go: impl Fn(&T) -> bool,
+        act: impl FnOnce(&mut T) -> R,
+    ) -> Option<R> {
+        self.shard(key)?.lock().with(key, new, may_go, act)
+    }
+
+    /// Does something to the state of `key`, if there is one.
+    pub(super) fn with_known(&self, key: &str, act: impl FnOnce(&mut T)) {
+        if let Some(shard) = self.shard(key)
+            && let Some(entry) = shard.lock().entries.get_mut(key)
+        {
+            act(&mut entry.value);
         }
+    }
+
+    fn shard(&self, key: &str) -> Option<&Mutex<Shard<T>>> {
+        let hash = usize::try_from(self.hasher.hash_one(key) >> 32).unwrap_or_default();
+        self.shards.get(hash % self.shards.len().max(1))
     }
 
     pub(super) fn len(&self) -> usize {
@@ -54,36 +70,44 @@ impl<T> Keyed<T> {
 }
 
 impl<T> Shard<T> {
-    fn with<R>(&mut self, key: &str, new: impl Fn() -> T, act: impl FnOnce(&mut T) -> R) -> R {
+    fn with<R>(
+        &mut self,
+        key: &str,
+        new: impl Fn() -> T,
+        may_go: impl Fn(&T) -> bool,
+        act: impl FnOnce(&mut T) -> R,
+    ) -> Option<R> {
         if let Some(entry) = self.entries.get_mut(key) {
             entry.used = true;
-            return act(&mut entry.value);
+            return Some(act(&mut entry.value));
         }
-        if self.entries.len() >= self.most {
-            self.evict();
+        if self.entries.len() >= self.most && !self.evict(may_go) {
+            return None;
         }
         let mut value = new();
         let result = act(&mut value);
         let key: Arc<str> = Arc::from(key);
         self.order.push_back(Arc::clone(&key));
         self.entries.insert(key, Entry { value, used: false });
-        result
+        Some(result)
     }
 
-    fn evict(&mut self) {
-        // After a full round all flags are down.
-        for _ in 0..=self.order.len() {
-            let Some(oldest) = self.order.pop_front() else { return };
+    /// Forgets one that `may_go`; false when there is none.
+    fn evict(&mut self, may_go: impl Fn(&T) -> bool) -> bool {
+        // After a full round all flags are down, after two all were asked.
+        for _ in 0..2 * self.order.len() {
+            let Some(oldest) = self.order.pop_front() else { return false };
             match self.entries.get_mut(&oldest) {
-                Some(entry) if entry.used => {
+                Some(entry) if entry.used || !may_go(&entry.value) => {
                     entry.used = false;
                     self.order.push_back(oldest);
                 }
                 _ => {
                     self.entries.remove(&oldest);
-                    return;
+                    return true;
                 }
             }
         }
+        false
     }
 }

@@ -10,6 +10,7 @@ mod sliding_counter;
 mod sliding_log;
 mod token_bucket;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -69,6 +70,16 @@ struct Rate {
     longest_wait: Duration,
 }
 
+/// How long a caller is told to wait for somebody to end that nobody knows the end of.
+const ANY_TIME: Duration = Duration::from_secs(1);
+
+/// A request that is under way, for a limit that counts those; gives its place back when dropped.
+#[derive(Debug)]
+pub struct Place {
+    limiter: Arc<Limiter>,
+    key: Box<str>,
+}
+
 /// What one key has used.
 #[derive(Debug)]
 enum State {
@@ -77,6 +88,8 @@ enum State {
     FixedWindow(FixedWindow),
     SlidingLog(SlidingLog),
     SlidingCounter(SlidingCounter),
+    /// Under way.
+    Concurrency(u32),
 }
 
 impl Limiter {
@@ -107,8 +120,23 @@ impl Limiter {
             Counted::Together(state) => state.lock().check(&self.rate, now),
             Counted::Apart(states) => {
                 let new = || State::new(self.config.algorithm);
-                states.with(key, new, |state| state.check(&self.rate, now))
+                let verdict = states.with(key, new, State::is_idle, |state| state.check(&self.rate, now));
+                verdict.unwrap_or(Verdict::Refuse { retry_after: ANY_TIME })
             }
+        }
+    }
+
+    /// As [`Self::check`]; with the place that the request has, where those under way are counted.
+    pub fn admit(self: &Arc<Self>, key: &str, now: Instant) -> (Verdict, Option<Place>) {
+        let verdict = self.check(key, now);
+        let takes_place = self.config.algorithm == Algorithm::Concurrency && matches!(verdict, Verdict::Pass(_));
+        (verdict, takes_place.then(|| Place { limiter: Arc::clone(self), key: key.into() }))
+    }
+
+    fn leave(&self, key: &str) {
+        match &self.counted {
+            Counted::Together(state) => state.lock().leave(),
+            Counted::Apart(states) => states.with_known(key, State::leave),
         }
     }
 
@@ -129,6 +157,7 @@ impl State {
             Algorithm::FixedWindow => Self::FixedWindow(FixedWindow::default()),
             Algorithm::SlidingWindowLog => Self::SlidingLog(SlidingLog::default()),
             Algorithm::SlidingWindowCounter => Self::SlidingCounter(SlidingCounter::default()),
+            Algorithm::Concurrency => Self::Concurrency(0),
         }
     }
 
@@ -139,7 +168,30 @@ impl State {
             Self::FixedWindow(state) => state.check(rate, now),
             Self::SlidingLog(state) => state.check(rate, now),
             Self::SlidingCounter(state) => state.check(rate, now),
+            Self::Concurrency(count) if *count >= rate.requests => Verdict::Refuse { retry_after: ANY_TIME },
+            Self::Concurrency(count) => {
+                *count += 1;
+                Verdict::Pass(Left { requests: rate.requests - *count, reset: ANY_TIME })
+            }
         }
+    }
+
+    /// One that was under way has ended.
+    fn leave(&mut self) {
+        if let Self::Concurrency(count) = self {
+            *count = count.saturating_sub(1);
+        }
+    }
+
+    /// It may be forgotten: nothing would be counted twice.
+    fn is_idle(&self) -> bool {
+        !matches!(self, Self::Concurrency(count) if *count > 0)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.limiter.leave(&self.key);
     }
 }
 

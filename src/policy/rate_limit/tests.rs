@@ -113,6 +113,29 @@ fn keys_are_counted_apart_and_few_are_remembered() {
     assert!(limiter.keys() <= 32, "{}", limiter.keys());
 }
 
+#[test]
+fn what_is_under_way_is_counted_until_it_ends_and_is_never_forgotten() {
+    let keyed = RateLimit {
+        keys: vec![Key::Caller],
+        most_keys: NonZeroU32::new(16).unwrap(),
+        ..limit(Algorithm::Concurrency, 2, 1)
+    };
+    let (limiter, now) = (Arc::new(Limiter::new(keyed)), Instant::now());
+    let enter = |key: &str| limiter.admit(key, now).1;
+    let (first, second) = (enter("a").unwrap(), enter("a").unwrap());
+    assert!(enter("a").is_none());
+    let other = enter("b").unwrap();
+    drop(first);
+    let third = enter("a").expect("a place became free");
+    assert!(enter("a").is_none(), "long after, too");
+    drop((second, third, other));
+    let held: Vec<Place> = (0..1000).filter_map(|key: u32| enter(&key.to_string())).collect();
+    assert_eq!(held.len(), limiter.keys(), "those that are under way stay, and others are refused");
+    assert!(held.len() <= 16);
+    drop(held);
+    assert!(enter("new").is_some(), "they make room when they have ended");
+}
+
 proptest! {
     /// No period of time sees more than it may: `requests`, and for a token bucket its burst and what fills up.
     #[test]

@@ -239,7 +239,7 @@ impl Envoy {
 const POLICY: &str = "\
 apiVersion: pillion.dev/v1alpha1
 kind: TrafficPolicy
-metadata: { name: plain, namespace: shop }
+metadata: { name: plain-time, namespace: shop }
 spec:
   targetRefs: [ { kind: Service, name: plain } ]
   timeouts: { request: 5s, perTry: 2s, idle: 30s, streamIdle: 60s, maxDuration: 1h, joinTrace: false }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::support::{App, Curl, Mesh, Sidecar, Workload, curl, eventually, nginx};
+use crate::support::{App, Curl, Mesh, Sidecar, Workload, curl, eventually, nginx, python_app};
 
 /// A service `api` behind a sidecar, and sidecars of two callers.
 struct Stage {
@@ -117,5 +117,43 @@ fn a_leaky_bucket_makes_callers_wait_instead_of_failing() {
         let all_pass = (0..6).all(|_| stage.call(0, &[]).status == 200);
         assert!(all_pass);
         (began.elapsed() >= Duration::from_millis(500)).then_some(())
+    });
+}
+
+/// A bulkhead of the called: a caller whose requests hang cannot take all places.
+#[test]
+fn one_caller_has_no_more_under_way_than_it_may() {
+    let mesh = Mesh::start();
+    mesh.service("api", &[("web", 80, "")]);
+    let application = python_app(&mesh, "http1.py", &[]);
+    let server = mesh.workload(Workload::new("api").port("web", application.address));
+    let callers = ["red", "blue"].map(|name| mesh.workload(Workload::new(name)));
+    let stage = Stage { mesh, server, callers, _application: application };
+    stage.limit("[ { name: at-once, requests: 2, algorithm: concurrency, keys: [ { type: caller } ] } ]");
+    eventually("the limit is in force", Duration::from_secs(20), || {
+        stage.server.admin_page("/config_dump").contains("at-once").then_some(())
+    });
+    // The application answers these when three are there.
+    let waiting = |caller: usize| {
+        let url = format!("http://{}/gather/3", stage.callers[caller].outbound());
+        // Those that only look may have taken the place.
+        std::thread::spawn(move || {
+            loop {
+                let answer = curl(&[&url, "-H", "Host: api.shop"]);
+                if answer.status != 429 {
+                    return answer;
+                }
+            }
+        })
+    };
+    let held = [waiting(0), waiting(0)];
+    eventually("both are under way", Duration::from_secs(20), || (stage.call(0, &[]).status == 429).then_some(()));
+    assert_eq!(stage.call(1, &[]).status, 200, "the other caller has places of its own");
+    let last = waiting(1);
+    for call in held.into_iter().chain([last]) {
+        assert_eq!(call.join().unwrap().status, 200);
+    }
+    eventually("the places are free again", Duration::from_secs(20), || {
+        (stage.call(0, &[]).status == 200).then_some(())
     });
 }

@@ -19,7 +19,7 @@ const KEYS: u32 = 10_000;
 pub(super) struct Raw {
     name: Option<String>,
     requests: NonZeroU32,
-    per: Written,
+    per: Option<Written>,
     burst: Option<NonZeroU32>,
     longest_wait: Option<Written>,
     algorithm: Option<Algorithm>,
@@ -76,9 +76,17 @@ fn read_one(raw: Raw, index: usize, path: &FieldPath, issues: &mut Issues) -> Op
     if most_keys > MOST_KEYS {
         issues.error(path.key("mostKeys"), format!("{MOST_KEYS} at most"));
     }
-    let per_millis = millis(raw.per);
+    let per_millis = match (raw.per, algorithm) {
+        (Some(per), Algorithm::Concurrency) => {
+            issues.error(path.key("per"), "concurrency counts what is under way, whatever the time");
+            millis(per)
+        }
+        (None, Algorithm::Concurrency) => 1,
+        (Some(per), _) => millis(per),
+        (None, _) => 0,
+    };
     if per_millis == 0 {
-        issues.error(path.key("per"), "from 1ms to 1000h");
+        issues.error(path.key("per"), "needed, from 1ms to 1000h");
     }
     let keys = path.key("keys");
     let keys =

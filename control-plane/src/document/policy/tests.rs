@@ -88,10 +88,6 @@ fn limits_breaker_and_outlier_detection_have_stated_defaults() {
 
 #[test]
 fn refusals_name_the_field() {
-    let limit = |fields: &str| {
-        let per = if fields.contains("per:") { "" } else { ", per: 1s" };
-        format!("{{targetRefs: [{{kind: Service, name: a}}], rateLimits: [{{{fields}{per}}}]}}")
-    };
     for (spec, path) in [
         ("{targetRefs: []}", "spec.targetRefs"),
         ("{targetRefs: [{kind: Pod, name: a}]}", "spec.targetRefs[0].kind"),
@@ -100,133 +96,89 @@ fn refusals_name_the_field() {
             "{targetRefs: [{group: gateway.networking.k8s.io, kind: HTTPRoute, name: a, sectionName: x}]}",
             "spec.targetRefs[0].sectionName",
         ),
-        ("{targetRefs: [{kind: Service, name: a}], timeouts: {connect: 1.5s}}", "spec.timeouts.connect"),
-        ("{targetRefs: [{kind: Service, name: a}], timeouts: {connect: 0s}}", "spec.timeouts.connect"),
-        ("{targetRefs: [{kind: Service, name: a}], timeouts: {conect: 1s}}", "spec.timeouts.conect"),
-        ("{targetRefs: [{kind: Service, name: a}], loadBalancing: {algorithm: best}}", "spec.loadBalancing.algorithm"),
-        ("{targetRefs: [{kind: Service, name: a}], loadBalancing: {algorithm: ringHash}}", "spec.loadBalancing.hashOn"),
-        (
-            "{targetRefs: [{kind: Service, name: a}], loadBalancing: {hashOn: [{header: a}]}}",
-            "spec.loadBalancing.hashOn",
-        ),
-        (
-            "{targetRefs: [{kind: Service, name: a}], loadBalancing: {algorithm: maglev, hashOn: [{header: a, queryParam: b}]}}",
-            "spec.loadBalancing.hashOn[0]",
-        ),
-        (
-            "{targetRefs: [{kind: Service, name: a}], loadBalancing: {algorithm: maglev, hashOn: [{cookie: {name: 'a b'}}]}}",
-            "spec.loadBalancing.hashOn[0].cookie.name",
-        ),
-        (
-            "{targetRefs: [{kind: Service, name: a}], loadBalancing: {algorithm: maglev, tableSize: 65536, hashOn: [{header: a}]}}",
-            "spec.loadBalancing.tableSize",
-        ),
-        ("{targetRefs: [{kind: Service, name: a}], loadBalancing: {choices: 3}}", "spec.loadBalancing.choices"),
-        (
-            "{targetRefs: [{kind: Service, name: a}], loadBalancing: {algorithm: leastRequest, choices: 1}}",
-            "spec.loadBalancing.choices",
-        ),
-        (
-            "{targetRefs: [{kind: Service, name: a}], loadBalancing: {algorithm: peakEwma, ewma: {decay: 0s}}}",
-            "spec.loadBalancing.ewma.decay",
-        ),
-        (
-            "{targetRefs: [{kind: Service, name: a}], loadBalancing: {panicThreshold: 101}}",
-            "spec.loadBalancing.panicThreshold",
-        ),
-        (
-            "{targetRefs: [{kind: Service, name: a}], loadBalancing: {algorithm: random, slowStart: {window: 1s}}}",
-            "spec.loadBalancing.slowStart",
-        ),
-        (
-            "{targetRefs: [{kind: Service, name: a}], loadBalancing: {slowStart: {window: 1s, aggression: 0}}}",
-            "spec.loadBalancing.slowStart.aggression",
-        ),
-        ("{targetRefs: [{kind: Service, name: a}], bulkhead: {}}", "spec.bulkhead"),
-        (&limit("requests: 0"), "spec.rateLimits[0].requests"),
-        (&limit("requests: 1, per: 0s"), "spec.rateLimits[0].per"),
-        (&limit("requests: 1, per: 99999h"), "spec.rateLimits[0].per"),
-        (&limit("requests: 1, algorithm: best"), "spec.rateLimits[0].algorithm"),
-        (&limit("requests: 1, burst: 2, algorithm: fixedWindow"), "spec.rateLimits[0].burst"),
-        (&limit("requests: 1, longestWait: 2s"), "spec.rateLimits[0].longestWait"),
-        (&limit("requests: 10001, algorithm: slidingWindowLog"), "spec.rateLimits[0].requests"),
-        (&limit("requests: 1, mostKeys: 1000001"), "spec.rateLimits[0].mostKeys"),
-        (&limit("requests: 1, keys: [{type: color}]"), "spec.rateLimits[0].keys[0].type"),
-        (&limit("requests: 1, keys: [{type: header}]"), "spec.rateLimits[0].keys[0].header"),
-        (&limit("requests: 1, keys: [{type: header, header: 'a b'}]"), "spec.rateLimits[0].keys[0].header"),
-        (&limit("requests: 1, exempt: {callers: [me]}"), "spec.rateLimits[0].exempt.callers[0]"),
-        (&limit("requests: 1, exempt: {networks: [10.0.0.0/33]}"), "spec.rateLimits[0].exempt.networks[0]"),
-        (&limit("requests: 1, exempt: {paths: [health]}"), "spec.rateLimits[0].exempt.paths[0]"),
-        ("{targetRefs: [{kind: Service, name: a}], faults: {}}", "spec.faults"),
-        (
-            "{targetRefs: [{kind: Service, name: a}], faults: {delay: {fixed: 0s, percent: 1}}}",
-            "spec.faults.delay.fixed",
-        ),
-        (
-            "{targetRefs: [{kind: Service, name: a}], faults: {delay: {fixed: 1s, percent: 100.1}}}",
-            "spec.faults.delay.percent",
-        ),
-        ("{targetRefs: [{kind: Service, name: a}], faults: {abort: {percent: 1}}}", "spec.faults.abort"),
-        (
-            "{targetRefs: [{kind: Service, name: a}], faults: {abort: {grpcStatus: GONE, percent: 1}}}",
-            "spec.faults.abort.grpcStatus",
-        ),
-        (
-            "{targetRefs: [{kind: Service, name: a}], faults: {abort: {httpStatus: 99, percent: 1}}}",
-            "spec.faults.abort.httpStatus",
-        ),
-        ("{targetRefs: [{kind: Service, name: a}], directResponse: {status: 42}}", "spec.directResponse.status"),
-        ("{targetRefs: [{kind: Service, name: a}], limits: {pending: 1}}", "spec.limits.pending"),
-        ("{targetRefs: [{kind: Service, name: a}], limits: {requests: -1}}", "spec.limits.requests"),
-        ("{targetRefs: [{kind: Service, name: a}], limits: {pendingTimeout: 0s}}", "spec.limits.pendingTimeout"),
-        (
-            "{targetRefs: [{kind: Service, name: a}], limits: {perEndpoint: {retries: 1}}}",
-            "spec.limits.perEndpoint.retries",
-        ),
-        (
-            "{targetRefs: [{kind: Service, name: a}], breaker: {consecutiveFailures: 0}}",
-            "spec.breaker.consecutiveFailures",
-        ),
-        (
-            "{targetRefs: [{kind: Service, name: a}], breaker: {failureRate: {percent: 0}}}",
-            "spec.breaker.failureRate.percent",
-        ),
-        ("{targetRefs: [{kind: Service, name: a}], breaker: {maxOpenTime: 1ms}}", "spec.breaker.maxOpenTime"),
-        (
-            "{targetRefs: [{kind: Service, name: a}], breaker: {probes: 2, successesToClose: 3}}",
-            "spec.breaker.successesToClose",
-        ),
-        ("{targetRefs: [{kind: Service, name: a}], breaker: {failOn: [5xx, teapot]}}", "spec.breaker.failOn[1]"),
-        ("{targetRefs: [{kind: Service, name: a}], breaker: {statuses: [4290]}}", "spec.breaker.statuses[0]"),
-        ("{targetRefs: [{kind: Service, name: a}], outlierDetection: {}}", "spec.outlierDetection"),
-        ("{targetRefs: [{kind: Service, name: a}], fallback: {}}", "spec.fallback"),
-        (
-            "{targetRefs: [{kind: Service, name: a}], fallback: {backends: [{name: b, namespace: other, port: 80}]}}",
-            "spec.fallback.backends[0].namespace",
-        ),
-        (
-            "{targetRefs: [{kind: Service, name: a}], fallback: {response: {status: 100}}}",
-            "spec.fallback.response.status",
-        ),
-        (
-            "{targetRefs: [{kind: Service, name: a}], outlierDetection: {successRate: {enforcing: 101}}}",
-            "spec.outlierDetection.successRate.enforcing",
-        ),
-        ("{targetRefs: [{kind: Service, name: a}], timeouts: {perTry: 0s}}", "spec.timeouts.perTry"),
-        ("{targetRefs: [{kind: Service, name: a}], timeouts: {streamIdle: 5}}", "spec.timeouts.streamIdle"),
-        ("{targetRefs: [{kind: Service, name: a}], retries: {attempts: 2}}", "spec.retries.on"),
-        ("{targetRefs: [{kind: Service, name: a}], retries: {on: [5xx, always]}}", "spec.retries.on[1]"),
-        ("{targetRefs: [{kind: Service, name: a}], retries: {codes: [302]}}", "spec.retries.codes[0]"),
-        ("{targetRefs: [{kind: Service, name: a}], retries: {budget: {percent: 101}}}", "spec.retries.budget.percent"),
-        (
-            "{targetRefs: [{kind: Service, name: a}], retries: {backoff: {base: 1s, max: 1ms}}}",
-            "spec.retries.backoff.max",
-        ),
-        ("{targetRefs: [{kind: Service, name: a}], retries: {bodyLimit: 99999999}}", "spec.retries.bodyLimit"),
     ] {
         assert_eq!(policy(spec).unwrap_err(), [path], "{spec}");
     }
+    for (section, path) in REFUSED {
+        let spec = format!("{{targetRefs: [{{kind: Service, name: a}}], {section}}}");
+        assert_eq!(policy(&spec).unwrap_err(), [*path], "{section}");
+    }
 }
+
+/// Sections that are refused, and the field.
+const REFUSED: &[(&str, &str)] = &[
+    ("timeouts: {connect: 1.5s}", "spec.timeouts.connect"),
+    ("timeouts: {connect: 0s}", "spec.timeouts.connect"),
+    ("timeouts: {conect: 1s}", "spec.timeouts.conect"),
+    ("loadBalancing: {algorithm: best}", "spec.loadBalancing.algorithm"),
+    ("loadBalancing: {algorithm: ringHash}", "spec.loadBalancing.hashOn"),
+    ("loadBalancing: {hashOn: [{header: a}]}", "spec.loadBalancing.hashOn"),
+    ("loadBalancing: {algorithm: maglev, hashOn: [{header: a, queryParam: b}]}", "spec.loadBalancing.hashOn[0]"),
+    (
+        "loadBalancing: {algorithm: maglev, hashOn: [{cookie: {name: 'a b'}}]}",
+        "spec.loadBalancing.hashOn[0].cookie.name",
+    ),
+    ("loadBalancing: {algorithm: maglev, tableSize: 65536, hashOn: [{header: a}]}", "spec.loadBalancing.tableSize"),
+    ("loadBalancing: {choices: 3}", "spec.loadBalancing.choices"),
+    ("loadBalancing: {algorithm: leastRequest, choices: 1}", "spec.loadBalancing.choices"),
+    ("loadBalancing: {algorithm: peakEwma, ewma: {decay: 0s}}", "spec.loadBalancing.ewma.decay"),
+    ("loadBalancing: {panicThreshold: 101}", "spec.loadBalancing.panicThreshold"),
+    ("loadBalancing: {algorithm: random, slowStart: {window: 1s}}", "spec.loadBalancing.slowStart"),
+    ("loadBalancing: {slowStart: {window: 1s, aggression: 0}}", "spec.loadBalancing.slowStart.aggression"),
+    ("bulkhead: {}", "spec.bulkhead"),
+    ("rateLimits: [{requests: 0, per: 1s}]", "spec.rateLimits[0].requests"),
+    ("rateLimits: [{requests: 1, per: 0s}]", "spec.rateLimits[0].per"),
+    ("rateLimits: [{requests: 1}]", "spec.rateLimits[0].per"),
+    ("rateLimits: [{requests: 1, per: 1s, algorithm: concurrency}]", "spec.rateLimits[0].per"),
+    ("rateLimits: [{requests: 1, per: 99999h}]", "spec.rateLimits[0].per"),
+    ("rateLimits: [{requests: 1, algorithm: best, per: 1s}]", "spec.rateLimits[0].algorithm"),
+    ("rateLimits: [{requests: 1, burst: 2, algorithm: fixedWindow, per: 1s}]", "spec.rateLimits[0].burst"),
+    ("rateLimits: [{requests: 1, longestWait: 2s, per: 1s}]", "spec.rateLimits[0].longestWait"),
+    ("rateLimits: [{requests: 10001, algorithm: slidingWindowLog, per: 1s}]", "spec.rateLimits[0].requests"),
+    ("rateLimits: [{requests: 1, mostKeys: 1000001, per: 1s}]", "spec.rateLimits[0].mostKeys"),
+    ("rateLimits: [{requests: 1, keys: [{type: color}], per: 1s}]", "spec.rateLimits[0].keys[0].type"),
+    ("rateLimits: [{requests: 1, keys: [{type: header}], per: 1s}]", "spec.rateLimits[0].keys[0].header"),
+    (
+        "rateLimits: [{requests: 1, keys: [{type: header, header: 'a b'}], per: 1s}]",
+        "spec.rateLimits[0].keys[0].header",
+    ),
+    ("rateLimits: [{requests: 1, exempt: {callers: [me]}, per: 1s}]", "spec.rateLimits[0].exempt.callers[0]"),
+    (
+        "rateLimits: [{requests: 1, exempt: {networks: [10.0.0.0/33]}, per: 1s}]",
+        "spec.rateLimits[0].exempt.networks[0]",
+    ),
+    ("rateLimits: [{requests: 1, exempt: {paths: [health]}, per: 1s}]", "spec.rateLimits[0].exempt.paths[0]"),
+    ("faults: {}", "spec.faults"),
+    ("faults: {delay: {fixed: 0s, percent: 1}}", "spec.faults.delay.fixed"),
+    ("faults: {delay: {fixed: 1s, percent: 100.1}}", "spec.faults.delay.percent"),
+    ("faults: {abort: {percent: 1}}", "spec.faults.abort"),
+    ("faults: {abort: {grpcStatus: GONE, percent: 1}}", "spec.faults.abort.grpcStatus"),
+    ("faults: {abort: {httpStatus: 99, percent: 1}}", "spec.faults.abort.httpStatus"),
+    ("directResponse: {status: 42}", "spec.directResponse.status"),
+    ("limits: {pending: 1}", "spec.limits.pending"),
+    ("limits: {requests: -1}", "spec.limits.requests"),
+    ("limits: {pendingTimeout: 0s}", "spec.limits.pendingTimeout"),
+    ("limits: {perEndpoint: {retries: 1}}", "spec.limits.perEndpoint.retries"),
+    ("breaker: {consecutiveFailures: 0}", "spec.breaker.consecutiveFailures"),
+    ("breaker: {failureRate: {percent: 0}}", "spec.breaker.failureRate.percent"),
+    ("breaker: {maxOpenTime: 1ms}", "spec.breaker.maxOpenTime"),
+    ("breaker: {probes: 2, successesToClose: 3}", "spec.breaker.successesToClose"),
+    ("breaker: {failOn: [5xx, teapot]}", "spec.breaker.failOn[1]"),
+    ("breaker: {statuses: [4290]}", "spec.breaker.statuses[0]"),
+    ("outlierDetection: {}", "spec.outlierDetection"),
+    ("fallback: {}", "spec.fallback"),
+    ("fallback: {backends: [{name: b, namespace: other, port: 80}]}", "spec.fallback.backends[0].namespace"),
+    ("fallback: {response: {status: 100}}", "spec.fallback.response.status"),
+    ("outlierDetection: {successRate: {enforcing: 101}}", "spec.outlierDetection.successRate.enforcing"),
+    ("timeouts: {perTry: 0s}", "spec.timeouts.perTry"),
+    ("timeouts: {streamIdle: 5}", "spec.timeouts.streamIdle"),
+    ("retries: {attempts: 2}", "spec.retries.on"),
+    ("retries: {on: [5xx, always]}", "spec.retries.on[1]"),
+    ("retries: {codes: [302]}", "spec.retries.codes[0]"),
+    ("retries: {budget: {percent: 101}}", "spec.retries.budget.percent"),
+    ("retries: {backoff: {base: 1s, max: 1ms}}", "spec.retries.backoff.max"),
+    ("retries: {bodyLimit: 99999999}", "spec.retries.bodyLimit"),
+];
 
 #[test]
 fn faults_are_read_to_the_millionth() {
