@@ -68,7 +68,17 @@ impl LoadBalancer for LeastRequest {
 
 /// The least busy of all; of equals any.
 fn least(view: &dyn View) -> Option<usize> {
-    let first = below(view.random(), view.count())?;
-    let all = (first..view.count()).chain(0..first);
-    all.filter(|&at| view.usable(at)).min_by_key(|&at| view.in_flight(at))
+    let mut best: Option<(usize, usize)> = None;
+    let mut equals = 0;
+    for at in (0..view.count()).filter(|&at| view.usable(at)) {
+        let load = view.in_flight(at);
+        let is_less = best.is_none_or(|(least, _)| load < least);
+        equals = if is_less { 1 } else { equals + usize::from(best.is_some_and(|(least, _)| load == least)) };
+        // Each of the equals with the same chance, also beside hosts that are not usable (reservoir sampling).
+        let is_chosen = is_less || (best.is_some_and(|(least, _)| load == least) && below(view.random(), equals)? == 0);
+        if is_chosen {
+            best = Some((load, at));
+        }
+    }
+    best.map(|(_, at)| at)
 }

@@ -1,15 +1,18 @@
 //! The dialling end.
 
-use std::future::{Future as _, poll_fn};
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::task::AtomicWaker;
 use h2::client::{Builder, Connection, SendRequest};
 use http::{Request, Response};
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use super::gather::Gather;
 use super::keep_alive::KeepAlive;
@@ -22,6 +25,8 @@ use crate::net::Transport;
 const MAX_HEADER_BYTES: u32 = 64 << 10;
 /// More requests than this on one connection queue behind one another; ztunnel's figure.
 const MAX_STREAMS: usize = 100;
+/// Who gives up after less says nothing of the connection.
+const PATIENCE: Duration = Duration::from_millis(200);
 /// No SETTINGS have come yet: no stream may be opened.
 const UNKNOWN: usize = 0;
 
@@ -38,6 +43,19 @@ struct State {
     streams: AtomicUsize,
     max_streams: AtomicUsize,
     closed: AtomicBool,
+    /// How many times something was read.
+    reads: AtomicU64,
+    /// A request was given up, and nothing had been read since it was sent: until something is, others go elsewhere.
+    doubted: AtomicBool,
+    driver: AtomicWaker,
+}
+
+/// A request that waits for its response; dropped before there is one, it may cast doubt on the connection.
+struct Waiting<'a> {
+    state: &'a State,
+    since: Instant,
+    reads: u64,
+    is_over: bool,
 }
 
 /// Starts HTTP/2 on a connection and waits until the peer has said how many streams it takes: to guess is to
@@ -64,6 +82,9 @@ pub async fn connect_http2(transport: Transport) -> Result<Http2, HttpError> {
         streams: AtomicUsize::new(0),
         max_streams: AtomicUsize::new(UNKNOWN),
         closed: AtomicBool::new(false),
+        reads: AtomicU64::new(0),
+        doubted: AtomicBool::new(false),
+        driver: AtomicWaker::new(),
     });
     let (known, when_known) = oneshot::channel();
     tokio::spawn(drive(connection, gather, Arc::clone(&state), known));
@@ -73,12 +94,14 @@ pub async fn connect_http2(transport: Transport) -> Result<Http2, HttpError> {
 }
 
 impl Http2 {
-    /// Takes a place for one request, unless the connection is full (the peer's limit, or ours) or [`Self::is_closed`].
+    /// Takes a place for one request, unless the connection is full (the peer's limit, or ours), perhaps dead, or
+    /// [`Self::is_closed`].
     /// To be given back with [`Self::leave`].
     pub fn enter(&self) -> bool {
         let most = self.state.max_streams.load(Ordering::Relaxed).min(MAX_STREAMS);
         // Connections stay on one thread, so that nobody comes between.
-        let is_free = !self.is_closed() && self.streams() < most;
+        let is_well = !self.is_closed() && !self.state.doubted.load(Ordering::Relaxed);
+        let is_free = is_well && self.streams() < most;
         if is_free {
             self.state.streams.fetch_add(1, Ordering::Relaxed);
         }
@@ -119,7 +142,7 @@ impl Http2 {
             }
         };
         let sending = if is_empty { None } else { Sending::start(body, stream) };
-        let (parts, stream) = response.await?.into_parts();
+        let (parts, stream) = self.state.wait_for(response).await?.into_parts();
         Ok(Response::from_parts(parts, Body::from(Receive::new(stream, sending))))
     }
 
@@ -132,8 +155,29 @@ impl Http2 {
     /// Dropping it resets the stream.
     pub async fn connect(&self, request: Request<()>) -> Result<(Response<()>, Http2Tunnel), HttpError> {
         let (response, send) = self.sender.clone().send_request(request, false)?;
-        let (parts, receive) = response.await?.into_parts();
+        let (parts, receive) = self.state.wait_for(response).await?.into_parts();
         Ok((Response::from_parts(parts, ()), Http2Tunnel::new(send, receive)))
+    }
+}
+
+impl State {
+    /// A response, or a doubt.
+    async fn wait_for<T>(&self, response: impl Future<Output = T>) -> T {
+        let reads = self.reads.load(Ordering::Relaxed);
+        let mut waiting = Waiting { state: self, since: Instant::now(), reads, is_over: false };
+        let response = response.await;
+        waiting.is_over = true;
+        response
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        let was_silent = !self.is_over && self.reads == self.state.reads.load(Ordering::Relaxed);
+        if was_silent && self.since.elapsed() >= PATIENCE {
+            self.state.doubted.store(true, Ordering::Relaxed);
+            self.state.driver.wake();
+        }
     }
 }
 
@@ -147,8 +191,15 @@ async fn drive(
     let mut known = Some(known);
     let mut keep_alive = KeepAlive::new(connection.ping_pong());
     let ended = poll_fn(|cx| {
+        state.driver.register(cx.waker());
         let is_used = state.streams.load(Ordering::Relaxed) > 0;
+        if state.doubted.load(Ordering::Relaxed) {
+            keep_alive.ask();
+        }
         let turn = turn(&mut connection, &gather, &mut keep_alive, is_used, cx);
+        if state.reads.swap(gather.reads(), Ordering::Relaxed) != gather.reads() {
+            state.doubted.store(false, Ordering::Relaxed);
+        }
         // The peer's SETTINGS may have come, or changed.
         let limit = connection.max_concurrent_send_streams();
         state.max_streams.store(limit, Ordering::Relaxed);
@@ -181,4 +232,47 @@ fn turn(
         return Poll::Ready(Err(error.into()));
     }
     keep_alive.poll_lost(cx, gather.reads(), is_used).map(|()| Err(HttpError::Lost))
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio::sync::Notify;
+    use tokio::time::{sleep, timeout};
+
+    use super::*;
+
+    /// A peer that is silent until it is told to go on.
+    async fn silent(go_on: Arc<Notify>) -> Http2 {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let (dialled, accepted) =
+            tokio::join!(TcpStream::connect(listener.local_addr().expect("bound")), listener.accept());
+        tokio::spawn(async move {
+            let mut server = h2::server::handshake(accepted.expect("accepted").0).await.expect("HTTP/2");
+            // It says its SETTINGS, and then nothing.
+            let _said = timeout(Duration::from_millis(1), server.accept()).await;
+            go_on.notified().await;
+            while server.accept().await.is_some() {}
+        });
+        connect_http2(Transport::Dialled(dialled.expect("connected"))).await.expect("HTTP/2")
+    }
+
+    #[tokio::test]
+    async fn who_waits_in_vain_on_a_silent_connection_keeps_others_off_it_until_it_speaks() {
+        let go_on = Arc::new(Notify::new());
+        let http2 = silent(Arc::clone(&go_on)).await;
+        let request = || Request::get("http://a/").body(Body::default()).expect("valid");
+        assert!(timeout(PATIENCE / 4, http2.send(request())).await.is_err());
+        assert!(http2.enter(), "too early to say");
+        http2.leave();
+        assert!(timeout(PATIENCE * 2, http2.send(request())).await.is_err());
+        assert!(!http2.enter());
+        go_on.notify_one();
+        let speaks = async {
+            while !http2.enter() {
+                sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(Duration::from_secs(20), speaks).await.expect("it answered the ping");
+    }
 }

@@ -28,11 +28,22 @@ impl KeepAlive {
         Self { pings, tick, seen: 0, silent: 0 }
     }
 
+    /// Asks the peer now.
+    pub(super) fn ask(&mut self) {
+        if let Some(pings) = &mut self.pings {
+            // One that is under way does as well; a connection that is closing takes none.
+            let _asked_or_closing = pings.send_ping(Ping::opaque());
+        }
+    }
+
     /// Ready when the peer is lost. `reads` grows with whatever it says; while it is not `wanted`, it may be silent.
     pub(super) fn poll_lost(&mut self, cx: &mut Context<'_>, reads: u64, wanted: bool) -> Poll<()> {
         while self.tick.poll_tick(cx).is_ready() {
-            if reads != self.seen || !wanted {
+            if reads != self.seen {
                 (self.seen, self.silent) = (reads, 0);
+                continue;
+            }
+            if !wanted {
                 continue;
             }
             self.silent += 1;

@@ -75,7 +75,9 @@ impl<N: Fn() -> Instant> View for Candidates<'_, N> {
     fn latency(&self, at: usize) -> f64 {
         let LbPolicy::PeakEwma { decay, default_rtt, .. } = self.balancing.policy else { return 0.0 };
         let known = self.host(at).and_then(|host| host.latency(self.now(), decay));
-        known.unwrap_or(default_rtt.as_secs_f64())
+        // One that was never asked is asked at once; until it has answered it is thought of as usual.
+        let untried = || if self.in_flight(at) == 0 { 0.0 } else { default_rtt.as_secs_f64() };
+        known.unwrap_or_else(untried)
     }
 
     fn hash(&self) -> Option<u64> {
