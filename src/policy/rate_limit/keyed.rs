@@ -9,6 +9,8 @@ use parking_lot::Mutex;
 
 /// Locks that share the keys, so that workers seldom meet.
 const SHARDS: usize = 16;
+/// Fewer keys than this are not shared out: by chance some lock would have more of them than room.
+const KEYS_OF_A_SHARD: usize = 64;
 
 #[derive(Debug)]
 pub(super) struct Keyed<T> {
@@ -33,7 +35,7 @@ struct Entry<T> {
 impl<T> Keyed<T> {
     /// Room for `most` keys, about evenly spread.
     pub(super) fn new(most: usize) -> Self {
-        let shards = SHARDS.min(most.max(1));
+        let shards = (most / KEYS_OF_A_SHARD).clamp(1, SHARDS);
         let shard = || Shard { most: most.div_ceil(shards).max(1), entries: HashMap::new(), order: VecDeque::new() };
         Self { hasher: RandomState::new(), shards: (0..shards).map(|_| Mutex::new(shard())).collect() }
     }
