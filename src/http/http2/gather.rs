@@ -30,13 +30,15 @@ pub(super) struct Gather(Arc<Mutex<Inner>>);
 struct Inner {
     transport: Transport,
     gathered: BytesMut,
+    /// Written since the last complete flush.
+    unflushed: bool,
     reads: u64,
 }
 
 impl Gather {
     /// Nothing gathered yet.
     pub(super) fn new(transport: Transport) -> Self {
-        Self(Arc::new(Mutex::new(Inner { transport, gathered: BytesMut::new(), reads: 0 })))
+        Self(Arc::new(Mutex::new(Inner { transport, gathered: BytesMut::new(), unflushed: false, reads: 0 })))
     }
 
     /// Sends what was gathered. Pending: the peer is slow, and the task is woken when it takes more.
@@ -52,10 +54,8 @@ impl Gather {
 
 impl Inner {
     fn poll_written(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.gathered.is_empty() {
-            return Poll::Ready(Ok(()));
-        }
         while !self.gathered.is_empty() {
+            self.unflushed = true;
             let count = ready!(Pin::new(&mut self.transport).poll_write(cx, &self.gathered))?;
             if count == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
@@ -65,7 +65,12 @@ impl Inner {
         if self.gathered.capacity() > KEPT {
             self.gathered = BytesMut::new();
         }
-        Pin::new(&mut self.transport).poll_flush(cx)
+        // TLS may hold what the socket had no room for, also after all was taken from here.
+        if self.unflushed {
+            ready!(Pin::new(&mut self.transport).poll_flush(cx))?;
+            self.unflushed = false;
+        }
+        Poll::Ready(Ok(()))
     }
 
     fn gather(&mut self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
@@ -74,6 +79,7 @@ impl Inner {
             ready!(self.poll_written(cx))?;
         }
         if length >= LARGE {
+            self.unflushed = true;
             return Pin::new(&mut self.transport).poll_write_vectored(cx, bufs);
         }
         for buf in bufs {
