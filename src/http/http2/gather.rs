@@ -130,11 +130,18 @@ impl AsyncWrite for Gather {
 #[cfg(test)]
 mod tests {
     use std::future::poll_fn;
+    use std::time::Duration;
 
+    use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
+    use rustls::{ClientConfig, ServerConfig};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::{TcpListener, TcpStream};
+    use tokio::net::{TcpListener, TcpSocket, TcpStream};
+    use tokio::time::timeout;
+    use tokio_rustls::{TlsAcceptor, TlsConnector, server};
 
     use super::*;
+    use crate::net::ReadAhead;
+    use crate::tls::test_pki::{Authority, params};
 
     async fn connected() -> (Gather, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -186,5 +193,47 @@ mod tests {
         poll_fn(|cx| gather.poll_written(cx)).await.unwrap();
         gather.shutdown().await.unwrap();
         assert_eq!(reader.await.unwrap().unwrap(), written);
+    }
+
+    /// TLS over a connection whose kernel takes little.
+    async fn over_tls() -> (Gather, server::TlsStream<TcpStream>) {
+        let authority = Authority::new();
+        let mut leaf = params(&[]);
+        leaf.subject_alt_names = vec![rcgen::SanType::DnsName("peer".try_into().unwrap())];
+        let (leaf, key) = authority.sign(&leaf);
+        let chain = [vec![leaf], authority.intermediates()].concat();
+        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+        let server = ServerConfig::builder().with_no_client_auth().with_single_cert(chain, key).unwrap();
+        let client = ClientConfig::builder().with_root_certificates(authority.roots()).with_no_client_auth();
+
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_send_buffer_size(4 << 10).unwrap();
+        let (dialled, accepted) = tokio::join!(socket.connect(listener.local_addr().unwrap()), listener.accept());
+        let dialled = ReadAhead::new(dialled.unwrap());
+        let name = ServerName::try_from("peer").unwrap();
+        let (originated, peer) = tokio::join!(
+            TlsConnector::from(Arc::new(client)).connect(name, dialled),
+            TlsAcceptor::from(Arc::new(server)).accept(accepted.unwrap().0)
+        );
+        (Gather::new(Transport::Originated(Box::new(originated.unwrap()))), peer.unwrap())
+    }
+
+    #[tokio::test]
+    async fn what_tls_holds_back_is_sent_when_there_is_room_though_nothing_more_is_written() {
+        let (mut gather, mut peer) = over_tls().await;
+        let held = |gather: &Gather| match &gather.0.lock().transport {
+            Transport::Originated(stream) => stream.get_ref().1.wants_write(),
+            _ => false,
+        };
+        let mut written = 0_usize;
+        while !held(&gather) {
+            written += gather.write(&[1; 1000]).await.unwrap();
+            let _full = poll_fn(|cx| Poll::Ready(gather.poll_written(cx))).await;
+            assert!(written < 1 << 30, "it goes on for ever");
+        }
+        let mut all = vec![0; written];
+        let both = async { tokio::try_join!(poll_fn(|cx| gather.poll_written(cx)), peer.read_exact(&mut all)) };
+        timeout(Duration::from_secs(20), both).await.expect("all of it comes").unwrap();
     }
 }
