@@ -43,6 +43,8 @@ struct State {
     streams: AtomicUsize,
     max_streams: AtomicUsize,
     closed: AtomicBool,
+    /// Requests wait to be sent.
+    queued: AtomicBool,
     /// How many times something was read.
     reads: AtomicU64,
     /// A request was given up, and nothing had been read since it was sent: until something is, others go elsewhere.
@@ -82,6 +84,7 @@ pub async fn connect_http2(transport: Transport) -> Result<Http2, HttpError> {
         streams: AtomicUsize::new(0),
         max_streams: AtomicUsize::new(UNKNOWN),
         closed: AtomicBool::new(false),
+        queued: AtomicBool::new(false),
         reads: AtomicU64::new(0),
         doubted: AtomicBool::new(false),
         driver: AtomicWaker::new(),
@@ -141,6 +144,7 @@ impl Http2 {
                 return Err(Unsent { error: error.into(), body: Some(body) });
             }
         };
+        self.state.queued.store(true, Ordering::Relaxed);
         let sending = if is_empty { None } else { Sending::start(body, stream) };
         let (parts, stream) = self.state.wait_for(response).await?.into_parts();
         Ok(Response::from_parts(parts, Body::from(Receive::new(stream, sending))))
@@ -155,6 +159,7 @@ impl Http2 {
     /// Dropping it resets the stream.
     pub async fn connect(&self, request: Request<()>) -> Result<(Response<()>, Http2Tunnel), HttpError> {
         let (response, send) = self.sender.clone().send_request(request, false)?;
+        self.state.queued.store(true, Ordering::Relaxed);
         let (parts, receive) = self.state.wait_for(response).await?.into_parts();
         Ok((Response::from_parts(parts, ()), Http2Tunnel::new(send, receive)))
     }
@@ -196,7 +201,8 @@ async fn drive(
         if state.doubted.load(Ordering::Relaxed) {
             keep_alive.ask();
         }
-        let turn = turn(&mut connection, &gather, &mut keep_alive, is_used, cx);
+        let is_queued = state.queued.swap(false, Ordering::Relaxed);
+        let turn = turn(&mut connection, &gather, &mut keep_alive, is_used, is_queued, cx);
         if state.reads.swap(gather.reads(), Ordering::Relaxed) != gather.reads() {
             state.doubted.store(false, Ordering::Relaxed);
         }
@@ -223,8 +229,19 @@ fn turn(
     gather: &Gather,
     keep_alive: &mut KeepAlive,
     is_used: bool,
+    is_queued: bool,
     cx: &mut Context<'_>,
 ) -> Poll<Result<(), HttpError>> {
+    if is_queued {
+        // `h2` answers pings before it sends requests. A peer that retires the connection takes the answer to its ping
+        // for the end of what was under way (RFC 9113, section 6.8), so that requests must go before it.
+        gather.set_deaf(true);
+        let sent = Pin::new(&mut *connection).poll(cx);
+        gather.set_deaf(false);
+        if let Poll::Ready(ended) = sent {
+            return Poll::Ready(ended.map_err(Into::into));
+        }
+    }
     if let Poll::Ready(ended) = Pin::new(&mut *connection).poll(cx) {
         return Poll::Ready(ended.map_err(Into::into));
     }
@@ -236,6 +253,7 @@ fn turn(
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::{TcpListener, TcpStream};
     use tokio::sync::Notify;
     use tokio::time::{sleep, timeout};
@@ -274,5 +292,61 @@ mod tests {
             }
         };
         timeout(Duration::from_secs(20), speaks).await.expect("it answered the ping");
+    }
+
+    /// Type, flags and stream of the next frame.
+    async fn next_frame(peer: &mut TcpStream) -> (u8, u8, u32) {
+        let mut head = [0; 9];
+        peer.read_exact(&mut head).await.expect("a frame");
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
+        peer.read_exact(&mut vec![0; length]).await.expect("its payload");
+        (head[3], head[4], u32::from_be_bytes([head[5], head[6], head[7], head[8]]))
+    }
+
+    #[tokio::test]
+    async fn what_was_asked_before_the_peer_retires_the_connection_is_sent_before_its_ping_is_answered() {
+        const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+        // GOAWAY with the largest stream, and the PING that tells when it was read.
+        const RETIRE: [u8; 34] = [
+            0, 0, 8, 7, 0, 0, 0, 0, 0, 0x7f, 255, 255, 255, 0, 0, 0, 0, 0, 0, 8, 6, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7,
+            8,
+        ];
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let (dialled, accepted) =
+            tokio::join!(TcpStream::connect(listener.local_addr().expect("bound")), listener.accept());
+        let mut peer = accepted.expect("accepted").0;
+        peer.write_all(&SETTINGS).await.expect("taken");
+        let gather = Gather::new(Transport::Dialled(dialled.expect("connected")));
+        let (mut sender, mut connection) = Builder::new().handshake::<_, Bytes>(gather.clone()).await.expect("HTTP/2");
+        let mut keep_alive = KeepAlive::new(None);
+        let mut moved = |is_queued, cx: &mut Context<'_>| {
+            turn(&mut connection, &gather, &mut keep_alive, true, is_queued, cx).map(|ended| ended.expect("it goes on"))
+        };
+        let greeted = async {
+            peer.read_exact(&mut [0; 24]).await.expect("the preface");
+            while next_frame(&mut peer).await != (4, 1, 0) {} // Until our SETTINGS are acknowledged.
+        };
+        tokio::select! {
+            () = poll_fn(|cx| moved(false, cx)) => {}
+            () = greeted => {}
+        }
+
+        assert_eq!(peer.try_write(&RETIRE).expect("room"), RETIRE.len());
+        poll_fn(|cx| gather.poll_readable(cx)).await.expect("it came");
+        let _asked = sender.send_request(Request::get("http://a/").body(()).expect("valid"), true).expect("sent");
+        let mut frames = Vec::new();
+        let answered = async {
+            while !frames.contains(&(6, 1, 0)) {
+                frames.push(next_frame(&mut peer).await);
+            }
+        };
+        let both = async {
+            tokio::select! {
+                () = poll_fn(|cx| moved(true, cx)) => {}
+                () = answered => {}
+            }
+        };
+        timeout(Duration::from_secs(20), both).await.expect("the ping is answered");
+        assert_eq!(frames.first(), Some(&(1, 5, 1)), "HEADERS before the answer to the ping: {frames:?}");
     }
 }

@@ -32,18 +32,37 @@ struct Inner {
     gathered: BytesMut,
     /// Written since the last complete flush.
     unflushed: bool,
+    /// Nothing is read for now.
+    is_deaf: bool,
     reads: u64,
 }
 
 impl Gather {
     /// Nothing gathered yet.
     pub(super) fn new(transport: Transport) -> Self {
-        Self(Arc::new(Mutex::new(Inner { transport, gathered: BytesMut::new(), unflushed: false, reads: 0 })))
+        Self(Arc::new(Mutex::new(Inner {
+            transport,
+            gathered: BytesMut::new(),
+            unflushed: false,
+            is_deaf: false,
+            reads: 0,
+        })))
     }
 
     /// Sends what was gathered. Pending: the peer is slow, and the task is woken when it takes more.
     pub(super) fn poll_written(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.0.lock().poll_written(cx)
+    }
+
+    /// Reads nothing while it is deaf. Nobody is woken for what comes meanwhile: poll again when it hears.
+    pub(super) fn set_deaf(&self, is_deaf: bool) {
+        self.0.lock().is_deaf = is_deaf;
+    }
+
+    /// Something can be read.
+    #[cfg(test)]
+    pub(super) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.0.lock().transport.tcp().poll_read_ready(cx)
     }
 
     /// How many times something was read.
@@ -92,6 +111,9 @@ impl Inner {
 impl AsyncRead for Gather {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let mut inner = self.0.lock();
+        if inner.is_deaf {
+            return Poll::Pending;
+        }
         ready!(Pin::new(&mut inner.transport).poll_read(cx, buf))?;
         inner.reads += 1;
         Poll::Ready(Ok(()))
