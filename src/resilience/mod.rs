@@ -14,10 +14,12 @@ pub use budget::Budget;
 pub use counter::{Counter, Entry};
 pub use limit::{Full, Limit, Permit};
 
-/// What `counter` is built of; its model test puts loom's own in this place.
+/// What `budget` and `counter` are built of; their model tests put loom's own in this place.
 mod sync {
-    pub(super) use std::sync::atomic::{AtomicU64, Ordering};
+    pub(super) use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 }
 
+#[cfg(test)]
+mod budget_tests;
 #[cfg(test)]
 mod model;

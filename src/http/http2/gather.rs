@@ -157,12 +157,13 @@ mod tests {
     use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
     use rustls::{ClientConfig, ServerConfig};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::{TcpListener, TcpSocket, TcpStream};
+    use tokio::net::{TcpListener, TcpStream};
     use tokio::time::timeout;
     use tokio_rustls::{TlsAcceptor, TlsConnector, server};
 
     use super::*;
     use crate::net::ReadAhead;
+    use crate::tls::provider;
     use crate::tls::test_pki::{Authority, params};
 
     async fn connected() -> (Gather, TcpStream) {
@@ -225,14 +226,23 @@ mod tests {
         let (leaf, key) = authority.sign(&leaf);
         let chain = [vec![leaf], authority.intermediates()].concat();
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
-        let server = ServerConfig::builder().with_no_client_auth().with_single_cert(chain, key).unwrap();
-        let client = ClientConfig::builder().with_root_certificates(authority.roots()).with_no_client_auth();
+        let server = ServerConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(chain, key)
+            .unwrap();
+        let client = ClientConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(authority.roots())
+            .with_no_client_auth();
 
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let socket = TcpSocket::new_v4().unwrap();
-        socket.set_send_buffer_size(4 << 10).unwrap();
-        let (dialled, accepted) = tokio::join!(socket.connect(listener.local_addr().unwrap()), listener.accept());
-        let dialled = ReadAhead::new(dialled.unwrap());
+        let (dialled, accepted) = tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
+        let dialled = dialled.unwrap();
+        socket2::SockRef::from(&dialled).set_send_buffer_size(4 << 10).unwrap();
+        let dialled = ReadAhead::new(dialled);
         let name = ServerName::try_from("peer").unwrap();
         let (originated, peer) = tokio::join!(
             TlsConnector::from(Arc::new(client)).connect(name, dialled),
