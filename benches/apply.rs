@@ -68,7 +68,7 @@ fn assembly() -> Assembly {
         protocol: UpstreamProtocol::Http1,
         resilience: None,
         retry_budget: Default::default(),
-        idle: None,
+        keep: pillion_proxy::config::Keep::default(),
     };
     tell(&mut assembly, Kind::Cluster, Config::Cluster(cluster));
     assembly

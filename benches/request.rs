@@ -177,7 +177,7 @@ fn outbound(endpoint: Option<Endpoint>) -> Outbound {
         protocol: UpstreamProtocol::Downstream,
         resilience: None,
         retry_budget: Default::default(),
-        idle: None,
+        keep: pillion_proxy::config::Keep::default(),
     };
     let split = Split::new([(NonZeroU32::MIN, Arc::new(Cluster { config, upstream }))]).expect("a cluster");
     let route = Route {
@@ -204,6 +204,7 @@ fn inbound(application: Option<SocketAddr>) -> Inbound {
         protocol: AppProtocol::Http1,
         access: Access::Strict,
         rate_limits: RateLimits::default(),
+        age: None,
     };
     Inbound { ports: BTreeMap::from([(80, Arc::new(InboundPort::new(config, &[address])))]) }
 }

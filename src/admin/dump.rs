@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 
@@ -86,6 +86,7 @@ pub(super) fn clusters(shared: &Shared) -> Value {
             "picks_in_panic": panicked,
             "limits": stand::limits(cluster),
             "retry_budget": budget(cluster),
+            "connection_age_ms": cluster.config.keep.age.map(|age| age.limit.as_millis()),
             "hosts": hosts,
         });
         (cluster.config.name.clone(), value)
@@ -155,7 +156,13 @@ fn target(target: &Target) -> Value {
         .iter()
         .map(|(names, clusters)| json!({ "server_names": names, "clusters": split(clusters) }))
         .collect();
-    json!({ "routes": routes, "tls": tls, "tcp": target.tcp.as_ref().map(split) })
+    json!({ "routes": routes, "tls": tls, "tcp": target.tcp.as_ref().map(split), "tcp_lasts": target.tcp.as_ref().map(lasts) })
+}
+
+/// How long connections of opaque TCP last, in milliseconds; null where there is no limit.
+fn lasts(split: &Split) -> Value {
+    let millis = |duration: Option<Duration>| duration.map(|duration| duration.as_millis());
+    json!({ "idle_ms": millis(split.lasts().idle), "max_duration_ms": millis(split.lasts().most) })
 }
 
 fn route(route: &Route) -> Value {

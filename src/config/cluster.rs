@@ -26,9 +26,33 @@ pub struct Cluster {
     pub resilience: Option<Arc<Resilience>>,
     /// How many requests may be retries.
     pub retry_budget: super::RetryBudget,
-    /// `common_http_protocol_options.idle_timeout`: a connection that rested longer is not used again. `None`: as the
-    /// sidecar's own settings say.
-    pub idle: Option<Duration>,
+    /// How long its connections are kept.
+    pub keep: Keep,
+}
+
+/// How long connections are kept for use (`common_http_protocol_options`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Keep {
+    /// `idle_timeout`: a connection that rested longer is not used again. `None`: as the sidecar's own settings say.
+    pub rest: Option<Duration>,
+    /// An older connection takes no more requests; those that it has are finished. `None`: however old.
+    pub age: Option<Age>,
+}
+
+/// `max_connection_duration` and its jitter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Age {
+    /// The least.
+    pub limit: Duration,
+    /// How much more it may be by chance, in per cent: connections that were made together do not end together.
+    pub jitter: u8,
+}
+
+impl Age {
+    /// The age that a connection with this `luck` becomes, 0 to 1.
+    pub fn with(self, luck: f32) -> Duration {
+        self.limit + self.limit.mul_f32(f32::from(self.jitter) / 100.0 * luck)
+    }
 }
 
 /// `HttpProtocolOptions.upstream_protocol_options`.

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use pillion_wire::name::Destination;
 use pillion_wire::rate_limit::RateLimits;
 
-use super::{HttpFilter, RouteConfig, Split};
+use super::{Age, HttpFilter, RouteConfig, Split};
 
 /// What may be sent to one destination (`envoy.config.listener.v3.Listener` by destination name).
 #[derive(Clone, Debug, PartialEq)]
@@ -73,6 +73,8 @@ pub struct InboundPort {
     pub access: Access,
     /// How many requests it takes. None: any number.
     pub rate_limits: RateLimits,
+    /// How old HTTP connections from outside the mesh become. None: however old.
+    pub age: Option<Age>,
 }
 
 /// What an application speaks on a port.

@@ -13,7 +13,7 @@ mod route;
 mod treatment;
 
 pub use balancing::{Balancing, HashPolicy, HashSource, LbPolicy, SlowStart};
-pub use cluster::{Cluster, Endpoint, Endpoints, Health, Locality, UpstreamProtocol};
+pub use cluster::{Age, Cluster, Endpoint, Endpoints, Health, Keep, Locality, UpstreamProtocol};
 pub use filter::{
     Abort, Cors, Fault, HeaderChange, HeaderChanges, HttpFilter, Mirror, Override, PathRewrite, PerMillion, Redirect,
     RedirectPath, RouteFilters, Substitution,
@@ -23,7 +23,7 @@ pub use listener::{
 };
 pub use resilience::Resilience;
 pub use route::{
-    Action, HeaderMatch, HeaderName, PathMatch, Pattern, QueryMatch, Route, RouteConfig, RouteMatch, Split,
+    Action, HeaderMatch, HeaderName, Lasts, PathMatch, Pattern, QueryMatch, Route, RouteConfig, RouteMatch, Split,
     StringMatch, ValueMatch, VirtualHost, WeightedCluster,
 };
 pub use treatment::{BACKOFF_BASE, BODY_LIMIT, Conditions, LONGEST_PAUSE, RetryBudget, RetryPolicy, Treatment};

@@ -1,6 +1,7 @@
 //! Routes (RDS): first match wins, in the order sent.
 
 use std::num::NonZeroU32;
+use std::time::Duration;
 
 use http::{HeaderValue, StatusCode};
 use pillion_wire::resilience::Fallback;
@@ -192,6 +193,17 @@ pub struct Split {
     pub clusters: Vec<WeightedCluster>,
     /// `hash_policy`: what keeps calls together on a host of the cluster. Empty: nothing does.
     pub hash: Vec<HashPolicy>,
+    /// How long connections of opaque TCP last.
+    pub lasts: Lasts,
+}
+
+/// Limits of a connection of opaque TCP. The default has none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Lasts {
+    /// `TcpProxy.idle_timeout`: without a byte either way. 0 is none, as in Envoy; unlike there, so is its absence.
+    pub idle: Option<Duration>,
+    /// `TcpProxy.max_downstream_connection_duration`: as a whole.
+    pub most: Option<Duration>,
 }
 
 /// `WeightedCluster.ClusterWeight`.
@@ -217,6 +229,10 @@ impl WeightedCluster {
 impl Split {
     /// All traffic to one cluster.
     pub fn one(name: &str) -> Self {
-        Self { clusters: vec![WeightedCluster::new(name.to_owned(), NonZeroU32::MIN)], hash: Vec::new() }
+        Self {
+            clusters: vec![WeightedCluster::new(name.to_owned(), NonZeroU32::MIN)],
+            hash: Vec::new(),
+            lasts: Lasts::default(),
+        }
     }
 }

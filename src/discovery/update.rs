@@ -43,6 +43,7 @@ pub struct Update {
 
 /// What happened to a resource.
 #[derive(Clone, Debug, PartialEq)]
+#[allow(clippy::large_enum_variant, reason = "made once for a resource that comes, and taken apart at once")]
 pub enum Change {
     /// This is it now.
     Accepted(Config),

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response};
+use tokio::time::{Instant, sleep_until};
 
 use super::{Body, BoxError, HttpError, Switch, http1, http2};
 use crate::drain::Drain;
@@ -23,6 +24,21 @@ pub struct ServerSettings {
     pub max_header_bytes: u32,
     /// Fields in a request head.
     pub max_headers: usize,
+    /// At this age the client is told to go elsewhere, as when `drain` begins. `None`: however old.
+    pub age: Option<Duration>,
+}
+
+/// Ends when an HTTP/2 client is to go elsewhere: we stop, or it is `at` (`None`: never) already.
+pub(super) async fn retires(drain: &Drain, at: Option<Instant>) {
+    let Some(at) = at else { return drain.stopping().await };
+    // Boxed: most connections may grow as old as they like.
+    let either = Box::pin(async {
+        tokio::select! {
+            () = drain.stopping() => {}
+            () = sleep_until(at) => {}
+        }
+    });
+    either.await;
 }
 
 /// Serves one connection until either side ends it. When `drain` begins, requests under way are

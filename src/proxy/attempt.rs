@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use super::guard::{self, Guard};
 use super::message::{Head, REASON, Version};
 use super::{Worker, feedback};
-use crate::config::{AppProtocol, UpstreamProtocol};
+use crate::config::{AppProtocol, Keep, UpstreamProtocol};
 use crate::error::ProxyError;
 use crate::http::{Body, HttpError, Unsent};
 use crate::route::Affinity;
@@ -164,15 +164,15 @@ async fn once(
     head: &Head,
     mut body: Body,
 ) -> Result<Sent, Failed> {
-    let (deadline, rest) = (upstreams.connect_timeout(worker), upstreams.rest());
+    let (deadline, keep) = (upstreams.connect_timeout(worker), upstreams.keep());
     let repeatable = body.is_empty();
     let in_flight = host.begin();
     let mut fresh = false;
     let mut refusals = 0;
     loop {
         let taken = match upstreams.version(host, head) {
-            Version::Http1 => worker.pool.http1(host, fresh, deadline, rest).await.map(Lease::Http1),
-            Version::Http2 => worker.pool.http2(host, deadline, rest).await.map(Lease::Http2),
+            Version::Http1 => worker.pool.http1(host, fresh, deadline, keep).await.map(Lease::Http1),
+            Version::Http2 => worker.pool.http2(host, deadline, keep).await.map(Lease::Http2),
         };
         let mut lease = match taken {
             Ok(lease) => lease,
@@ -346,11 +346,11 @@ impl Upstreams {
         }
     }
 
-    /// How long its connections may rest; `None`: as long as any.
-    fn rest(&self) -> Option<Duration> {
+    /// How long its connections are kept.
+    fn keep(&self) -> Keep {
         match self {
-            Self::Cluster(cluster, _) => cluster.config.idle,
-            Self::Application(_) | Self::Unknown(_) => None,
+            Self::Cluster(cluster, _) => cluster.config.keep,
+            Self::Application(_) | Self::Unknown(_) => Keep::default(),
         }
     }
 

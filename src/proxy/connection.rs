@@ -20,7 +20,7 @@ use super::refused::{Refused, broken_protocol, tls_code};
 use super::tcp::Opened;
 use super::tunnel::End;
 use super::{Worker, http, inbound, interception, tcp};
-use crate::config::{Access, AppProtocol};
+use crate::config::{Access, Age, AppProtocol, Lasts};
 use crate::drain::Drain;
 use crate::error::ProxyError;
 use crate::http::{ServerSettings, serve as serve_http};
@@ -82,13 +82,15 @@ pub(super) struct Http {
     pub(super) protocol: Protocol,
     /// Which way its requests go.
     pub(super) way: Way,
+    /// How old it becomes.
+    pub(super) age: Option<Age>,
 }
 
 /// A connection of the application that carries HTTP and nothing else.
 pub(super) async fn outbound_http(worker: &Worker, stream: TcpStream, way: Way) -> Result<Option<Http>, Refused> {
     let mut stream = Replay::new(stream);
     let detected = detect(worker, &mut stream, &way.drain(worker)).await?;
-    Ok(detected.map(|protocol| Http { transport: Transport::Accepted(stream), protocol, way }))
+    Ok(detected.map(|protocol| Http { transport: Transport::Accepted(stream), protocol, way, age: None }))
 }
 
 async fn outbound_tcp(
@@ -118,7 +120,7 @@ async fn mesh(worker: &Worker, stream: TcpStream) -> Result<Option<Http>, Refuse
         None => Ok(None),
         Some(protocol @ Protocol::Http2) => {
             let transport = Transport::Terminated(stream);
-            Ok(Some(Http { transport, protocol, way: Way::Mesh(peer) }))
+            Ok(Some(Http { transport, protocol, way: Way::Mesh(peer), age: None }))
         }
         Some(_) => Err(Refused::NotHttp),
     }
@@ -179,7 +181,8 @@ pub(super) async fn from_outside(
     let is_opaque = is_tcp || (protocol == Protocol::Opaque && served.config.protocol == AppProtocol::Auto);
     if !is_opaque {
         // HTTP in plaintext on a strict port gets an answer that says why: `inbound` refuses it.
-        return Ok(Some(Http { transport, protocol, way: Way::Front { port, address: dialled, peer } }));
+        let way = Way::Front { port, address: dialled, peer };
+        return Ok(Some(Http { transport, protocol, way, age: served.config.age }));
     }
     if peer.is_none() && !permissive {
         reset_on_close(transport.tcp());
@@ -202,7 +205,7 @@ async fn anything(
     inbound::note(&mut record, served);
     let upstreams = Upstreams::Application(Arc::clone(served));
     let key = SocketAddr::new(served.config.application.ip(), served.config.port);
-    let dial = Box::pin(tcp::open(worker, &upstreams, &mut record));
+    let dial = Box::pin(tcp::open(worker, &upstreams, Lasts::default(), &mut record));
     let (word, opened) = match Box::pin(heard(worker, "inbound", key, &worker.shared.drain, &mut stream, dial)).await {
         Ok(Some(heard)) => heard,
         nothing => {
@@ -213,7 +216,7 @@ async fn anything(
     if let Word::Client(protocol @ (Protocol::Http1 | Protocol::Http2)) = word {
         record.forget();
         let way = Way::Front { port: served.config.port, address: dialled, peer: None };
-        return Ok(Some(Http { transport: Transport::Accepted(stream), protocol, way }));
+        return Ok(Some(Http { transport: Transport::Accepted(stream), protocol, way, age: served.config.age }));
     }
     tcp::join(stream, opened, record).await;
     Ok(None)
@@ -311,7 +314,7 @@ async fn accept_tls(
 
 /// Serves HTTP to the end of the connection.
 async fn http(worker: &Arc<Worker>, address: SocketAddr, found: Http) -> Result<(), Refused> {
-    let Http { transport, protocol, way } = found;
+    let Http { transport, protocol, way, age } = found;
     let is_http2 = match protocol {
         Protocol::Http2 => true,
         // What is not quite HTTP/1 gets its 400 from the parser.
@@ -325,6 +328,7 @@ async fn http(worker: &Arc<Worker>, address: SocketAddr, found: Http) -> Result<
         max_streams: settings.limits.h2_max_concurrent_streams,
         max_header_bytes: settings.limits.max_header_bytes,
         max_headers: settings.limits.max_headers.get(),
+        age: age.map(|age| age.with(rand::random())),
     };
     let drain = way.drain(worker);
     let client = Arc::new(Client::new(Arc::clone(worker), address, way));
@@ -376,7 +380,8 @@ mod tests {
     #[test]
     fn a_connection_is_small() {
         assert!(size4(serve) <= 320);
-        assert!(size4::<&Arc<Worker>, _, _, _, _>(outbound_tcp) <= 800);
+        let size = size4::<&Arc<Worker>, _, _, _, _>(outbound_tcp);
+        assert!(size <= 800, "{size}");
         assert!(size3::<&Worker, _, _, _>(outbound_http) <= 800);
         assert!(size3(Tunnel::run) <= 384);
     }

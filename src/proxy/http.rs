@@ -157,8 +157,7 @@ async fn forward(
     let mut head = head(client, parts, authority.map_err(ProxyError::BadAuthority)?)?;
     filters.on_head(&mut head, record)?;
     if head.upgrade.is_some() {
-        let upgrade = tunnel::upgrade(client, &upstreams, &head, body, switch, record);
-        let mut outcome = Box::pin(upgrade).await?;
+        let mut outcome = Box::pin(upgrade(client, &upstreams, &head, body, switch, said.treatment, record)).await?;
         filters.on_response(outcome.response().headers_mut());
         return Ok(outcome);
     }
@@ -193,6 +192,25 @@ async fn forward(
     filters.on_response(response.headers_mut());
     let limits = call.and_then(Call::limits);
     Ok(Outcome::Reply(response.map(|body| body.joined(member).limited(limits).holding(said.places))))
+}
+
+/// A request that asks to change the protocol: until that is answered, it may take as long as any request.
+async fn upgrade(
+    client: &Client,
+    upstreams: &Upstreams,
+    head: &Head,
+    body: Body,
+    switch: Switch,
+    treatment: Option<Arc<Treatment>>,
+    record: &mut Record,
+) -> Result<Outcome, ProxyError> {
+    let is_inbound = matches!(client.way, Way::Mesh(_) | Way::Front { .. });
+    let call = if is_inbound { None } else { Call::of(&client.worker, treatment.clone(), head, record.started()) };
+    let upgrade = tunnel::upgrade(client, upstreams, head, body, switch, treatment.as_deref(), record);
+    match call {
+        Some(call) => call.in_time(upgrade).await?,
+        None => upgrade.await,
+    }
 }
 
 /// Keeps an inbound request, with what its caller's sidecar said of it, for the calls that belong to it.

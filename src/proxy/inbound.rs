@@ -118,6 +118,7 @@ fn undeclared(address: SocketAddr) -> config::InboundPort {
         protocol: AppProtocol::Auto,
         access: Access::Strict,
         rate_limits: RateLimits::default(),
+        age: None,
     }
 }
 

@@ -18,6 +18,7 @@ use super::race::Word;
 use super::refused::Refused;
 use super::{Worker, inbound as planning, outbound as directory, tcp};
 use crate::bootstrap::UnknownDestinations;
+use crate::config::Lasts;
 use crate::error::ProxyError;
 use crate::net::{ClientHello, Protocol, Replay, Transport, is_local, original_destination, reset_on_close};
 use crate::snapshot::Target;
@@ -106,8 +107,8 @@ async fn known(
     let mut stream = Replay::new(stream);
     let mut record = tcp::begin(worker, "outbound", address);
     record.destination = Arc::clone(target.label());
-    let upstreams = tcp::choose(split, &mut record);
-    let dial = Box::pin(tcp::open(worker, &upstreams, &mut record));
+    let (upstreams, lasts) = tcp::choose(split, &mut record);
+    let dial = Box::pin(tcp::open(worker, &upstreams, lasts, &mut record));
     let (word, mut opened) = match Box::pin(heard(worker, "outbound", dialled, &drain, &mut stream, dial)).await {
         Ok(Some(heard)) => heard,
         nothing => {
@@ -126,17 +127,17 @@ async fn known(
         note_hello(&mut record, hello);
         if let Some(named) = named.filter(|named| !std::ptr::eq(*named, split)) {
             drop(opened); // Other names than this one go there.
-            let upstreams = tcp::choose(named, &mut record);
-            opened = Some(tcp::open(worker, &upstreams, &mut record).await);
+            let (upstreams, lasts) = tcp::choose(named, &mut record);
+            opened = Some(tcp::open(worker, &upstreams, lasts, &mut record).await);
         }
     }
     if let (Word::Client(protocol @ (Protocol::Http1 | Protocol::Http2)), Some(_)) = (word, &target.http) {
         record.forget();
         drop(opened);
-        return Ok(Some(Http { transport: Transport::Accepted(stream), protocol, way }));
+        return Ok(Some(Http { transport: Transport::Accepted(stream), protocol, way, age: None }));
     }
     if opened.is_none() {
-        opened = Some(tcp::open(worker, &upstreams, &mut record).await); // HTTP, to what takes opaque bytes alone.
+        opened = Some(tcp::open(worker, &upstreams, lasts, &mut record).await); // HTTP, to what takes opaque bytes alone.
     }
     tcp::join(stream, opened, record).await;
     Ok(None)
@@ -163,7 +164,7 @@ async fn unknown(
     record.cluster = Arc::clone(&record.destination);
     let upstreams = Upstreams::Unknown(Arc::new(Host::new(HostKey::remote(dialled, None))));
     let began = Instant::now();
-    let mut opened = match tcp::open(worker, &upstreams, &mut record).await {
+    let mut opened = match tcp::open(worker, &upstreams, Lasts::default(), &mut record).await {
         Ok(opened) => opened,
         Err(error) => {
             tcp::refuse(&error, &mut record);

@@ -14,8 +14,9 @@ use super::Worker;
 use super::attempt::{self, Lease, Upstreams};
 use super::guard::{self, Guard};
 use super::tunnel::{End, Tunnel};
+use crate::config::{Keep, Lasts};
 use crate::error::ProxyError;
-use crate::net::{Phase, Replay, Transport, reset_on_close};
+use crate::net::{Lifetime, Phase, Replay, Transport, reset_on_close};
 use crate::route::{Affinity, connection_affinity};
 use crate::snapshot::{InboundPort, Split, Target};
 use crate::telemetry::Record;
@@ -28,6 +29,7 @@ pub(super) struct Opened {
     in_flight: InFlight,
     guard: Guard,
     lease: Option<Lease>,
+    lifetime: Option<Box<Lifetime>>,
 }
 
 impl Opened {
@@ -39,6 +41,7 @@ impl Opened {
             in_flight: self.in_flight,
             guard: self.guard,
             lease: self.lease,
+            lifetime: self.lifetime,
         })
     }
 
@@ -61,8 +64,12 @@ pub(super) async fn outbound(
 ) {
     let mut record = begin(worker, "outbound", address);
     record.destination = Arc::clone(target.label());
-    let upstreams = choose(split, &mut record);
-    match open(worker, &upstreams, &mut record).await {
+    // Boxed, as what comes of it: over before the connection is of use.
+    let opened = Box::pin(async {
+        let (upstreams, lasts) = choose(split, &mut record);
+        open(worker, &upstreams, lasts, &mut record).await.map(Box::new)
+    });
+    match opened.await {
         Ok(opened) => {
             let downstream = End::Stream(Transport::Accepted(Replay::new(stream)));
             opened.join(downstream).run(record, Phase::default().begin()).await;
@@ -95,7 +102,8 @@ pub(super) async fn open_application(
 ) -> Option<(Box<Record>, Opened)> {
     let mut record = begin(worker, "inbound", address);
     super::inbound::note(&mut record, served);
-    match open(worker, &Upstreams::Application(Arc::clone(served)), &mut record).await {
+    let application = Upstreams::Application(Arc::clone(served));
+    match Box::pin(open(worker, &application, Lasts::default(), &mut record)).await {
         Ok(opened) => Some((record, opened)),
         Err(error) => {
             refuse(&error, &mut record);
@@ -104,20 +112,26 @@ pub(super) async fn open_application(
     }
 }
 
-/// The cluster that the next connection goes to.
-pub(super) fn choose(split: &Split, record: &mut Record) -> Upstreams {
+/// The cluster that the next connection goes to, and how long it may last.
+pub(super) fn choose(split: &Split, record: &mut Record) -> (Upstreams, Lasts) {
     let cluster = split.pick(rand::random());
     record.cluster = Arc::clone(cluster.upstream.name());
     let hash = connection_affinity(split.hash(), record.downstream.ip());
     let affinity = hash.map(|hash| Box::new(Affinity { hash: Some(hash), cookie: None }));
-    Upstreams::Cluster(Arc::clone(cluster), affinity)
+    (Upstreams::Cluster(Arc::clone(cluster), affinity), split.lasts())
 }
 
-/// Connects to a host of `upstreams`; to the next one when that fails, since nothing has been sent yet.
+/// Connects to a host of `upstreams`; to the next one when that fails, since nothing has been sent yet. What may pass
+/// between the two for as long as `lasts` says begins when it is open.
 ///
 /// # Cancel safety
 /// What was being opened is closed.
-pub(super) async fn open(worker: &Worker, upstreams: &Upstreams, record: &mut Record) -> Result<Opened, ProxyError> {
+pub(super) async fn open(
+    worker: &Worker,
+    upstreams: &Upstreams,
+    lasts: Lasts,
+    record: &mut Record,
+) -> Result<Opened, ProxyError> {
     let mut tried: Vec<HostKey> = Vec::new();
     let mut guard = Box::pin(Guard::enter(worker, upstreams, Kind::Connection)).await?;
     let mut last = None;
@@ -139,7 +153,8 @@ pub(super) async fn open(worker: &Worker, upstreams: &Upstreams, record: &mut Re
             Ok(opened) => {
                 host.mark_reachable();
                 guard.connected();
-                return Ok(Opened { guard, ..opened });
+                let until = lasts.most.and_then(|most| Instant::now().checked_add(most));
+                return Ok(Opened { guard, lifetime: Lifetime::new(lasts.idle, until), ..opened });
             }
             Err(error) => {
                 if error.never_sent() {
@@ -158,10 +173,16 @@ async fn once(worker: &Worker, upstreams: &Upstreams, host: &Arc<Host>) -> Resul
     let deadline = upstreams.connect_timeout(worker);
     if host.key().mesh.is_none() {
         let transport = worker.pool.dial(host, deadline).await?;
-        return Ok(Opened { end: End::Stream(transport), in_flight, guard: Guard::default(), lease: None });
+        return Ok(Opened {
+            end: End::Stream(transport),
+            in_flight,
+            guard: Guard::default(),
+            lease: None,
+            lifetime: None,
+        });
     }
     let address = host.key().dial();
-    let lease = worker.pool.http2(host, deadline, None).await?;
+    let lease = worker.pool.http2(host, deadline, Keep::default()).await?;
     let (response, tunnel) = lease
         .connection()
         .connect(connect_request(host))
@@ -177,7 +198,13 @@ async fn once(worker: &Worker, upstreams: &Upstreams, host: &Arc<Host>) -> Resul
             _ => ProxyError::TunnelRefused { address, status: response.status() },
         });
     }
-    Ok(Opened { end: End::tunnel(tunnel), in_flight, guard: Guard::default(), lease: Some(Lease::Http2(lease)) })
+    Ok(Opened {
+        end: End::tunnel(tunnel),
+        in_flight,
+        guard: Guard::default(),
+        lease: Some(Lease::Http2(lease)),
+        lifetime: None,
+    })
 }
 
 /// `CONNECT ip:port` with the application's own address, as HBONE has it.

@@ -9,6 +9,7 @@ use http::{HeaderValue, Request, Response, StatusCode};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Instant;
 
 use super::attempt::{self, Lease, Upstreams};
 use super::client::{Client, Way};
@@ -17,9 +18,10 @@ use super::http::{self as walk, Outcome};
 use super::message::{Head, UPGRADE_HEADER};
 use super::reply::ReplyBody;
 use super::{inbound, outbound, tcp};
+use crate::config::{Lasts, Treatment};
 use crate::error::ProxyError;
 use crate::http::{Body, Duplex, Http2Tunnel, Switch, duplex};
-use crate::net::{Replay, Serving, Transport, copy, reset_on_close};
+use crate::net::{Broken, Expired, Lifetime, Replay, Serving, Transport, copy, reset_on_close};
 use crate::telemetry::Record;
 use crate::upstream::{InFlight, Kind};
 
@@ -49,23 +51,29 @@ pub(super) struct Tunnel {
     pub(super) guard: Guard,
     /// The place on the upstream connection.
     pub(super) lease: Option<Lease>,
+    /// How long it may last; `None`: as long as it likes.
+    pub(super) lifetime: Option<Box<Lifetime>>,
 }
 
 impl Tunnel {
     /// Copies both ways until both ends are done. A failure of one end is a reset of the other.
     pub(super) async fn run(self: Box<Self>, mut record: Box<Record>, serving: Serving) {
-        let Self { downstream, upstream, in_flight, guard, lease } = *self;
+        let Self { downstream, upstream, in_flight, guard, lease, lifetime } = *self;
         let open = async { (downstream.open().await, upstream.open().await) };
         let (mut downstream, mut upstream) = match Box::pin(open).await {
             (Ok(downstream), Ok(upstream)) => (downstream, upstream),
             (Err(error), _) => return record.fail("client_gone", "DC", error.to_string()),
             (_, Err(error)) => return record.fail("upstream_reset", "UC", error.to_string()),
         };
-        let (copied, result) = copy(&mut downstream, &mut upstream).await;
+        let (copied, result) = copy(&mut downstream, &mut upstream, lifetime).await;
         record.bytes_received = copied.forward;
         record.bytes_sent = copied.backward;
-        if let Err(error) = result {
-            record.fail("stream_reset", "UC", error.to_string());
+        if let Err(broken) = result {
+            match broken {
+                Broken::Failed(error) => record.fail("stream_reset", "UC", error.to_string()),
+                Broken::Expired(Expired::Idle) => tcp::refuse(&ProxyError::StreamIdle, &mut record),
+                Broken::Expired(Expired::Over) => tcp::refuse(&ProxyError::MaxDuration, &mut record),
+            }
             downstream.get_mut().reset();
             upstream.get_mut().reset();
         }
@@ -84,7 +92,7 @@ pub(super) async fn connect(
     let worker = &client.worker;
     "TCP".clone_into(&mut record.method);
     record.is_tcp = true;
-    let upstreams = match &client.way {
+    let (upstreams, lasts) = match &client.way {
         Way::Outbound => {
             let destination = outbound::destination(&parts)?;
             let target = outbound::target(worker, &destination).await?;
@@ -92,10 +100,13 @@ pub(super) async fn connect(
             let split = target.tcp.as_ref().ok_or(ProxyError::WrongProtocol(destination, "CONNECT (opaque TCP)"))?;
             tcp::choose(split, record)
         }
-        Way::Mesh(_) => Upstreams::Application(inbound::tunnel_port(client, &parts, record)?),
+        Way::Mesh(_) => {
+            let served = inbound::tunnel_port(client, &parts, record)?;
+            (Upstreams::Application(served), Lasts::default())
+        }
         Way::Bound(_) | Way::Front { .. } => return Err(ProxyError::BadRequest("CONNECT is not served on this port")),
     };
-    let opened = tcp::open(worker, &upstreams, record).await?;
+    let opened = tcp::open(worker, &upstreams, lasts, record).await?;
     Ok(Outcome::Switched(Response::new(ReplyBody::local(Body::default())), opened.join(End::Switch(switch))))
 }
 
@@ -106,6 +117,7 @@ pub(super) async fn upgrade(
     head: &Head,
     body: Body,
     switch: Switch,
+    treatment: Option<&Treatment>,
     record: &mut Record,
 ) -> Result<Outcome, ProxyError> {
     let (to_upstream, upstream_duplex) = duplex();
@@ -149,8 +161,15 @@ pub(super) async fn upgrade(
         in_flight: sent.in_flight,
         guard: sent.guard,
         lease: Some(sent.lease),
+        lifetime: treatment.and_then(|treatment| lifetime(treatment, record.started())),
     });
     Ok(Outcome::Switched(Response::from_parts(parts, ReplyBody::local(to_client)), tunnel))
+}
+
+/// What a route says of streams holds for one that has changed its protocol, too (Envoy).
+fn lifetime(treatment: &Treatment, received: Instant) -> Option<Box<Lifetime>> {
+    let until = treatment.max_duration.and_then(|most| received.checked_add(most));
+    Lifetime::new(treatment.stream_idle, until)
 }
 
 impl End {

@@ -75,6 +75,7 @@ pub struct Split {
     choices: Vec<Choice>,
     total: u64,
     hash: Box<[config::HashPolicy]>,
+    lasts: config::Lasts,
 }
 
 /// One of the clusters of a [`Split`].
@@ -125,7 +126,7 @@ impl Split {
                 Choice { end: total, cluster, changes: changes.map(Arc::new) }
             })
             .collect();
-        (!choices.is_empty()).then_some(Self { choices, total, hash: Box::default() })
+        (!choices.is_empty()).then_some(Self { choices, total, hash: Box::default(), lasts: config::Lasts::default() })
     }
 
     /// The same, for calls that are kept together by this.
@@ -133,6 +134,17 @@ impl Split {
     pub fn hashed_by(mut self, hash: &[config::HashPolicy]) -> Self {
         self.hash = hash.into();
         self
+    }
+
+    /// The same, for connections that last as long as this.
+    #[must_use]
+    pub fn lasting(self, lasts: config::Lasts) -> Self {
+        Self { lasts, ..self }
+    }
+
+    /// How long connections of opaque TCP last.
+    pub fn lasts(&self) -> config::Lasts {
+        self.lasts
     }
 
     /// What calls are kept together by; mostly empty.

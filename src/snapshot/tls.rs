@@ -87,7 +87,7 @@ mod tests {
             protocol: UpstreamProtocol::Downstream,
             resilience: None,
             retry_budget: Default::default(),
-            idle: None,
+            keep: config::Keep::default(),
         };
         let cluster = Cluster { config, upstream: Arc::new(Upstream::new(name)) };
         Split::new([(NonZeroU32::MIN, Arc::new(cluster))]).expect("a cluster")

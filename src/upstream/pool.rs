@@ -17,6 +17,7 @@ use tokio::time::{Instant, timeout};
 
 use super::connect::{connect, repeat};
 use super::{Host, HostKey};
+use crate::config::{Age, Keep};
 use crate::error::ProxyError;
 use crate::http::{Body, Http1, Http2, HttpError, Unsent, connect_http1, connect_http2};
 use crate::net::{Dialer, Transport, Via};
@@ -49,12 +50,18 @@ struct Peer {
 struct Idle {
     sender: Http1,
     since: Instant,
+    birth: Birth,
 }
+
+/// When a connection was made, and its luck: what it gets of its age's jitter, 0 to 1.
+#[derive(Clone, Copy, Debug)]
+struct Birth(Instant, f32);
 
 #[derive(Debug)]
 struct Shared {
     connection: Http2,
     last_used: Mutex<Instant>,
+    birth: Birth,
 }
 
 /// An HTTP/1.1 connection taken from the pool, or new.
@@ -64,6 +71,7 @@ pub struct Lease1 {
     /// It has carried a request before, so the host may just have closed it.
     pub reused: bool,
     peer: Arc<Peer>,
+    birth: Birth,
 }
 
 /// A place on an HTTP/2 connection; given back when dropped.
@@ -95,17 +103,11 @@ impl Pool {
     ///
     /// # Cancel safety
     /// A connection that was being made is dropped.
-    pub async fn http1(
-        &self,
-        host: &Host,
-        fresh: bool,
-        deadline: Duration,
-        rest: Option<Duration>,
-    ) -> Result<Lease1, ProxyError> {
+    pub async fn http1(&self, host: &Host, fresh: bool, deadline: Duration, keep: Keep) -> Result<Lease1, ProxyError> {
         let peer = self.peer(host.key());
-        peer.may_rest(rest);
-        if let Some(sender) = peer.kept().filter(|_| !fresh) {
-            return Ok(Lease1 { sender, reused: true, peer });
+        peer.may_rest(keep.rest);
+        if let Some((sender, birth)) = peer.kept(keep.age).filter(|_| !fresh) {
+            return Ok(Lease1 { sender, reused: true, peer, birth });
         }
         Box::pin(self.open_http1(host, peer, deadline)).await // Rare, and large.
     }
@@ -113,7 +115,7 @@ impl Pool {
     async fn open_http1(&self, host: &Host, peer: Arc<Peer>, deadline: Duration) -> Result<Lease1, ProxyError> {
         let transport = connect(&self.dialer, &self.tls, host.key(), deadline).await?;
         let sender = connect_http1(transport).await.map_err(|error| broken(host.key(), &error))?;
-        Ok(Lease1 { sender, reused: false, peer })
+        Ok(Lease1 { sender, reused: false, peer, birth: Birth::now() })
     }
 
     /// A place on an HTTP/2 connection.
@@ -123,20 +125,26 @@ impl Pool {
     ///
     /// # Cancel safety
     /// A connection that was being made is dropped; the next in line makes one.
-    pub async fn http2(&self, host: &Host, deadline: Duration, rest: Option<Duration>) -> Result<Lease2, ProxyError> {
+    pub async fn http2(&self, host: &Host, deadline: Duration, keep: Keep) -> Result<Lease2, ProxyError> {
         let peer = self.peer(host.key());
-        peer.may_rest(rest);
-        if let Some(lease) = peer.share() {
+        peer.may_rest(keep.rest);
+        if let Some(lease) = peer.share(keep.age) {
             return Ok(lease);
         }
-        Box::pin(self.open_http2(host, peer, deadline)).await // Rare, and large.
+        Box::pin(self.open_http2(host, peer, deadline, keep.age)).await // Rare, and large.
     }
 
-    async fn open_http2(&self, host: &Host, peer: Arc<Peer>, deadline: Duration) -> Result<Lease2, ProxyError> {
+    async fn open_http2(
+        &self,
+        host: &Host,
+        peer: Arc<Peer>,
+        deadline: Duration,
+        age: Option<Age>,
+    ) -> Result<Lease2, ProxyError> {
         let began = Instant::now();
         let open = async {
             let mut last_failure = peer.opening.lock().await;
-            if let Some(lease) = peer.share() {
+            if let Some(lease) = peer.share(age) {
                 return Ok(lease); // Somebody opened one while we waited.
             }
             if let Some((at, error)) = last_failure.as_ref()
@@ -215,31 +223,43 @@ impl Peer {
         (millis > 0).then(|| Duration::from_millis(millis))
     }
 
-    /// The HTTP/1.1 connection that was used last, still stands, and has not rested for too long.
-    fn kept(&self) -> Option<Http1> {
+    /// The HTTP/1.1 connection that was used last, still stands, has not rested for too long, and is not too old.
+    fn kept(&self, age: Option<Age>) -> Option<(Http1, Birth)> {
         let is_fresh = |since: Instant| self.rest().is_none_or(|rest| since.elapsed() < rest);
         let mut idle = self.http1.lock();
         std::iter::from_fn(|| idle.pop())
-            .filter(|kept| is_fresh(kept.since))
-            .map(|kept| kept.sender)
-            .find(Http1::is_ready)
+            .filter(|kept| is_fresh(kept.since) && !kept.birth.is_over(age))
+            .map(|kept| (kept.sender, kept.birth))
+            .find(|(sender, _)| sender.is_ready())
     }
 
-    fn share(self: &Arc<Self>) -> Option<Lease2> {
+    fn share(self: &Arc<Self>, age: Option<Age>) -> Option<Lease2> {
         let mut connections = self.http2.lock();
         let has_rested = |shared: &Shared| {
             let rest = self.rest().filter(|_| shared.connection.streams() == 0);
             rest.is_some_and(|rest| shared.last_used.lock().elapsed() >= rest)
         };
-        connections.retain(|shared| !shared.connection.is_closed() && !has_rested(shared));
+        // One that is too old ends with the last request that it has.
+        let is_of_use = |shared: &Shared| !shared.connection.is_closed() && !has_rested(shared);
+        connections.retain(|shared| is_of_use(shared) && !shared.birth.is_over(age));
         connections.iter().find_map(|shared| Lease2::take(shared, true))
     }
 
     fn add(self: &Arc<Self>, connection: Http2) -> Lease2 {
         connection.enter(); // It may have been closed meanwhile: then the request says so.
-        let shared = Arc::new(Shared { connection, last_used: Mutex::new(Instant::now()) });
+        let shared = Arc::new(Shared { connection, last_used: Mutex::new(Instant::now()), birth: Birth::now() });
         self.http2.lock().push(Arc::clone(&shared));
         Lease2 { connection: shared, reused: false }
+    }
+}
+
+impl Birth {
+    fn now() -> Self {
+        Self(Instant::now(), rand::random())
+    }
+
+    fn is_over(self, age: Option<Age>) -> bool {
+        age.is_some_and(|age| self.0.elapsed() >= age.with(self.1))
     }
 }
 
@@ -254,8 +274,8 @@ impl Lease1 {
 
     /// Gives the connection back once its response has been read to the end. A broken one is dropped.
     pub fn give_back(self) {
-        let Self { mut sender, peer, .. } = self;
-        let keep = |sender| peer.http1.lock().push(Idle { sender, since: Instant::now() });
+        let Self { mut sender, peer, birth, .. } = self;
+        let keep = |sender| peer.http1.lock().push(Idle { sender, since: Instant::now(), birth });
         if sender.is_ready() {
             return keep(sender);
         }
@@ -263,7 +283,7 @@ impl Lease1 {
             let peer = Arc::clone(&peer);
             tokio::spawn(async move {
                 if sender.ready().await {
-                    peer.http1.lock().push(Idle { sender, since: Instant::now() });
+                    peer.http1.lock().push(Idle { sender, since: Instant::now(), birth });
                 }
             });
         }

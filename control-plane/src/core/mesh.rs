@@ -12,6 +12,7 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     net::{IpAddr, SocketAddr},
     sync::Arc,
+    time::Duration,
 };
 
 use pillion_wire::{
@@ -117,20 +118,25 @@ impl Mesh {
         }
         let tables = table::Tables::new(objects, &mut findings);
         let policies = Policies::new(objects, &mut findings);
-        let mut limited = HashMap::new();
+        let (mut limited, mut ages) = (HashMap::new(), HashMap::new());
         for draft in drafts {
             let key = draft.key.clone();
             let members: Vec<_> = draft.members.iter().map(|(workload, port)| (&workload.name, port.port)).collect();
             let view = draft.finish(&tables, &policies);
             if let Some(limits) = &view.policy.rate_limits {
-                for port in members {
+                for &port in &members {
                     limited.entry(port).or_insert_with(|| limits.clone());
+                }
+            }
+            if let Some(age) = view.policy.timeouts.as_ref().and_then(|timeouts| timeouts.connection_age) {
+                for port in members {
+                    ages.entry(port).or_insert(age);
                 }
             }
             let kept = previous.and_then(|mesh| mesh.ports.get(&key));
             mesh.ports.insert(key, keep_equal(view, kept));
         }
-        mesh.add_workloads(objects, &Ports { spoken, limited }, previous, &mut findings);
+        mesh.add_workloads(objects, &Ports { spoken, limited, ages }, previous, &mut findings);
         (mesh, findings)
     }
 
@@ -309,6 +315,7 @@ type Spoken<'a> = HashMap<(&'a Name, u16), Protocol>;
 struct Ports<'a> {
     spoken: Spoken<'a>,
     limited: HashMap<(&'a Name, u16), RateLimits>,
+    ages: HashMap<(&'a Name, u16), Duration>,
 }
 
 /// A port of a Service and the workload ports behind it.
@@ -426,6 +433,7 @@ fn inbound_ports(workload: &Workload, said: &Ports<'_>) -> Vec<InboundPort> {
                 .unwrap_or_default(),
             access: port.access,
             rate_limits: said.limited.get(&(&workload.name, port.port)).cloned().unwrap_or_default(),
+            connection_age: said.ages.get(&(&workload.name, port.port)).copied(),
         })
         .collect();
     ports.sort_unstable_by_key(|port| port.port);

@@ -3,6 +3,7 @@
 //! not to have changed.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use pillion_wire::{
     name::{PortName, ServicePort},
@@ -133,6 +134,8 @@ pub struct InboundPort {
     pub access: Access,
     /// How many requests it takes.
     pub rate_limits: RateLimits,
+    /// How old connections from outside the mesh become.
+    pub connection_age: Option<Duration>,
 }
 
 impl PortView {

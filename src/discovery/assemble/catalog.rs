@@ -304,7 +304,7 @@ fn hostless(name: &str) -> Cluster {
         protocol: UpstreamProtocol::default(),
         resilience: None,
         retry_budget: config::RetryBudget::default(),
-        idle: None,
+        keep: config::Keep::default(),
     };
     Cluster { config, upstream: Arc::new(Upstream::new(name)) }
 }

@@ -119,7 +119,11 @@ fn destination(name: &str) -> Destination {
 
 fn route(name: &str, clusters: &[&str]) -> RouteConfig {
     let weighted = |name: &&str| WeightedCluster::new((*name).into(), NonZeroU32::MIN);
-    let action = Action::Forward(Split { clusters: clusters.iter().map(weighted).collect(), hash: Vec::new() });
+    let action = Action::Forward(Split {
+        clusters: clusters.iter().map(weighted).collect(),
+        hash: Vec::new(),
+        lasts: config::Lasts::default(),
+    });
     let routes = vec![Route {
         name: String::new(),
         matches: RouteMatch::default(),
@@ -141,7 +145,7 @@ fn cluster(name: &str, endpoints: &str) -> Cluster {
         protocol: UpstreamProtocol::Http1,
         resilience: None,
         retry_budget: Default::default(),
-        idle: None,
+        keep: config::Keep::default(),
     }
 }
 
@@ -454,6 +458,7 @@ async fn our_own_ports_keep_their_host_while_the_application_stays() {
                 protocol: AppProtocol::Http1,
                 access: Access::Strict,
                 rate_limits: RateLimits::default(),
+                age: None,
             };
             (port, config)
         };

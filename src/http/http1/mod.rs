@@ -9,7 +9,8 @@ use std::pin::{Pin, pin};
 use std::task::Poll;
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::header::CONNECTION;
+use http::{HeaderValue, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
@@ -18,6 +19,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
 use tokio::io::AsyncWriteExt;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use super::{Body, BoxError, HttpError, ServerSettings, Switch};
 use crate::drain::Drain;
@@ -41,9 +43,10 @@ where
 {
     let mut stream =
         HeadTimeout::new(Replay::new(transport), phase.clone(), settings.head_timeout, settings.idle_timeout);
+    let until = settings.age.and_then(|age| Instant::now().checked_add(age));
     loop {
         // Boxed, so that what it needs is there only for as long as it serves.
-        match Box::pin(serve_some(stream, settings, phase, drain, &handle)).await? {
+        match Box::pin(serve_some(stream, settings, phase, drain, until, &handle)).await? {
             Some(resting) => stream = resting,
             None => return Ok(()),
         }
@@ -66,6 +69,7 @@ async fn serve_some<F, Fut, B>(
     settings: &ServerSettings,
     phase: &Phase,
     drain: &Drain,
+    until: Option<Instant>,
     handle: &F,
 ) -> Result<Option<Stream>, HttpError>
 where
@@ -77,7 +81,14 @@ where
     let service = service_fn(|mut request: Request<Incoming>| {
         let switch = switch(&mut request, &switching);
         let answer = handle(request.map(Body::from), switch);
-        async move { Ok::<_, Infallible>(answer.await) }
+        async move {
+            let mut answer = answer.await;
+            if until.is_some_and(|until| until <= Instant::now()) && answer.status() != StatusCode::SWITCHING_PROTOCOLS
+            {
+                answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close")); // It is old.
+            }
+            Ok::<_, Infallible>(answer)
+        }
     });
     let mut connection = builder(settings).serve_connection(TokioIo::new(stream), service);
     let mut stopping = pin!(drain.stopping());

@@ -44,6 +44,7 @@ impl Pair {
             max_streams: 1,
             max_header_bytes: 64 << 10,
             max_headers: 100,
+            age: None,
         };
         let (its_phase, its_drain) = (phase.clone(), drain.clone());
         let served = tokio::spawn(async move {

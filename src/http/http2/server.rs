@@ -11,13 +11,14 @@ use h2::{Reason, RecvStream};
 use http::header::{CONTENT_LENGTH, DATE, HeaderMap};
 use http::{HeaderValue, Method, Request, Response};
 use tokio::sync::oneshot;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use super::gather::Gather;
 use super::keep_alive::KeepAlive;
 use super::send::send_body;
 use super::{CONNECTION_WINDOW, Http2Tunnel, MAX_FRAME, REMEMBERED_RESETS, Receive, SEND_BUFFER, STREAM_WINDOW};
 use crate::drain::Drain;
+use crate::http::server::retires;
 use crate::http::{Body, BoxError, HttpError, ServerSettings, Switch};
 use crate::net::{Phase, Transport};
 
@@ -37,7 +38,8 @@ where
     let mut driver = Driver::new(transport, settings, handle).await?;
     let mut idle = interval(settings.idle_timeout);
     idle.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut stopping = pin!(drain.stopping());
+    let until = settings.age.and_then(|age| Instant::now().checked_add(age));
+    let mut stopping = pin!(retires(drain, until));
     let mut seen = None;
     loop {
         tokio::select! {

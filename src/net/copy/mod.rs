@@ -11,6 +11,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::chunk::Chunk;
+use super::{Expired, Lifetime};
 
 /// Bytes copied one way before other connections of the thread have their turn.
 const TURN: usize = 512 << 10;
@@ -24,11 +25,21 @@ pub struct Copied {
     pub backward: u64,
 }
 
-/// Copies both ways until both have ended, or one fails. The counts, of bytes read, are right in either case.
+/// Why copying came to no good end.
+#[derive(Debug)]
+pub enum Broken {
+    /// One of the streams failed.
+    Failed(io::Error),
+    /// A limit of the [`Lifetime`] has passed.
+    Expired(Expired),
+}
+
+/// Copies both ways until both have ended, one fails, or the `lifetime` is over (`None`: it has no limit). The counts,
+/// of bytes read, are right in either case.
 ///
 /// The end of one direction is passed on as a shutdown of the other stream's writing
 /// side; the opposite direction goes on (TCP half-close).
-pub async fn copy<A, B>(mut a: A, mut b: B) -> (Copied, io::Result<()>)
+pub async fn copy<A, B>(mut a: A, mut b: B, mut lifetime: Option<Box<Lifetime>>) -> (Copied, Result<(), Broken>)
 where
     A: AsyncRead + AsyncWrite + Unpin,
     B: AsyncRead + AsyncWrite + Unpin,
@@ -36,9 +47,17 @@ where
     let mut forward = Way::default();
     let mut backward = Way::default();
     let result = poll_fn(|cx| {
-        let there = forward.poll(cx, &mut a, &mut b)?;
-        let back = backward.poll(cx, &mut b, &mut a)?;
-        if there.is_ready() && back.is_ready() { Poll::Ready(Ok(())) } else { Poll::Pending }
+        let there = forward.poll(cx, &mut a, &mut b).map_err(Broken::Failed)?;
+        let back = backward.poll(cx, &mut b, &mut a).map_err(Broken::Failed)?;
+        if there.is_ready() && back.is_ready() {
+            return Poll::Ready(Ok(()));
+        }
+        match &mut lifetime {
+            Some(lifetime) => {
+                lifetime.poll_expired(cx, forward.read + backward.read).map(|expired| Err(Broken::Expired(expired)))
+            }
+            None => Poll::Pending,
+        }
     })
     .await;
     (Copied { forward: forward.read, backward: backward.read }, result)

@@ -242,7 +242,7 @@ kind: TrafficPolicy
 metadata: { name: plain-time, namespace: shop }
 spec:
   targetRefs: [ { kind: Service, name: plain } ]
-  timeouts: { request: 5s, perTry: 2s, idle: 30s, streamIdle: 60s, maxDuration: 1h, joinTrace: false }
+  timeouts: { request: 5s, perTry: 2s, idle: 30s, streamIdle: 60s, maxDuration: 1h, connectionAge: 1h, joinTrace: false }
   retries: { attempts: 2, on: [ gateway-error, unavailable ], codes: [ 429 ], bodyLimit: 1000, budget: { percent: 30 } }
 ";
 

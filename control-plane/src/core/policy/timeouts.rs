@@ -13,10 +13,14 @@ pub struct Timeouts {
     pub per_try: Option<Duration>,
     /// How long a connection to an endpoint rests before it is closed (`HttpProtocolOptions`, `idle_timeout`).
     pub idle: Option<Duration>,
-    /// A stream without a byte either way (`RouteAction.idle_timeout`).
+    /// A stream without a byte either way (`RouteAction.idle_timeout`, `TcpProxy.idle_timeout`).
     pub stream_idle: Option<Duration>,
-    /// A stream from its first byte to its last (`RouteAction.max_stream_duration`).
+    /// A stream from its first byte to its last (`RouteAction.max_stream_duration`,
+    /// `TcpProxy.max_downstream_connection_duration`).
     pub max_duration: Option<Duration>,
+    /// After which, and up to a tenth more by chance, a connection takes no more requests
+    /// (`HttpProtocolOptions.max_connection_duration`): those of callers to endpoints, and those from outside the mesh.
+    pub connection_age: Option<Duration>,
     /// Are calls limited and cancelled by the inbound request that they belong to? As if true when `None`.
     pub join_trace: Option<bool>,
 }

@@ -172,6 +172,7 @@ const REFUSED: &[(&str, &str)] = &[
     ("outlierDetection: {successRate: {enforcing: 101}}", "spec.outlierDetection.successRate.enforcing"),
     ("timeouts: {perTry: 0s}", "spec.timeouts.perTry"),
     ("timeouts: {streamIdle: 5}", "spec.timeouts.streamIdle"),
+    ("timeouts: {connectionAge: 0s}", "spec.timeouts.connectionAge"),
     ("retries: {attempts: 2}", "spec.retries.on"),
     ("retries: {on: [5xx, always]}", "spec.retries.on[1]"),
     ("retries: {codes: [302]}", "spec.retries.codes[0]"),

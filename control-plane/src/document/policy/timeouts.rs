@@ -16,6 +16,7 @@ pub(super) struct Raw {
     idle: Option<Written>,
     stream_idle: Option<Written>,
     max_duration: Option<Written>,
+    connection_age: Option<Written>,
     join_trace: Option<bool>,
 }
 
@@ -31,6 +32,7 @@ pub(super) fn read(raw: &Raw, path: &FieldPath, issues: &mut Issues) -> Timeouts
         idle: positive(raw.idle, path, "idle", issues),
         stream_idle: positive(raw.stream_idle, path, "streamIdle", issues),
         max_duration: positive(raw.max_duration, path, "maxDuration", issues),
+        connection_age: positive(raw.connection_age, path, "connectionAge", issues),
         join_trace: raw.join_trace,
     }
 }

@@ -20,7 +20,7 @@ use pillion_wire::{
     },
 };
 
-use super::{ads, balancing, duration, resilience, treatment};
+use super::{ads, balancing, connections, duration, resilience, treatment};
 use crate::{
     core::{protocol::Protocol, view::PortView},
     xds::dialect::Dialect,
@@ -87,13 +87,11 @@ fn protocol_options(view: &PortView, dialect: Dialect, secured: bool) -> HashMap
             ..UseDownstreamHttpConfig::default()
         }),
     };
-    let idle = view.policy.timeouts.as_ref().and_then(|timeouts| timeouts.idle);
+    let timeouts = view.policy.timeouts.as_ref();
+    let (idle, age) = timeouts.map_or((None, None), |timeouts| (timeouts.idle, timeouts.connection_age));
     let message = HttpProtocolOptions {
         upstream_protocol_options: Some(options),
-        common_http_protocol_options: idle.map(|idle| pillion_wire::xds::core::HttpProtocolOptions {
-            idle_timeout: Some(duration(idle)),
-            ..pillion_wire::xds::core::HttpProtocolOptions::default()
-        }),
+        common_http_protocol_options: connections(idle, age),
         ..HttpProtocolOptions::default()
     };
     HashMap::from([(type_url::HTTP_PROTOCOL_OPTIONS_KEY.to_owned(), pack(type_url::HTTP_PROTOCOL_OPTIONS, &message))])

@@ -21,7 +21,7 @@ use pillion_wire::{
     },
 };
 
-use super::{http_filters, outbound::tcp_filter, socket_address};
+use super::{connections, http_filters, outbound::tcp_filter, socket_address};
 use crate::core::{
     protocol::Protocol,
     view::{InboundPort, WorkloadView},
@@ -94,6 +94,7 @@ fn network_filter(port: &InboundPort) -> Filter {
         codec_type: codec.into(),
         route_specifier: Some(http_connection_manager::RouteSpecifier::RouteConfig(everything_here())),
         http_filters: vec![http_filters::router()],
+        common_http_protocol_options: connections(None, port.connection_age),
         ..HttpConnectionManager::default()
     };
     Filter {

@@ -16,13 +16,15 @@ pub(super) mod route;
 pub(super) mod treatment;
 
 use std::net::SocketAddr;
+use std::time::Duration as Time;
 
 use pillion_wire::xds::{
     Duration,
     core::{
-        Address, AggregatedConfigSource, ApiVersion, ConfigSource, SocketAddress, address, config_source,
-        socket_address,
+        Address, AggregatedConfigSource, ApiVersion, ConfigSource, HttpProtocolOptions, SocketAddress, address,
+        config_source, socket_address,
     },
+    envoy_type::Percent,
 };
 
 pub(super) use pillion_wire::mesh::INVALID_BACKEND;
@@ -44,6 +46,17 @@ fn socket_address(address: SocketAddr) -> Address {
             ..SocketAddress::default()
         })),
     }
+}
+
+/// How long HTTP connections rest and live; `None` when nothing is said of it. The age has as much jitter as gRPC's
+/// `MAX_CONNECTION_AGE` (gRFC A9).
+fn connections(idle: Option<Time>, age: Option<Time>) -> Option<HttpProtocolOptions> {
+    (idle.is_some() || age.is_some()).then(|| HttpProtocolOptions {
+        idle_timeout: idle.map(duration),
+        max_connection_duration: age.map(duration),
+        max_connection_duration_jitter: age.map(|_| Percent { value: 10.0 }),
+        ..HttpProtocolOptions::default()
+    })
 }
 
 fn duration(duration: std::time::Duration) -> Duration {

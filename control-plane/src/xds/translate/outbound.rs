@@ -8,7 +8,7 @@ use pillion_wire::xds::{
     type_url,
 };
 
-use super::{INVALID_BACKEND, ads, balancing, http_filters};
+use super::{INVALID_BACKEND, ads, balancing, duration, http_filters};
 use crate::{
     core::view::{PortView, Share, TlsEntry},
     xds::dialect::Dialect,
@@ -22,7 +22,11 @@ pub(crate) fn listener(view: &PortView, name: &str, dialect: Dialect) -> Listene
             .protocol
             .carries_http()
             .then(|| ApiListener { api_listener: Some(pack(type_url::HCM, &requests(view, dialect))) }),
-        filter_chains: if dialect == Dialect::Grpc { Vec::new() } else { view.tls.iter().map(passthrough).collect() },
+        filter_chains: if dialect == Dialect::Grpc {
+            Vec::new()
+        } else {
+            view.tls.iter().map(|entry| passthrough(entry, view)).collect()
+        },
         default_filter_chain: (view.protocol.carries_tcp() && dialect != Dialect::Grpc).then(|| FilterChain {
             name: "tcp".to_owned(),
             filters: vec![tcp_filter(&streams(view))],
@@ -33,7 +37,7 @@ pub(crate) fn listener(view: &PortView, name: &str, dialect: Dialect) -> Listene
 }
 
 /// TLS that the application itself speaks, by the name that it asks for.
-fn passthrough(entry: &TlsEntry) -> FilterChain {
+fn passthrough(entry: &TlsEntry, view: &PortView) -> FilterChain {
     FilterChain {
         name: entry.name.clone(),
         filter_chain_match: Some(FilterChainMatch {
@@ -41,12 +45,15 @@ fn passthrough(entry: &TlsEntry) -> FilterChain {
             server_names: entry.server_names.clone(),
             ..FilterChainMatch::default()
         }),
-        filters: vec![tcp_filter(&TcpProxy {
-            stat_prefix: entry.name.clone(),
-            cluster_specifier: Some(split(&entry.shares)),
-            hash_policy: balancing::connection_hash(entry.shares.iter().flat_map(|share| &share.hash_on)),
-            ..TcpProxy::default()
-        })],
+        filters: vec![tcp_filter(&lasting(
+            view,
+            TcpProxy {
+                stat_prefix: entry.name.clone(),
+                cluster_specifier: Some(split(&entry.shares)),
+                hash_policy: balancing::connection_hash(entry.shares.iter().flat_map(|share| &share.hash_on)),
+                ..TcpProxy::default()
+            },
+        ))],
         ..FilterChain::default()
     }
 }
@@ -86,11 +93,22 @@ fn streams(view: &PortView) -> TcpProxy {
         Some(shares) => balancing::connection_hash(shares.iter().flat_map(|share| &share.hash_on)),
         None => balancing::connection_hash(own),
     };
-    TcpProxy {
+    let proxy = TcpProxy {
         stat_prefix: view.key.to_string(),
         cluster_specifier: Some(specifier),
         hash_policy,
         ..TcpProxy::default()
+    };
+    lasting(view, proxy)
+}
+
+/// `proxy` with the limits that connections of `view` have.
+fn lasting(view: &PortView, proxy: TcpProxy) -> TcpProxy {
+    let Some(timeouts) = &view.policy.timeouts else { return proxy };
+    TcpProxy {
+        idle_timeout: timeouts.stream_idle.map(duration),
+        max_downstream_connection_duration: timeouts.max_duration.map(duration),
+        ..proxy
     }
 }
 

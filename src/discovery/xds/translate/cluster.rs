@@ -11,7 +11,7 @@ use pillion_wire::xds::upstream_http::http_protocol_options::explicit_http_confi
 
 use super::at::{At, Reason, Refusal, duration, from_ads, pass_over, refuse, same_name, unpack};
 use super::{balancing, resilience, tls, treatment};
-use crate::config::{Cluster, UpstreamProtocol};
+use crate::config::{Age, Cluster, Keep, UpstreamProtocol};
 
 /// Envoy's default of `Cluster.connect_timeout`.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -40,20 +40,22 @@ pub(super) fn cluster(at: &At<'_>, name: &str, cluster: pb::Cluster) -> Result<C
     if connect_timeout.is_zero() {
         return Err(timeout.invalid("has to be longer than 0"));
     }
-    let (mut protocol, mut idle) = (UpstreamProtocol::Http1, None);
+    let (mut protocol, mut keep) = (UpstreamProtocol::Http1, Keep::default());
     let options = &at.field("typed_extension_protocol_options");
     for (key, any) in cluster.typed_extension_protocol_options {
         if key != type_url::HTTP_PROTOCOL_OPTIONS_KEY {
             return Err(options.refuse(Reason::Unsupported));
         }
         let told: HttpProtocolOptions = unpack(options, type_url::HTTP_PROTOCOL_OPTIONS, &any)?;
-        idle = idle_timeout(&options.field("common_http_protocol_options"), &told)?;
+        if let Some(common) = &told.common_http_protocol_options {
+            keep = kept(&options.field("common_http_protocol_options"), common)?;
+        }
         protocol = upstream_protocol(options, told)?;
     }
     let endpoints = if source.service_name.is_empty() { name.clone() } else { source.service_name };
     let metadata = cluster.metadata.as_ref();
     let resilience = resilience::resilience(at, cluster.circuit_breakers, cluster.outlier_detection, metadata)?;
-    Ok(Cluster { name, endpoints, connect_timeout, lb, protocol, resilience, retry_budget, idle })
+    Ok(Cluster { name, endpoints, connect_timeout, lb, protocol, resilience, retry_budget, keep })
 }
 
 fn refuse_extras(at: &At<'_>, cluster: &pb::Cluster) -> Result<(), Refusal> {
@@ -70,18 +72,32 @@ fn refuse_extras(at: &At<'_>, cluster: &pb::Cluster) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// How long a connection may rest. 0 means for ever (Envoy), which we do not do.
-fn idle_timeout(at: &At<'_>, options: &HttpProtocolOptions) -> Result<Option<Duration>, Refusal> {
-    let Some(common) = &options.common_http_protocol_options else { return Ok(None) };
+/// How long connections are kept. No time at all, which for resting means for ever (Envoy), we do not do.
+fn kept(at: &At<'_>, common: &pillion_wire::xds::core::HttpProtocolOptions) -> Result<Keep, Refusal> {
     refuse!(at, common;
-        max_connection_duration, max_headers_count, max_response_headers_kb, max_stream_duration,
-        headers_with_underscores_action, max_requests_per_connection);
-    let at = &at.field("idle_timeout");
-    let idle = common.idle_timeout.map(|given| duration(at, given)).transpose()?;
-    if idle.is_some_and(|idle| idle.is_zero()) {
-        return Err(at.refuse(Reason::Unsupported));
+        max_headers_count, max_response_headers_kb, max_stream_duration, headers_with_underscores_action,
+        max_requests_per_connection);
+    let at_idle = &at.field("idle_timeout");
+    let rest = common.idle_timeout.map(|given| duration(at_idle, given)).transpose()?;
+    if rest.is_some_and(|rest| rest.is_zero()) {
+        return Err(at_idle.refuse(Reason::Unsupported));
     }
-    Ok(idle)
+    Ok(Keep { rest, age: age(at, common)? })
+}
+
+/// How old connections become.
+pub(super) fn age(at: &At<'_>, common: &pillion_wire::xds::core::HttpProtocolOptions) -> Result<Option<Age>, Refusal> {
+    let Some(given) = common.max_connection_duration else { return Ok(None) };
+    let at_age = &at.field("max_connection_duration");
+    let limit = duration(at_age, given)?;
+    if limit.is_zero() {
+        return Err(at_age.invalid("has to be longer than 0"));
+    }
+    let jitter = common.max_connection_duration_jitter.map_or(0.0, |percent| percent.value);
+    if !(0.0..=100.0).contains(&jitter) {
+        return Err(at.field("max_connection_duration_jitter").invalid("has to be 0 to 100"));
+    }
+    Ok(Some(Age { limit, jitter: jitter.round() as u8 }))
 }
 
 fn upstream_protocol(at: &At<'_>, options: HttpProtocolOptions) -> Result<UpstreamProtocol, Refusal> {

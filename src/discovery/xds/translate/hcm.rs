@@ -7,12 +7,13 @@ use pillion_wire::xds::route::route_match::PathSpecifier;
 use pillion_wire::xds::route::{self as pb, RouteMatch};
 
 use super::at::{At, Reason, Refusal, from_ads, is_set, pass_over, refuse};
-use super::{filters, route};
-use crate::config::{AppProtocol, HttpFilter, RouteSource};
+use super::{cluster, filters, route};
+use crate::config::{Age, AppProtocol, HttpFilter, RouteSource};
 
 /// Outbound: the routes, and the filters before them.
 pub(super) fn outbound(at: &At<'_>, manager: HttpConnectionManager) -> Result<(RouteSource, Vec<HttpFilter>), Refusal> {
     refuse_extras(at, &manager)?;
+    refuse!(at, manager; common_http_protocol_options);
     let filters = filters::outbound(&at.field("http_filters"), manager.http_filters)?;
     let source = match at.field("rds").required(manager.route_specifier)? {
         RouteSpecifier::Rds(rds) => {
@@ -28,9 +29,22 @@ pub(super) fn outbound(at: &At<'_>, manager: HttpConnectionManager) -> Result<(R
     Ok((source?, filters))
 }
 
-/// Inbound: what the application speaks. Its routes have to let everything through.
-pub(super) fn inbound_protocol(at: &At<'_>, manager: HttpConnectionManager) -> Result<AppProtocol, Refusal> {
+/// Inbound: what the application speaks, and how old connections become. Its routes have to let everything through.
+pub(super) fn inbound_protocol(
+    at: &At<'_>,
+    manager: HttpConnectionManager,
+) -> Result<(AppProtocol, Option<Age>), Refusal> {
     refuse_extras(at, &manager)?;
+    let age = match &manager.common_http_protocol_options {
+        Some(common) => {
+            let at = &at.field("common_http_protocol_options");
+            refuse!(at, common;
+                idle_timeout, max_headers_count, max_response_headers_kb, max_stream_duration,
+                headers_with_underscores_action, max_requests_per_connection);
+            cluster::age(at, common)?
+        }
+        None => None,
+    };
     let protocol = match manager.codec_type() {
         CodecType::Auto => AppProtocol::Auto,
         CodecType::Http1 => AppProtocol::Http1,
@@ -44,12 +58,12 @@ pub(super) fn inbound_protocol(at: &At<'_>, manager: HttpConnectionManager) -> R
         Some(RouteSpecifier::ScopedRoutes(_)) => return Err(at.field("scoped_routes").refuse(Reason::Unsupported)),
         None => {}
     }
-    Ok(protocol)
+    Ok((protocol, age))
 }
 
 fn refuse_extras(at: &At<'_>, manager: &HttpConnectionManager) -> Result<(), Refusal> {
     refuse!(at, manager;
-        add_user_agent, common_http_protocol_options, http3_protocol_options, scheme_header_transformation,
+        add_user_agent, http3_protocol_options, scheme_header_transformation,
         max_request_headers_kb, stream_idle_timeout, stream_flush_timeout, request_timeout, request_headers_timeout,
         drain_timeout, access_log, xff_num_trusted_hops, original_ip_detection_extensions,
         early_header_mutation_extensions, skip_xff_append, via, preserve_external_request_id,

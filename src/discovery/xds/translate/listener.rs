@@ -13,10 +13,12 @@ use pillion_wire::xds::tcp_proxy::tcp_proxy::ClusterSpecifier;
 use pillion_wire::xds::tcp_proxy::{TcpProxy, tcp_proxy};
 use pillion_wire::xds::type_url;
 
-use super::at::{At, Reason, Refusal, ip_address, pass_over, port_number, refuse, same_name, socket_address, unpack};
+use super::at::{
+    At, Reason, Refusal, duration, ip_address, pass_over, port_number, refuse, same_name, socket_address, unpack,
+};
 use super::{hash, hcm, route, tls};
 use crate::config::{
-    Access, AppProtocol, HostListener, InboundListener, InboundPort, OutboundListener, Split, TlsChain,
+    Access, Age, AppProtocol, HostListener, InboundListener, InboundPort, Lasts, OutboundListener, Split, TlsChain,
 };
 
 /// `api_listener` for HTTP, `filter_chains` for TLS that is passed through, `default_filter_chain` for opaque TCP.
@@ -186,12 +188,14 @@ fn inbound_port(at: &At<'_>, chain: FilterChain) -> Result<(InboundPort, Access)
         _ => return Err(matches.field("transport_protocol").refuse(Reason::Unsupported)),
     };
     let filters = &at.field("filters");
-    let protocol = match app_protocol(filters, chain.filters)? {
+    let (protocol, age) = app_protocol(filters, chain.filters)?;
+    let protocol = match protocol {
         AppProtocol::Tcp if application.tls => AppProtocol::Tls,
         _ if application.tls => return Err(filters.invalid("are for plaintext, but the application speaks TLS")),
         protocol => protocol,
     };
-    Ok((InboundPort { port, application: application.address, protocol, access: Access::Strict, rate_limits }, access))
+    let application = application.address;
+    Ok((InboundPort { port, application, protocol, access: Access::Strict, rate_limits, age }, access))
 }
 
 fn rate_limits(at: &At<'_>, metadata: &Metadata) -> Result<RateLimits, Refusal> {
@@ -205,14 +209,14 @@ fn rate_limits(at: &At<'_>, metadata: &Metadata) -> Result<RateLimits, Refusal> 
     Ok(limits)
 }
 
-fn app_protocol(at: &At<'_>, filters: Vec<Filter>) -> Result<AppProtocol, Refusal> {
+fn app_protocol(at: &At<'_>, filters: Vec<Filter>) -> Result<(AppProtocol, Option<Age>), Refusal> {
     let (at, url, config) = only_filter(at, filters)?;
     let at = &at;
     match url {
         type_url::HCM => hcm::inbound_protocol(at, unpack(at, type_url::HCM, &config)?),
         _ => {
             tcp_split(at, unpack(at, type_url::TCP_PROXY, &config)?)?;
-            Ok(AppProtocol::Tcp)
+            Ok((AppProtocol::Tcp, None))
         }
     }
 }
@@ -246,12 +250,17 @@ fn only_filter<'a>(
 
 fn tcp_split(at: &At<'_>, proxy: TcpProxy) -> Result<Split, Refusal> {
     refuse!(at, proxy;
-        on_demand, metadata_match, idle_timeout, downstream_idle_timeout, upstream_idle_timeout, access_log,
-        max_connect_attempts, backoff_options, tunneling_config, max_downstream_connection_duration,
+        on_demand, metadata_match, downstream_idle_timeout, upstream_idle_timeout, access_log,
+        max_connect_attempts, backoff_options, tunneling_config,
         max_downstream_connection_duration_jitter_percentage, proxy_protocol_tlvs, upstream_connect_mode);
     pass_over!(at, proxy;
         stat_prefix, access_log_options, max_early_data_bytes, check_drain_close, proxy_protocol_tlv_merge_policy);
     let hash = hash::of_connections(&at.field("hash_policy"), &proxy.hash_policy)?;
+    let limit = |key, told: Option<_>| told.map(|told| duration(&at.field(key), told)).transpose();
+    let lasts = Lasts {
+        idle: limit("idle_timeout", proxy.idle_timeout)?.filter(|idle| !idle.is_zero()),
+        most: limit("max_downstream_connection_duration", proxy.max_downstream_connection_duration)?,
+    };
     match at.field("cluster").required(proxy.cluster_specifier)? {
         ClusterSpecifier::Cluster(name) => Ok(Split::one(&at.field("cluster").filled(name)?)),
         ClusterSpecifier::WeightedClusters(weighted) => {
@@ -267,5 +276,5 @@ fn tcp_split(at: &At<'_>, proxy: TcpProxy) -> Result<Split, Refusal> {
             route::split(at, clusters)
         }
     }
-    .map(|split| Split { hash, ..split })
+    .map(|split| Split { hash, lasts, ..split })
 }

@@ -14,7 +14,8 @@ use super::at::{At, Reason, Refusal, pass_over, refuse, same_name};
 use super::changes::header_changes;
 use super::{changes, filters, hash, matching, treatment};
 use crate::config::{
-    Action, HeaderChanges, Override, Route, RouteConfig, RouteFilters, Split, Treatment, VirtualHost, WeightedCluster,
+    Action, HeaderChanges, Lasts, Override, Route, RouteConfig, RouteFilters, Split, Treatment, VirtualHost,
+    WeightedCluster,
 };
 
 /// A configuration that was asked for by name.
@@ -237,14 +238,18 @@ fn weighted_clusters(
         clusters.extend(NonZeroU32::new(weight).map(|weight| WeightedCluster { name, weight, headers, authority }));
     }
     check_total(places, total)?;
-    Ok(Split { clusters, hash: Vec::new() })
+    Ok(Split { clusters, hash: Vec::new(), lasts: Lasts::default() })
 }
 
 /// Clusters with their weights, without those that get nothing.
 pub(super) fn split(at: &At<'_>, clusters: Vec<(String, u32)>) -> Result<Split, Refusal> {
     check_total(at, clusters.iter().map(|(_, weight)| u64::from(*weight)).sum())?;
     let weighed = |(name, weight)| NonZeroU32::new(weight).map(|weight| WeightedCluster::new(name, weight));
-    Ok(Split { clusters: clusters.into_iter().filter_map(weighed).collect(), hash: Vec::new() })
+    Ok(Split {
+        clusters: clusters.into_iter().filter_map(weighed).collect(),
+        hash: Vec::new(),
+        lasts: Lasts::default(),
+    })
 }
 
 fn check_total(at: &At<'_>, total: u64) -> Result<(), Refusal> {
