@@ -68,6 +68,7 @@ fn assembly() -> Assembly {
         protocol: UpstreamProtocol::Http1,
         resilience: None,
         retry_budget: Default::default(),
+        health: None,
         idle: None,
     };
     tell(&mut assembly, Kind::Cluster, Config::Cluster(cluster));

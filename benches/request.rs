@@ -177,6 +177,7 @@ fn outbound(endpoint: Option<Endpoint>) -> Outbound {
         protocol: UpstreamProtocol::Downstream,
         resilience: None,
         retry_budget: Default::default(),
+        health: None,
         idle: None,
     };
     let split = Split::new([(NonZeroU32::MIN, Arc::new(Cluster { config, upstream }))]).expect("a cluster");

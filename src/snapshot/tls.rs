@@ -87,6 +87,7 @@ mod tests {
             protocol: UpstreamProtocol::Downstream,
             resilience: None,
             retry_budget: Default::default(),
+            health: None,
             idle: None,
         };
         let cluster = Cluster { config, upstream: Arc::new(Upstream::new(name)) };

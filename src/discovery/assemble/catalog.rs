@@ -246,6 +246,7 @@ impl Catalog {
         let upstream = old.as_ref().map(|old| Arc::clone(&old.upstream)).or(retired);
         let upstream = upstream.unwrap_or_else(|| Arc::new(Upstream::new(name)));
         upstream.protect(config.resilience.clone());
+        upstream.check(config.health.clone());
         upstream.update(&endpoints, config.lb);
         if let Some(old) = old.filter(|old| old.config.endpoints != config.endpoints) {
             unindex(&mut self.by_endpoints, &old.config.endpoints, name);
@@ -304,6 +305,7 @@ fn hostless(name: &str) -> Cluster {
         protocol: UpstreamProtocol::default(),
         resilience: None,
         retry_budget: config::RetryBudget::default(),
+        health: None,
         idle: None,
     };
     Cluster { config, upstream: Arc::new(Upstream::new(name)) }

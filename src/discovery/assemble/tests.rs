@@ -141,6 +141,7 @@ fn cluster(name: &str, endpoints: &str) -> Cluster {
         protocol: UpstreamProtocol::Http1,
         resilience: None,
         retry_budget: Default::default(),
+        health: None,
         idle: None,
     }
 }

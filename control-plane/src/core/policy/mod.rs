@@ -11,6 +11,7 @@ mod timeouts;
 
 use std::collections::HashMap;
 
+use pillion_wire::health::{HealthCheck, Probe};
 use pillion_wire::name::ServicePort;
 use pillion_wire::resilience::{Breaker, Fallback, Limits, Outlier};
 
@@ -78,6 +79,8 @@ pub struct Policy {
     pub breaker: Option<Breaker>,
     /// When an endpoint does worse than the others.
     pub outlier: Option<Outlier>,
+    /// How endpoints are asked whether they are well.
+    pub health: Option<HealthCheck>,
     /// What happens to requests that no endpoint can take.
     pub fallback: Option<Fallback>,
     /// When requests are sent again.
@@ -97,6 +100,7 @@ impl Policy {
             ("limits", self.limits.is_some(), false),
             ("breaker", self.breaker.is_some(), false),
             ("outlierDetection", self.outlier.is_some(), false),
+            ("healthChecks", self.health.is_some(), false),
             ("fallback", self.fallback.is_some(), true),
         ];
         sections.into_iter().filter_map(|(name, is_there, fits_route)| is_there.then_some((name, fits_route)))
@@ -127,6 +131,7 @@ impl Policy {
             limits: self.limits.clone().or_else(|| other.limits.clone()),
             breaker: self.breaker.clone().or_else(|| other.breaker.clone()),
             outlier: self.outlier.clone().or_else(|| other.outlier.clone()),
+            health: self.health.clone().or_else(|| other.health.clone()),
             fallback: self.fallback.clone().or_else(|| other.fallback.clone()),
             retries: self.retries.clone().or_else(|| other.retries.clone()),
         }
@@ -233,8 +238,13 @@ fn without_backend(policy: &TrafficPolicy, objects: &Objects) -> Vec<Finding> {
 
 /// Which sections of `policy` concern requests, where nothing but byte streams is carried.
 fn without_requests(policy: &TrafficPolicy, service: &Service, section: Option<&str>) -> Option<String> {
-    let said =
-        [("faults", policy.policy.faults.is_some()), ("directResponse", policy.policy.direct_response.is_some())];
+    let check = policy.policy.health.as_ref().map(|check| &check.probe);
+    let said = [
+        ("faults", policy.policy.faults.is_some()),
+        ("directResponse", policy.policy.direct_response.is_some()),
+        ("healthChecks.http", matches!(check, Some(Probe::Http(_)))),
+        ("healthChecks.grpc", matches!(check, Some(Probe::Grpc { .. }))),
+    ];
     let said: Vec<&str> = said.into_iter().filter_map(|(name, is_there)| is_there.then_some(name)).collect();
     let mut ports = service.ports.iter().filter(|port| section.is_none() || port.name.as_deref() == section);
     let has_none = ports.all(|port| port.app_protocol.is_some_and(|protocol| !protocol.carries_http()));

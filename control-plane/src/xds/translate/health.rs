@@ -1,0 +1,101 @@
+//! `Cluster.health_checks`: Envoy's field, for our own sidecars, too. gRPC clients check nothing so, and get none.
+
+use pillion_wire::{
+    health::{HealthCheck, Probe},
+    setting,
+    xds::{
+        BoolValue, UInt32Value,
+        cluster::Cluster,
+        core::{
+            HealthCheck as PbHealthCheck, RequestMethod,
+            health_check::{GrpcHealthCheck, HealthChecker, HttpHealthCheck, Payload, TcpHealthCheck, payload},
+        },
+        envoy_type::{CodecClientType, Int64Range},
+        value::Kind,
+    },
+};
+
+use super::duration;
+use crate::{
+    core::{protocol::Protocol, view::PortView},
+    xds::dialect::Dialect,
+};
+
+/// Adds the check that the policy asks for, where it can be made.
+pub(super) fn apply(cluster: &mut Cluster, view: &PortView, dialect: Dialect, secured: bool) {
+    let Some(check) = view.policy.health.as_ref().filter(|_| dialect != Dialect::Grpc) else { return };
+    let carries_http = !matches!(view.protocol, Protocol::Tcp | Protocol::Tls);
+    if !carries_http && !matches!(check.probe, Probe::Tcp { .. }) {
+        return; // It would fail always; the policy's author is told.
+    }
+    // Towards a sidecar Envoy negotiates `h2`, whatever the application speaks.
+    let http2 = secured || matches!(view.protocol, Protocol::H2c | Protocol::Grpc);
+    cluster.health_checks = vec![message(check, http2)];
+    // An endpoint that is gone is gone, and not used for as long as it still answers.
+    cluster.ignore_health_on_host_removal = true;
+    if check.keep != HealthCheck::new(check.probe.clone()).keep {
+        match dialect {
+            Dialect::Pillion => {
+                setting::set(&mut cluster.metadata, HealthCheck::KEEP, Kind::NumberValue(check.keep.into()));
+            }
+            // Envoy says that with its panic threshold, which belongs to load balancing.
+            Dialect::Envoy | Dialect::Grpc => {}
+        }
+    }
+}
+
+fn message(check: &HealthCheck, http2: bool) -> PbHealthCheck {
+    let threshold = |value| Some(UInt32Value { value });
+    PbHealthCheck {
+        interval: Some(duration(check.interval)),
+        timeout: Some(duration(check.timeout)),
+        unhealthy_threshold: threshold(check.unhealthy_threshold),
+        healthy_threshold: threshold(check.healthy_threshold),
+        interval_jitter: Some(duration(check.jitter)),
+        initial_jitter: Some(duration(check.initial_jitter)),
+        unhealthy_interval: Some(duration(check.unhealthy_interval)),
+        no_traffic_interval: Some(duration(check.no_traffic_interval)),
+        reuse_connection: Some(BoolValue { value: check.reuse }),
+        health_checker: Some(checker(&check.probe, http2)),
+        ..PbHealthCheck::default()
+    }
+}
+
+fn checker(probe: &Probe, http2: bool) -> HealthChecker {
+    match probe {
+        Probe::Http(probe) => {
+            let ranges = |ranges: &[std::ops::Range<u16>]| {
+                let range =
+                    |range: &std::ops::Range<u16>| Int64Range { start: range.start.into(), end: range.end.into() };
+                ranges.iter().map(range).collect()
+            };
+            let codec = if http2 { CodecClientType::Http2 } else { CodecClientType::Http1 };
+            let method = if probe.head_only { RequestMethod::Head } else { RequestMethod::Get };
+            HealthChecker::HttpHealthCheck(HttpHealthCheck {
+                host: probe.host.clone(),
+                path: probe.path.clone(),
+                expected_statuses: ranges(&probe.expected),
+                retriable_statuses: ranges(&probe.retriable),
+                codec_client_type: codec.into(),
+                method: method.into(),
+                ..HttpHealthCheck::default()
+            })
+        }
+        Probe::Grpc { service, authority } => HealthChecker::GrpcHealthCheck(GrpcHealthCheck {
+            service_name: service.clone(),
+            authority: authority.clone(),
+            ..GrpcHealthCheck::default()
+        }),
+        Probe::Tcp { send, receive } => HealthChecker::TcpHealthCheck(TcpHealthCheck {
+            send: (!send.is_empty()).then(|| payload(send)),
+            receive: receive.iter().map(|block| payload(block)).collect(),
+            ..TcpHealthCheck::default()
+        }),
+    }
+}
+
+/// Hexadecimal: versions of Envoy that know no other form are still about.
+fn payload(bytes: &[u8]) -> Payload {
+    let text = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    Payload { payload: Some(payload::Payload::Text(text)) }
+}
