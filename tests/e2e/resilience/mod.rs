@@ -5,6 +5,7 @@ mod balance;
 mod breaker;
 mod fallback;
 mod grpc;
+mod health;
 mod joined;
 mod limits;
 mod rate_limits;

@@ -5,13 +5,14 @@
 
 mod direct_response;
 mod faults;
+pub mod health;
 mod load_balancing;
 mod retries;
 mod timeouts;
 
 use std::collections::HashMap;
 
-use pillion_wire::health::{HealthCheck, Probe};
+use pillion_wire::health::HealthCheck;
 use pillion_wire::name::ServicePort;
 use pillion_wire::resilience::{Breaker, Fallback, Limits, Outlier};
 
@@ -184,7 +185,9 @@ impl<'a> Policies<'a> {
                 let earlier = there.iter().filter(|(other, _)| *other == section).map(|(_, earlier)| *earlier);
                 let conflict = conflict(policy, earlier);
                 there.push((section, policy));
-                conflict.or_else(|| without_requests(policy, service, section))
+                conflict
+                    .or_else(|| without_requests(policy, service, section))
+                    .or_else(|| health::unfit(policy, service, section))
             }
             Target::Route { kind, name } => {
                 let key = (*kind, own(name));
@@ -238,13 +241,8 @@ fn without_backend(policy: &TrafficPolicy, objects: &Objects) -> Vec<Finding> {
 
 /// Which sections of `policy` concern requests, where nothing but byte streams is carried.
 fn without_requests(policy: &TrafficPolicy, service: &Service, section: Option<&str>) -> Option<String> {
-    let check = policy.policy.health.as_ref().map(|check| &check.probe);
-    let said = [
-        ("faults", policy.policy.faults.is_some()),
-        ("directResponse", policy.policy.direct_response.is_some()),
-        ("healthChecks.http", matches!(check, Some(Probe::Http(_)))),
-        ("healthChecks.grpc", matches!(check, Some(Probe::Grpc { .. }))),
-    ];
+    let said =
+        [("faults", policy.policy.faults.is_some()), ("directResponse", policy.policy.direct_response.is_some())];
     let said: Vec<&str> = said.into_iter().filter_map(|(name, is_there)| is_there.then_some(name)).collect();
     let mut ports = service.ports.iter().filter(|port| section.is_none() || port.name.as_deref() == section);
     let has_none = ports.all(|port| port.app_protocol.is_some_and(|protocol| !protocol.carries_http()));

@@ -17,16 +17,15 @@ use pillion_wire::{
 
 use super::duration;
 use crate::{
-    core::{protocol::Protocol, view::PortView},
+    core::{policy, protocol::Protocol, view::PortView},
     xds::dialect::Dialect,
 };
 
 /// Adds the check that the policy asks for, where it can be made.
 pub(super) fn apply(cluster: &mut Cluster, view: &PortView, dialect: Dialect, secured: bool) {
     let Some(check) = view.policy.health.as_ref().filter(|_| dialect != Dialect::Grpc) else { return };
-    let carries_http = !matches!(view.protocol, Protocol::Tcp | Protocol::Tls);
-    if !carries_http && !matches!(check.probe, Probe::Tcp { .. }) {
-        return; // It would fail always; the policy's author is told.
+    if !policy::health::fits(&check.probe, view.protocol) {
+        return; // It would always fail; the policy's author is told.
     }
     // Towards a sidecar Envoy negotiates `h2`, whatever the application speaks.
     let http2 = secured || matches!(view.protocol, Protocol::H2c | Protocol::Grpc);
