@@ -85,8 +85,8 @@ fn envoy_does_what_routes_say_to_requests() {
 #[test]
 fn envoy_makes_the_health_checks_of_a_policy() {
     let mesh = Mesh::start();
-    let files = python_files(&mesh);
-    mesh.outsider(Workload::new("plain").port("http", files.address));
+    let (files, others) = (python_files(&mesh), python_files(&mesh));
+    mesh.outsider(Workload::new("plain").port("http", files.address).port("any", others.address));
     mesh.service("plain", &[("http", 80, "http")]);
     let check = "interval: 200ms, unhealthyThreshold: 2, healthyThreshold: 2, noTrafficInterval: 200ms";
     let http = |path: &str| format!("{{ healthChecks: {{ http: {{ path: {path} }}, {check} }} }}");
@@ -115,12 +115,12 @@ fn envoy_makes_the_health_checks_of_a_policy() {
         soon(probe, || envoy.statistic("cluster_manager.cluster_modified") > modified);
     }
     soon("a connection is enough", || count("plain", "healthy") == 1);
-    let modified = envoy.statistic("cluster_manager.cluster_modified");
     policy(&mesh, "plain", &format!("{{ healthChecks: {{ grpc: {{ service: a.B }}, {check} }} }}"));
-    for protocol in ["h2c", ""] {
-        mesh.service("plain", &[("http", 80, protocol)]);
-        soon("Envoy takes it", || envoy.statistic("cluster_manager.cluster_modified") > modified);
-        soon("and asks", || count("plain", "failure") > 0 && count("plain", "healthy") == 0);
+    for (port, protocol) in [("http", "h2c"), ("any", "")] {
+        soon("nothing is left of the last one", || count("plain", "attempt") == 0);
+        mesh.service("plain", &[(port, 80, protocol)]);
+        soon("Envoy asks", || count("plain", "failure") > 0);
+        mesh.service("plain", &[("http", 80, "http")]);
     }
     assert_eq!((refusals(&mesh), envoy.statistic("cluster_manager.cds.update_rejected")), (0.0, 0));
 }

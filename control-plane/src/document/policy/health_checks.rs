@@ -100,7 +100,9 @@ pub(super) fn read(raw: Raw, path: &FieldPath, issues: &mut Issues) -> Option<He
         ("noTrafficInterval", check.no_traffic_interval),
         ("timeout", check.timeout),
     ] {
-        if given < SHORTEST {
+        // What is not said is the interval.
+        let is_derived = field == "unhealthyInterval" && given == interval;
+        if given < SHORTEST && !is_derived {
             issues.error(path.key(field), "is shorter than 10ms");
         }
     }
