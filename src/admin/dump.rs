@@ -86,6 +86,7 @@ pub(super) fn clusters(shared: &Shared) -> Value {
             "picks_in_panic": panicked,
             "limits": stand::limits(cluster),
             "retry_budget": budget(cluster),
+            "health_checks": cluster.config.health.as_ref().map(|check| format!("{check:?}")),
             "hosts": hosts,
         });
         (cluster.config.name.clone(), value)

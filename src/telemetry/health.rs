@@ -30,13 +30,15 @@ impl HealthMetrics {
     pub(super) fn register(&self, registry: &mut Registry) {
         registry.register(
             "health_check_events",
-            "Active health checks: attempt, and success or failure; of the failures, those without answer as network_failure",
+            "Active health checks: attempt, success or failure; of the failures, those without answer: network_failure; \
+             of the attempts, those that failing traffic brought about: passive_failure",
             self.events.clone(),
         );
         registry.register("health_check_healthy", "Endpoints that pass their health checks", self.healthy.clone());
     }
 
-    /// A check of a host of `cluster`: `attempt`, `success`, `failure`; a failure may be a `network_failure` besides.
+    /// A check of a host of `cluster`: `attempt`, `success`, `failure`; a failure may be a `network_failure` besides, and an
+    /// attempt a `passive_failure` (of the traffic before it).
     pub fn event(&self, cluster: &Arc<str>, event: &'static str) {
         self.events.get_or_create(&EventLabels { cluster: Arc::clone(cluster), event }).inc();
     }

@@ -159,18 +159,19 @@ impl Host {
         }
     }
 
-    /// Waits until it is time to check it. `is_idle`: was nothing ever sent to the cluster? `None`: it is not to be checked.
+    /// Waits until it is time to check it, and says whether it is because of an alarm. `is_idle`: was nothing ever sent to
+    /// the cluster? `None`: it is not to be checked.
     ///
     /// # Cancel safety
     /// May be dropped and called again.
-    pub async fn check_due(&self, is_idle: impl Fn() -> bool) -> Option<Arc<HealthCheck>> {
+    pub async fn check_due(&self, is_idle: impl Fn() -> bool) -> Option<(Arc<HealthCheck>, bool)> {
         let inner = self.checks.0.get()?;
         loop {
             let due = {
                 let mut told = inner.told.lock();
                 let told = told.as_mut()?;
                 if told.checked.handle_time(&told.rules, is_idle(), Instant::now(), rand::random()) {
-                    return Some(Arc::clone(&told.rules));
+                    return Some((Arc::clone(&told.rules), told.checked.is_urgent()));
                 }
                 told.checked.poll_time()
             };

@@ -127,8 +127,11 @@ impl Running {
 
 /// Checks one host for as long as that is configured.
 async fn watch(prober: Arc<Prober>, upstream: Arc<Upstream>, host: Arc<Host>) {
-    while let Some(rules) = host.check_due(|| !upstream.was_asked()).await {
+    while let Some((rules, is_urgent)) = host.check_due(|| !upstream.was_asked()).await {
         let Ok(_place) = prober.places.acquire().await else { return };
+        if is_urgent {
+            prober.shared.telemetry.metrics.health.event(upstream.name(), "passive_failure");
+        }
         let start = Instant::now();
         let found = prober.check(&upstream, &host, &rules).await;
         let now = Instant::now();

@@ -153,6 +153,11 @@ impl Checked {
         interval + rules.jitter.mul_f64(random)
     }
 
+    /// Does the check that is under way follow an alarm?
+    pub fn is_urgent(&self) -> bool {
+        self.is_urgent
+    }
+
     /// When [`Self::handle_time`] has something to do.
     pub fn poll_time(&self) -> Instant {
         self.due

@@ -262,6 +262,7 @@ fn a_connection_that_fails_brings_a_check_at_once_and_its_failure_counts() {
         assert!(answers.iter().filter(|name| *name != "2").count() <= 2, "{answers:?}");
         let health = all.health(1, "http");
         assert_eq!(health["last_check"]["result"], "failed", "{health}");
+        assert!(all.events("passive_failure") >= 1.0);
         assert_eq!(all.answers(10), vec!["2"; 10]);
 
         let (address, flag) = (all.apps[0].address, &all.flags[0]);
@@ -295,7 +296,7 @@ fn an_answer_that_says_so_brings_a_check_and_workers_do_not_each_make_one() {
     assert_eq!(health()["state"], "healthy", "it has not been asked again");
     assert_eq!(ask(&client, "app", "/bye").status, 200);
     until("its word is checked", || health()["state"] == "unhealthy");
-    assert_eq!(events("attempt"), 2.0);
+    assert_eq!((events("attempt"), events("passive_failure")), (2.0, 1.0));
     assert_eq!(ask(&client, "app", "/").status, 200, "the last one is used all the same");
 }
 
@@ -315,4 +316,24 @@ fn an_endpoint_of_another_certificate_than_it_should_have_fails_its_check() {
     until("nobody proves to be the other", || health()["state"] == "unhealthy");
     let why = health()["last_check"]["why"].to_string();
     assert!(why.contains("spiffe://cluster.local/ns/shop/sa/other"), "{why}");
+}
+
+#[test]
+fn what_nobody_asks_for_any_more_is_not_checked() {
+    let mesh = Mesh::start();
+    mesh.service("app", &[("http", 80, "http")]);
+    policy(&mesh, "app", "healthChecks: { http: { path: /up }, interval: 20ms, timeout: 10s }");
+    let flag = mesh.scratch().join("ill");
+    let app = nginx(&mesh, &server(&flag, 1));
+    mesh.outsider(Workload::new("app").port("http", app.address));
+    let client = mesh.workload(Workload::new("client").setting("destination_idle_timeout", "500ms"));
+    let attempts = || client.metric("pillion_health_check_events_total", &[("event", "attempt")]);
+    assert_eq!(attempts(), 0.0, "not before somebody asks");
+    assert_eq!(ask(&client, "app", "/").status, 200);
+    until("it is checked again and again, and that is no use of it", || attempts() > 5.0);
+    until("it is given up", || cluster(&client, "app").is_null());
+    until("checks have ended", || {
+        let before = attempts();
+        (0..20).all(|_| attempts() == before)
+    });
 }

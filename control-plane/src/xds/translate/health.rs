@@ -10,7 +10,7 @@ use pillion_wire::{
             HealthCheck as PbHealthCheck, RequestMethod,
             health_check::{GrpcHealthCheck, HealthChecker, HttpHealthCheck, Payload, TcpHealthCheck, payload},
         },
-        envoy_type::{CodecClientType, Int64Range},
+        envoy_type::{CodecClientType, Int64Range, Percent},
         value::Kind,
     },
 };
@@ -32,14 +32,20 @@ pub(super) fn apply(cluster: &mut Cluster, view: &PortView, dialect: Dialect, se
     cluster.health_checks = vec![message(check, http2)];
     // An endpoint that is gone is gone, and not used for as long as it still answers.
     cluster.ignore_health_on_host_removal = true;
-    if check.keep != HealthCheck::new(check.probe.clone()).keep {
-        match dialect {
-            Dialect::Pillion => {
-                setting::set(&mut cluster.metadata, HealthCheck::KEEP, Kind::NumberValue(check.keep.into()));
-            }
-            // Envoy says that with its panic threshold, which belongs to load balancing.
-            Dialect::Envoy | Dialect::Grpc => {}
+    match dialect {
+        Dialect::Pillion if check.keep == 0 => {
+            setting::set(&mut cluster.metadata, HealthCheck::KEEP, Kind::NumberValue(0.0));
         }
+        Dialect::Envoy => keep(cluster, check.keep),
+        Dialect::Pillion | Dialect::Grpc => {}
+    }
+}
+
+/// To Envoy it is the panic threshold, whose default of 50 would bring unhealthy endpoints back long before all are.
+fn keep(cluster: &mut Cluster, keep: u32) {
+    let threshold = &mut cluster.common_lb_config.get_or_insert_default().healthy_panic_threshold;
+    if threshold.as_ref().is_none_or(|threshold| threshold.value == 0.0) {
+        *threshold = Some(Percent { value: keep.min(1).into() });
     }
 }
 

@@ -225,7 +225,7 @@ mod tests {
             path: "/up".into(),
             host: String::new(),
             head_only: false,
-            expected: vec![200..201],
+            expected: vec![HttpProbe::EXPECTED],
             retriable: Vec::new(),
             http2: false,
         };
