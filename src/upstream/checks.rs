@@ -281,16 +281,37 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn zones_that_were_not_checked_are_used_in_their_order_and_without_panic() {
+        let mut all = endpoints(&[1, 2]);
+        let other = endpoints(&[11]).localities.remove(0);
+        all.localities.push(Locality { priority: 1, ..other });
+        let upstream = Upstream::new("a");
+        upstream.check(Some(rules(1)));
+        upstream.update(&all, Balancing { panic_threshold: 50, ..Balancing::default() });
+        assert_eq!(picked(&upstream), [1, 2].into());
+        for port in [1, 2] {
+            check(&upstream, port, Finding::Failed).await;
+        }
+        assert_eq!(picked(&upstream), [11].into(), "better than what is known of the others");
+        check(&upstream, 11, Finding::Passed).await;
+        assert_eq!((picked(&upstream), upstream.rescued().1), ([11].into(), 0));
+        check(&upstream, 1, Finding::Passed).await;
+        assert!(picked(&upstream).contains(&1), "half of them is enough for a part");
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn when_all_fail_all_are_used_unless_requests_are_to_fail_fast() {
-        for (keep, used) in [(1, vec![1, 2]), (0, vec![])] {
-            let upstream = upstream(&[1, 2], keep);
-            for port in [1, 2] {
+        for (keep, ports) in [(1, vec![1, 2]), (1, vec![1, 2, 3]), (1, vec![1, 2, 3, 4]), (0, vec![1, 2])] {
+            let upstream = upstream(&ports, keep);
+            assert_eq!(picked(&upstream), ports.iter().copied().collect(), "not one of them for all");
+            for port in ports.clone() {
                 check(&upstream, port, Finding::Failed).await;
             }
+            let used = if keep == 0 { vec![] } else { ports.clone() };
             assert_eq!(picked(&upstream), used.into_iter().collect(), "{keep}");
             assert_eq!(upstream.shortage(), super::super::Shortage::None);
             upstream.check(None);
-            assert_eq!(picked(&upstream), [1, 2].into(), "without checks nothing is against them");
+            assert_eq!(picked(&upstream), ports.into_iter().collect(), "without checks nothing is against them");
         }
     }
 

@@ -53,6 +53,10 @@ pub(super) fn cluster(at: &At<'_>, name: &str, cluster: pb::Cluster) -> Result<C
     let endpoints = if source.service_name.is_empty() { name.clone() } else { source.service_name };
     let metadata = cluster.metadata.as_ref();
     let health = health::health(at, cluster.health_checks, metadata)?;
+    if health.is_some() {
+        refuse!(at, cluster; close_connections_on_host_health_failure);
+        health::beside(at, cluster.outlier_detection.as_ref())?;
+    }
     let resilience = resilience::resilience(at, cluster.circuit_breakers, cluster.outlier_detection, metadata)?;
     Ok(Cluster { name, endpoints, connect_timeout, lb, protocol, resilience, health, retry_budget, idle })
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use http::uri::{Authority, PathAndQuery};
 use pillion_wire::health::{HealthCheck, HttpProbe, Probe};
 use pillion_wire::setting;
+use pillion_wire::xds::cluster::OutlierDetection;
 use pillion_wire::xds::core::health_check::{
     GrpcHealthCheck, HealthChecker, HttpHealthCheck, Payload, TcpHealthCheck, payload,
 };
@@ -38,6 +39,17 @@ pub(super) fn health(
         }
     }
     Ok(Some(Arc::new(check)))
+}
+
+/// Outlier detection goes its own way: a check that passes says nothing of the requests that failed. Envoy's default is
+/// otherwise, and who insists on it is refused.
+pub(super) fn beside(at: &At<'_>, outlier: Option<&OutlierDetection>) -> Result<(), Refusal> {
+    let unejects = outlier.and_then(|outlier| outlier.successful_active_health_check_uneject_host);
+    if unejects.is_some_and(|unejects| unejects.value) {
+        let at = &at.field("outlier_detection");
+        return Err(at.field("successful_active_health_check_uneject_host").refuse(Reason::Unsupported));
+    }
+    Ok(())
 }
 
 fn check(at: &At<'_>, told: PbHealthCheck) -> Result<HealthCheck, Refusal> {
@@ -285,6 +297,12 @@ mod tests {
             let error = read(told).expect_err(path);
             assert!(error.starts_with(path), "{error}");
         }
+        let unejects = Some(pillion_wire::xds::BoolValue { value: true });
+        let outlier =
+            OutlierDetection { successful_active_health_check_uneject_host: unejects, ..OutlierDetection::default() };
+        let error = beside(&At::ROOT, Some(&outlier)).expect_err("not so").to_string();
+        assert_eq!(error, "outlier_detection.successful_active_health_check_uneject_host: is not supported");
+        assert_eq!(beside(&At::ROOT, Some(&OutlierDetection::default())), Ok(()));
         let two = vec![of_tcp("00"), of_tcp("00")];
         let error = health(&At::ROOT, two, None).expect_err("one at most").to_string();
         assert_eq!(error, "health_checks[1]: is not supported");
