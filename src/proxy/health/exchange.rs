@@ -10,6 +10,7 @@ use pillion_wire::mesh::HTTP_VERSION_HEADER;
 
 use super::super::attempt::Lease;
 use super::super::message::{PORT, REASON};
+use super::super::reply::OVERLOADED;
 use super::network;
 use crate::error::ProxyError;
 use crate::http::{Body, Unsent};
@@ -127,14 +128,63 @@ pub(super) fn unconnected(error: &ProxyError) -> Found {
     }
 }
 
-/// The host's sidecar answered in its stead.
-fn of_sidecar(host: &Host, headers: &HeaderMap) -> Option<Found> {
+/// The host's sidecar answered in its stead. That it takes no more just now says nothing of the application.
+pub(super) fn of_sidecar(host: &Host, headers: &HeaderMap) -> Option<Found> {
     let reason = headers.get(REASON).filter(|_| host.key().mesh.is_some())?;
     let reason = String::from_utf8_lossy(reason.as_bytes());
     let why = format!("its sidecar answers in its stead: {reason}");
-    Some(match &*reason {
-        // The workload takes no more of us just now, and that is said of requests elsewhere.
-        "rate_limited" => Found { finding: Finding::Unknown, why, is_network: false },
-        _ => network(why),
-    })
+    let is_busy = reason == "rate_limited" || headers.contains_key(OVERLOADED);
+    Some(if is_busy { Found { finding: Finding::Unknown, why, is_network: false } } else { network(why) })
+}
+
+#[cfg(test)]
+mod tests {
+    use pillion_wire::mesh::MeshEndpoint;
+
+    use super::*;
+    use crate::upstream::HostKey;
+
+    #[test]
+    fn a_sidecar_that_is_busy_says_nothing_of_its_application_and_others_are_not_asked() {
+        let address = "127.0.0.1:80".parse().expect("literal");
+        let mesh = MeshEndpoint { port: 15008, identity: "spiffe://a/ns/b/sa/c".parse().expect("literal") };
+        let (inside, outside) = (HostKey::remote(address, Some(mesh)), HostKey::remote(address, None));
+        for (host, fields, wanted) in [
+            (&inside, &[][..], None),
+            (&inside, &[("x-pillion-reason", "connect_failure")], Some(Finding::Failed)),
+            (&inside, &[("x-pillion-reason", "rate_limited")], Some(Finding::Unknown)),
+            (&inside, &[("x-pillion-reason", "overflow"), ("x-envoy-overloaded", "true")], Some(Finding::Unknown)),
+            (&inside, &[("x-envoy-overloaded", "true")], None),
+            (&outside, &[("x-pillion-reason", "rate_limited")], None),
+        ] {
+            let fields =
+                fields.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
+            let found = of_sidecar(&Host::new(host.clone()), &fields.collect());
+            assert_eq!(found.map(|found| found.finding), wanted);
+        }
+    }
+
+    #[test]
+    fn a_question_is_asked_in_the_form_of_its_version_and_names_the_port_to_sidecars_only() {
+        let address = "127.0.0.1:8080".parse().expect("literal");
+        let mesh = MeshEndpoint { port: 15008, identity: "spiffe://a/ns/b/sa/c".parse().expect("literal") };
+        let question = Question {
+            method: Method::GET,
+            authority: "app.shop:80",
+            path: "/up?q",
+            headers: HeaderMap::new(),
+            body: Bytes::new(),
+            http2: false,
+        };
+        let plain = question.request(&Host::new(HostKey::remote(address, None)), false);
+        assert_eq!(plain.uri().to_string(), "/up?q");
+        assert_eq!(plain.headers()[HOST], "app.shop:80");
+        assert!(!plain.headers().contains_key(PORT));
+        let tunnelled = question.request(&Host::new(HostKey::remote(address, Some(mesh))), true);
+        assert_eq!(tunnelled.uri().to_string(), "http://app.shop:80/up?q");
+        assert_eq!(tunnelled.version(), Version::HTTP_2);
+        assert_eq!(tunnelled.headers()[PORT], "8080");
+        assert_eq!(tunnelled.headers()[HTTP_VERSION_HEADER], "1.1");
+        assert!(!tunnelled.headers().contains_key(HOST));
+    }
 }

@@ -5,9 +5,8 @@ use std::time::Duration;
 use http::StatusCode;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
-use super::super::message::REASON;
 use super::super::tcp::connect_request;
-use super::exchange::unconnected;
+use super::exchange::{of_sidecar, unconnected};
 use super::{failed, network, passed};
 use crate::upstream::{Found, Host, Pool};
 
@@ -29,11 +28,8 @@ pub(super) async fn check(pool: &Pool, host: &Host, send: &[u8], receive: &[Vec<
     match lease.connection().connect(connect_request(host)).await {
         // Its sidecar says so once it is connected to the application.
         Ok((response, tunnel)) if response.status() == StatusCode::OK => converse(tunnel, send, receive).await,
-        Ok((response, _refused)) => {
-            let reason = response.headers().get(REASON).map(|reason| String::from_utf8_lossy(reason.as_bytes()));
-            let reason = reason.unwrap_or_else(|| response.status().as_str().to_owned().into());
-            network(format!("its sidecar opens no connection: {reason}"))
-        }
+        Ok((response, _refused)) => of_sidecar(host, response.headers())
+            .unwrap_or_else(|| network(format!("its sidecar answers {} to CONNECT", response.status().as_u16()))),
         Err(error) => network(format!("its sidecar opens no connection: {}", error.detail())),
     }
 }
