@@ -337,3 +337,21 @@ fn what_nobody_asks_for_any_more_is_not_checked() {
         (0..20).all(|_| attempts() == before)
     });
 }
+
+#[test]
+fn a_sidecar_that_stopped_costs_a_check_its_timeout_and_the_endpoint_its_place() {
+    let section = "healthChecks: { http: { path: /up }, interval: 100ms, timeout: 500ms, unhealthyThreshold: 2 }";
+    let all = Instances::new(true, 2, section);
+    until("all answer", || all.answers(4).iter().filter(|name| *name == "1").count() == 2);
+    all.wait(1, "http", "healthy");
+    all.servers[0].process.signal(Signal::SIGSTOP);
+    let health = all.wait(1, "http", "unhealthy");
+    // On the connection that it had, or on a new one.
+    let why = health["last_check"]["why"].as_str().unwrap();
+    assert!(why == "no answer within 500ms" || why.contains("took too long"), "{health}");
+    assert!(all.events("network_failure") >= 2.0);
+    assert_eq!(all.answers(10), vec!["2"; 10]);
+    all.servers[0].process.signal(Signal::SIGCONT);
+    all.wait(1, "http", "healthy");
+    until("it answers again", || all.answers(4).iter().filter(|name| *name == "1").count() == 2);
+}
