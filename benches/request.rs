@@ -178,6 +178,7 @@ fn outbound(endpoint: Option<Endpoint>) -> Outbound {
         resilience: None,
         retry_budget: Default::default(),
         keep: pillion_proxy::config::Keep::default(),
+        health: None,
     };
     let split = Split::new([(NonZeroU32::MIN, Arc::new(Cluster { config, upstream }))]).expect("a cluster");
     let route = Route {

@@ -20,7 +20,7 @@ use crate::drain::Drain;
 use crate::filter::Active;
 use crate::listeners::{Bound, Listeners};
 use crate::net::{Dialer, Namespace};
-use crate::proxy::{Memory, Shared};
+use crate::proxy::{Memory, Shared, health};
 use crate::readiness::Readiness;
 use crate::slot::Slot;
 use crate::snapshot::{Cluster, Directory, Outbound};
@@ -131,6 +131,7 @@ async fn serve(mut settings: Bootstrap) -> anyhow::Result<()> {
         clusters.into_iter().filter(judged).map(|cluster| Arc::clone(&cluster.upstream)).collect()
     };
     tokio::spawn(upstream::watch(judged, Arc::clone(&shared.telemetry.metrics)));
+    tokio::spawn(health::run(Arc::clone(&shared), tls, dialer));
     tokio::spawn(answer_dns(Arc::clone(&shared), dns_sockets));
     let addresses = listeners.start(bound, &readiness).await?;
     let announced = Arc::clone(&readiness);

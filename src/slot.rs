@@ -38,6 +38,11 @@ impl<T> Slot<T> {
         self.version.send_modify(|version| *version += 1);
     }
 
+    /// How many times it was published.
+    pub fn version(&self) -> u64 {
+        *self.version.borrow()
+    }
+
     /// A receiver that changes with each [`Self::publish`]. Its number is the version, starting at 0.
     ///
     /// Subscribe before the first [`Self::load`], so that no change is missed.

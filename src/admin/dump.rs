@@ -7,8 +7,8 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 
-use super::stand;
 use super::treatment::{budget, treatment};
+use super::{health, stand};
 use crate::config::LbPolicy;
 use crate::identity::Identity;
 use crate::policy::rate_limit::Limiter;
@@ -87,6 +87,7 @@ pub(super) fn clusters(shared: &Shared) -> Value {
             "limits": stand::limits(cluster),
             "retry_budget": budget(cluster),
             "connection_age_ms": cluster.config.keep.age.map(|age| age.limit.as_millis()),
+            "health_checks": cluster.config.health.as_ref().map(|check| format!("{check:?}")),
             "hosts": hosts,
         });
         (cluster.config.name.clone(), value)
@@ -100,6 +101,11 @@ pub(super) fn gauge(shared: &Shared) {
     metrics.clear_cluster_gauges();
     for cluster in shared.directory.outbound().load_full().clusters() {
         let name = cluster.upstream.name();
+        if cluster.config.health.is_some() {
+            let (healthy, unhealthy) = cluster.upstream.health();
+            metrics.health.healthy(name, healthy);
+            metrics.hosts_out(name, "health_check", unhealthy);
+        }
         let Some(rules) = &cluster.config.resilience else { continue };
         if rules.limits.is_some() {
             for (limit, (used, waiting)) in stand::in_use(&cluster) {
@@ -238,6 +244,9 @@ fn host(host: &Host) -> Value {
     });
     if let Some(fields) = value.as_object_mut() {
         fields.extend(stand::host(&host.report(), tokio::time::Instant::now()));
+        if let Some(known) = host.health() {
+            fields.insert("health_check".to_owned(), health::report(&known, tokio::time::Instant::now()));
+        }
     }
     value
 }

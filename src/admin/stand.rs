@@ -108,6 +108,6 @@ fn outlier(report: &Report, now: Instant) -> Value {
 }
 
 /// Rounded: more digits tell people nothing.
-fn seconds(duration: std::time::Duration) -> f64 {
+pub(super) fn seconds(duration: std::time::Duration) -> f64 {
     (duration.as_secs_f64() * 1000.0).round() / 1000.0
 }

@@ -30,14 +30,20 @@ const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
 
 impl LoadBalancer for RoundRobin {
     fn pick(&self, view: &dyn View) -> Option<usize> {
-        let found = match view.weights() {
+        let weights = view.weights();
+        let found = match weights {
             Weights::Even => self.next_of(view, view.count(), |turn| Stride::even(view.count(), turn)),
             Weights::Fixed => self.next_of(view, 2 * view.count(), |turn| self.stride.at(turn)),
             Weights::Moving => None,
         };
         // A host of great weight is down, or other workers took the turns in between.
         found.or_else(|| {
-            let turn = self.next.fetch_add(1, Ordering::Relaxed);
+            // Whole rounds were taken above, so that whoever asks again with less demands goes on where it was: one turn more
+            // each time, and every other host would always be passed over.
+            let turn = match weights {
+                Weights::Moving => self.next.fetch_add(1, Ordering::Relaxed),
+                Weights::Even | Weights::Fixed => self.next.load(Ordering::Relaxed),
+            };
             draw(view, fraction(turn.wrapping_mul(GOLDEN)), |at| view.weight(at))
         })
     }

@@ -5,6 +5,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
+use pillion_wire::health::HealthCheck;
 use pillion_wire::mesh::MeshEndpoint;
 
 use super::{Balancing, Resilience};
@@ -24,6 +25,8 @@ pub struct Cluster {
     pub protocol: UpstreamProtocol,
     /// Limits, breaker and outlier detection; `None` when it has none of them.
     pub resilience: Option<Arc<Resilience>>,
+    /// How its hosts are asked whether they are well; `None`: not at all.
+    pub health: Option<Arc<HealthCheck>>,
     /// How many requests may be retries.
     pub retry_budget: super::RetryBudget,
     /// How long its connections are kept.

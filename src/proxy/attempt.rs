@@ -27,6 +27,8 @@ use crate::upstream::{Host, HostKey, InFlight, Kind, Lease1, Lease2, Watch};
 
 /// Times that one host may refuse a request before we believe that it means it.
 const MAX_REFUSALS: u32 = 3;
+/// A host that answers with it is not well, by its own word (Envoy's health check filter): it is checked at once.
+pub(super) const IMMEDIATE_FAIL: &str = "x-envoy-immediate-health-check-fail";
 /// Hosts tried for one request, at most.
 pub(super) const MAX_HOSTS: usize = 3;
 
@@ -128,6 +130,9 @@ pub(super) async fn send(
         match result {
             Ok(sent) => {
                 guard.answered(&sent.response);
+                if host.is_checked() && sent.response.headers().contains_key(IMMEDIATE_FAIL) {
+                    host.alarm(Instant::now());
+                }
                 if !application_unreachable(&sent) {
                     host.mark_reachable();
                     return Ok(Sent { guard: std::mem::take(guard), ..sent });

@@ -11,6 +11,7 @@
 //! attempt     pick a host -> take a connection -> send -> report
 //! tunnel      CONNECT and upgrades: two byte streams joined
 //! tcp         the same order without routes and headers
+//! health      active checks of hosts, beside all this
 //! reply       the only place that turns a ProxyError into a response
 //! ```
 
@@ -23,6 +24,7 @@ mod fallback;
 mod feedback;
 mod filters;
 mod guard;
+pub mod health;
 mod http;
 mod inbound;
 mod interception;

@@ -22,7 +22,7 @@ use crate::telemetry::Record;
 use crate::upstream::InFlight;
 
 /// Envoy's word for "dropped before it was sent, since a limit is reached".
-const OVERLOADED: HeaderName = HeaderName::from_static("x-envoy-overloaded");
+pub(super) const OVERLOADED: HeaderName = HeaderName::from_static("x-envoy-overloaded");
 
 /// The body of a response, with all that has to last as long as it does.
 #[derive(Debug)]

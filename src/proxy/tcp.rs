@@ -208,7 +208,7 @@ async fn once(worker: &Worker, upstreams: &Upstreams, host: &Arc<Host>) -> Resul
 }
 
 /// `CONNECT ip:port` with the application's own address, as HBONE has it.
-fn connect_request(host: &Host) -> Request<()> {
+pub(super) fn connect_request(host: &Host) -> Request<()> {
     let mut request = Request::new(());
     *request.method_mut() = Method::CONNECT;
     // An IP address and a port are always an authority.

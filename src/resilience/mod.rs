@@ -5,6 +5,7 @@ pub mod breaker;
 pub mod budget;
 mod counter;
 pub mod deadline;
+pub mod health;
 pub mod joined;
 mod limit;
 pub mod outlier;

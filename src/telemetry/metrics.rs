@@ -11,6 +11,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+use super::health::HealthMetrics;
+
 /// All metrics. Shared by every part of the sidecar; each event is counted in one place.
 #[derive(Debug)]
 pub struct Metrics {
@@ -32,6 +34,8 @@ pub struct Metrics {
     hosts_out: Family<StateLabels, Gauge>,
     fallbacks: Family<FallbackLabels, Counter>,
     retries: Family<ResultLabels, Counter>,
+    /// Of active health checks.
+    pub health: HealthMetrics,
     drain_cut: Counter,
     access_log_dropped: Counter,
     xds_responses: Family<XdsLabels, Counter>,
@@ -193,6 +197,7 @@ impl Metrics {
             hosts_out: Family::default(),
             fallbacks: Family::default(),
             retries: Family::default(),
+            health: HealthMetrics::default(),
             drain_cut: Counter::default(),
             access_log_dropped: Counter::default(),
             xds_responses: Family::default(),
@@ -239,6 +244,7 @@ impl Metrics {
         );
         metrics.register_traffic(&mut registry);
         metrics.register_resilience(&mut registry);
+        metrics.health.register(&mut registry);
         *metrics.registry.lock() = registry;
         metrics
     }
@@ -332,6 +338,7 @@ impl Metrics {
     pub fn clear_cluster_gauges(&self) {
         self.limit_in_use.clear();
         self.hosts_out.clear();
+        self.health.clear_gauges();
     }
 
     /// So many places are taken within a limit of `cluster`.

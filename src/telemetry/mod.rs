@@ -1,11 +1,13 @@
 //! What the sidecar tells about itself: metrics and the access log.
 
 mod access_log;
+mod health;
 mod metrics;
 mod record;
 mod recorder;
 
 pub use access_log::AccessLog;
+pub use health::HealthMetrics;
 pub use metrics::{Metrics, RequestLabels};
 pub use record::Record;
 pub use recorder::Recorder;

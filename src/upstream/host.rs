@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use pillion_wire::mesh::MeshEndpoint;
 use tokio::time::Instant;
 
+use super::checks::Checks;
 use super::report::Report;
 use super::standing::Standing;
 use crate::balance::Ewma;
@@ -57,6 +58,8 @@ pub struct Host {
     latency: Ewma,
     /// Limits, breaker, ejection.
     pub(super) standing: Standing,
+    /// Health checks.
+    pub(super) checks: Checks,
 }
 
 /// The latency that a failure counts as, at most, whatever `Retry-After` says (Linkerd's load biaser).
@@ -102,6 +105,7 @@ impl Host {
             since,
             latency: Ewma::default(),
             standing: Standing::new(),
+            checks: Checks::default(),
         }
     }
 
@@ -148,10 +152,17 @@ impl Host {
         (self.requests.load(Ordering::Relaxed), self.failures.load(Ordering::Relaxed))
     }
 
-    /// May it be picked, or does it back off after a failed connection, is its breaker open, is it ejected or full?
+    /// May it be picked, or does it back off after a failed connection, is its breaker open, does it fail its health
+    /// checks, is it ejected or full?
     /// Only then does the time matter.
     pub fn is_usable(&self, now: impl Fn() -> Instant) -> bool {
         (self.is_reachable() || self.retry_at.lock().is_none_or(|at| now() >= at)) && self.standing.allows(now)
+    }
+
+    /// The same for one that was not checked yet.
+    pub(super) fn is_usable_unchecked(&self, now: impl Fn() -> Instant) -> bool {
+        (self.is_reachable() || self.retry_at.lock().is_none_or(|at| now() >= at))
+            && self.standing.allows_unchecked(now)
     }
 
     /// Did it answer when it was last connected to?
@@ -165,6 +176,7 @@ impl Host {
     }
 
     /// It could not be reached: nothing is sent there for 200 ms, doubled with each failure in a row, 10 s at most.
+    /// It is checked at once where health checks are on.
     pub fn mark_unreachable(&self, now: Instant) {
         self.failures.fetch_add(1, Ordering::Relaxed);
         let mut retry_at = self.retry_at.lock();
@@ -173,6 +185,8 @@ impl Host {
         }
         let streak = self.unreachable.fetch_add(1, Ordering::AcqRel).min(6);
         *retry_at = Some(now + (Duration::from_millis(200) * 2_u32.pow(streak)).min(Duration::from_secs(10)));
+        drop(retry_at);
+        self.alarm(now);
     }
 
     /// It answered.

@@ -5,6 +5,7 @@
 //! address, mesh port and identity stay the same.
 
 mod call;
+mod checks;
 mod connect;
 mod host;
 mod host_set;
@@ -14,6 +15,7 @@ mod report;
 mod standing;
 
 pub use call::{Call, Denied};
+pub use checks::{Found, HealthReport, LastCheck};
 pub use host::{Host, HostKey, InFlight, Watch};
 pub use host_set::Member;
 pub use pool::{Lease1, Lease2, Pool};
@@ -29,7 +31,7 @@ use tokio::time::Instant;
 use crate::config::{Balancing, Endpoints};
 use crate::resilience::Budget;
 use crate::slot::Slot;
-use host_set::{Found, HostSet, Pick};
+use host_set::{Found as Way, HostSet, Pick};
 
 /// The hosts of one cluster, shared by all workers.
 #[derive(Debug)]
@@ -39,6 +41,7 @@ pub struct Upstream {
     spilled: AtomicU64,
     panicked: AtomicU64,
     protection: protect::Protection,
+    checks: checks::Rules,
     /// Of the requests that may be retried.
     pub budget: Budget,
 }
@@ -52,6 +55,7 @@ impl Upstream {
             spilled: AtomicU64::new(0),
             panicked: AtomicU64::new(0),
             protection: protect::Protection::default(),
+            checks: checks::Rules::default(),
             budget: Budget::new(Instant::now()),
         }
     }
@@ -67,6 +71,7 @@ impl Upstream {
         let old = self.hosts.load_full();
         self.hosts.publish(HostSet::new(endpoints, balancing, &old));
         self.protect_hosts();
+        self.check_hosts();
     }
 
     /// Picks a host that is not in `tried`, not backing off, from the priority that has to take the call; `hash` is what
@@ -77,9 +82,9 @@ impl Upstream {
     pub fn pick(&self, tried: &[HostKey], hash: Option<u64>, now: impl Fn() -> Instant) -> Option<Arc<Host>> {
         let (host, found) = self.hosts.load().pick(&Pick { tried, hash, now: &now })?;
         match found {
-            Found::Well => {}
-            Found::Spilled => drop(self.spilled.fetch_add(1, Ordering::Relaxed)),
-            Found::Panicked => drop(self.panicked.fetch_add(1, Ordering::Relaxed)),
+            Way::Well => {}
+            Way::Spilled => drop(self.spilled.fetch_add(1, Ordering::Relaxed)),
+            Way::Panicked => drop(self.panicked.fetch_add(1, Ordering::Relaxed)),
         }
         Some(host)
     }

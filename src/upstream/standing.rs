@@ -21,6 +21,13 @@ const LIMITED: u8 = 4;
 /// Nothing of the destination has to stay in use: an open breaker holds whatever the others do.
 const STRICT: u8 = 8;
 
+/// It fails its health checks.
+pub(super) const UNHEALTHY: u8 = 16;
+/// It was never asked for anything, nor has it been checked.
+pub(super) const UNCHECKED: u8 = 32;
+/// Nothing of the destination has to stay in use when health checks fail.
+pub(super) const FAIL_FAST: u8 = 64;
+
 /// What is counted apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -109,10 +116,16 @@ impl Standing {
     /// May it be picked now?
     pub(super) fn allows(&self, now: impl FnOnce() -> Instant) -> bool {
         let bits = self.bits.load(Ordering::Acquire);
-        if bits == 0 {
-            return true;
-        }
-        if bits & EJECTED != 0 || self.is_full() {
+        bits == 0 || self.permits(bits, now)
+    }
+
+    /// The same where nobody else was checked, either.
+    pub(super) fn allows_unchecked(&self, now: impl FnOnce() -> Instant) -> bool {
+        self.permits(self.bits.load(Ordering::Acquire) & !UNCHECKED, now)
+    }
+
+    fn permits(&self, bits: u8, now: impl FnOnce() -> Instant) -> bool {
+        if bits & (EJECTED | UNHEALTHY | UNCHECKED) != 0 || self.is_full() {
             return false;
         }
         if bits & BREAKER == 0 {
@@ -134,6 +147,12 @@ impl Standing {
     /// It is left alone, even as the last.
     pub(super) fn is_barred(&self) -> bool {
         let bits = self.bits.load(Ordering::Acquire);
+        self.is_shut_off() || (bits & FAIL_FAST != 0 && bits & UNHEALTHY != 0)
+    }
+
+    /// The same, for what it did.
+    pub(super) fn is_shut_off(&self) -> bool {
+        let bits = self.bits.load(Ordering::Acquire);
         bits & STRICT != 0 && bits & (BREAKER | EJECTED) != 0
     }
 
@@ -143,9 +162,9 @@ impl Standing {
             && (self.inner().requests.is_full() || self.inner().connections.is_full())
     }
 
-    /// Neither its breaker is open nor is it ejected.
+    /// Neither its breaker is open nor is it ejected, and health checks have nothing against it.
     pub(super) fn is_in_service(&self) -> bool {
-        !self.has(BREAKER) && !self.has(EJECTED)
+        !self.has(BREAKER | EJECTED | UNHEALTHY | UNCHECKED)
     }
 
     pub(super) fn has(&self, bit: u8) -> bool {

@@ -10,6 +10,7 @@
 //! | [`name`] | names of xDS resources | gRFC A27 and A36, xDS protocol |
 //! | [`mesh`] | headers, endpoint and node metadata between sidecars | ours, carried in Envoy's fields |
 //! | [`header`] | which header fields routes may change | RFC 9110 |
+//! | [`health`] | active health checks of a cluster | Envoy's fields |
 //! | [`resilience`] | limits, breaker and outlier detection of a cluster | ours, beside Envoy's fields |
 //! | [`ca`] | certificate signing, messages and gRPC stubs | `istio.v1.auth` |
 //! | [`xds`] | xDS v3 messages under short names, type URLs | Envoy's data-plane API |
@@ -22,6 +23,7 @@
 pub mod ca;
 pub mod extension;
 pub mod header;
+pub mod health;
 pub mod label;
 pub mod mesh;
 pub mod name;

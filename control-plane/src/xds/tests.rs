@@ -1,10 +1,13 @@
 //! Catalog and streams in tables: what each dialect is sent, and when.
 
 use pillion_wire::{
+    health::HealthCheck,
     mesh::Application,
     name::ListenerName,
+    setting,
     xds::{
         cluster::Cluster,
+        core::health_check::HealthChecker,
         endpoint::ClusterLoadAssignment,
         hcm::{HttpConnectionManager, http_connection_manager},
         listener::{Listener, filter},
@@ -13,6 +16,7 @@ use pillion_wire::{
         tls::{UpstreamTlsContext, common_tls_context},
         type_url, unpack,
         upstream_http::{HttpProtocolOptions, http_protocol_options::UpstreamProtocolOptions},
+        value,
     },
 };
 
@@ -210,6 +214,41 @@ fn limits_and_breakers_reach_each_client_in_the_fields_that_it_has() {
         (Some(100), Some(60))
     );
     assert_eq!(number(&grpc.enforcing_consecutive_5xx), Some(0));
+}
+
+#[test]
+fn health_checks_are_for_those_who_make_them_and_of_ports_that_can_be_checked_so() {
+    let told = |service: &str, section: &str| {
+        let policy = "apiVersion: pillion.dev/v1alpha1\nkind: TrafficPolicy\nmetadata: {name: p, namespace: shop}";
+        let spec = format!("{{targetRefs: [{{kind: Service, name: {service}}}], healthChecks: {section}}}");
+        catalog(&format!("{}---\n{policy}\nspec: {spec}\n", shop(1)), None)
+    };
+    let all = told("a", "{http: {path: /up}, minimumHealthy: 0}");
+    let ours = cluster(&all, "a.shop:80", Dialect::Pillion);
+    assert_eq!(ours.health_checks.len(), 1);
+    let keep = setting::get(ours.metadata.as_ref(), HealthCheck::KEEP);
+    assert_eq!(keep, Some(&value::Kind::NumberValue(0.0)));
+    let panic =
+        |cluster: &Cluster| cluster.common_lb_config.as_ref()?.healthy_panic_threshold.as_ref().map(|it| it.value);
+    let envoy = cluster(&all, "a.shop:80", Dialect::Envoy);
+    assert_eq!((panic(&envoy), envoy.ignore_health_on_host_removal), (Some(0.0), true));
+    let Some(HealthChecker::HttpHealthCheck(http)) = &envoy.health_checks[0].health_checker else {
+        panic!("{envoy:?}")
+    };
+    assert_eq!(http.codec_client_type, 1, "HTTP/2 towards sidecars");
+    assert_eq!((http.retriable_statuses[0].start, http.retriable_statuses[0].end), (100, 600));
+    assert!(cluster(&all, "a.shop:80", Dialect::Grpc).health_checks.is_empty());
+    assert_eq!(panic(&cluster(&told("a", "{tcp: {}}"), "a.shop:80", Dialect::Envoy)), Some(1.0));
+    for (service, name, section, expected) in [
+        ("t", "t.shop:7000", "{http: {path: /}}", 0),
+        ("t", "t.shop:7000", "{grpc: {}}", 0),
+        ("t", "t.shop:7000", "{tcp: {}}", 1),
+        ("a", "a.shop:80", "{grpc: {}}", 0),
+        ("b", "b.shop:80", "{grpc: {}}", 1),
+    ] {
+        let checks = cluster(&told(service, section), name, Dialect::Pillion).health_checks;
+        assert_eq!(checks.len(), expected, "{service}: {section}");
+    }
 }
 
 #[test]

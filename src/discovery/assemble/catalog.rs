@@ -246,6 +246,7 @@ impl Catalog {
         let upstream = old.as_ref().map(|old| Arc::clone(&old.upstream)).or(retired);
         let upstream = upstream.unwrap_or_else(|| Arc::new(Upstream::new(name)));
         upstream.protect(config.resilience.clone());
+        upstream.check(config.health.clone());
         upstream.update(&endpoints, config.lb);
         if let Some(old) = old.filter(|old| old.config.endpoints != config.endpoints) {
             unindex(&mut self.by_endpoints, &old.config.endpoints, name);
@@ -305,6 +306,7 @@ fn hostless(name: &str) -> Cluster {
         resilience: None,
         retry_budget: config::RetryBudget::default(),
         keep: config::Keep::default(),
+        health: None,
     };
     Cluster { config, upstream: Arc::new(Upstream::new(name)) }
 }

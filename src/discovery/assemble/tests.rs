@@ -146,6 +146,7 @@ fn cluster(name: &str, endpoints: &str) -> Cluster {
         resilience: None,
         retry_budget: Default::default(),
         keep: config::Keep::default(),
+        health: None,
     }
 }
 

@@ -131,6 +131,10 @@ impl HostSet {
         let of_any = |may: &dyn Fn(&Host) -> bool| self.levels.iter().find_map(|level| self.pick_of(level, call, may));
         match of_any(&usable) {
             Some(host) => Some((host, Found::Well)),
+            // Nothing is known of those yet, and that is better than what is known of the others.
+            None if let Some(host) = of_any(&|host: &Host| fresh(host) && host.is_usable_unchecked(call.now)) => {
+                Some((host, Found::Well))
+            }
             None => {
                 let others = self.has_healthy();
                 let resort = |host: &Host| fresh(host) && host.standing.is_last_resort(others);
@@ -147,14 +151,20 @@ impl HostSet {
 
     /// The priority that takes the call, and whether it panics. Linear in the hosts.
     fn choose(&self, now: &impl Fn() -> Instant) -> Option<(usize, bool)> {
-        let level = |level: &Level| balance::Level {
+        let count = |level: &Level, well: &dyn Fn(&Host) -> bool| balance::Level {
             hosts: level.hosts.len(),
-            healthy: level.hosts.iter().filter(|host| host.is_usable(now)).count(),
+            healthy: level.hosts.iter().filter(|host| well(host)).count(),
         };
-        if level(self.levels.first()?).is_enough(self.overprovisioning) {
+        let usable = |host: &Host| host.is_usable(now);
+        if count(self.levels.first()?, &usable).is_enough(self.overprovisioning) {
             return Some((0, false));
         }
-        let levels: Vec<balance::Level> = self.levels.iter().map(level).collect();
+        let mut levels: Vec<balance::Level> = self.levels.iter().map(|level| count(level, &usable)).collect();
+        if levels.iter().all(|level| level.healthy == 0) {
+            // Perhaps they were just not checked yet.
+            let unchecked = |host: &Host| host.is_usable_unchecked(now);
+            levels = self.levels.iter().map(|level| count(level, &unchecked)).collect();
+        }
         let point = rand::random_range(0.0..1.0);
         balance::choose_priority(&levels, self.overprovisioning, self.balancing.panic_threshold, point)
     }

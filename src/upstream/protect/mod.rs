@@ -42,7 +42,7 @@ pub struct Load {
 /// Why no host is left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shortage {
-    /// There is none.
+    /// There is none, or none that passes its health checks.
     None,
     /// Those that could be asked are full.
     Full,
@@ -83,7 +83,7 @@ impl Upstream {
         let hosts = self.hosts();
         if hosts.iter().any(|host| host.standing.is_full() && !host.standing.is_barred()) {
             Shortage::Full
-        } else if hosts.iter().any(|host| host.standing.is_barred()) {
+        } else if hosts.iter().any(|host| host.standing.is_shut_off()) {
             Shortage::Open
         } else {
             Shortage::None

@@ -82,6 +82,49 @@ fn envoy_does_what_routes_say_to_requests() {
     assert_eq!((refusals(&mesh), envoy.statistic("listener_manager.lds.update_rejected")), (0.0, 0));
 }
 
+#[test]
+fn envoy_makes_the_health_checks_of_a_policy() {
+    let mesh = Mesh::start();
+    let (files, others) = (python_files(&mesh), python_files(&mesh));
+    mesh.outsider(Workload::new("plain").port("http", files.address).port("any", others.address));
+    mesh.service("plain", &[("http", 80, "http")]);
+    let check = "interval: 200ms, unhealthyThreshold: 2, healthyThreshold: 2, noTrafficInterval: 200ms";
+    let http = |path: &str| format!("{{ healthChecks: {{ http: {{ path: {path} }}, {check} }} }}");
+    policy(&mesh, "plain", &http("/hello.txt"));
+    let shop = Shop::open(&mesh, &[]);
+    policy(&mesh, "v1", &http("/"));
+    let envoy = Envoy::start(&mesh, "DELTA_GRPC");
+    let count = |cluster: &str, what: &str| {
+        let page = curl(&[&format!("http://{}/stats?filter=health_check", envoy.admin)]).text();
+        let name = format!("cluster.{cluster}.shop_80.health_check.{what}: ");
+        page.lines().find_map(|line| line.strip_prefix(&name)?.parse::<u64>().ok()).unwrap_or_default()
+    };
+    for cluster in ["plain", "v1"] {
+        soon("checks pass", || count(cluster, "success") > 2 && count(cluster, "healthy") == 1);
+        assert_eq!(count(cluster, "failure"), 0, "{cluster}");
+    }
+    let inbound = shop.versions[0].access_log();
+    assert!(inbound.is_empty(), "only failures are logged: {inbound:?}");
+
+    policy(&mesh, "plain", &http("/nothing"));
+    soon("a check fails", || count("plain", "failure") > 0 && count("plain", "healthy") == 0);
+    // Envoy refuses gRPC checks where HTTP/1.1 is spoken; they are left out there.
+    for probe in ["grpc: {}", "tcp: { send: a, receive: b }", "tcp: {}"] {
+        let modified = envoy.statistic("cluster_manager.cluster_modified");
+        policy(&mesh, "plain", &format!("{{ healthChecks: {{ {probe}, {check} }} }}"));
+        soon(probe, || envoy.statistic("cluster_manager.cluster_modified") > modified);
+    }
+    soon("a connection is enough", || count("plain", "healthy") == 1);
+    policy(&mesh, "plain", &format!("{{ healthChecks: {{ grpc: {{ service: a.B }}, {check} }} }}"));
+    for (port, protocol) in [("http", "h2c"), ("any", "")] {
+        soon("nothing is left of the last one", || count("plain", "attempt") == 0);
+        mesh.service("plain", &[(port, 80, protocol)]);
+        soon("Envoy asks", || count("plain", "failure") > 0);
+        mesh.service("plain", &[("http", 80, "http")]);
+    }
+    assert_eq!((refusals(&mesh), envoy.statistic("cluster_manager.cds.update_rejected")), (0.0, 0));
+}
+
 /// A route with one rule for each filter.
 const FILTERS: &str = r#"
 apiVersion: gateway.networking.k8s.io/v1

@@ -6,6 +6,7 @@ mod breaker;
 mod connections;
 mod fallback;
 mod grpc;
+mod health;
 mod joined;
 mod limits;
 mod rate_limits;

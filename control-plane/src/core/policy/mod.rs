@@ -5,12 +5,14 @@
 
 mod direct_response;
 mod faults;
+pub mod health;
 mod load_balancing;
 mod retries;
 mod timeouts;
 
 use std::collections::HashMap;
 
+use pillion_wire::health::HealthCheck;
 use pillion_wire::name::ServicePort;
 use pillion_wire::resilience::{Breaker, Fallback, Limits, Outlier};
 
@@ -78,6 +80,8 @@ pub struct Policy {
     pub breaker: Option<Breaker>,
     /// When an endpoint does worse than the others.
     pub outlier: Option<Outlier>,
+    /// How endpoints are asked whether they are well.
+    pub health: Option<HealthCheck>,
     /// What happens to requests that no endpoint can take.
     pub fallback: Option<Fallback>,
     /// When requests are sent again.
@@ -97,6 +101,7 @@ impl Policy {
             ("limits", self.limits.is_some(), false),
             ("breaker", self.breaker.is_some(), false),
             ("outlierDetection", self.outlier.is_some(), false),
+            ("healthChecks", self.health.is_some(), false),
             ("fallback", self.fallback.is_some(), true),
         ];
         sections.into_iter().filter_map(|(name, is_there, fits_route)| is_there.then_some((name, fits_route)))
@@ -127,6 +132,7 @@ impl Policy {
             limits: self.limits.clone().or_else(|| other.limits.clone()),
             breaker: self.breaker.clone().or_else(|| other.breaker.clone()),
             outlier: self.outlier.clone().or_else(|| other.outlier.clone()),
+            health: self.health.clone().or_else(|| other.health.clone()),
             fallback: self.fallback.clone().or_else(|| other.fallback.clone()),
             retries: self.retries.clone().or_else(|| other.retries.clone()),
         }
@@ -179,7 +185,9 @@ impl<'a> Policies<'a> {
                 let earlier = there.iter().filter(|(other, _)| *other == section).map(|(_, earlier)| *earlier);
                 let conflict = conflict(policy, earlier);
                 there.push((section, policy));
-                conflict.or_else(|| without_requests(policy, service, section))
+                conflict
+                    .or_else(|| without_requests(policy, service, section))
+                    .or_else(|| health::unfit(policy, service, section))
             }
             Target::Route { kind, name } => {
                 let key = (*kind, own(name));

@@ -4,6 +4,7 @@ mod breaker;
 mod direct_response;
 mod fallback;
 mod faults;
+mod health_checks;
 mod limits;
 mod load_balancing;
 mod outlier;
@@ -38,6 +39,7 @@ struct RawSpec {
     limits: Option<limits::Raw>,
     breaker: Option<breaker::Raw>,
     outlier_detection: Option<outlier::Raw>,
+    health_checks: Option<health_checks::Raw>,
     fallback: Option<fallback::Raw>,
     retries: Option<retries::Raw>,
 }
@@ -82,6 +84,7 @@ pub(super) fn read(node: &Node, metadata: &Metadata, issues: &mut Issues) -> Opt
         breaker: spec.breaker.map(|raw| breaker::read(raw, &path.key("breaker"), issues)),
         fallback: spec.fallback.map(|raw| fallback::read(raw, &metadata.name.namespace, &path.key("fallback"), issues)),
         outlier: spec.outlier_detection.map(|raw| outlier::read(raw, &path.key("outlierDetection"), issues)),
+        health: spec.health_checks.and_then(|raw| health_checks::read(raw, &path.key("healthChecks"), issues)),
         retries: spec.retries.map(|raw| retries::read(raw, &path.key("retries"), issues)),
     };
     if policy == Policy::default() {

@@ -1,5 +1,7 @@
 use std::time::Duration;
 
+use pillion_wire::health::{HttpProbe, Probe};
+
 use crate::{
     core::policy::{Abort, Algorithm, HashOn, Share, SlowStart, Target, TrafficPolicy, Zones},
     core::route::RouteKind,
@@ -87,6 +89,26 @@ fn limits_breaker_and_outlier_detection_have_stated_defaults() {
 }
 
 #[test]
+fn health_checks_are_read_with_their_defaults() {
+    let read = |section: &str| {
+        let spec = format!("{{targetRefs: [{{kind: Service, name: a}}], healthChecks: {section}}}");
+        policy(&spec).unwrap().policy.health.unwrap()
+    };
+    let check = read("{http: {path: /up?q, expectedStatuses: [204, 200-399]}}");
+    let Probe::Http(probe) = &check.probe else { panic!("{check:?}") };
+    assert_eq!((probe.expected.as_slice(), probe.head_only), (&[204..205, 200..400][..], false));
+    assert_eq!(probe.retriable, [HttpProbe::ALL], "all failures count towards the threshold");
+    assert_eq!((check.interval.as_secs(), check.timeout.as_secs(), check.jitter.as_secs()), (10, 1, 1));
+    assert_eq!((check.unhealthy_threshold, check.healthy_threshold, check.keep), (3, 1, 1));
+    let check = read("{tcp: {send: PING, receive: PONG}, interval: 2m, minimumHealthy: 0}");
+    assert_eq!(check.probe, Probe::Tcp { send: b"PING".to_vec(), receive: vec![b"PONG".to_vec()] });
+    assert_eq!((check.no_traffic_interval.as_secs(), check.jitter.as_secs(), check.keep), (120, 12, 0));
+    let grpc = read("{grpc: {}, unhealthyInterval: 1s}");
+    assert_eq!(grpc.probe, Probe::Grpc { service: String::new(), authority: String::new() });
+    assert_eq!((grpc.unhealthy_interval.as_secs(), grpc.interval.as_secs()), (1, 10));
+}
+
+#[test]
 fn refusals_name_the_field() {
     for (spec, path) in [
         ("{targetRefs: []}", "spec.targetRefs"),
@@ -166,6 +188,19 @@ const REFUSED: &[(&str, &str)] = &[
     ("breaker: {failOn: [5xx, teapot]}", "spec.breaker.failOn[1]"),
     ("breaker: {statuses: [4290]}", "spec.breaker.statuses[0]"),
     ("outlierDetection: {}", "spec.outlierDetection"),
+    ("healthChecks: {}", "spec.healthChecks"),
+    ("healthChecks: {tcp: {}, grpc: {}}", "spec.healthChecks"),
+    ("healthChecks: {http: {}}", "spec.healthChecks.http"),
+    ("healthChecks: {http: {path: up}}", "spec.healthChecks.http.path"),
+    ("healthChecks: {http: {path: /, host: 'a b'}}", "spec.healthChecks.http.host"),
+    ("healthChecks: {http: {path: /, method: POST}}", "spec.healthChecks.http.method"),
+    ("healthChecks: {http: {path: /, expectedStatuses: [200, 600]}}", "spec.healthChecks.http.expectedStatuses[1]"),
+    ("healthChecks: {http: {path: /, expectedStatuses: [300-200]}}", "spec.healthChecks.http.expectedStatuses[0]"),
+    ("healthChecks: {tcp: {send: ''}}", "spec.healthChecks.tcp.send"),
+    ("healthChecks: {tcp: {}, interval: 0s}", "spec.healthChecks.interval"),
+    ("healthChecks: {tcp: {}, unhealthyThreshold: 0}", "spec.healthChecks.unhealthyThreshold"),
+    ("healthChecks: {tcp: {}, minimumHealthy: 2}", "spec.healthChecks.minimumHealthy"),
+    ("healthChecks: {tcp: {}, alwaysLog: true}", "spec.healthChecks.alwaysLog"),
     ("fallback: {}", "spec.fallback"),
     ("fallback: {backends: [{name: b, namespace: other, port: 80}]}", "spec.fallback.backends[0].namespace"),
     ("fallback: {response: {status: 100}}", "spec.fallback.response.status"),

@@ -20,7 +20,7 @@ use pillion_wire::{
     },
 };
 
-use super::{ads, balancing, connections, duration, resilience, treatment};
+use super::{ads, balancing, connections, duration, health, resilience, treatment};
 use crate::{
     core::{protocol::Protocol, view::PortView},
     xds::dialect::Dialect,
@@ -55,6 +55,7 @@ pub(crate) fn cluster(view: &PortView, dialect: Dialect, trust_domain: &TrustDom
         ..Cluster::default()
     };
     balancing::apply(&mut cluster, view.policy.load_balancing.as_ref(), dialect);
+    health::apply(&mut cluster, view, dialect, secured);
     treatment::budget(cluster, view, dialect)
 }
 

@@ -7,7 +7,7 @@ use pillion_wire::{
         BREAKER_METADATA, Breaker, FALLBACK_METADATA, Fallback, LIMITS_METADATA, Limits, OUTLIER_METADATA, Outlier,
     },
     xds::{
-        Struct, UInt32Value,
+        BoolValue, Struct, UInt32Value,
         cluster::{CircuitBreakers, OutlierDetection, circuit_breakers::Thresholds},
         core::Metadata,
     },
@@ -79,6 +79,9 @@ pub(super) fn outlier_detection(policy: &Policy, dialect: Dialect) -> Option<Out
         failure_percentage_threshold: percentage.and_then(|percentage| number(percentage.threshold)),
         failure_percentage_minimum_hosts: percentage.and_then(|percentage| number(percentage.hosts)),
         failure_percentage_request_volume: percentage.and_then(|percentage| number(percentage.volume)),
+        // An endpoint that fails real requests is not well because it answers a health check.
+        successful_active_health_check_uneject_host: (policy.health.is_some() && dialect != Dialect::Grpc)
+            .then_some(BoolValue { value: false }),
         ..OutlierDetection::default()
     })
 }

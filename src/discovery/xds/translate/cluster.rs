@@ -10,7 +10,7 @@ use pillion_wire::xds::upstream_http::http_protocol_options::UpstreamProtocolOpt
 use pillion_wire::xds::upstream_http::http_protocol_options::explicit_http_config::ProtocolConfig;
 
 use super::at::{At, Reason, Refusal, duration, from_ads, pass_over, refuse, same_name, unpack};
-use super::{balancing, resilience, tls, treatment};
+use super::{balancing, health, resilience, tls, treatment};
 use crate::config::{Age, Cluster, Keep, UpstreamProtocol};
 
 /// Envoy's default of `Cluster.connect_timeout`.
@@ -54,13 +54,18 @@ pub(super) fn cluster(at: &At<'_>, name: &str, cluster: pb::Cluster) -> Result<C
     }
     let endpoints = if source.service_name.is_empty() { name.clone() } else { source.service_name };
     let metadata = cluster.metadata.as_ref();
+    let health = health::health(at, cluster.health_checks, metadata)?;
+    if health.is_some() {
+        refuse!(at, cluster; close_connections_on_host_health_failure);
+        health::beside(at, cluster.outlier_detection.as_ref())?;
+    }
     let resilience = resilience::resilience(at, cluster.circuit_breakers, cluster.outlier_detection, metadata)?;
-    Ok(Cluster { name, endpoints, connect_timeout, lb, protocol, resilience, retry_budget, keep })
+    Ok(Cluster { name, endpoints, connect_timeout, lb, protocol, resilience, health, retry_budget, keep })
 }
 
 fn refuse_extras(at: &At<'_>, cluster: &pb::Cluster) -> Result<(), Refusal> {
     refuse!(at, cluster;
-        transport_socket_matches, transport_socket_matcher, load_assignment, health_checks,
+        transport_socket_matches, transport_socket_matcher, load_assignment,
         max_requests_per_connection, upstream_http_protocol_options, common_http_protocol_options,
         http_protocol_options, http2_protocol_options, upstream_bind_config, lb_subset_config,
         protocol_selection, filters, upstream_config, preconnect_policy, connection_pool_per_downstream_connection,

@@ -67,7 +67,11 @@ fn endpoint(at: &At<'_>, host: pb::LbEndpoint) -> Result<Endpoint, Refusal> {
         return Err(at.refuse(Reason::Missing));
     };
     refuse!(at, endpoint; additional_addresses);
-    pass_over!(at, endpoint; hostname, health_check_config, observability_name);
+    pass_over!(at, endpoint; hostname, observability_name);
+    if let Some(checked) = endpoint.health_check_config {
+        let at = &at.field("health_check_config");
+        refuse!(at, checked; port_value, hostname, address, disable_active_health_check);
+    }
     let address = socket_address(&at.field("address"), endpoint.address)?;
     Ok(Endpoint { address, weight, health, mesh })
 }

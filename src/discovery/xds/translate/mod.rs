@@ -13,6 +13,7 @@ mod endpoints;
 mod filters;
 mod hash;
 mod hcm;
+mod health;
 mod listener;
 mod matching;
 mod resilience;
