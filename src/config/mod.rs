@@ -10,6 +10,7 @@ mod filter;
 mod listener;
 mod resilience;
 mod route;
+mod session;
 mod treatment;
 
 pub use balancing::{Balancing, HashPolicy, HashSource, LbPolicy, SlowStart};
@@ -26,4 +27,5 @@ pub use route::{
     Action, HeaderMatch, HeaderName, PathMatch, Pattern, QueryMatch, Route, RouteConfig, RouteMatch, Split,
     StringMatch, ValueMatch, VirtualHost, WeightedCluster,
 };
+pub use session::{Carrier, Session};
 pub use treatment::{BACKOFF_BASE, BODY_LIMIT, Conditions, LONGEST_PAUSE, RetryBudget, RetryPolicy, Treatment};

@@ -36,6 +36,7 @@ mod rate_limit;
 mod refused;
 mod reply;
 mod retry;
+mod session;
 mod tcp;
 mod tunnel;
 

@@ -11,6 +11,7 @@ mod host_set;
 mod pool;
 mod protect;
 mod report;
+mod session;
 mod standing;
 
 pub use call::{Call, Denied};

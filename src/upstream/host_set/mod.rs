@@ -3,6 +3,7 @@
 mod view;
 
 use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -10,7 +11,7 @@ use tokio::time::Instant;
 
 use super::{Host, HostKey};
 use crate::balance::{self, LoadBalancer, Spec};
-use crate::config::{Balancing, Endpoints, Health};
+use crate::config::{Balancing, Endpoint, Endpoints, Health};
 use view::Candidates;
 
 /// Percent of its share that a host can take (Envoy `overprovisioning_factor`).
@@ -24,6 +25,8 @@ pub(super) struct HostSet {
     levels: Vec<Level>,
     balancing: Balancing,
     overprovisioning: f64,
+    /// Hosts that nothing is balanced to, but that keep their sessions.
+    draining: Vec<Arc<Host>>,
 }
 
 /// Hosts of one priority.
@@ -74,9 +77,9 @@ pub(super) enum Found {
 impl HostSet {
     /// The set that `endpoints` describe; hosts of `old` that are in it again are the same.
     pub(super) fn new(endpoints: &Endpoints, balancing: Balancing, old: &Self) -> Self {
-        let known: HashMap<&HostKey, &Arc<Host>> =
-            old.levels.iter().flat_map(|level| &level.hosts).map(|host| (host.key(), host)).collect();
+        let known: HashMap<&HostKey, &Arc<Host>> = old.all().map(|host| (host.key(), host)).collect();
         let now = Instant::now();
+        let mut draining = Vec::new();
         let mut by_priority: BTreeMap<u32, (Vec<Arc<Host>>, Vec<f64>)> = BTreeMap::new();
         for locality in &endpoints.localities {
             let healthy = || locality.endpoints.iter().filter(|endpoint| endpoint.health == Health::Healthy);
@@ -92,6 +95,11 @@ impl HostSet {
                 hosts.push(host);
                 weights.push(f64::from(endpoint.weight.get()) * share);
             }
+            let drain = |endpoint: &&Endpoint| balancing.keeps_draining && endpoint.health == Health::Draining;
+            draining.extend(locality.endpoints.iter().filter(drain).map(|endpoint| {
+                let key = HostKey::remote(endpoint.address, endpoint.mesh.clone());
+                known.get(&key).map_or_else(|| Arc::new(Host::new(key)), |host| Arc::clone(host))
+            }));
         }
         let levels = by_priority.into_iter().filter(|(_, (hosts, _))| !hosts.is_empty());
         let overprovisioning = endpoints.overprovisioning.map_or(OVERPROVISIONING, std::num::NonZeroU32::get);
@@ -101,6 +109,7 @@ impl HostSet {
                 .collect(),
             balancing,
             overprovisioning: f64::from(overprovisioning) / 100.0,
+            draining,
         }
     }
 
@@ -178,6 +187,16 @@ impl HostSet {
                 weight: *weight,
             })
         })
+    }
+
+    /// All hosts, those that drain last.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Arc<Host>> {
+        self.levels.iter().flat_map(|level| &level.hosts).chain(&self.draining)
+    }
+
+    /// The host at `address`, also one that drains.
+    pub(super) fn at(&self, address: SocketAddr) -> Option<&Arc<Host>> {
+        self.all().find(|host| host.key().address == address)
     }
 
     /// How hosts are picked.

@@ -7,6 +7,7 @@ mod direct_response;
 mod faults;
 mod load_balancing;
 mod retries;
+mod session;
 mod timeouts;
 
 use std::collections::HashMap;
@@ -25,6 +26,7 @@ pub use faults::{Abort, Faults, Share};
 pub use load_balancing::{Algorithm, HashOn, LoadBalancing, SlowStart, Zones};
 use pillion_wire::rate_limit::RateLimits;
 pub use retries::{Budget, CONDITIONS, Retries, RuleRetry};
+pub use session::SessionPersistence;
 pub use timeouts::Timeouts;
 
 /// A policy object.
@@ -82,6 +84,8 @@ pub struct Policy {
     pub fallback: Option<Fallback>,
     /// When requests are sent again.
     pub retries: Option<Retries>,
+    /// What keeps requests on the endpoint that they went to before.
+    pub session: Option<SessionPersistence>,
 }
 
 impl Policy {
@@ -98,6 +102,7 @@ impl Policy {
             ("breaker", self.breaker.is_some(), false),
             ("outlierDetection", self.outlier.is_some(), false),
             ("fallback", self.fallback.is_some(), true),
+            ("sessionPersistence", self.session.is_some(), true),
         ];
         sections.into_iter().filter_map(|(name, is_there, fits_route)| is_there.then_some((name, fits_route)))
     }
@@ -129,6 +134,7 @@ impl Policy {
             outlier: self.outlier.clone().or_else(|| other.outlier.clone()),
             fallback: self.fallback.clone().or_else(|| other.fallback.clone()),
             retries: self.retries.clone().or_else(|| other.retries.clone()),
+            session: self.session.clone().or_else(|| other.session.clone()),
         }
     }
 }
@@ -233,8 +239,11 @@ fn without_backend(policy: &TrafficPolicy, objects: &Objects) -> Vec<Finding> {
 
 /// Which sections of `policy` concern requests, where nothing but byte streams is carried.
 fn without_requests(policy: &TrafficPolicy, service: &Service, section: Option<&str>) -> Option<String> {
-    let said =
-        [("faults", policy.policy.faults.is_some()), ("directResponse", policy.policy.direct_response.is_some())];
+    let said = [
+        ("faults", policy.policy.faults.is_some()),
+        ("directResponse", policy.policy.direct_response.is_some()),
+        ("sessionPersistence", policy.policy.session.is_some()),
+    ];
     let said: Vec<&str> = said.into_iter().filter_map(|(name, is_there)| is_there.then_some(name)).collect();
     let mut ports = service.ports.iter().filter(|port| section.is_none() || port.name.as_deref() == section);
     let has_none = ports.all(|port| port.app_protocol.is_some_and(|protocol| !protocol.carries_http()));

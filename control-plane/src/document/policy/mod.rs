@@ -9,6 +9,7 @@ mod load_balancing;
 mod outlier;
 mod rate_limits;
 pub(super) mod retries;
+mod session;
 mod timeouts;
 
 use serde::Deserialize;
@@ -40,6 +41,7 @@ struct RawSpec {
     outlier_detection: Option<outlier::Raw>,
     fallback: Option<fallback::Raw>,
     retries: Option<retries::Raw>,
+    session_persistence: Option<session::Raw>,
 }
 
 #[derive(Deserialize)]
@@ -83,6 +85,7 @@ pub(super) fn read(node: &Node, metadata: &Metadata, issues: &mut Issues) -> Opt
         fallback: spec.fallback.map(|raw| fallback::read(raw, &metadata.name.namespace, &path.key("fallback"), issues)),
         outlier: spec.outlier_detection.map(|raw| outlier::read(raw, &path.key("outlierDetection"), issues)),
         retries: spec.retries.map(|raw| retries::read(raw, &path.key("retries"), issues)),
+        session: spec.session_persistence.map(|raw| session::read(raw, &path.key("sessionPersistence"), issues)),
     };
     if policy == Policy::default() {
         issues.warn(path, "the policy says nothing");

@@ -20,6 +20,7 @@ use crate::core::{
 
 mod filters;
 mod matches;
+pub(super) mod session;
 mod timing;
 
 pub(super) use matches::headers as header_matches;
@@ -38,6 +39,7 @@ pub(super) fn read_http(node: &Node, metadata: &Metadata, issues: &mut Issues) -
     let rules = spec.rules.into_iter().zip(rule_paths()).map(|(raw, path)| {
         let (request, backend_request) = timing::timeouts(raw.timeouts, &path.key("timeouts"), issues);
         let retry = timing::retry(raw.retry, &path.key("retry"), issues);
+        let session = raw.session_persistence.map(|raw| session::read(raw, &path.key("sessionPersistence"), issues));
         let matches = matches::http(raw.matches, &path.key("matches"), issues);
         let at = path.key("filters");
         let filters = filters::of_rule(RouteKind::Http, raw.filters, &matches, metadata, &at, issues);
@@ -46,7 +48,7 @@ pub(super) fn read_http(node: &Node, metadata: &Metadata, issues: &mut Issues) -
             None => backends(RouteKind::Http, raw.backend_refs, metadata, &path, issues),
         };
         let name = rule_name(raw.name, &path, issues);
-        Rule { name, matches, filters, backends, request, backend_request, retry }
+        Rule { name, matches, filters, backends, request, backend_request, retry, session }
     });
     let rules = rules.collect();
     finish(RouteKind::Http, metadata, (spec.parent_refs, spec.hostnames), rules, issues)
@@ -56,6 +58,7 @@ pub(super) fn read_http(node: &Node, metadata: &Metadata, issues: &mut Issues) -
 pub(super) fn read_grpc(node: &Node, metadata: &Metadata, issues: &mut Issues) -> Option<Route> {
     let spec: RouteSpec<GrpcRule> = read_spec(node, issues)?;
     let rules = spec.rules.into_iter().zip(rule_paths()).map(|(raw, path)| {
+        let session = raw.session_persistence.map(|raw| session::read(raw, &path.key("sessionPersistence"), issues));
         let matches = matches::grpc(raw.matches, &path.key("matches"), issues);
         let at = path.key("filters");
         let filters = filters::of_rule(RouteKind::Grpc, raw.filters, &matches, metadata, &at, issues);
@@ -64,7 +67,7 @@ pub(super) fn read_grpc(node: &Node, metadata: &Metadata, issues: &mut Issues) -
             None => backends(RouteKind::Grpc, raw.backend_refs, metadata, &path, issues),
         };
         let name = rule_name(raw.name, &path, issues);
-        Rule { name, matches, filters, backends, request: None, backend_request: None, retry: None }
+        Rule { name, matches, filters, backends, request: None, backend_request: None, retry: None, session }
     });
     let rules = rules.collect();
     finish(RouteKind::Grpc, metadata, (spec.parent_refs, spec.hostnames), rules, issues)
@@ -111,6 +114,7 @@ fn stream_rules(kind: RouteKind, raw: Vec<StreamRule>, metadata: &Metadata, issu
         request: None,
         backend_request: None,
         retry: None,
+        session: None,
     });
     rules.collect()
 }

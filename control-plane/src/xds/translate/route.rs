@@ -63,7 +63,7 @@ fn default_route(view: &PortView, dialect: Dialect) -> Route {
                 dialect,
             )),
         }),
-        typed_per_filter_config: http_filters::on_route(None, view.policy.faults.as_ref(), dialect),
+        typed_per_filter_config: http_filters::on_route(None, &view.policy, &view.key.to_string(), dialect),
         metadata: resilience::fallback(&view.policy, dialect),
         ..Route::default()
     };
@@ -92,7 +92,7 @@ fn route_of(view: &PortView, entry: &RouteEntry, path: route_match::PathSpecifie
         request_headers_to_remove: changes.request.remove.clone(),
         response_headers_to_add: filter::added(&changes.response),
         response_headers_to_remove: changes.response.remove.clone(),
-        typed_per_filter_config: http_filters::on_route(filters.cors.as_ref(), entry.policy.faults.as_ref(), dialect),
+        typed_per_filter_config: http_filters::on_route(filters.cors.as_ref(), &entry.policy, &entry.name, dialect),
         metadata: resilience::fallback(&entry.policy, dialect),
         ..Route::default()
     };

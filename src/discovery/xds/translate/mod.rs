@@ -17,6 +17,7 @@ mod listener;
 mod matching;
 mod resilience;
 mod route;
+mod session;
 mod tls;
 mod treatment;
 

@@ -12,7 +12,7 @@ use pillion_wire::xds::route::{self as pb, weighted_cluster};
 
 use super::at::{At, Reason, Refusal, pass_over, refuse, same_name};
 use super::changes::header_changes;
-use super::{changes, filters, hash, matching, treatment};
+use super::{changes, filters, hash, matching, session, treatment};
 use crate::config::{
     Action, HeaderChanges, Override, Route, RouteConfig, RouteFilters, Split, Treatment, VirtualHost, WeightedCluster,
 };
@@ -121,6 +121,7 @@ fn route(at: &At<'_>, mut route: pb::Route, around: &Around<'_>) -> Result<Route
         overrides: filters::overrides(per_filter, route.typed_per_filter_config, &around.overrides)?,
         ..RouteFilters::default()
     };
+    session::limit(&at.field("metadata"), route.metadata.as_ref(), &mut filters.overrides)?;
     let action = match at.field("action").required(route.action)? {
         PbAction::Route(mut action) => {
             let at = &at.field("route");
