@@ -144,6 +144,8 @@ pub struct Backend {
     pub service: Name,
     /// Its port.
     pub port: u16,
+    /// Only the workloads of this subset (`TrafficPolicy`, `spec.subsets`).
+    pub subset: Option<String>,
     /// Its share, relative to the other backends of the rule.
     pub weight: u32,
     /// What is done to its share of the requests.

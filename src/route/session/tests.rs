@@ -54,7 +54,7 @@ fn what_clients_bring_along_is_read_or_ignored() {
     let by_cookie = session(cookies("/", false), None, None);
     let cookie = format!("other=1; sid=\"{}\"", base64("10.0.0.1:80;a.b:80"));
     assert_eq!(read(&by_cookie, &request("cookie", &cookie), || NOW), Came::Token(token(None, None)));
-    assert_eq!(read(&by_cookie, &request("cookie", "sid=\u{1}?"), || NOW), Came::Malformed);
+    assert_eq!(read(&by_cookie, &request("cookie", "sid=?"), || NOW), Came::Malformed);
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod faults;
 mod load_balancing;
 mod retries;
 mod session;
+mod subsets;
 mod timeouts;
 
 use std::collections::HashMap;
@@ -27,6 +28,7 @@ pub use load_balancing::{Algorithm, HashOn, LoadBalancing, SlowStart, Zones};
 use pillion_wire::rate_limit::RateLimits;
 pub use retries::{Budget, CONDITIONS, Retries, RuleRetry};
 pub use session::SessionPersistence;
+pub use subsets::Subset;
 pub use timeouts::Timeouts;
 
 /// A policy object.
@@ -86,6 +88,8 @@ pub struct Policy {
     pub retries: Option<Retries>,
     /// What keeps requests on the endpoint that they went to before.
     pub session: Option<SessionPersistence>,
+    /// Parts of a Service that routes may send to.
+    pub subsets: Option<Vec<Subset>>,
 }
 
 impl Policy {
@@ -103,6 +107,7 @@ impl Policy {
             ("outlierDetection", self.outlier.is_some(), false),
             ("fallback", self.fallback.is_some(), true),
             ("sessionPersistence", self.session.is_some(), true),
+            ("subsets", self.subsets.is_some(), false),
         ];
         sections.into_iter().filter_map(|(name, is_there, fits_route)| is_there.then_some((name, fits_route)))
     }
@@ -135,6 +140,7 @@ impl Policy {
             fallback: self.fallback.clone().or_else(|| other.fallback.clone()),
             retries: self.retries.clone().or_else(|| other.retries.clone()),
             session: self.session.clone().or_else(|| other.session.clone()),
+            subsets: self.subsets.clone().or_else(|| other.subsets.clone()),
         }
     }
 }

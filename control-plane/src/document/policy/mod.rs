@@ -10,6 +10,7 @@ mod outlier;
 mod rate_limits;
 pub(super) mod retries;
 mod session;
+mod subsets;
 mod timeouts;
 
 use serde::Deserialize;
@@ -42,6 +43,7 @@ struct RawSpec {
     fallback: Option<fallback::Raw>,
     retries: Option<retries::Raw>,
     session_persistence: Option<session::Raw>,
+    subsets: Option<Vec<subsets::Raw>>,
 }
 
 #[derive(Deserialize)]
@@ -86,6 +88,7 @@ pub(super) fn read(node: &Node, metadata: &Metadata, issues: &mut Issues) -> Opt
         outlier: spec.outlier_detection.map(|raw| outlier::read(raw, &path.key("outlierDetection"), issues)),
         retries: spec.retries.map(|raw| retries::read(raw, &path.key("retries"), issues)),
         session: spec.session_persistence.map(|raw| session::read(raw, &path.key("sessionPersistence"), issues)),
+        subsets: spec.subsets.map(|raw| subsets::read(raw, &path.key("subsets"), issues)),
     };
     if policy == Policy::default() {
         issues.warn(path, "the policy says nothing");

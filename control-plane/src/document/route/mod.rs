@@ -1,7 +1,10 @@
 //! `HTTPRoute`, `GRPCRoute`, `TCPRoute`, `TLSRoute` and `ReferenceGrant` of Gateway API, for
 //! traffic inside the mesh: their parents are Services (GAMMA, GEP-1324).
 
-use pillion_wire::{label::is_subdomain, name::host_name};
+use pillion_wire::{
+    label::{is_label, is_subdomain},
+    name::host_name,
+};
 use serde::Deserialize;
 
 use super::{
@@ -254,24 +257,45 @@ fn backend(
         issues.error(path.key("weight"), format!("{weight} is not in 0..={MAX_WEIGHT}"));
         return None;
     };
-    let (service, port) = service_ref(raw, metadata, path, issues)?;
-    Some(Backend { service, port, weight, filters })
+    let (service, port, subset) = service_ref(raw, metadata, path, issues)?;
+    Some(Backend { service, port, subset, weight, filters })
 }
 
-/// The port of a Service.
-fn service_ref(raw: BackendRef, metadata: &Metadata, path: &FieldPath, issues: &mut Issues) -> Option<(Name, u16)> {
+/// The port of a Service, or of a subset of its workloads.
+fn service_ref(
+    raw: BackendRef,
+    metadata: &Metadata,
+    path: &FieldPath,
+    issues: &mut Issues,
+) -> Option<(Name, u16, Option<String>)> {
     let group = raw.group.as_deref().unwrap_or_default();
     let kind = raw.kind.as_deref().unwrap_or("Service");
-    if (group, kind) != ("", "Service") {
-        issues.error(path.key("kind"), format!("{kind} of group `{group}` is not supported, only Service"));
-        return None;
-    }
+    let (service, subset) = match (group, kind) {
+        ("", "Service") => (raw.name, None),
+        (super::OUR_GROUP, "Subset") => match raw.name.split_once('.') {
+            Some((service, subset)) if is_label(service) && is_label(subset) => {
+                (service.to_owned(), Some(subset.to_owned()))
+            }
+            _ => {
+                issues.error(path.key("name"), format!("`{}` is not `SERVICE.SUBSET`", raw.name));
+                return None;
+            }
+        },
+        _ => {
+            let group_of_ours = super::OUR_GROUP;
+            let reason = format!(
+                "{kind} of group `{group}` is not supported, only Service and (of group {group_of_ours}) Subset"
+            );
+            issues.error(path.key("kind"), reason);
+            return None;
+        }
+    };
     let Some(port) = raw.port.filter(|port| *port != 0) else {
         issues.error(path.key("port"), "a Service needs a port, 1 to 65535");
         return None;
     };
     let namespace = raw.namespace.unwrap_or_else(|| metadata.name.namespace.clone());
-    Some((Name::new(namespace, raw.name), port))
+    Some((Name::new(namespace, service), port, subset))
 }
 
 #[cfg(test)]

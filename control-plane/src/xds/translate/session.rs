@@ -9,6 +9,7 @@ use pillion_wire::{
         http_session::{StatefulSession, StatefulSessionPerRoute, stateful_session_per_route::Override},
         http_type::{Cookie, CookieAttribute},
         pack,
+        route::FilterConfig,
         session_cookie::CookieBasedSessionState,
         session_header::HeaderBasedSessionState,
         type_url,
@@ -62,7 +63,11 @@ pub(super) fn on_route(policy: &Policy, name: &str, dialect: Dialect) -> Option<
         ..StatefulSession::default()
     };
     let told = StatefulSessionPerRoute { r#override: Some(Override::StatefulSession(told)) };
-    Some((FILTER.to_owned(), pack(type_url::STATEFUL_SESSION_PER_ROUTE, &told)))
+    let told = pack(type_url::STATEFUL_SESSION_PER_ROUTE, &told);
+    // What is optional as a filter has to be so on each route, too (A39).
+    let optional = || FilterConfig { config: Some(told.clone()), is_optional: true, disabled: false };
+    let told = if dialect == Dialect::Grpc { pack(type_url::FILTER_CONFIG, &optional()) } else { told };
+    Some((FILTER.to_owned(), told))
 }
 
 /// Clients of the mesh are programs: no path is too wide for them, and none knows what the others may be.
