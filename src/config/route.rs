@@ -192,6 +192,8 @@ pub struct Split {
     pub clusters: Vec<WeightedCluster>,
     /// `hash_policy`: what keeps calls together on a host of the cluster. Empty: nothing does.
     pub hash: Vec<HashPolicy>,
+    /// `weighted_clusters.use_hash_policy`: it keeps them on one of the clusters, too.
+    pub by_hash: bool,
 }
 
 /// `WeightedCluster.ClusterWeight`.
@@ -217,6 +219,10 @@ impl WeightedCluster {
 impl Split {
     /// All traffic to one cluster.
     pub fn one(name: &str) -> Self {
-        Self { clusters: vec![WeightedCluster::new(name.to_owned(), NonZeroU32::MIN)], hash: Vec::new() }
+        Self {
+            clusters: vec![WeightedCluster::new(name.to_owned(), NonZeroU32::MIN)],
+            hash: Vec::new(),
+            by_hash: false,
+        }
     }
 }

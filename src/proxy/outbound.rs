@@ -38,9 +38,14 @@ pub(super) async fn plan(
     let filters = route.filters.as_ref();
     let answer = match &route.action {
         Action::Forward(split) => {
+            let affinity = match split.hash() {
+                [] => None,
+                policies => Some(affinity(policies, request, client, rand::random)),
+            };
+            let hash = affinity.as_ref().and_then(|affinity| affinity.hash);
             let (choice, session) = match filters.and_then(|filters| filters.session.as_ref()) {
-                Some(rules) => session::choose(worker, rules, split, request)?,
-                None => (split.choose(rand::random()), None),
+                Some(rules) => session::choose(worker, rules, split, hash, request)?,
+                None => (split.choose_for(hash, rand::random), None),
             };
             let cluster = &choice.cluster;
             if cluster.config.name == INVALID_BACKEND {
@@ -48,11 +53,9 @@ pub(super) async fn plan(
             }
             record.cluster = Arc::clone(cluster.upstream.name());
             let filters = Filtered::new(filters, choice.changes.as_ref());
-            let affinity = match (split.hash(), session) {
-                ([], None) => None,
-                (policies, session) => {
-                    Some(Box::new(Affinity { session, ..affinity(policies, request, client, rand::random) }))
-                }
+            let affinity = match (affinity, session) {
+                (None, None) => None,
+                (affinity, session) => Some(Box::new(Affinity { session, ..affinity.unwrap_or_default() })),
             };
             let upstreams = Upstreams::Cluster(Arc::clone(cluster), affinity);
             // A strict session has no other place.

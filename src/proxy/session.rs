@@ -19,16 +19,19 @@ use crate::upstream::Host;
 /// The cluster that takes a request of a route that keeps sessions. A session stays in its cluster, however the weights
 /// have changed, as long as that has any share.
 ///
+/// New ones go by `hash` where that says which cluster.
+///
 /// # Errors
 /// [`ProxyError::SessionLost`]: the route is strict, and the session belongs to a cluster that has no share any more.
 pub(super) fn choose<'a>(
     worker: &Worker,
     rules: &Arc<Session>,
     split: &'a Split,
+    hash: Option<u64>,
     request: &request::Parts,
 ) -> Result<(&'a Choice, Option<Bound>), ProxyError> {
     if !session::concerns(rules, request.uri.path()) {
-        return Ok((split.choose(rand::random()), None));
+        return Ok((split.choose_for(hash, rand::random), None));
     }
     let metrics = &worker.shared.telemetry.metrics;
     let token = match session::read(rules, request, now) {
@@ -46,7 +49,7 @@ pub(super) fn choose<'a>(
     let own = token.as_ref().and_then(|token| token.cluster.as_deref());
     let choice = match own {
         Some(name) => split.choices().map(|(_, choice)| choice).find(|choice| choice.cluster.config.name == name),
-        None => Some(split.choose(rand::random())),
+        None => Some(split.choose_for(hash, rand::random)),
     };
     let Some(choice) = choice else {
         if rules.strict {
@@ -54,7 +57,10 @@ pub(super) fn choose<'a>(
             // What the client wrote is not repeated.
             return Err(ProxyError::SessionLost(split.choose(0).cluster.config.name.clone()));
         }
-        return Ok((split.choose(rand::random()), Some(Bound { rules: Arc::clone(rules), token, pinned: None })));
+        return Ok((
+            split.choose_for(hash, rand::random),
+            Some(Bound { rules: Arc::clone(rules), token, pinned: None }),
+        ));
     };
     let pinned = token.as_ref().map(|token| token.address);
     Ok((choice, Some(Bound { rules: Arc::clone(rules), token, pinned })))

@@ -82,7 +82,7 @@ impl Clusters<'_> {
         for weighted in &split.clusters {
             choices.push((weighted.weight, self.cluster(&weighted.name)?, Changes::new(weighted)));
         }
-        Split::changing(choices).map(|choices| choices.hashed_by(&split.hash))
+        Split::changing(choices).map(|choices| choices.hashed_by(&split.hash, split.by_hash))
     }
 
     fn cluster(&mut self, name: &str) -> Option<Arc<Cluster>> {

@@ -119,7 +119,8 @@ fn destination(name: &str) -> Destination {
 
 fn route(name: &str, clusters: &[&str]) -> RouteConfig {
     let weighted = |name: &&str| WeightedCluster::new((*name).into(), NonZeroU32::MIN);
-    let action = Action::Forward(Split { clusters: clusters.iter().map(weighted).collect(), hash: Vec::new() });
+    let action =
+        Action::Forward(Split { clusters: clusters.iter().map(weighted).collect(), hash: Vec::new(), by_hash: false });
     let routes = vec![Route {
         name: String::new(),
         matches: RouteMatch::default(),

@@ -190,6 +190,10 @@ fn is_served(api_type: &str, variant: &str) {
         curl(&[&format!("http://{}/clusters", envoy.admin)]).text().contains("plain~all.shop:80::")
     });
     soon("Envoy sends to it", || plain("x-subset: all").status == 200 && plain("x-subset: none").status == 503);
+    let of_user = |user: u32| plain(&format!("x-user: {user}")).status;
+    let users: Vec<u16> = (0..20).map(of_user).collect();
+    assert_eq!((0..20).map(of_user).collect::<Vec<_>>(), users, "each stays with its backend");
+    assert!(users.contains(&200) && users.contains(&503), "{users:?}");
 
     let modified = envoy.statistic("cluster_manager.cluster_modified");
     mesh.service("plain", &[("http", 80, "h2c")]);
@@ -271,6 +275,7 @@ metadata: { name: plain-subsets, namespace: shop }
 spec:
   targetRefs: [ { kind: Service, name: plain } ]
   subsets: [ { name: all, labels: { app: plain } }, { name: none, labels: { app: other } } ]
+  split: { hashOn: [ { header: x-user } ] }
 ---
 apiVersion: gateway.networking.k8s.io/v1
 kind: HTTPRoute
@@ -282,7 +287,7 @@ spec:
     backendRefs: [ { group: pillion.dev, kind: Subset, name: plain.all, port: 80 } ]
   - matches: [ { headers: [ { name: x-subset, value: none } ] } ]
     backendRefs: [ { group: pillion.dev, kind: Subset, name: plain.none, port: 80 } ]
-  - backendRefs: [ { name: plain, port: 80 } ]
+  - backendRefs: [ { name: plain, port: 80 }, { group: pillion.dev, kind: Subset, name: plain.none, port: 80 } ]
 ";
 
 /// Timeouts and retries, all of them.

@@ -21,12 +21,13 @@ fn named(mesh: &Mesh, name: &'static str) -> SocketAddr {
     tcp_server(mesh, move |stream| answer(stream, name))
 }
 
-/// A Service `app` with three workloads.
-fn three(mesh: &Mesh) {
+/// A Service `app` with three workloads, of which one is in the mesh.
+fn three(mesh: &Mesh) -> Sidecar {
     mesh.service("app", &[("http", 80, "http")]);
-    for (workload, name) in [("app-1", "one"), ("app-2", "two"), ("app-3", "three")] {
+    for (workload, name) in [("app-2", "two"), ("app-3", "three")] {
         mesh.outsider(Workload::new(workload).port("http", named(mesh, name)));
     }
+    mesh.workload(Workload::new("app-1").port("http", named(mesh, "one")))
 }
 
 /// A route of `app` whose only rule says this.
@@ -77,7 +78,7 @@ fn counted(client: &Sidecar, result: &str) -> f64 {
 #[test]
 fn a_session_stays_where_it_is_and_moves_when_its_workload_is_gone() {
     let mesh = Mesh::start();
-    three(&mesh);
+    let _inside = three(&mesh);
     route(&mesh, "{ sessionPersistence: {}, backendRefs: [ { name: app, port: 80 } ] }");
     let client = mesh.workload(Workload::new("client"));
     until_kept(&client);
@@ -90,6 +91,8 @@ fn a_session_stays_where_it_is_and_moves_when_its_workload_is_gone() {
         let again = ask(&client, &["-H", &session]);
         assert_eq!((again.text(), again.header("set-cookie")), (first.text(), None));
     }
+    let by_http2 = ask(&client, &["--http2-prior-knowledge", "-H", &session]);
+    assert_eq!((by_http2.text(), by_http2.header("set-cookie")), (first.text(), None));
     let others: BTreeMap<String, ()> = (0..12).map(|_| (ask(&client, &[]).text(), ())).collect();
     assert_eq!(others.len(), 3, "new clients go everywhere: {others:?}");
     assert!(counted(&client, "kept") >= 12.0 && counted(&client, "new") >= 12.0);
@@ -116,7 +119,7 @@ fn a_session_stays_where_it_is_and_moves_when_its_workload_is_gone() {
 #[test]
 fn what_clients_make_up_is_ignored_and_never_dialled() {
     let mesh = Mesh::start();
-    three(&mesh);
+    let _inside = three(&mesh);
     route(&mesh, "{ sessionPersistence: { sessionName: sid }, backendRefs: [ { name: app, port: 80 } ] }");
     let client = mesh.workload(Workload::new("client"));
     until_kept(&client);
@@ -147,7 +150,7 @@ fn what_clients_make_up_is_ignored_and_never_dialled() {
 #[test]
 fn a_strict_session_fails_when_its_workload_is_gone_and_headers_carry_sessions_too() {
     let mesh = Mesh::start();
-    three(&mesh);
+    let _inside = three(&mesh);
     policy(&mesh, "{ type: Header, sessionName: X-Session, strict: true }");
     let client = mesh.workload(Workload::new("client"));
     until("sessions are kept", || ask(&client, &[]).header("x-session").is_some());
@@ -176,7 +179,7 @@ fn a_strict_session_fails_when_its_workload_is_gone_and_headers_carry_sessions_t
 #[test]
 fn sessions_end_after_their_time() {
     let mesh = Mesh::start();
-    three(&mesh);
+    let _inside = three(&mesh);
     policy(&mesh, "{ sessionName: sid, absoluteTimeout: 1h, cookieConfig: { lifetimeType: Permanent } }");
     let client = mesh.workload(Workload::new("client"));
     until_kept(&client);
@@ -234,4 +237,37 @@ fn a_migration_moves_new_callers_by_one_number_and_leaves_sessions_where_they_ar
     assert!(new.iter().all(stays));
     let moved = ask(&client, &["-H", &old[1].0]);
     assert_eq!((moved.status, moved.text().as_str(), given(&moved).is_some()), (200, "new", true));
+}
+
+#[test]
+fn without_sessions_callers_are_kept_on_a_backend_by_a_key_of_theirs() {
+    let mesh = Mesh::start();
+    mesh.service("app", &[("http", 80, "http")]);
+    for name in ["old", "new"] {
+        mesh.service(name, &[("http", 80, "http")]);
+        mesh.outsider(Workload::new(&format!("{name}-1")).app(name).port("http", named(&mesh, name)));
+    }
+    route(&mesh, "{ backendRefs: [ { name: old, port: 80, weight: 50 }, { name: new, port: 80, weight: 50 } ] }");
+    policy(&mesh, "{}");
+    mesh.edit("policy.yaml", "sessionPersistence: {}", "split: { hashOn: [ { header: x-user } ] }");
+    let client = mesh.workload(Workload::new("client"));
+    let of_users = || -> Vec<String> {
+        (0..40).map(|user| ask(&client, &["-H", &format!("x-user: user-{user}")]).text()).collect()
+    };
+    let mut before = Vec::new();
+    until("users stay where they are", || {
+        before = of_users();
+        of_users() == before && of_users() == before
+    });
+    let count = |users: &[String]| users.iter().filter(|name| *name == "new").count();
+    assert!((5..=35).contains(&count(&before)), "{before:?}");
+    mesh.edit("route.yaml", "name: new, port: 80, weight: 50", "name: new, port: 80, weight: 450");
+    let mut after = Vec::new();
+    until("some have moved", || {
+        after = of_users();
+        count(&after) > count(&before) && of_users() == after
+    });
+    let went_back = before.iter().zip(&after).filter(|(before, after)| *before == "new" && *after == "old").count();
+    assert_eq!(went_back, 0, "{before:?} {after:?}");
+    assert_eq!(of_users(), after);
 }

@@ -8,6 +8,7 @@ mod faults;
 mod load_balancing;
 mod retries;
 mod session;
+mod split;
 mod subsets;
 mod timeouts;
 
@@ -28,6 +29,7 @@ pub use load_balancing::{Algorithm, HashOn, LoadBalancing, SlowStart, Zones};
 use pillion_wire::rate_limit::RateLimits;
 pub use retries::{Budget, CONDITIONS, Retries, RuleRetry};
 pub use session::SessionPersistence;
+pub use split::StickySplit;
 pub use subsets::Subset;
 pub use timeouts::Timeouts;
 
@@ -90,6 +92,8 @@ pub struct Policy {
     pub session: Option<SessionPersistence>,
     /// Parts of a Service that routes may send to.
     pub subsets: Option<Vec<Subset>>,
+    /// What keeps callers on one of a route's backends.
+    pub split: Option<StickySplit>,
 }
 
 impl Policy {
@@ -108,6 +112,7 @@ impl Policy {
             ("fallback", self.fallback.is_some(), true),
             ("sessionPersistence", self.session.is_some(), true),
             ("subsets", self.subsets.is_some(), false),
+            ("split", self.split.is_some(), true),
         ];
         sections.into_iter().filter_map(|(name, is_there, fits_route)| is_there.then_some((name, fits_route)))
     }
@@ -141,6 +146,7 @@ impl Policy {
             retries: self.retries.clone().or_else(|| other.retries.clone()),
             session: self.session.clone().or_else(|| other.session.clone()),
             subsets: self.subsets.clone().or_else(|| other.subsets.clone()),
+            split: self.split.clone().or_else(|| other.split.clone()),
         }
     }
 }

@@ -10,6 +10,7 @@ mod outlier;
 mod rate_limits;
 pub(super) mod retries;
 mod session;
+mod split;
 mod subsets;
 mod timeouts;
 
@@ -44,6 +45,7 @@ struct RawSpec {
     retries: Option<retries::Raw>,
     session_persistence: Option<session::Raw>,
     subsets: Option<Vec<subsets::Raw>>,
+    split: Option<split::Raw>,
 }
 
 #[derive(Deserialize)]
@@ -88,6 +90,7 @@ pub(super) fn read(node: &Node, metadata: &Metadata, issues: &mut Issues) -> Opt
         outlier: spec.outlier_detection.map(|raw| outlier::read(raw, &path.key("outlierDetection"), issues)),
         retries: spec.retries.map(|raw| retries::read(raw, &path.key("retries"), issues)),
         session: spec.session_persistence.map(|raw| session::read(raw, &path.key("sessionPersistence"), issues)),
+        split: spec.split.map(|raw| split::read(raw, &path.key("split"), issues)),
         subsets: spec.subsets.map(|raw| subsets::read(raw, &path.key("subsets"), issues)),
     };
     if policy == Policy::default() {

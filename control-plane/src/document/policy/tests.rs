@@ -250,3 +250,12 @@ fn subsets_are_read_and_what_makes_no_sense_is_refused() {
         assert_eq!(read(section).unwrap_err(), [format!("spec.{path}")], "{section}");
     }
 }
+
+#[test]
+fn what_keeps_callers_on_a_backend_is_read() {
+    let read = |section: &str| policy(&format!("{{targetRefs: [{{kind: Service, name: a}}], split: {section}}}"));
+    let split = read("{hashOn: [{header: X-User}, {sourceAddress: true}]}").unwrap().policy.split.unwrap();
+    assert_eq!(split.hash_on, [HashOn::Header("x-user".to_owned()), HashOn::SourceAddress]);
+    assert_eq!(read("{}").unwrap_err(), ["spec.split.hashOn"]);
+    assert_eq!(read("{hashOn: [{header: 'a b'}]}").unwrap_err(), ["spec.split.hashOn[0].header"]);
+}

@@ -8,6 +8,7 @@ use pillion_wire::resilience::Fallback;
 use pillion_wire::xds::core::data_source;
 use pillion_wire::xds::route::route::Action as PbAction;
 use pillion_wire::xds::route::route_action::{ClusterSpecifier, HostRewriteSpecifier};
+use pillion_wire::xds::route::weighted_cluster::RandomValueSpecifier as Random;
 use pillion_wire::xds::route::{self as pb, weighted_cluster};
 
 use super::at::{At, Reason, Refusal, pass_over, refuse, same_name};
@@ -215,7 +216,11 @@ fn weighted_clusters(
     headers: &[&HeaderChanges],
     specific_wins: bool,
 ) -> Result<Split, Refusal> {
-    refuse!(at, weighted; random_value_specifier);
+    let by_hash = match &weighted.random_value_specifier {
+        None => false,
+        Some(Random::UseHashPolicy(by_hash)) => by_hash.value,
+        Some(Random::HeaderName(_)) => return Err(at.field("header_name").refuse(Reason::Unsupported)),
+    };
     pass_over!(at, weighted; runtime_key_prefix);
     let places = &at.field("clusters");
     let mut total = 0;
@@ -238,14 +243,14 @@ fn weighted_clusters(
         clusters.extend(NonZeroU32::new(weight).map(|weight| WeightedCluster { name, weight, headers, authority }));
     }
     check_total(places, total)?;
-    Ok(Split { clusters, hash: Vec::new() })
+    Ok(Split { clusters, hash: Vec::new(), by_hash })
 }
 
 /// Clusters with their weights, without those that get nothing.
 pub(super) fn split(at: &At<'_>, clusters: Vec<(String, u32)>) -> Result<Split, Refusal> {
     check_total(at, clusters.iter().map(|(_, weight)| u64::from(*weight)).sum())?;
     let weighed = |(name, weight)| NonZeroU32::new(weight).map(|weight| WeightedCluster::new(name, weight));
-    Ok(Split { clusters: clusters.into_iter().filter_map(weighed).collect(), hash: Vec::new() })
+    Ok(Split { clusters: clusters.into_iter().filter_map(weighed).collect(), hash: Vec::new(), by_hash: false })
 }
 
 fn check_total(at: &At<'_>, total: u64) -> Result<(), Refusal> {
