@@ -11,6 +11,7 @@ mod listener;
 mod resilience;
 mod route;
 mod session;
+mod subsets;
 mod treatment;
 
 pub use balancing::{Balancing, HashPolicy, HashSource, LbPolicy, SlowStart};
@@ -28,4 +29,5 @@ pub use route::{
     StringMatch, ValueMatch, VirtualHost, WeightedCluster,
 };
 pub use session::{Carrier, Session};
+pub use subsets::{Fallback as SubsetFallback, Labels, Selector, Subsets};
 pub use treatment::{BACKOFF_BASE, BODY_LIMIT, Conditions, LONGEST_PAUSE, RetryBudget, RetryPolicy, Treatment};

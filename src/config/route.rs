@@ -6,7 +6,7 @@ use http::{HeaderValue, StatusCode};
 use pillion_wire::resilience::Fallback;
 use regex::Regex;
 
-use super::{HashPolicy, HeaderChanges, Redirect, RouteFilters};
+use super::{HashPolicy, HeaderChanges, Labels, Redirect, RouteFilters};
 
 /// `RouteConfiguration`.
 #[derive(Clone, Debug, PartialEq, Default)]
@@ -207,12 +207,14 @@ pub struct WeightedCluster {
     pub headers: HeaderChanges,
     /// `host_rewrite_literal` of the route, else its own: what the host is told that it is called.
     pub authority: Option<HeaderValue>,
+    /// `metadata_match` under `envoy.lb`, of the route and its own: which part of a cluster that has [`super::Subsets`].
+    pub criteria: Labels,
 }
 
 impl WeightedCluster {
     /// A cluster whose requests go on as they are.
     pub fn new(name: String, weight: NonZeroU32) -> Self {
-        Self { name, weight, headers: HeaderChanges::default(), authority: None }
+        Self { name, weight, headers: HeaderChanges::default(), authority: None, criteria: Labels::new() }
     }
 }
 

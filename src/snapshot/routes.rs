@@ -196,6 +196,7 @@ mod tests {
                 resilience: None,
                 retry_budget: config::RetryBudget::default(),
                 idle: None,
+                subsets: None,
             };
             Arc::new(Cluster { config, upstream: Arc::new(Upstream::new(name)) })
         };

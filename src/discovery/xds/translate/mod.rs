@@ -18,6 +18,7 @@ mod matching;
 mod resilience;
 mod route;
 mod session;
+mod subsets;
 mod tls;
 mod treatment;
 
