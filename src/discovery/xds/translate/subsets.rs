@@ -68,10 +68,17 @@ fn of_struct(told: &Struct) -> Labels {
 mod tests {
     use std::collections::HashMap;
 
-    use pillion_wire::xds::Value;
     use pillion_wire::xds::cluster::cluster::lb_subset_config::LbSubsetSelector;
+    use pillion_wire::xds::route::route::Action;
+    use pillion_wire::xds::route::route_action::ClusterSpecifier;
+    use pillion_wire::xds::route::route_match::PathSpecifier;
+    use pillion_wire::xds::route::weighted_cluster::{ClusterWeight, RandomValueSpecifier};
+    use pillion_wire::xds::route::{Route, RouteAction, RouteConfiguration, RouteMatch, VirtualHost, WeightedCluster};
+    use pillion_wire::xds::{BoolValue, UInt32Value, Value};
 
+    use super::super::route;
     use super::*;
+    use crate::config;
 
     fn selector(keys: &[&str], fallback: OfSelector) -> LbSubsetSelector {
         let keys = keys.iter().map(|key| (*key).to_owned()).collect();
@@ -95,6 +102,50 @@ mod tests {
         assert_eq!(read(&keys), Err("subset_selectors[1].fallback_policy: is not supported".to_owned()));
         let lists = LbSubsetConfig { list_as_any: true, ..told(vec![selector(&["a"], OfSelector::NotDefined)]) };
         assert_eq!(read(&lists), Err("list_as_any: is not supported".to_owned()));
+    }
+
+    fn metadata(pairs: &[(&str, &str)]) -> Option<Metadata> {
+        let value = |text: &str| Value { kind: Some(Kind::StringValue(text.to_owned())) };
+        let fields = pairs.iter().map(|(key, text)| ((*key).to_owned(), value(text))).collect();
+        let filter_metadata = HashMap::from([(KEY.to_owned(), Struct { fields })]);
+        Some(Metadata { filter_metadata, ..Metadata::default() })
+    }
+
+    #[test]
+    fn a_route_says_which_part_and_its_clusters_before_it() {
+        let weight = |name: &str, pairs: &[(&str, &str)]| ClusterWeight {
+            name: name.to_owned(),
+            weight: Some(UInt32Value { value: 1 }),
+            metadata_match: metadata(pairs),
+            ..ClusterWeight::default()
+        };
+        let clusters = WeightedCluster {
+            clusters: vec![weight("a", &[]), weight("b", &[("version", "2")])],
+            random_value_specifier: Some(RandomValueSpecifier::UseHashPolicy(BoolValue { value: true })),
+            ..WeightedCluster::default()
+        };
+        let read = |specifier| {
+            let action = RouteAction {
+                metadata_match: metadata(&[("version", "1"), ("stage", "prod")]),
+                cluster_specifier: Some(specifier),
+                ..RouteAction::default()
+            };
+            let matched =
+                RouteMatch { path_specifier: Some(PathSpecifier::Prefix("/".into())), ..RouteMatch::default() };
+            let entry = Route { r#match: Some(matched), action: Some(Action::Route(action)), ..Route::default() };
+            let host = VirtualHost { domains: vec!["*".into()], routes: vec![entry], ..VirtualHost::default() };
+            let message = RouteConfiguration { virtual_hosts: vec![host], ..RouteConfiguration::default() };
+            let read = route::configuration(&At::ROOT, message).expect("valid");
+            let config::Action::Forward(split) = read.virtual_hosts[0].routes[0].action.clone() else { panic!() };
+            split
+        };
+        let criteria = |version: &str| labels(&metadata(&[("version", version), ("stage", "prod")]).expect("some"));
+        let split = read(ClusterSpecifier::WeightedClusters(clusters));
+        let said: Vec<&Labels> = split.clusters.iter().map(|cluster| &cluster.criteria).collect();
+        assert_eq!(said, [&criteria("1"), &criteria("2")]);
+        assert!(split.by_hash);
+        let split = read(ClusterSpecifier::Cluster("a".into()));
+        assert_eq!((&split.clusters[0].criteria, split.by_hash), (&criteria("1"), false));
     }
 
     #[test]
