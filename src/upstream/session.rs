@@ -9,8 +9,7 @@ use super::{Host, Upstream};
 
 impl Upstream {
     /// The host of this cluster at `address`, for a call of its session: also one that drains, if the cluster says so.
-    /// `None`: there is none, it is out of service, or, unless `strict`, it is not usable for whatever reason. Linear in the
-    /// hosts.
+    /// `None`: there is none, it is out of service, or, unless `strict`, it is not usable for whatever reason.
     pub fn session_host(&self, address: SocketAddr, strict: bool, now: impl Fn() -> Instant) -> Option<Arc<Host>> {
         let hosts = self.hosts.load();
         let host = hosts.at(address)?;

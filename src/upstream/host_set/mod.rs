@@ -4,8 +4,8 @@ mod view;
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
 
 use tokio::time::Instant;
 
@@ -27,6 +27,8 @@ pub(super) struct HostSet {
     overprovisioning: f64,
     /// Hosts that nothing is balanced to, but that keep their sessions.
     draining: Vec<Arc<Host>>,
+    /// All of them, once a session has asked for one.
+    by_address: OnceLock<HashMap<SocketAddr, Arc<Host>>>,
 }
 
 /// Hosts of one priority.
@@ -110,6 +112,7 @@ impl HostSet {
             balancing,
             overprovisioning: f64::from(overprovisioning) / 100.0,
             draining,
+            by_address: OnceLock::new(),
         }
     }
 
@@ -196,7 +199,8 @@ impl HostSet {
 
     /// The host at `address`, also one that drains.
     pub(super) fn at(&self, address: SocketAddr) -> Option<&Arc<Host>> {
-        self.all().find(|host| host.key().address == address)
+        let index = || self.all().map(|host| (host.key().address, Arc::clone(host))).collect();
+        self.by_address.get_or_init(index).get(&address)
     }
 
     /// How hosts are picked.

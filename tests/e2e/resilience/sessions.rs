@@ -177,6 +177,40 @@ fn a_strict_session_fails_when_its_workload_is_gone_and_headers_carry_sessions_t
 }
 
 #[test]
+fn an_ejected_workload_keeps_no_session() {
+    let mesh = Mesh::start();
+    mesh.service("app", &[("http", 80, "http")]);
+    let failing = tcp_server(&mesh, |mut stream| {
+        read_http_head(&mut stream);
+        let _gone = stream.write_all(b"HTTP/1.1 500 Broken\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+    });
+    mesh.outsider(Workload::new("app-1").port("http", failing));
+    mesh.outsider(Workload::new("app-2").port("http", named(&mesh, "well")));
+    policy(&mesh, "{ type: Header, sessionName: x-session }");
+    let client = mesh.workload(Workload::new("client"));
+    let mut session = String::new();
+    until("a session is on the one that fails", || {
+        let response = ask(&client, &[]);
+        let given = response.header("x-session").filter(|_| response.status == 500);
+        session = given.map(|given| format!("x-session: {given}")).unwrap_or_default();
+        !session.is_empty()
+    });
+    assert!((0..5).all(|_| ask(&client, &["-H", &session]).status == 500), "it stays there");
+
+    mesh.edit("policy.yaml", "x-session }", "x-session }\n  breaker: { consecutiveFailures: 2, openTime: 1h, maxOpenTime: 1h }");
+    until("the session moves", || {
+        let response = ask(&client, &["-H", &session]);
+        response.text() == "well" && response.header("x-session").is_some()
+    });
+    mesh.edit("policy.yaml", "x-session }", "x-session, strict: true }");
+    until("the session has no other place", || {
+        let response = ask(&client, &["-H", &session]);
+        (response.status, response.reason()) == (503, "session_lost")
+    });
+    assert_eq!(ask(&client, &[]).text(), "well");
+}
+
+#[test]
 fn sessions_end_after_their_time() {
     let mesh = Mesh::start();
     let _inside = three(&mesh);
