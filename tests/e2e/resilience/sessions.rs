@@ -197,7 +197,11 @@ fn an_ejected_workload_keeps_no_session() {
     });
     assert!((0..5).all(|_| ask(&client, &["-H", &session]).status == 500), "it stays there");
 
-    mesh.edit("policy.yaml", "x-session }", "x-session }\n  breaker: { consecutiveFailures: 2, openTime: 1h, maxOpenTime: 1h }");
+    mesh.edit(
+        "policy.yaml",
+        "x-session }",
+        "x-session }\n  breaker: { consecutiveFailures: 2, openTime: 1h, maxOpenTime: 1h }",
+    );
     until("the session moves", || {
         let response = ask(&client, &["-H", &session]);
         response.text() == "well" && response.header("x-session").is_some()
