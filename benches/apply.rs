@@ -70,6 +70,7 @@ fn assembly() -> Assembly {
         retry_budget: Default::default(),
         keep: pillion_proxy::config::Keep::default(),
         health: None,
+        subsets: None,
     };
     tell(&mut assembly, Kind::Cluster, Config::Cluster(cluster));
     assembly

@@ -56,7 +56,8 @@ criterion_main!(benches);
 fn requests(criterion: &mut Criterion) {
     let application = application();
     let identities = Identities::new();
-    let plain = Endpoint { address: application, weight: NonZeroU32::MIN, health: Health::Healthy, mesh: None };
+    let plain =
+        Endpoint { address: application, weight: NonZeroU32::MIN, health: Health::Healthy, mesh: None, labels: None };
     let one = sidecar(identities.issue("client"), Some(plain), None);
     let server = identities.issue("server");
     let id = server.id.clone();
@@ -66,6 +67,7 @@ fn requests(criterion: &mut Criterion) {
         weight: NonZeroU32::MIN,
         health: Health::Healthy,
         mesh: Some(MeshEndpoint { port: mesh.port(), identity: id }),
+        labels: None,
     };
     let pair = sidecar(identities.issue("client"), Some(behind), None);
 
@@ -179,6 +181,7 @@ fn outbound(endpoint: Option<Endpoint>) -> Outbound {
         retry_budget: Default::default(),
         keep: pillion_proxy::config::Keep::default(),
         health: None,
+        subsets: None,
     };
     let split = Split::new([(NonZeroU32::MIN, Arc::new(Cluster { config, upstream }))]).expect("a cluster");
     let route = Route {

@@ -98,6 +98,9 @@ pub enum ProxyError {
     /// All endpoints are left alone for what they did.
     #[error("the breakers of all endpoints of {0} are open")]
     BreakerOpen(String),
+    /// The route is strict, and the endpoint of the session is gone or out of service.
+    #[error("the endpoint of {0} that the session belongs to is gone or out of service")]
+    SessionLost(String),
     /// TCP connection failed.
     #[error("cannot connect to {address}: {source}")]
     Connect {
@@ -227,6 +230,7 @@ impl ProxyError {
             Self::Overflow { .. } => ("overflow", "UO", StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE),
             Self::PendingTimeout { .. } => ("pending_timeout", "UO", StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE),
             Self::BreakerOpen(_) => ("breaker_open", "UH", StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE),
+            Self::SessionLost(_) => ("session_lost", "UH", StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE),
             Self::Connect { .. } => ("connect_failure", "UF", StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE),
             Self::ConnectTimeout(_) => ("connect_timeout", "UF", StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE),
             Self::UpstreamTls { .. } => ("tls_failure", "UF", StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE),

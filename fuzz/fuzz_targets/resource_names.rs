@@ -18,7 +18,12 @@ fuzz_target!(|bytes: &[u8]| {
     }
     if let Ok(name) = text.parse::<ServicePort>() {
         assert_eq!(name.to_string(), text);
-        assert_eq!(ServicePort::new(&name.service, &name.namespace, name.port), Ok(name));
+        let whole = ServicePort::new(&name.service, &name.namespace, name.port);
+        let again = match &name.subset {
+            Some(subset) => whole.and_then(|whole| whole.of_subset(subset)),
+            None => whole,
+        };
+        assert_eq!(again, Ok(name));
     }
     if let Ok(name) = text.parse::<PortName>() {
         assert_eq!(name.to_string(), text);

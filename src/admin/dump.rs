@@ -201,6 +201,7 @@ fn filters_of(filters: &Filters) -> Value {
     json!({
         "cors": filters.cors.as_ref().map(|cors| format!("{cors:?}")),
         "fault": filters.fault.as_ref().map(|fault| format!("{fault:?}")),
+        "session": filters.session.as_ref().map(|session| format!("{session:?}")),
         "path": filters.path.as_ref().map(|path| format!("{path:?}")),
         "mirrors": mirrors,
     })

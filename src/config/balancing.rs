@@ -12,6 +12,8 @@ pub struct Balancing {
     pub panic_threshold: u32,
     /// `common_lb_config.locality_weighted_lb_config`: hosts share the weight of their locality.
     pub locality_weighted: bool,
+    /// `common_lb_config.override_host_status` has `DRAINING`: hosts that drain keep their sessions.
+    pub keeps_draining: bool,
     /// `slow_start_config`; `None`: a new host gets its whole share at once.
     pub slow_start: Option<SlowStart>,
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use pillion_wire::health::HealthCheck;
 use pillion_wire::mesh::MeshEndpoint;
 
-use super::{Balancing, Resilience};
+use super::{Balancing, Labels, Resilience, Subsets};
 
 /// A set of interchangeable hosts and how to talk to them (`envoy.config.cluster.v3.Cluster`).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +21,8 @@ pub struct Cluster {
     pub connect_timeout: Duration,
     /// How a host is picked.
     pub lb: Balancing,
+    /// `lb_subset_config`: requests go to a part of its hosts. `None`: to any.
+    pub subsets: Option<Arc<Subsets>>,
     /// The HTTP version that hosts outside the mesh are spoken to with.
     pub protocol: UpstreamProtocol,
     /// Limits, breaker and outlier detection; `None` when it has none of them.
@@ -105,6 +107,8 @@ pub struct Endpoint {
     pub health: Health,
     /// Present when a sidecar stands before it: its mesh port and identity.
     pub mesh: Option<MeshEndpoint>,
+    /// `metadata.filter_metadata["envoy.lb"]`, where it has any.
+    pub labels: Option<Arc<Labels>>,
 }
 
 /// `envoy.config.core.v3.HealthStatus`, as far as it changes what we do.

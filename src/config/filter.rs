@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue, StatusCode};
 use regex::Regex;
 
-use super::{HeaderMatch, StringMatch};
+use super::{HeaderMatch, Session, StringMatch};
 
 /// One change of a head (`*_headers_to_add`, `*_headers_to_remove`). Never of a field that concerns one connection, nor
 /// of one that only sidecars set.
@@ -54,6 +54,8 @@ pub enum Override {
     Cors(Cors),
     /// `HTTPFault`.
     Fault(Fault),
+    /// `StatefulSessionPerRoute`.
+    Session(Session),
 }
 
 /// An HTTP filter of a listener, before the router.
@@ -70,6 +72,13 @@ pub enum HttpFilter {
         name: String,
         /// What it does on routes that say nothing else.
         otherwise: Option<Fault>,
+    },
+    /// `envoy.filters.http.stateful_session`.
+    Session {
+        /// What routes call it.
+        name: String,
+        /// What it does on routes that say nothing else.
+        otherwise: Option<Session>,
     },
 }
 

@@ -10,6 +10,8 @@ mod filter;
 mod listener;
 mod resilience;
 mod route;
+mod session;
+mod subsets;
 mod treatment;
 
 pub use balancing::{Balancing, HashPolicy, HashSource, LbPolicy, SlowStart};
@@ -26,4 +28,6 @@ pub use route::{
     Action, HeaderMatch, HeaderName, Lasts, PathMatch, Pattern, QueryMatch, Route, RouteConfig, RouteMatch, Split,
     StringMatch, ValueMatch, VirtualHost, WeightedCluster,
 };
+pub use session::{Carrier, Session};
+pub use subsets::{Fallback as SubsetFallback, Labels, Selector, Subsets};
 pub use treatment::{BACKOFF_BASE, BODY_LIMIT, Conditions, LONGEST_PAUSE, RetryBudget, RetryPolicy, Treatment};

@@ -7,7 +7,7 @@ use http::{HeaderValue, StatusCode};
 use pillion_wire::resilience::Fallback;
 use regex::Regex;
 
-use super::{HashPolicy, HeaderChanges, Redirect, RouteFilters};
+use super::{HashPolicy, HeaderChanges, Labels, Redirect, RouteFilters};
 
 /// `RouteConfiguration`.
 #[derive(Clone, Debug, PartialEq, Default)]
@@ -193,6 +193,8 @@ pub struct Split {
     pub clusters: Vec<WeightedCluster>,
     /// `hash_policy`: what keeps calls together on a host of the cluster. Empty: nothing does.
     pub hash: Vec<HashPolicy>,
+    /// `weighted_clusters.use_hash_policy`: it keeps them on one of the clusters, too.
+    pub by_hash: bool,
     /// How long connections of opaque TCP last.
     pub lasts: Lasts,
 }
@@ -217,12 +219,14 @@ pub struct WeightedCluster {
     pub headers: HeaderChanges,
     /// `host_rewrite_literal` of the route, else its own: what the host is told that it is called.
     pub authority: Option<HeaderValue>,
+    /// `metadata_match` under `envoy.lb`, of the route and its own: which part of a cluster that has [`super::Subsets`].
+    pub criteria: Labels,
 }
 
 impl WeightedCluster {
     /// A cluster whose requests go on as they are.
     pub fn new(name: String, weight: NonZeroU32) -> Self {
-        Self { name, weight, headers: HeaderChanges::default(), authority: None }
+        Self { name, weight, headers: HeaderChanges::default(), authority: None, criteria: Labels::new() }
     }
 }
 
@@ -233,6 +237,7 @@ impl Split {
             clusters: vec![WeightedCluster::new(name.to_owned(), NonZeroU32::MIN)],
             hash: Vec::new(),
             lasts: Lasts::default(),
+            by_hash: false,
         }
     }
 }

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use super::guard::{self, Guard};
 use super::message::{Head, REASON, Version};
-use super::{Worker, feedback};
+use super::{Worker, feedback, session};
 use crate::config::{AppProtocol, Keep, UpstreamProtocol};
 use crate::error::ProxyError;
 use crate::http::{Body, HttpError, Unsent};
@@ -305,9 +305,19 @@ impl Upstreams {
     /// A host that has not been tried.
     pub(super) fn pick(&self, tried: &[HostKey]) -> Option<Arc<Host>> {
         match self {
-            Self::Cluster(cluster, affinity) => {
-                let hash = affinity.as_ref().and_then(|affinity| affinity.hash);
-                cluster.upstream.pick(tried, hash, Instant::now)
+            Self::Cluster(cluster, None) => cluster.upstream.pick(tried, None, Instant::now),
+            Self::Cluster(cluster, Some(affinity)) => {
+                if let Some(bound) = &affinity.session
+                    && let Some(address) = bound.pinned
+                {
+                    let strict = bound.rules.strict;
+                    let host = cluster.upstream.session_host(address, strict, Instant::now);
+                    let host = host.filter(|host| !tried.contains(host.key()));
+                    if host.is_some() || strict {
+                        return host;
+                    }
+                }
+                cluster.upstream.pick(tried, affinity.hash, Instant::now)
             }
             Self::Application(port) => {
                 let untried = || port.hosts.iter().filter(|host| !tried.contains(host.key()));
@@ -315,6 +325,12 @@ impl Upstreams {
             }
             Self::Unknown(host) => tried.is_empty().then(|| Arc::clone(host)),
         }
+    }
+
+    /// Is only one host good enough?
+    pub(super) fn is_strict(&self) -> bool {
+        let Self::Cluster(_, Some(affinity)) = self else { return false };
+        affinity.session.as_ref().is_some_and(|bound| bound.rules.strict && bound.pinned.is_some())
     }
 
     /// For messages.
@@ -334,13 +350,18 @@ impl Upstreams {
         }
     }
 
-    /// Gives the client the cookie that it comes back with.
-    pub(super) fn give_cookie(&self, headers: &mut HeaderMap) {
-        if let Self::Cluster(_, Some(affinity)) = self
-            && let Some(cookie) = &affinity.cookie
-        {
+    /// Does anything keep the call with others?
+    pub(super) fn has_affinity(&self) -> bool {
+        matches!(self, Self::Cluster(_, Some(_)))
+    }
+
+    /// Gives the client what it comes back with, of which `host` was to answer.
+    pub(super) fn give_cookie(&self, worker: &Worker, host: &Host, headers: &mut HeaderMap, record: &Record) {
+        let Self::Cluster(_, Some(affinity)) = self else { return };
+        if let Some(cookie) = &affinity.cookie {
             headers.append(SET_COOKIE, cookie.clone());
         }
+        session::give(worker, self, host, headers, record);
     }
 
     /// Longest wait for a connection, TLS included.

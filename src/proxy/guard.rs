@@ -182,6 +182,10 @@ impl Held {
 /// Why no host of `upstreams` is left to be tried.
 pub(super) fn no_host(worker: &Worker, upstreams: &Upstreams, kind: Kind) -> ProxyError {
     let name = upstreams.name().to_owned();
+    if upstreams.is_strict() {
+        worker.shared.telemetry.metrics.session("lost");
+        return ProxyError::SessionLost(name);
+    }
     let Upstreams::Cluster(cluster, _) = upstreams else { return ProxyError::NoHealthyUpstream(name) };
     match cluster.upstream.shortage() {
         Shortage::None => ProxyError::NoHealthyUpstream(name),

@@ -187,8 +187,11 @@ async fn forward(
             }
         }
     };
+    let host = upstreams.has_affinity().then(|| Arc::clone(&sent.host));
     let mut response = reply(sent, record)?;
-    upstreams.give_cookie(response.headers_mut());
+    if let Some(host) = host {
+        upstreams.give_cookie(worker, &host, response.headers_mut(), record);
+    }
     filters.on_response(response.headers_mut());
     let limits = call.and_then(Call::limits);
     Ok(Outcome::Reply(response.map(|body| body.joined(member).limited(limits).holding(said.places))))

@@ -38,6 +38,7 @@ mod rate_limit;
 mod refused;
 mod reply;
 mod retry;
+mod session;
 mod tcp;
 mod tunnel;
 

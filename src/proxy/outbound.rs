@@ -14,10 +14,11 @@ use super::attempt::Upstreams;
 use super::authority::Authority;
 use super::filters::Filtered;
 use super::http::{Plan, Said};
+use super::session;
 use crate::config::Redirect;
 use crate::error::ProxyError;
 use crate::filter::redirect;
-use crate::route::{self, affinity};
+use crate::route::{self, Affinity, affinity};
 use crate::snapshot::{Action, Target, Unresolved};
 use crate::telemetry::Record;
 
@@ -37,19 +38,29 @@ pub(super) async fn plan(
     let filters = route.filters.as_ref();
     let answer = match &route.action {
         Action::Forward(split) => {
-            let choice = split.choose(rand::random());
+            let affinity = match split.hash() {
+                [] => None,
+                policies => Some(affinity(policies, request, client, rand::random)),
+            };
+            let hash = affinity.as_ref().and_then(|affinity| affinity.hash);
+            let (choice, session) = match filters.and_then(|filters| filters.session.as_ref()) {
+                Some(rules) => session::choose(worker, rules, split, hash, request)?,
+                None => (split.choose_for(hash, rand::random), None),
+            };
             let cluster = &choice.cluster;
             if cluster.config.name == INVALID_BACKEND {
                 return Err(ProxyError::InvalidBackend(route.name.to_string()));
             }
             record.cluster = Arc::clone(cluster.upstream.name());
             let filters = Filtered::new(filters, choice.changes.as_ref());
-            let affinity = match split.hash() {
-                [] => None,
-                policies => Some(Box::new(affinity(policies, request, client, rand::random))),
+            let affinity = match (affinity, session) {
+                (None, None) => None,
+                (affinity, session) => Some(Box::new(Affinity { session, ..affinity.unwrap_or_default() })),
             };
             let upstreams = Upstreams::Cluster(Arc::clone(cluster), affinity);
-            let (fallback, treatment) = (route.fallback.clone(), route.treatment.clone());
+            // A strict session has no other place.
+            let fallback = route.fallback.clone().filter(|_| !upstreams.is_strict());
+            let treatment = route.treatment.clone();
             let said = Said { fallback, treatment, places: Vec::new() };
             return Ok((Plan::Forward(upstreams, said), filters));
         }

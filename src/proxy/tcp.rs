@@ -117,7 +117,7 @@ pub(super) fn choose(split: &Split, record: &mut Record) -> (Upstreams, Lasts) {
     let cluster = split.pick(rand::random());
     record.cluster = Arc::clone(cluster.upstream.name());
     let hash = connection_affinity(split.hash(), record.downstream.ip());
-    let affinity = hash.map(|hash| Box::new(Affinity { hash: Some(hash), cookie: None }));
+    let affinity = hash.map(|hash| Box::new(Affinity { hash: Some(hash), ..Affinity::default() }));
     (Upstreams::Cluster(Arc::clone(cluster), affinity), split.lasts())
 }
 

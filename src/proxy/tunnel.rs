@@ -129,15 +129,16 @@ pub(super) async fn upgrade(
     let agreed = sent.response.status() == StatusCode::SWITCHING_PROTOCOLS
         || (from_sidecar && sent.response.headers().contains_key(&UPGRADE_HEADER));
     let Some(token) = head.upgrade.clone().filter(|_| agreed) else {
+        let host = std::sync::Arc::clone(&sent.host);
         let mut response = walk::reply(sent, record)?;
-        upstreams.give_cookie(response.headers_mut());
+        upstreams.give_cookie(&client.worker, &host, response.headers_mut(), record);
         return Ok(Outcome::Reply(response));
     };
     let mut response = sent.response;
     let switched = hyper::upgrade::on(&mut response);
     let (mut parts, incoming) = response.into_parts();
     walk::clean(&mut parts.headers, from_sidecar, record);
-    upstreams.give_cookie(&mut parts.headers);
+    upstreams.give_cookie(&client.worker, &sent.host, &mut parts.headers, record);
     let upstream = if from_sidecar {
         End::Bodies(Box::new(upstream_duplex(incoming)))
     } else {

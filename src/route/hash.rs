@@ -17,6 +17,8 @@ pub struct Affinity {
     pub hash: Option<u64>,
     /// A cookie for the client, which had none (`Set-Cookie`).
     pub cookie: Option<HeaderValue>,
+    /// Its session, where its route keeps sessions.
+    pub session: Option<super::Bound>,
 }
 
 /// The hash of a request from `client`. `random` is the value of a cookie, should one have to be given.
@@ -87,7 +89,7 @@ fn of_address(address: IpAddr) -> u64 {
 }
 
 /// The first cookie of that name that is not empty (RFC 6265, section 4.2.1).
-fn cookie<'a>(request: &'a request::Parts, name: &str) -> Option<&'a [u8]> {
+pub(super) fn cookie<'a>(request: &'a request::Parts, name: &str) -> Option<&'a [u8]> {
     let pairs = request.headers.get_all(COOKIE).iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b';'));
     pairs
         .filter_map(|pair| pair.trim_ascii_start().strip_prefix(name.as_bytes())?.strip_prefix(b"="))

@@ -6,9 +6,11 @@
 mod domain;
 mod hash;
 mod query;
+pub mod session;
 
 pub use domain::best_domain;
 pub use hash::{Affinity, affinity, connection_affinity};
+pub use session::Bound;
 
 use std::borrow::Cow;
 

@@ -14,6 +14,8 @@ pub struct Filters {
     pub cors: Option<Cors>,
     /// Faults on purpose.
     pub fault: Option<Fault>,
+    /// How sessions are kept.
+    pub session: Option<Arc<config::Session>>,
     /// The path that the host sees.
     pub path: Option<PathRewrite>,
     /// Copies.
@@ -60,10 +62,18 @@ impl Filters {
                     Some(_) => {}
                     None => filters.fault = filters.fault.take().or_else(|| otherwise.clone()),
                 },
+                HttpFilter::Session { name, otherwise } => match said(name) {
+                    Some(Override::Session(session)) => filters.session = Some(Arc::new(session.clone())),
+                    Some(_) => {}
+                    None => {
+                        filters.session = filters.session.take().or_else(|| otherwise.clone().map(Arc::new));
+                    }
+                },
             }
         }
         let is_idle = filters.cors.is_none()
             && filters.fault.is_none()
+            && filters.session.is_none()
             && filters.path.is_none()
             && filters.mirrors.is_empty()
             && filters.answers.is_empty();

@@ -76,6 +76,7 @@ pub struct Split {
     total: u64,
     hash: Box<[config::HashPolicy]>,
     lasts: config::Lasts,
+    by_hash: bool,
 }
 
 /// One of the clusters of a [`Split`].
@@ -126,13 +127,19 @@ impl Split {
                 Choice { end: total, cluster, changes: changes.map(Arc::new) }
             })
             .collect();
-        (!choices.is_empty()).then_some(Self { choices, total, hash: Box::default(), lasts: config::Lasts::default() })
+        (!choices.is_empty()).then_some(Self {
+            choices,
+            total,
+            hash: Box::default(),
+            by_hash: false,
+            lasts: config::Lasts::default(),
+        })
     }
 
     /// The same, for calls that are kept together by this.
     #[must_use]
-    pub fn hashed_by(mut self, hash: &[config::HashPolicy]) -> Self {
-        self.hash = hash.into();
+    pub fn hashed_by(mut self, hash: &[config::HashPolicy], by_hash: bool) -> Self {
+        (self.hash, self.by_hash) = (hash.into(), by_hash);
         self
     }
 
@@ -165,6 +172,17 @@ impl Split {
         &self.choices[at]
     }
 
+    /// The choice for a call with this hash; else, and where calls are not kept on a cluster, the one that `chance` falls
+    /// on. When weights change, only those calls move whose share has gone over to another cluster, whatever the sum of the
+    /// weights is.
+    pub fn choose_for(&self, hash: Option<u64>, chance: impl FnOnce() -> u64) -> &Choice {
+        let Some(hash) = hash.filter(|_| self.by_hash) else { return self.choose(chance()) };
+        // Rings go by the hash itself: a cluster must not get all of its calls from one part of them.
+        let mixed = (hash ^ (hash >> 32)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        let point = (u128::from(mixed ^ (mixed >> 29)).wrapping_mul(u128::from(self.total))) >> 64;
+        self.choose(u64::try_from(point).unwrap_or_default())
+    }
+
     /// All clusters with their weights.
     pub fn clusters(&self) -> impl Iterator<Item = (u64, &Arc<Cluster>)> {
         self.choices().map(|(weight, choice)| (weight, &choice.cluster))
@@ -174,5 +192,53 @@ impl Split {
     pub fn choices(&self) -> impl Iterator<Item = (u64, &Choice)> {
         let starts = std::iter::once(0).chain(self.choices.iter().map(|choice| choice.end));
         self.choices.iter().zip(starts).map(|(choice, start)| (choice.end - start, choice))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+
+    use super::*;
+    use crate::balance::xxh64;
+
+    /// The cluster of each of `count` callers, when `new` of `old` + `new` go to the second.
+    fn places(old: u32, new: u32, count: u64) -> Vec<String> {
+        let cluster = |name: &str| {
+            let config = config::Cluster {
+                name: name.to_owned(),
+                endpoints: name.to_owned(),
+                connect_timeout: std::time::Duration::from_secs(1),
+                lb: config::Balancing::default(),
+                protocol: config::UpstreamProtocol::Http1,
+                resilience: None,
+                retry_budget: config::RetryBudget::default(),
+                keep: config::Keep::default(),
+                health: None,
+                subsets: None,
+            };
+            Arc::new(Cluster { config, upstream: Arc::new(Upstream::new(name)) })
+        };
+        let weights = [(old, "old"), (new, "new")];
+        let weighed = weights.map(|(weight, name)| (NonZeroU32::new(weight).expect("not 0"), cluster(name)));
+        let split = Split::new(weighed).expect("clusters").hashed_by(&[], true);
+        let name = |caller: u64| {
+            let hash = xxh64(&caller.to_le_bytes(), 0);
+            split.choose_for(Some(hash), || 0).cluster.config.name.clone()
+        };
+        (0..count).map(name).collect()
+    }
+
+    #[tokio::test]
+    async fn callers_stay_on_their_cluster_and_move_only_as_its_share_does() {
+        let before = places(90, 10, 20_000);
+        for (old, new) in [(80, 20), (90, 40), (1, 1), (1, 999_999)] {
+            let after = places(old, new, 20_000);
+            let there = after.iter().filter(|name| *name == "new").count();
+            let expected = 20_000.0 * f64::from(new) / f64::from(old + new);
+            assert!((there as f64 - expected).abs() < 400.0, "{old}:{new}: {there}");
+            let back = before.iter().zip(&after).filter(|(before, after)| *before == "new" && *after == "old");
+            assert_eq!(back.count(), 0, "nobody goes back: {old}:{new}");
+        }
     }
 }

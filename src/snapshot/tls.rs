@@ -89,6 +89,7 @@ mod tests {
             retry_budget: Default::default(),
             keep: config::Keep::default(),
             health: None,
+            subsets: None,
         };
         let cluster = Cluster { config, upstream: Arc::new(Upstream::new(name)) };
         Split::new([(NonZeroU32::MIN, Arc::new(cluster))]).expect("a cluster")

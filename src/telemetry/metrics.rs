@@ -27,6 +27,7 @@ pub struct Metrics {
     upstream_retries: Family<RefusedLabels, Counter>,
     faults: Family<KindLabels, Counter>,
     mirrored: Family<MirrorLabels, Counter>,
+    sessions: Family<ResultLabels, Counter>,
     limit_overflows: Family<LimitLabels, Counter>,
     limit_in_use: Family<LimitLabels, Gauge>,
     breaker_changes: Family<ChangeLabels, Counter>,
@@ -190,6 +191,7 @@ impl Metrics {
             upstream_retries: Family::default(),
             faults: Family::default(),
             mirrored: Family::default(),
+            sessions: Family::default(),
             limit_overflows: Family::default(),
             limit_in_use: Family::default(),
             breaker_changes: Family::default(),
@@ -273,6 +275,11 @@ impl Metrics {
             "upstream_retries",
             "Requests sent again because nothing of them had reached an application, by reason",
             self.upstream_retries.clone(),
+        );
+        registry.register(
+            "sessions",
+            "Requests of routes that keep sessions, by what became of the session",
+            self.sessions.clone(),
         );
         registry.register("faults", "Faults that were injected on purpose, by kind", self.faults.clone());
         registry.register("mirrored_requests", "Copies of requests, by what became of them", self.mirrored.clone());
@@ -407,6 +414,12 @@ impl Metrics {
     /// A request was harmed on purpose: `delay`, `abort`, or `overflow` when it was spared because too many were.
     pub fn fault(&self, kind: &'static str) {
         self.faults.get_or_create(&KindLabels { kind }).inc();
+    }
+
+    /// A request of a route that keeps sessions: `new`, `kept`, `moved`, or `lost` where the route is strict; `malformed` and
+    /// `expired` beside `new` when what it brought along was ignored.
+    pub fn session(&self, result: &'static str) {
+        self.sessions.get_or_create(&ResultLabels { result }).inc();
     }
 
     /// A copy of a request for `cluster` ended; `result` is `ok`, `overflow`, `timeout` or a reason code.

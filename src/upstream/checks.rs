@@ -233,6 +233,7 @@ mod tests {
             weight: NonZeroU32::MIN,
             health: Health::Healthy,
             mesh: None,
+            labels: None,
         };
         let endpoints = ports.iter().map(endpoint).collect();
         let locality = Locality { zone: String::new(), priority: 0, weight: NonZeroU32::MIN, endpoints };

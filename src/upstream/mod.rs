@@ -12,6 +12,7 @@ mod host_set;
 mod pool;
 mod protect;
 mod report;
+mod session;
 mod standing;
 
 pub use call::{Call, Denied};

@@ -95,7 +95,8 @@ impl fmt::Display for Destination {
 }
 
 /// One port of a Service: the name of its cluster, of its endpoints and of its
-/// routes. Text form `<service>.<namespace>:<port>`, as `payment.shop:80`.
+/// routes. Text form `<service>.<namespace>:<port>`, as `payment.shop:80`; for a subset of its workloads
+/// `<service>~<subset>.<namespace>:<port>`, as `payment~v2.shop:80`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ServicePort {
     /// Name of the Service, a DNS label.
@@ -104,6 +105,8 @@ pub struct ServicePort {
     pub namespace: String,
     /// The Service's own port (not the workload's), never 0.
     pub port: u16,
+    /// A subset of its workloads, a DNS label. `None`: all of them.
+    pub subset: Option<String>,
 }
 
 impl ServicePort {
@@ -118,7 +121,18 @@ impl ServicePort {
         if port == 0 {
             return Err(NameError::Port(format!("{service}.{namespace}")));
         }
-        Ok(Self { service: service.to_owned(), namespace: namespace.to_owned(), port })
+        Ok(Self { service: service.to_owned(), namespace: namespace.to_owned(), port, subset: None })
+    }
+
+    /// The same for a subset of the Service's workloads.
+    ///
+    /// # Errors
+    /// When its name is not a DNS label.
+    pub fn of_subset(self, subset: &str) -> Result<Self, NameError> {
+        if !is_label(subset) {
+            return Err(NameError::Service(excerpt(&format!("{}~{subset}.{}", self.service, self.namespace))));
+        }
+        Ok(Self { subset: Some(subset.to_owned()), ..self })
     }
 }
 
@@ -128,13 +142,19 @@ impl FromStr for ServicePort {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let (host, port) = split_port(text)?;
         let (service, namespace) = host.split_once('.').ok_or_else(|| NameError::Service(excerpt(host)))?;
-        Self::new(service, namespace, port)
+        match service.split_once('~') {
+            Some((service, subset)) => Self::new(service, namespace, port)?.of_subset(subset),
+            None => Self::new(service, namespace, port),
+        }
     }
 }
 
 impl fmt::Display for ServicePort {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}:{}", self.service, self.namespace, self.port)
+        match &self.subset {
+            Some(subset) => write!(f, "{}~{subset}.{}:{}", self.service, self.namespace, self.port),
+            None => write!(f, "{}.{}:{}", self.service, self.namespace, self.port),
+        }
     }
 }
 
@@ -468,6 +488,10 @@ mod tests {
             "Payment.shop:80",
             "payment.shop.svc:80",
             "payment.sh_op:80",
+            "payment~.shop:80",
+            "payment~v1~v2.shop:80",
+            "payment~V1.shop:80",
+            "~v1.shop:80",
             "[::1]:80",
         ] {
             assert!(text.parse::<ServicePort>().is_err(), "{text:?}");
@@ -477,6 +501,9 @@ mod tests {
     #[test]
     fn ports_are_named_after_services_or_addresses() {
         let service = ServicePort::new("payment", "shop", 80).unwrap();
+        let subset = service.clone().of_subset("v2").unwrap();
+        assert_eq!(subset.to_string(), "payment~v2.shop:80");
+        assert_eq!("payment~v2.shop:80".parse(), Ok(PortName::Service(subset)));
         assert_eq!("payment.shop:80".parse(), Ok(PortName::Service(service)));
         for text in ["10.0.0.5:8080", "[fd00::5]:8080"] {
             let name: PortName = text.parse().unwrap();

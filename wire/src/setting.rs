@@ -16,6 +16,13 @@ pub const JOIN_TRACE: &str = "joinTrace";
 /// `retry_budget.budget_percent`).
 pub const RETRIES_PER_SECOND: &str = "retryBudgetMinPerSecond";
 
+/// Field of a `Route`: seconds after which a session ends, however busy it is (beside the filter
+/// `envoy.filters.http.stateful_session`, which has the lifetime of a cookie only).
+pub const SESSION_ABSOLUTE: &str = "sessionAbsoluteSeconds";
+
+/// Field of a `Route`: seconds without a request after which a session ends.
+pub const SESSION_IDLE: &str = "sessionIdleSeconds";
+
 /// Sets a field, keeping the others.
 pub fn set(metadata: &mut Option<Metadata>, field: &str, kind: Kind) {
     let all = &mut metadata.get_or_insert_default().filter_metadata;

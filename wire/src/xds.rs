@@ -27,11 +27,14 @@ pub use envoy_types::pb::envoy::extensions::filters::http::cors::v3 as http_cors
 pub use envoy_types::pb::envoy::extensions::filters::http::fault::v3 as http_fault;
 pub use envoy_types::pb::envoy::extensions::filters::http::rbac::v3 as http_rbac;
 pub use envoy_types::pb::envoy::extensions::filters::http::router::v3 as router;
+pub use envoy_types::pb::envoy::extensions::filters::http::stateful_session::v3 as http_session;
 pub use envoy_types::pb::envoy::extensions::filters::listener::http_inspector::v3 as http_inspector;
 pub use envoy_types::pb::envoy::extensions::filters::listener::original_dst::v3 as original_dst;
 pub use envoy_types::pb::envoy::extensions::filters::listener::tls_inspector::v3 as tls_inspector;
 pub use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3 as hcm;
 pub use envoy_types::pb::envoy::extensions::filters::network::tcp_proxy::v3 as tcp_proxy;
+pub use envoy_types::pb::envoy::extensions::http::stateful_session::cookie::v3 as session_cookie;
+pub use envoy_types::pb::envoy::extensions::http::stateful_session::header::v3 as session_header;
 pub use envoy_types::pb::envoy::extensions::load_balancing_policies::common::v3 as lb_common;
 pub use envoy_types::pb::envoy::extensions::load_balancing_policies::least_request::v3 as least_request;
 pub use envoy_types::pb::envoy::extensions::load_balancing_policies::maglev::v3 as maglev;
@@ -43,6 +46,7 @@ pub use envoy_types::pb::envoy::extensions::retry::host::previous_hosts::v3 as p
 pub use envoy_types::pb::envoy::extensions::transport_sockets::raw_buffer::v3 as raw_buffer;
 pub use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3 as tls;
 pub use envoy_types::pb::envoy::extensions::upstreams::http::v3 as upstream_http;
+pub use envoy_types::pb::envoy::r#type::http::v3 as http_type;
 pub use envoy_types::pb::envoy::r#type::matcher::v3 as matcher;
 pub use envoy_types::pb::envoy::r#type::v3 as envoy_type;
 pub use envoy_types::pb::google::protobuf as wkt;
@@ -109,6 +113,18 @@ pub mod type_url {
     pub const CORS_POLICY: &str = "type.googleapis.com/envoy.extensions.filters.http.cors.v3.CorsPolicy";
     /// HTTP filter, and what it does on a route: fault injection (gRFC A33).
     pub const FAULT: &str = "type.googleapis.com/envoy.extensions.filters.http.fault.v3.HTTPFault";
+    /// HTTP filter: sessions stay on their endpoint (gRFC A55).
+    pub const STATEFUL_SESSION: &str =
+        "type.googleapis.com/envoy.extensions.filters.http.stateful_session.v3.StatefulSession";
+    /// What the filter [`STATEFUL_SESSION`] does on a route.
+    pub const STATEFUL_SESSION_PER_ROUTE: &str =
+        "type.googleapis.com/envoy.extensions.filters.http.stateful_session.v3.StatefulSessionPerRoute";
+    /// How the filter [`STATEFUL_SESSION`] knows a session: by a cookie.
+    pub const COOKIE_SESSION: &str =
+        "type.googleapis.com/envoy.extensions.http.stateful_session.cookie.v3.CookieBasedSessionState";
+    /// The same: by a header.
+    pub const HEADER_SESSION: &str =
+        "type.googleapis.com/envoy.extensions.http.stateful_session.header.v3.HeaderBasedSessionState";
     /// What wraps a filter's configuration on a route to switch it off or to make it optional (gRFC A39).
     pub const FILTER_CONFIG: &str = "type.googleapis.com/envoy.config.route.v3.FilterConfig";
     /// HTTP filter: role-based access control (gRFC A41).
@@ -236,6 +252,10 @@ mod tests {
             (type_url::CORS, http_cors::Cors::type_url()),
             (type_url::CORS_POLICY, http_cors::CorsPolicy::type_url()),
             (type_url::FAULT, http_fault::HttpFault::type_url()),
+            (type_url::STATEFUL_SESSION, http_session::StatefulSession::type_url()),
+            (type_url::STATEFUL_SESSION_PER_ROUTE, http_session::StatefulSessionPerRoute::type_url()),
+            (type_url::COOKIE_SESSION, session_cookie::CookieBasedSessionState::type_url()),
+            (type_url::HEADER_SESSION, session_header::HeaderBasedSessionState::type_url()),
             (type_url::FILTER_CONFIG, route::FilterConfig::type_url()),
             (type_url::UPSTREAM_TLS, tls::UpstreamTlsContext::type_url()),
             (type_url::DOWNSTREAM_TLS, tls::DownstreamTlsContext::type_url()),

@@ -23,7 +23,7 @@ use pillion_wire::{
 use super::{
     address::Assigned,
     grant::Grant,
-    policy::{Policies, TrafficPolicy},
+    policy::{Policies, Subset, TrafficPolicy},
     protocol::Protocol,
     reach::{Reach, inside},
     route::{Route, RouteKind},
@@ -116,12 +116,19 @@ impl Mesh {
             }
             mesh.add_host(service, &members, &mut findings);
         }
-        let tables = table::Tables::new(objects, &mut findings);
         let policies = Policies::new(objects, &mut findings);
         let (mut limited, mut ages) = (HashMap::new(), HashMap::new());
+        Policies::check_subsets(objects, |service| directory.members(service), &mut findings);
+        let tables = table::Tables::new(objects, &policies, &mut findings);
         for draft in drafts {
             let key = draft.key.clone();
             let members: Vec<_> = draft.members.iter().map(|(workload, port)| (&workload.name, port.port)).collect();
+            for view in draft.subsets(&policies) {
+                if let PortName::Service(key) = view.key.clone() {
+                    let kept = previous.and_then(|mesh| mesh.ports.get(&key));
+                    mesh.ports.insert(key, keep_equal(view, kept));
+                }
+            }
             let view = draft.finish(&tables, &policies);
             if let Some(limits) = &view.policy.rate_limits {
                 for &port in &members {
@@ -390,12 +397,11 @@ impl<'a> Draft<'a> {
         }
     }
 
-    fn finish(self, tables: &table::Tables<'_>, policies: &Policies<'_>) -> PortView {
-        let protocol = self.protocol();
-        let policy = policies.of_port(self.service, self.port);
+    fn endpoints(&self, is_in: impl Fn(&Workload) -> bool) -> Vec<Endpoint> {
         let mut endpoints: Vec<Endpoint> = self
             .members
             .iter()
+            .filter(|(workload, _)| is_in(workload))
             .map(|(workload, port)| Endpoint {
                 address: SocketAddr::new(workload.address, port.port),
                 mesh: inside(workload),
@@ -405,6 +411,32 @@ impl<'a> Draft<'a> {
             .collect();
         endpoints.sort_unstable();
         endpoints.dedup_by(|a, b| a.address == b.address);
+        endpoints
+    }
+
+    /// What routes may send to besides the whole port: its subsets. Nothing is attached to them.
+    fn subsets(&self, policies: &Policies<'_>) -> Vec<PortView> {
+        let policy = policies.of_port(self.service, self.port);
+        let subsets = policy.subsets.iter().flatten();
+        let view = |subset: &Subset| {
+            let key = self.key.clone().of_subset(&subset.name).ok()?;
+            Some(PortView {
+                key: PortName::Service(key),
+                protocol: self.protocol(),
+                http: None,
+                tcp: None,
+                tls: Vec::new(),
+                policy: policy.clone(),
+                endpoints: self.endpoints(|workload| subset.has(&workload.labels)),
+            })
+        };
+        subsets.filter_map(view).collect()
+    }
+
+    fn finish(self, tables: &table::Tables<'_>, policies: &Policies<'_>) -> PortView {
+        let protocol = self.protocol();
+        let policy = policies.of_port(self.service, self.port);
+        let endpoints = self.endpoints(|_| true);
         PortView {
             http: protocol.carries_http().then(|| tables.http(self.service, self.port, policies, &policy)).flatten(),
             tcp: protocol.carries_tcp().then(|| tables.tcp(self.service, self.port, policies)).flatten(),

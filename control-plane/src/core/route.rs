@@ -11,7 +11,7 @@ use std::{cmp::Ordering, time::Duration};
 
 use super::{
     filter::{BackendFilters, Filters},
-    policy::RuleRetry,
+    policy::{RuleRetry, SessionPersistence},
     service::Name,
 };
 
@@ -89,6 +89,8 @@ pub struct Rule {
     pub backend_request: Option<Duration>,
     /// `retry` (GEP-1731).
     pub retry: Option<RuleRetry>,
+    /// `sessionPersistence` (GEP-1619).
+    pub session: Option<SessionPersistence>,
 }
 
 /// What a request must look like: all parts must hold.
@@ -142,6 +144,8 @@ pub struct Backend {
     pub service: Name,
     /// Its port.
     pub port: u16,
+    /// Only the workloads of this subset (`TrafficPolicy`, `spec.subsets`).
+    pub subset: Option<String>,
     /// Its share, relative to the other backends of the rule.
     pub weight: u32,
     /// What is done to its share of the requests.
@@ -219,6 +223,7 @@ mod tests {
                     request: None,
                     backend_request: None,
                     retry: None,
+                    session: None,
                 })
                 .collect(),
         }

@@ -22,12 +22,16 @@ pub(super) struct Tables<'a> {
 
 impl<'a> Tables<'a> {
     /// Sorts the routes by parent, and reports parents and backends that are missing.
-    pub(super) fn new(objects: &'a Objects, findings: &mut Vec<Finding>) -> Self {
-        let existing = objects
-            .services
-            .values()
-            .flat_map(|service| service.ports.iter().filter_map(move |port| service_port(service, port).ok()))
-            .collect();
+    pub(super) fn new(objects: &'a Objects, policies: &Policies<'_>, findings: &mut Vec<Finding>) -> Self {
+        let mut existing = HashSet::new();
+        for service in objects.services.values() {
+            for port in &service.ports {
+                let Ok(key) = service_port(service, port) else { continue };
+                let subsets = policies.of_port(service, port).subsets.unwrap_or_default();
+                existing.extend(subsets.iter().filter_map(|subset| key.clone().of_subset(&subset.name).ok()));
+                existing.insert(key);
+            }
+        }
         let mut tables = Self { objects, attached: HashMap::new(), existing };
         for route in objects.routes.values() {
             tables.attach(route, findings);
@@ -164,6 +168,11 @@ impl<'a> Tables<'a> {
             ServicePort::new(&service.name, &service.namespace, backend.port).map_err(|error| error.to_string())?;
         if !self.existing.contains(&key) {
             return Err(format!("Service {service} has no port {}", backend.port));
+        }
+        let Some(subset) = &backend.subset else { return Ok(key) };
+        let key = key.of_subset(subset).map_err(|error| error.to_string())?;
+        if !self.existing.contains(&key) {
+            return Err(format!("no TrafficPolicy gives port {} of Service {service} a subset {subset}", backend.port));
         }
         Ok(key)
     }

@@ -514,3 +514,38 @@ fn the_nearest_and_oldest_policy_says_a_section() {
     assert!(told[1].contains("typo") && told[1].contains("no such port"), "{told:?}");
     assert!(told[2].contains("young") && told[2].contains("timeouts (of shop/old)"), "{told:?}");
 }
+
+#[test]
+fn a_subset_is_a_part_of_its_service_and_an_empty_or_unknown_one_is_told() {
+    let workload = |name: &str, version: &str| {
+        format!(
+            "---\napiVersion: pillion.dev/v1alpha1\nkind: Workload\n\
+             metadata: {{name: {name}, namespace: shop, labels: {{app: web, version: {version}}}}}\n\
+             spec: {{address: 10.0.0.{}, ports: [{{name: http, port: 80}}]}}\n",
+            name.len()
+        )
+    };
+    let text = format!(
+        "{}{}---\napiVersion: v1\nkind: Service\nmetadata: {{name: web, namespace: shop}}\n\
+         spec: {{selector: {{app: web}}, ports: [{{name: http, port: 80}}]}}\n\
+         ---\napiVersion: pillion.dev/v1alpha1\nkind: TrafficPolicy\nmetadata: {{name: p, namespace: shop}}\n\
+         spec: {{targetRefs: [{{kind: Service, name: web}}], subsets: [{{name: v1, labels: {{version: v1}}}}, \
+         {{name: v3, labels: {{version: v3}}}}]}}\n\
+         ---\napiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {{name: r, namespace: shop}}\n\
+         spec: {{parentRefs: [{{group: '', kind: Service, name: web}}], rules: [{{backendRefs: [\
+         {{group: pillion.dev, kind: Subset, name: web.v1, port: 80}}, \
+         {{group: pillion.dev, kind: Subset, name: web.v2, port: 80}}]}}]}}\n",
+        workload("a", "v1"),
+        workload("bb", "v2")
+    );
+    let (mesh, findings) = compile(&text);
+    let port = |name: &str| mesh.port(&name.parse().unwrap()).unwrap();
+    assert_eq!((port("web.shop:80").endpoints.len(), port("web~v1.shop:80").endpoints.len()), (2, 1));
+    assert!(port("web~v3.shop:80").endpoints.is_empty() && mesh.port(&"web~v2.shop:80".parse().unwrap()).is_none());
+    let shares = &port("web.shop:80").http.as_ref().unwrap()[0].shares;
+    let targets: Vec<_> = shares.iter().map(|share| share.target.as_ref().map(ToString::to_string)).collect();
+    assert_eq!(targets, [Some("web~v1.shop:80".to_owned()), None]);
+    let told: Vec<(&str, bool)> =
+        findings.iter().map(|found| (found.path.as_str(), found.reason.contains("v2"))).collect();
+    assert_eq!(told, [("spec.subsets[1].labels", false), ("spec.rules[0].backendRefs[1]", true)]);
+}

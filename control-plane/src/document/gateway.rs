@@ -45,6 +45,26 @@ pub(super) struct HttpRule {
     pub(super) backend_refs: Option<Vec<BackendRef>>,
     pub(super) timeouts: Option<RuleTimeouts>,
     pub(super) retry: Option<RuleRetry>,
+    pub(super) session_persistence: Option<RuleSession>,
+}
+
+/// What keeps requests on one endpoint (GEP-1619).
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct RuleSession {
+    pub(super) session_name: Option<String>,
+    #[serde(rename = "type")]
+    pub(super) kind: Option<String>,
+    pub(super) absolute_timeout: Option<Written>,
+    pub(super) idle_timeout: Option<Written>,
+    pub(super) cookie_config: Option<CookieConfig>,
+}
+
+/// What the cookie of a session is like.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct CookieConfig {
+    pub(super) lifetime_type: Option<String>,
 }
 
 /// How long a request may take (GEP-1742).
@@ -101,6 +121,7 @@ pub(super) struct GrpcRule {
     pub(super) matches: Option<Vec<GrpcMatch>>,
     pub(super) filters: Option<Vec<Filter>>,
     pub(super) backend_refs: Option<Vec<BackendRef>>,
+    pub(super) session_persistence: Option<RuleSession>,
 }
 
 /// What a call must look like.

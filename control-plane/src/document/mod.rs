@@ -39,6 +39,8 @@ use typed::{TypeError, Typed, typed};
 pub const DEFAULT_NAMESPACE: &str = "default";
 /// The version of `pillion.dev` that is read.
 const API_VERSION: &str = "pillion.dev/v1alpha1";
+/// Its group.
+const OUR_GROUP: &str = "pillion.dev";
 
 /// The kinds of object that are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -19,7 +19,7 @@ use pillion_wire::{
 use super::{
     dialect::Dialect,
     kind::Kind,
-    translate::{cluster, endpoints, gateway, host, http_filters, inbound, outbound, route, treatment},
+    translate::{cluster, endpoints, gateway, host, http_filters, inbound, outbound, route, session, treatment},
     version::version,
 };
 use crate::core::{
@@ -371,10 +371,20 @@ impl PortResources {
         let key = &view.key;
         let secured = (dialect != Dialect::Pillion && view.in_mesh()).then(|| (cluster::accounts(view), trust_domain));
         let faults = dialect == Dialect::Grpc && http_filters::has_faults(view);
+        let sessions = dialect == Dialect::Grpc && session::is_kept(view);
         let is_retried = treatment::is_retried(view);
         Self {
-            listener: version(&("listener", dialect, key, view.protocol, &view.tcp, &view.tls, &view.policy, faults))
-                .into(),
+            listener: version(&(
+                "listener",
+                dialect,
+                key,
+                view.protocol,
+                &view.tcp,
+                &view.tls,
+                &view.policy,
+                (faults, sessions),
+            ))
+            .into(),
             route: Built {
                 version: version(&("route", dialect, key, &view.http, &view.policy)).into(),
                 any: pack(type_url::ROUTE, &route::configuration(view, dialect)),

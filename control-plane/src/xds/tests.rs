@@ -615,18 +615,29 @@ fn what_routes_do_is_said_to_each_client_as_far_as_it_takes_it() {
         (filters, said)
     };
     let (cors_filter, fault_filter) = ("envoy.filters.http.cors", "envoy.filters.http.fault");
-    let router = "envoy.filters.http.router";
+    let (session_filter, router) = ("envoy.filters.http.stateful_session", "envoy.filters.http.router");
     let plain = [services.clone(), route_object("HTTPRoute", "r", "name: a", cors)].concat();
     let harmed = [plain.clone(), policy("a", ABORT)].concat();
     for dialect in [Dialect::Pillion, Dialect::Envoy] {
         let (filters, said) = routes_of(&plain, dialect);
-        assert_eq!(filters, [cors_filter, fault_filter, router], "whatever the routes say: {dialect:?}");
+        assert_eq!(
+            filters,
+            [cors_filter, fault_filter, session_filter, router],
+            "whatever the routes say: {dialect:?}"
+        );
         assert_eq!(said, [cors_filter]);
         assert_eq!(routes_of(&harmed, dialect).1, [cors_filter, fault_filter]);
     }
     assert_eq!(routes_of(&plain, Dialect::Grpc), (vec![router.to_owned()], vec![]));
     let (filters, said) = routes_of(&harmed, Dialect::Grpc);
     assert_eq!((filters, said), (vec![fault_filter.to_owned(), router.to_owned()], vec![fault_filter.to_owned()]));
+    let kept = |kind: &str| [plain.clone(), policy("a", &format!("sessionPersistence: {{type: {kind}}}"))].concat();
+    for kind in ["Cookie", "Header"] {
+        assert_eq!(routes_of(&kept(kind), Dialect::Envoy).1, [cors_filter, session_filter]);
+    }
+    assert_eq!(routes_of(&kept("Header"), Dialect::Grpc), (vec![router.to_owned()], vec![]), "it has no such");
+    let (filters, said) = routes_of(&kept("Cookie"), Dialect::Grpc);
+    assert_eq!((filters, said), (vec![session_filter.to_owned(), router.to_owned()], vec![session_filter.to_owned()]));
 }
 
 #[test]

@@ -11,8 +11,9 @@ use pillion_wire::mesh::INVALID_BACKEND;
 use pillion_wire::name::Destination;
 
 use super::Reference;
+use super::parts::Parts;
 use crate::config::{
-    self, Action, Balancing, Endpoints, OutboundListener, RouteConfig, RouteSource, Split, UpstreamProtocol,
+    self, Action, Balancing, Endpoints, Labels, OutboundListener, RouteConfig, RouteSource, Split, UpstreamProtocol,
 };
 use crate::discovery::Kind;
 use crate::snapshot::Cluster;
@@ -54,6 +55,8 @@ enum State<T> {
 struct ClusterItem {
     current: Option<Arc<Cluster>>,
     next: Option<config::Cluster>,
+    /// Parts of [`Self::current`] that routes lead to.
+    parts: Parts,
     users: Users,
 }
 
@@ -177,6 +180,9 @@ impl Catalog {
             if let Some(current) = current.filter(|current| current.config.endpoints == name) {
                 current.upstream.update(&config, current.config.lb);
             }
+            if let Some(item) = self.clusters.get(cluster) {
+                item.parts.update(&config);
+            }
         }
         self.settle_users_of(name)
     }
@@ -218,6 +224,17 @@ impl Catalog {
         }
     }
 
+    /// The same for requests with these criteria (`metadata_match`): of a cluster that has subsets a part.
+    pub(super) fn part(&self, name: &str, criteria: &Labels) -> Option<Arc<Cluster>> {
+        let whole = self.cluster(name)?;
+        let (Some(_), Some(item)) = (&whole.config.subsets, self.clusters.get(name)) else { return Some(whole) };
+        let endpoints = match self.endpoints.get(&whole.config.endpoints).map(|item| &item.state) {
+            Some(State::Known(endpoints)) => Arc::clone(endpoints),
+            _ => Arc::default(),
+        };
+        Some(item.parts.get(&whole, criteria, &endpoints))
+    }
+
     /// Settles all clusters that wait for the endpoints `name`; returns who uses them.
     fn settle_users_of(&mut self, name: &str) -> Users {
         let mut users = Users::new();
@@ -251,6 +268,7 @@ impl Catalog {
         if let Some(old) = old.filter(|old| old.config.endpoints != config.endpoints) {
             unindex(&mut self.by_endpoints, &old.config.endpoints, name);
         }
+        item.parts.renew(&config, &endpoints);
         item.current = Some(Arc::new(Cluster { config, upstream }));
         true
     }
@@ -302,6 +320,7 @@ fn hostless(name: &str) -> Cluster {
         endpoints: name.to_owned(),
         connect_timeout: Duration::from_secs(5),
         lb: Balancing::default(),
+        subsets: None,
         protocol: UpstreamProtocol::default(),
         resilience: None,
         retry_budget: config::RetryBudget::default(),

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::catalog::Catalog;
-use crate::config::{self, HttpFilter, OutboundListener, RouteConfig, RouteSource};
+use crate::config::{self, HttpFilter, Labels, OutboundListener, RouteConfig, RouteSource};
 use crate::snapshot::{
     Action, Changes, Cluster, Fallback, Filters, Mirror, Route, Routes, Split, Target, TlsSplits, VirtualHost,
 };
@@ -34,7 +34,7 @@ struct Clusters<'a> {
     catalog: &'a Catalog,
     /// The HTTP filters of the listener.
     filters: &'a [HttpFilter],
-    found: HashMap<String, Arc<Cluster>>,
+    found: HashMap<(String, Labels), Arc<Cluster>>,
 }
 
 impl Clusters<'_> {
@@ -56,7 +56,7 @@ impl Clusters<'_> {
         };
         let mut mirrors = Vec::with_capacity(route.filters.mirrors.len());
         for mirror in &route.filters.mirrors {
-            let cluster = self.cluster(&mirror.cluster)?;
+            let cluster = self.cluster(&mirror.cluster, &Labels::new())?;
             mirrors.push(Mirror { cluster, share: mirror.share, suffix: mirror.suffix });
         }
         let filters = Filters::new(&route.filters, self.filters, mirrors).map(Arc::new);
@@ -70,7 +70,7 @@ impl Clusters<'_> {
     }
 
     fn fallback(&mut self, told: &pillion_wire::resilience::Fallback) -> Option<Fallback> {
-        let clusters = told.backends.iter().map(|backend| self.cluster(&backend.to_string()));
+        let clusters = told.backends.iter().map(|backend| self.cluster(&backend.to_string(), &Labels::new()));
         let status = |status: u16| http::StatusCode::from_u16(status).ok();
         let response = told.response.as_ref();
         let response = response.and_then(|(code, body)| Some((status(*code)?, body.clone())));
@@ -80,17 +80,18 @@ impl Clusters<'_> {
     fn split(&mut self, split: &config::Split) -> Option<Split> {
         let mut choices = Vec::with_capacity(split.clusters.len());
         for weighted in &split.clusters {
-            choices.push((weighted.weight, self.cluster(&weighted.name)?, Changes::new(weighted)));
+            choices.push((weighted.weight, self.cluster(&weighted.name, &weighted.criteria)?, Changes::new(weighted)));
         }
-        Split::changing(choices).map(|choices| choices.hashed_by(&split.hash).lasting(split.lasts))
+        Split::changing(choices).map(|choices| choices.hashed_by(&split.hash, split.by_hash).lasting(split.lasts))
     }
 
-    fn cluster(&mut self, name: &str) -> Option<Arc<Cluster>> {
-        if let Some(cluster) = self.found.get(name) {
+    fn cluster(&mut self, name: &str, criteria: &Labels) -> Option<Arc<Cluster>> {
+        let key = (name.to_owned(), criteria.clone());
+        if let Some(cluster) = self.found.get(&key) {
             return Some(Arc::clone(cluster));
         }
-        let cluster = self.catalog.cluster(name)?;
-        self.found.insert(name.to_owned(), Arc::clone(&cluster));
+        let cluster = self.catalog.part(name, criteria)?;
+        self.found.insert(key, Arc::clone(&cluster));
         Some(cluster)
     }
 }

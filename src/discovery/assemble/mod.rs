@@ -16,6 +16,7 @@
 mod catalog;
 mod compile;
 mod demand;
+mod parts;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};

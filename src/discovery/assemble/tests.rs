@@ -122,6 +122,7 @@ fn route(name: &str, clusters: &[&str]) -> RouteConfig {
     let action = Action::Forward(Split {
         clusters: clusters.iter().map(weighted).collect(),
         hash: Vec::new(),
+        by_hash: false,
         lasts: config::Lasts::default(),
     });
     let routes = vec![Route {
@@ -147,6 +148,7 @@ fn cluster(name: &str, endpoints: &str) -> Cluster {
         retry_budget: Default::default(),
         keep: config::Keep::default(),
         health: None,
+        subsets: None,
     }
 }
 
@@ -156,6 +158,7 @@ fn endpoints(name: &str, ports: &[u16]) -> Endpoints {
         weight: NonZeroU32::MIN,
         health: Health::Healthy,
         mesh: None,
+        labels: None,
     };
     let endpoints = ports.iter().map(endpoint).collect();
     let locality = Locality { zone: String::new(), priority: 0, weight: NonZeroU32::MIN, endpoints };
@@ -474,4 +477,43 @@ async fn our_own_ports_keep_their_host_while_the_application_stays() {
     assert!(!Arc::ptr_eq(&first.ports[&81].hosts[0], &second.ports[&81].hosts[0]));
     assembly.handle_update(Update { kind: Kind::Listener, name, change: Change::Removed }, Instant::now());
     assert!(assembly.poll_output().inbound.is_none(), "what is served stays");
+}
+
+#[tokio::test(start_paused = true)]
+async fn parts_of_a_cluster_follow_its_endpoints_and_its_configuration() {
+    let criteria = |version: &str| config::Labels::from([("version".to_owned(), format!("\"{version}\""))]);
+    let mut catalog = Catalog::default();
+    catalog.begin_use(Kind::Cluster, "c", &destination("a.shop:80"));
+    catalog.begin_use(Kind::Endpoints, "e", &destination("a.shop:80"));
+    let selector = config::Selector { keys: ["version".to_owned()].into(), fallback: None };
+    let subsets = config::Subsets {
+        selectors: vec![selector],
+        fallback: config::SubsetFallback::Nobody,
+        default: config::Labels::new(),
+    };
+    let told = Cluster { subsets: Some(Arc::new(subsets)), ..cluster("c", "e") };
+    let hosts = |versions: &[&str]| {
+        let mut all = endpoints("e", &(1..).take(versions.len()).collect::<Vec<u16>>());
+        for (endpoint, version) in all.localities[0].endpoints.iter_mut().zip(versions) {
+            endpoint.labels = Some(Arc::new(criteria(version)));
+        }
+        all
+    };
+    catalog.set_cluster("c", told.clone());
+    catalog.set_endpoints("e", hosts(&["1", "2", "2"]));
+    let part = catalog.part("c", &criteria("2")).expect("known");
+    assert_eq!((part.config.name.as_str(), part.upstream.hosts().len()), ("c[version=\"2\"]", 2));
+    assert_eq!(catalog.part("c", &config::Labels::new()).expect("known").upstream.hosts().len(), 0, "no fallback");
+    let again = catalog.part("c", &criteria("2")).expect("known");
+    assert!(Arc::ptr_eq(&part, &again));
+    catalog.set_endpoints("e", hosts(&["1", "1", "2"]));
+    assert_eq!(part.upstream.hosts().len(), 1);
+    catalog.set_cluster("c", Cluster { connect_timeout: Duration::from_secs(1), ..told });
+    let renewed = catalog.part("c", &criteria("2")).expect("known");
+    assert_eq!(renewed.config.connect_timeout, Duration::from_secs(1));
+    assert!(Arc::ptr_eq(&renewed.upstream, &part.upstream), "what was measured stays");
+    let plain = cluster("c", "e");
+    catalog.set_cluster("c", plain);
+    let whole = catalog.part("c", &criteria("2")).expect("known");
+    assert_eq!((whole.config.name.as_str(), whole.upstream.hosts().len()), ("c", 3), "it has no subsets");
 }

@@ -238,7 +238,7 @@ async fn it_is_handed_over_when_the_protocol_changes_with_what_came_early() {
         if request.method() == Method::CONNECT || request.headers()["upgrade"] == "echo" {
             sender.send(connection).unwrap();
             *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-            response.headers_mut().insert("connection", http::HeaderValue::from_static("upgrade"));
+            response.headers_mut().insert("connection", HeaderValue::from_static("upgrade"));
         }
         response
     })

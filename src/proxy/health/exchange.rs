@@ -12,6 +12,7 @@ use super::super::attempt::Lease;
 use super::super::message::{PORT, REASON};
 use super::super::reply::OVERLOADED;
 use super::network;
+use crate::config::Keep;
 use crate::error::ProxyError;
 use crate::http::{Body, Unsent};
 use crate::resilience::health::Finding;
@@ -54,9 +55,9 @@ pub(super) async fn ask(pool: &Pool, host: &Host, question: &Question<'_>, time:
     let mut fresh = false;
     loop {
         let mut lease = if http2 {
-            pool.http2(host, time, None).await.map(Lease::Http2)
+            pool.http2(host, time, Keep::default()).await.map(Lease::Http2)
         } else {
-            pool.http1(host, fresh, time, None).await.map(Lease::Http1)
+            pool.http1(host, fresh, time, Keep::default()).await.map(Lease::Http1)
         }
         .map_err(|error| unconnected(&error))?;
         let (sent, reused) = match &mut lease {

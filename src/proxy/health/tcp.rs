@@ -8,6 +8,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use super::super::tcp::connect_request;
 use super::exchange::{of_sidecar, unconnected};
 use super::{failed, network, passed};
+use crate::config::Keep;
 use crate::upstream::{Found, Host, Pool};
 
 /// More is not read: what has to come is short.
@@ -21,7 +22,7 @@ pub(super) async fn check(pool: &Pool, host: &Host, send: &[u8], receive: &[Vec<
             Err(error) => unconnected(&error),
         };
     }
-    let lease = match pool.http2(host, time, None).await {
+    let lease = match pool.http2(host, time, Keep::default()).await {
         Ok(lease) => lease,
         Err(error) => return unconnected(&error),
     };

@@ -3,14 +3,15 @@
 mod view;
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::net::SocketAddr;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
 
 use tokio::time::Instant;
 
 use super::{Host, HostKey};
 use crate::balance::{self, LoadBalancer, Spec};
-use crate::config::{Balancing, Endpoints, Health};
+use crate::config::{Balancing, Endpoint, Endpoints, Health};
 use view::Candidates;
 
 /// Percent of its share that a host can take (Envoy `overprovisioning_factor`).
@@ -24,6 +25,10 @@ pub(super) struct HostSet {
     levels: Vec<Level>,
     balancing: Balancing,
     overprovisioning: f64,
+    /// Hosts that nothing is balanced to, but that keep their sessions.
+    draining: Vec<Arc<Host>>,
+    /// All of them, once a session has asked for one.
+    by_address: OnceLock<HashMap<SocketAddr, Arc<Host>>>,
 }
 
 /// Hosts of one priority.
@@ -74,9 +79,9 @@ pub(super) enum Found {
 impl HostSet {
     /// The set that `endpoints` describe; hosts of `old` that are in it again are the same.
     pub(super) fn new(endpoints: &Endpoints, balancing: Balancing, old: &Self) -> Self {
-        let known: HashMap<&HostKey, &Arc<Host>> =
-            old.levels.iter().flat_map(|level| &level.hosts).map(|host| (host.key(), host)).collect();
+        let known: HashMap<&HostKey, &Arc<Host>> = old.all().map(|host| (host.key(), host)).collect();
         let now = Instant::now();
+        let mut draining = Vec::new();
         let mut by_priority: BTreeMap<u32, (Vec<Arc<Host>>, Vec<f64>)> = BTreeMap::new();
         for locality in &endpoints.localities {
             let healthy = || locality.endpoints.iter().filter(|endpoint| endpoint.health == Health::Healthy);
@@ -92,6 +97,11 @@ impl HostSet {
                 hosts.push(host);
                 weights.push(f64::from(endpoint.weight.get()) * share);
             }
+            let drain = |endpoint: &&Endpoint| balancing.keeps_draining && endpoint.health == Health::Draining;
+            draining.extend(locality.endpoints.iter().filter(drain).map(|endpoint| {
+                let key = HostKey::remote(endpoint.address, endpoint.mesh.clone());
+                known.get(&key).map_or_else(|| Arc::new(Host::new(key)), |host| Arc::clone(host))
+            }));
         }
         let levels = by_priority.into_iter().filter(|(_, (hosts, _))| !hosts.is_empty());
         let overprovisioning = endpoints.overprovisioning.map_or(OVERPROVISIONING, std::num::NonZeroU32::get);
@@ -101,6 +111,8 @@ impl HostSet {
                 .collect(),
             balancing,
             overprovisioning: f64::from(overprovisioning) / 100.0,
+            draining,
+            by_address: OnceLock::new(),
         }
     }
 
@@ -188,6 +200,17 @@ impl HostSet {
                 weight: *weight,
             })
         })
+    }
+
+    /// All hosts, those that drain last.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Arc<Host>> {
+        self.levels.iter().flat_map(|level| &level.hosts).chain(&self.draining)
+    }
+
+    /// The host at `address`, also one that drains.
+    pub(super) fn at(&self, address: SocketAddr) -> Option<&Arc<Host>> {
+        let index = || self.all().map(|host| (host.key().address, Arc::clone(host))).collect();
+        self.by_address.get_or_init(index).get(&address)
     }
 
     /// How hosts are picked.

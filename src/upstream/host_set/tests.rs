@@ -10,6 +10,7 @@ fn endpoint(port: u16, weight: u32) -> Endpoint {
         weight: NonZeroU32::new(weight).expect("not 0"),
         health: Health::Healthy,
         mesh: None,
+        labels: None,
     }
 }
 
@@ -122,4 +123,27 @@ async fn a_new_host_starts_slowly_and_the_others_do_not_start_again() {
         [1, 0],
         "what survived is kept"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_host_that_drains_keeps_its_sessions_where_the_cluster_says_so_and_gets_nothing_else() {
+    let drains = |port| Endpoint { health: Health::Draining, ..endpoint(port, 1) };
+    let before = endpoints(vec![locality(0, 1, vec![endpoint(1, 1), endpoint(2, 1)])]);
+    let after = endpoints(vec![locality(0, 1, vec![drains(1), endpoint(2, 1)])]);
+    let gone = Endpoint { health: Health::Unhealthy, ..endpoint(1, 1) };
+    let sick = endpoints(vec![locality(0, 1, vec![gone, endpoint(2, 1)])]);
+    let address = endpoint(1, 1).address;
+    for keeps_draining in [true, false] {
+        let balancing = Balancing { keeps_draining, ..Balancing::default() };
+        let first = HostSet::new(&before, balancing, &HostSet::default());
+        let host = first.at(address).cloned().expect("it is there");
+        let then = HostSet::new(&after, balancing, &first);
+        let kept = then.at(address).filter(|found| Arc::ptr_eq(found, &host));
+        assert_eq!(kept.is_some(), keeps_draining, "the same as before");
+        assert_eq!(tally(&then, 10), BTreeMap::from([(2, 10)]));
+        assert!(HostSet::new(&sick, balancing, &then).at(address).is_none());
+        let back = HostSet::new(&before, balancing, &then);
+        assert_eq!(back.at(address).is_some_and(|found| Arc::ptr_eq(found, &host)), keeps_draining);
+        assert!(then.at("127.0.0.1:3".parse().expect("literal")).is_none());
+    }
 }

@@ -68,7 +68,7 @@ impl Upstream {
 
     pub(super) fn protect_hosts(&self) {
         let rules = self.protection.rules.lock().clone();
-        for host in self.hosts() {
+        for host in self.hosts.load().all() {
             host.standing.protect(rules.as_ref());
         }
     }

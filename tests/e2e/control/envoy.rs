@@ -218,6 +218,26 @@ fn is_served(api_type: &str, variant: &str) {
     soon("Envoy has the policy", || told("\"per_try_timeout\": \"2s\"") && told("envoy.retry_host_predicates"));
     assert!(told("\"timeout\": \"5s\"") && told("\"idle_timeout\": \"60s\""), "{}", curl(&[&dump]).text());
 
+    for section in SESSIONS {
+        let seen = dump_count(&envoy);
+        mesh.write("sessions.yaml", &balancing("plain", section).replace("loadBalancing", "sessionPersistence"));
+        soon(section, || dump_count(&envoy) > seen);
+    }
+    let plain = |header: &str| curl(&[&format!("http://{}/", envoy.outbound), "-H", "Host: plain.shop", "-H", header]);
+    soon("Envoy keeps sessions", || plain("a: b").header("x-session").is_some());
+    let session = format!("x-session: {}", plain("a: b").header("x-session").unwrap());
+    assert_eq!(plain(&session).header("x-session"), None, "it stays");
+
+    mesh.write("subset.yaml", SUBSET);
+    soon("Envoy has the subset", || {
+        curl(&[&format!("http://{}/clusters", envoy.admin)]).text().contains("plain~all.shop:80::")
+    });
+    soon("Envoy sends to it", || plain("x-subset: all").status == 200 && plain("x-subset: none").status == 503);
+    let of_user = |user: u32| plain(&format!("x-user: {user}")).status;
+    let users: Vec<u16> = (0..20).map(of_user).collect();
+    assert_eq!((0..20).map(of_user).collect::<Vec<_>>(), users, "each stays with its backend");
+    assert!(users.contains(&200) && users.contains(&503), "{users:?}");
+
     let modified = envoy.statistic("cluster_manager.cluster_modified");
     mesh.service("plain", &[("http", 80, "h2c")]);
     soon("Envoy has a changed cluster", || envoy.statistic("cluster_manager.cluster_modified") > modified);
@@ -241,6 +261,11 @@ fn is_served(api_type: &str, variant: &str) {
     }
     assert_eq!((refusals(&mesh), envoy.statistic("listener_manager.lds.update_rejected")), (0.0, 0));
     assert_eq!(envoy.statistic("cluster_manager.cds.update_rejected"), 0);
+}
+
+/// How many route configurations Envoy has taken.
+fn dump_count(envoy: &Envoy) -> u64 {
+    envoy.statistic("http.outbound.rds.pillion/outbound.config_reload")
 }
 
 /// Envoy with its outbound listener and its admin page.
@@ -277,6 +302,36 @@ impl Envoy {
         value.unwrap_or_else(|| panic!("no statistic {name}: {page}"))
     }
 }
+
+/// Sessions of every kind.
+const SESSIONS: [&str; 3] = [
+    "{ idleTimeout: 30s }",
+    "{ sessionName: sid, strict: true, absoluteTimeout: 1h, cookieConfig: { lifetimeType: Permanent } }",
+    "{ type: Header, sessionName: x-session }",
+];
+
+/// Two subsets, of which one is empty.
+const SUBSET: &str = "\
+apiVersion: pillion.dev/v1alpha1
+kind: TrafficPolicy
+metadata: { name: plain-subsets, namespace: shop }
+spec:
+  targetRefs: [ { kind: Service, name: plain } ]
+  subsets: [ { name: all, labels: { app: plain } }, { name: none, labels: { app: other } } ]
+  split: { hashOn: [ { header: x-user } ] }
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: { name: plain, namespace: shop }
+spec:
+  parentRefs: [ { group: '', kind: Service, name: plain } ]
+  rules:
+  - matches: [ { headers: [ { name: x-subset, value: all } ] } ]
+    backendRefs: [ { group: pillion.dev, kind: Subset, name: plain.all, port: 80 } ]
+  - matches: [ { headers: [ { name: x-subset, value: none } ] } ]
+    backendRefs: [ { group: pillion.dev, kind: Subset, name: plain.none, port: 80 } ]
+  - backendRefs: [ { name: plain, port: 80 }, { group: pillion.dev, kind: Subset, name: plain.none, port: 80 } ]
+";
 
 /// Timeouts and retries, all of them.
 const POLICY: &str = "\

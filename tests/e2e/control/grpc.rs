@@ -16,15 +16,15 @@ fn grpcs_own_client_balances_over_mutual_tls_and_follows_a_changed_weight() {
         mesh.service(version, &[("grpc", 80, "grpc")]);
     }
     let servers = [
-        mesh.workload(Workload::new("greeter-1").port("grpc", greeters[0].address)),
-        mesh.workload(Workload::new("greeter-2").port("grpc", greeters[1].address)),
+        mesh.workload(Workload::new("greeter-1").label("version", "a").port("grpc", greeters[0].address)),
+        mesh.workload(Workload::new("greeter-2").label("version", "b").port("grpc", greeters[1].address)),
     ];
     mesh.write("versions.yaml", &format!("{}---\n{}", version(&servers[0], "a"), version(&servers[1], "b")));
     policy(
         &mesh,
         "greeter",
         "{ limits: { requests: 100, pending: 5 }, breaker: {}, outlierDetection: { successRate: {}, failurePercentage: {} }, \
-         fallback: { response: { status: 503 } }, \
+         fallback: { response: { status: 503 } }, sessionPersistence: { absoluteTimeout: 1h, strict: true }, \
          timeouts: { request: 20s, perTry: 10s, idle: 30s, streamIdle: 60s, connectionAge: 1h, joinTrace: false }, \
          retries: { attempts: 2, on: [ 5xx, unavailable ], codes: [ 503 ], budget: { percent: 30, minPerSecond: 5 } } }",
     );
@@ -53,6 +53,23 @@ fn grpcs_own_client_balances_over_mutual_tls_and_follows_a_changed_weight() {
         soon("calls are answered", || call(&client, 4)["errors"] == json!({}));
     }
 
+    let subsets = "[ { name: a, labels: { version: a } }, { name: b, labels: { version: b } } ]";
+    mesh.write(
+        "subsets.yaml",
+        &balancing("greeter", subsets).replace("loadBalancing", "subsets").replace("name: balancing", "name: subsets"),
+    );
+    for only in ["a", "b"] {
+        let backend = format!("{{ group: pillion.dev, kind: Subset, name: greeter.{only}, port: 80 }}");
+        mesh.write(
+            "route.yaml",
+            &route((1, 1))
+                .replace("{ name: a, port: 80, weight: 1 }", &backend)
+                .replace("    - { name: b, port: 80, weight: 1 }\n", ""),
+        );
+        soon(&format!("all calls go to subset {only}"), || {
+            call(&client, 10) == json!({ "answers": { only: 10 }, "errors": {} })
+        });
+    }
     for (weights, only) in [((1, 0), "a"), ((0, 1), "b")] {
         mesh.write("route.yaml", &route(weights));
         soon(&format!("all calls go to {only}"), || {

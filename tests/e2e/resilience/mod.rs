@@ -11,8 +11,10 @@ mod joined;
 mod limits;
 mod rate_limits;
 mod retries;
+mod sessions;
 mod storm;
 mod streams;
+mod subsets;
 mod timeouts;
 
 use serde_json::Value;

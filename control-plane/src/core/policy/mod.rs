@@ -8,6 +8,9 @@ mod faults;
 pub mod health;
 mod load_balancing;
 mod retries;
+mod session;
+mod split;
+mod subsets;
 mod timeouts;
 
 use std::collections::HashMap;
@@ -27,6 +30,9 @@ pub use faults::{Abort, Faults, Share};
 pub use load_balancing::{Algorithm, HashOn, LoadBalancing, SlowStart, Zones};
 use pillion_wire::rate_limit::RateLimits;
 pub use retries::{Budget, CONDITIONS, Retries, RuleRetry};
+pub use session::SessionPersistence;
+pub use split::StickySplit;
+pub use subsets::Subset;
 pub use timeouts::Timeouts;
 
 /// A policy object.
@@ -86,6 +92,12 @@ pub struct Policy {
     pub fallback: Option<Fallback>,
     /// When requests are sent again.
     pub retries: Option<Retries>,
+    /// What keeps requests on the endpoint that they went to before.
+    pub session: Option<SessionPersistence>,
+    /// Parts of a Service that routes may send to.
+    pub subsets: Option<Vec<Subset>>,
+    /// What keeps callers on one of a route's backends.
+    pub split: Option<StickySplit>,
 }
 
 impl Policy {
@@ -103,6 +115,9 @@ impl Policy {
             ("outlierDetection", self.outlier.is_some(), false),
             ("healthChecks", self.health.is_some(), false),
             ("fallback", self.fallback.is_some(), true),
+            ("sessionPersistence", self.session.is_some(), true),
+            ("subsets", self.subsets.is_some(), false),
+            ("split", self.split.is_some(), true),
         ];
         sections.into_iter().filter_map(|(name, is_there, fits_route)| is_there.then_some((name, fits_route)))
     }
@@ -135,6 +150,9 @@ impl Policy {
             health: self.health.clone().or_else(|| other.health.clone()),
             fallback: self.fallback.clone().or_else(|| other.fallback.clone()),
             retries: self.retries.clone().or_else(|| other.retries.clone()),
+            session: self.session.clone().or_else(|| other.session.clone()),
+            subsets: self.subsets.clone().or_else(|| other.subsets.clone()),
+            split: self.split.clone().or_else(|| other.split.clone()),
         }
     }
 }
@@ -241,8 +259,11 @@ fn without_backend(policy: &TrafficPolicy, objects: &Objects) -> Vec<Finding> {
 
 /// Which sections of `policy` concern requests, where nothing but byte streams is carried.
 fn without_requests(policy: &TrafficPolicy, service: &Service, section: Option<&str>) -> Option<String> {
-    let said =
-        [("faults", policy.policy.faults.is_some()), ("directResponse", policy.policy.direct_response.is_some())];
+    let said = [
+        ("faults", policy.policy.faults.is_some()),
+        ("directResponse", policy.policy.direct_response.is_some()),
+        ("sessionPersistence", policy.policy.session.is_some()),
+    ];
     let said: Vec<&str> = said.into_iter().filter_map(|(name, is_there)| is_there.then_some(name)).collect();
     let mut ports = service.ports.iter().filter(|port| section.is_none() || port.name.as_deref() == section);
     let has_none = ports.all(|port| port.app_protocol.is_some_and(|protocol| !protocol.carries_http()));

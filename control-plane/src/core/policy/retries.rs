@@ -114,6 +114,7 @@ impl Policy {
             }
             *retries = std::mem::take(retries).with_implied();
         }
+        super::session::for_rule(&mut self, rule);
         self
     }
 }
@@ -131,6 +132,7 @@ mod tests {
             request: None,
             backend_request: None,
             retry: None,
+            session: None,
         }
     }
 

@@ -45,7 +45,7 @@ struct RawEwma {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct RawHashOn {
+pub(super) struct RawHashOn {
     header: Option<String>,
     cookie: Option<RawCookie>,
     query_param: Option<String>,
@@ -162,7 +162,7 @@ fn is_prime(number: u32) -> bool {
             .all(|it| !number.is_multiple_of(it))
 }
 
-fn hash_source(raw: RawHashOn, path: &FieldPath, issues: &mut Issues) -> Option<HashOn> {
+pub(super) fn hash_source(raw: RawHashOn, path: &FieldPath, issues: &mut Issues) -> Option<HashOn> {
     match (raw.header, raw.cookie, raw.query_param, raw.source_address) {
         (Some(name), None, None, None) => {
             if !is_token(&name) {

@@ -10,6 +10,9 @@ mod load_balancing;
 mod outlier;
 mod rate_limits;
 pub(super) mod retries;
+mod session;
+mod split;
+mod subsets;
 mod timeouts;
 
 use serde::Deserialize;
@@ -42,6 +45,9 @@ struct RawSpec {
     health_checks: Option<health_checks::Raw>,
     fallback: Option<fallback::Raw>,
     retries: Option<retries::Raw>,
+    session_persistence: Option<session::Raw>,
+    subsets: Option<Vec<subsets::Raw>>,
+    split: Option<split::Raw>,
 }
 
 #[derive(Deserialize)]
@@ -86,6 +92,9 @@ pub(super) fn read(node: &Node, metadata: &Metadata, issues: &mut Issues) -> Opt
         outlier: spec.outlier_detection.map(|raw| outlier::read(raw, &path.key("outlierDetection"), issues)),
         health: spec.health_checks.and_then(|raw| health_checks::read(raw, &path.key("healthChecks"), issues)),
         retries: spec.retries.map(|raw| retries::read(raw, &path.key("retries"), issues)),
+        session: spec.session_persistence.map(|raw| session::read(raw, &path.key("sessionPersistence"), issues)),
+        split: spec.split.map(|raw| split::read(raw, &path.key("split"), issues)),
+        subsets: spec.subsets.map(|raw| subsets::read(raw, &path.key("subsets"), issues)),
     };
     if policy == Policy::default() {
         issues.warn(path, "the policy says nothing");

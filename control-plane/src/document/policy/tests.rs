@@ -242,3 +242,56 @@ fn retries_are_read_and_codes_imply_their_condition() {
     let budget = retries.budget.unwrap();
     assert_eq!((budget.percent, budget.min_per_second), (Some(10), Some(3)));
 }
+
+#[test]
+fn sessions_are_read_and_what_makes_no_sense_is_refused() {
+    let read =
+        |section: &str| policy(&format!("{{targetRefs: [{{kind: Service, name: a}}], sessionPersistence: {section}}}"));
+    let session =
+        read("{sessionName: sid, strict: true, absoluteTimeout: 1h, cookieConfig: {lifetimeType: Permanent}}");
+    let session = session.unwrap().policy.session.unwrap();
+    assert_eq!((session.name_for("r"), session.absolute), ("sid".to_owned(), Some(Duration::from_secs(3600))));
+    assert!(session.strict && session.permanent && !session.by_header);
+    let session = read("{type: Header, idleTimeout: 30s}").unwrap().policy.session.unwrap();
+    assert_eq!(session.name_for("HTTPRoute/shop/a/0"), "x-pillion-session.httproute.shop.a.0");
+    assert_eq!(read("{}").unwrap().policy.session.unwrap().name_for("a.shop:80"), "pillion-session.a.shop.80");
+    for (section, path) in [
+        ("{type: Query}", "type"),
+        ("{sessionName: 'a b'}", "sessionName"),
+        ("{type: Header, sessionName: Cookie}", "sessionName"),
+        ("{absoluteTimeout: 0s}", "absoluteTimeout"),
+        ("{absoluteTimeout: 1s500ms}", "absoluteTimeout"),
+        ("{absoluteTimeout: 1s, idleTimeout: 2s}", "idleTimeout"),
+        ("{cookieConfig: {lifetimeType: Permanent}}", "absoluteTimeout"),
+        ("{cookieConfig: {lifetimeType: Eternal}}", "cookieConfig.lifetimeType"),
+        ("{type: Header, cookieConfig: {}}", "cookieConfig"),
+    ] {
+        assert_eq!(read(section).unwrap_err(), [format!("spec.sessionPersistence.{path}")], "{section}");
+    }
+}
+
+#[test]
+fn subsets_are_read_and_what_makes_no_sense_is_refused() {
+    let read = |section: &str| policy(&format!("{{targetRefs: [{{kind: Service, name: a}}], subsets: {section}}}"));
+    let subsets = read("[{name: v1, labels: {version: v1}}, {name: v2, labels: {version: v2, tier: gold}}]");
+    let subsets = subsets.unwrap().policy.subsets.unwrap();
+    let labels = |pairs: &[(&str, &str)]| pairs.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect();
+    assert!(subsets[0].has(&labels(&[("version", "v1"), ("app", "a")])));
+    assert!(!subsets[1].has(&labels(&[("version", "v2")])));
+    for (section, path) in [
+        ("[{name: V1, labels: {a: b}}]", "subsets[0].name"),
+        ("[{name: v1, labels: {}}]", "subsets[0].labels"),
+        ("[{name: v1, labels: {a: b}}, {name: v1, labels: {a: c}}]", "subsets[1].name"),
+    ] {
+        assert_eq!(read(section).unwrap_err(), [format!("spec.{path}")], "{section}");
+    }
+}
+
+#[test]
+fn what_keeps_callers_on_a_backend_is_read() {
+    let read = |section: &str| policy(&format!("{{targetRefs: [{{kind: Service, name: a}}], split: {section}}}"));
+    let split = read("{hashOn: [{header: X-User}, {sourceAddress: true}]}").unwrap().policy.split.unwrap();
+    assert_eq!(split.hash_on, [HashOn::Header("x-user".to_owned()), HashOn::SourceAddress]);
+    assert_eq!(read("{}").unwrap_err(), ["spec.split.hashOn"]);
+    assert_eq!(read("{hashOn: [{header: 'a b'}]}").unwrap_err(), ["spec.split.hashOn[0].header"]);
+}

@@ -1,7 +1,10 @@
 //! `HTTPRoute`, `GRPCRoute`, `TCPRoute`, `TLSRoute` and `ReferenceGrant` of Gateway API, for
 //! traffic inside the mesh: their parents are Services (GAMMA, GEP-1324).
 
-use pillion_wire::{label::is_subdomain, name::host_name};
+use pillion_wire::{
+    label::{is_label, is_subdomain},
+    name::host_name,
+};
 use serde::Deserialize;
 
 use super::{
@@ -20,6 +23,7 @@ use crate::core::{
 
 mod filters;
 mod matches;
+pub(super) mod session;
 mod timing;
 
 pub(super) use matches::headers as header_matches;
@@ -38,6 +42,7 @@ pub(super) fn read_http(node: &Node, metadata: &Metadata, issues: &mut Issues) -
     let rules = spec.rules.into_iter().zip(rule_paths()).map(|(raw, path)| {
         let (request, backend_request) = timing::timeouts(raw.timeouts, &path.key("timeouts"), issues);
         let retry = timing::retry(raw.retry, &path.key("retry"), issues);
+        let session = raw.session_persistence.map(|raw| session::read(raw, &path.key("sessionPersistence"), issues));
         let matches = matches::http(raw.matches, &path.key("matches"), issues);
         let at = path.key("filters");
         let filters = filters::of_rule(RouteKind::Http, raw.filters, &matches, metadata, &at, issues);
@@ -46,7 +51,7 @@ pub(super) fn read_http(node: &Node, metadata: &Metadata, issues: &mut Issues) -
             None => backends(RouteKind::Http, raw.backend_refs, metadata, &path, issues),
         };
         let name = rule_name(raw.name, &path, issues);
-        Rule { name, matches, filters, backends, request, backend_request, retry }
+        Rule { name, matches, filters, backends, request, backend_request, retry, session }
     });
     let rules = rules.collect();
     finish(RouteKind::Http, metadata, (spec.parent_refs, spec.hostnames), rules, issues)
@@ -56,6 +61,7 @@ pub(super) fn read_http(node: &Node, metadata: &Metadata, issues: &mut Issues) -
 pub(super) fn read_grpc(node: &Node, metadata: &Metadata, issues: &mut Issues) -> Option<Route> {
     let spec: RouteSpec<GrpcRule> = read_spec(node, issues)?;
     let rules = spec.rules.into_iter().zip(rule_paths()).map(|(raw, path)| {
+        let session = raw.session_persistence.map(|raw| session::read(raw, &path.key("sessionPersistence"), issues));
         let matches = matches::grpc(raw.matches, &path.key("matches"), issues);
         let at = path.key("filters");
         let filters = filters::of_rule(RouteKind::Grpc, raw.filters, &matches, metadata, &at, issues);
@@ -64,7 +70,7 @@ pub(super) fn read_grpc(node: &Node, metadata: &Metadata, issues: &mut Issues) -
             None => backends(RouteKind::Grpc, raw.backend_refs, metadata, &path, issues),
         };
         let name = rule_name(raw.name, &path, issues);
-        Rule { name, matches, filters, backends, request: None, backend_request: None, retry: None }
+        Rule { name, matches, filters, backends, request: None, backend_request: None, retry: None, session }
     });
     let rules = rules.collect();
     finish(RouteKind::Grpc, metadata, (spec.parent_refs, spec.hostnames), rules, issues)
@@ -111,6 +117,7 @@ fn stream_rules(kind: RouteKind, raw: Vec<StreamRule>, metadata: &Metadata, issu
         request: None,
         backend_request: None,
         retry: None,
+        session: None,
     });
     rules.collect()
 }
@@ -250,24 +257,45 @@ fn backend(
         issues.error(path.key("weight"), format!("{weight} is not in 0..={MAX_WEIGHT}"));
         return None;
     };
-    let (service, port) = service_ref(raw, metadata, path, issues)?;
-    Some(Backend { service, port, weight, filters })
+    let (service, port, subset) = service_ref(raw, metadata, path, issues)?;
+    Some(Backend { service, port, subset, weight, filters })
 }
 
-/// The port of a Service.
-fn service_ref(raw: BackendRef, metadata: &Metadata, path: &FieldPath, issues: &mut Issues) -> Option<(Name, u16)> {
+/// The port of a Service, or of a subset of its workloads.
+fn service_ref(
+    raw: BackendRef,
+    metadata: &Metadata,
+    path: &FieldPath,
+    issues: &mut Issues,
+) -> Option<(Name, u16, Option<String>)> {
     let group = raw.group.as_deref().unwrap_or_default();
     let kind = raw.kind.as_deref().unwrap_or("Service");
-    if (group, kind) != ("", "Service") {
-        issues.error(path.key("kind"), format!("{kind} of group `{group}` is not supported, only Service"));
-        return None;
-    }
+    let (service, subset) = match (group, kind) {
+        ("", "Service") => (raw.name, None),
+        (super::OUR_GROUP, "Subset") => match raw.name.split_once('.') {
+            Some((service, subset)) if is_label(service) && is_label(subset) => {
+                (service.to_owned(), Some(subset.to_owned()))
+            }
+            _ => {
+                issues.error(path.key("name"), format!("`{}` is not `SERVICE.SUBSET`", raw.name));
+                return None;
+            }
+        },
+        _ => {
+            let group_of_ours = super::OUR_GROUP;
+            let reason = format!(
+                "{kind} of group `{group}` is not supported, only Service and (of group {group_of_ours}) Subset"
+            );
+            issues.error(path.key("kind"), reason);
+            return None;
+        }
+    };
     let Some(port) = raw.port.filter(|port| *port != 0) else {
         issues.error(path.key("port"), "a Service needs a port, 1 to 65535");
         return None;
     };
     let namespace = raw.namespace.unwrap_or_else(|| metadata.name.namespace.clone());
-    Some((Name::new(namespace, raw.name), port))
+    Some((Name::new(namespace, service), port, subset))
 }
 
 #[cfg(test)]

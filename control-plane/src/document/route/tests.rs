@@ -34,6 +34,8 @@ fn refusals_name_the_field() {
         ("HTTPRoute", "[{timeouts: {response: 1s}}]", "spec.rules[0].timeouts.response"),
         ("HTTPRoute", "[{retry: {codes: [503, 200]}}]", "spec.rules[0].retry.codes[1]"),
         ("HTTPRoute", "[{retry: {backoff: 0s}}]", "spec.rules[0].retry.backoff"),
+        ("HTTPRoute", "[{sessionPersistence: {strict: true}}]", "spec.rules[0].sessionPersistence.strict"),
+        ("GRPCRoute", "[{sessionPersistence: {type: X}}]", "spec.rules[0].sessionPersistence.type"),
         ("GRPCRoute", "[{timeouts: {request: 1s}}]", "spec.rules[0].timeouts"),
         ("GRPCRoute", "[{retry: {attempts: 2}}]", "spec.rules[0].retry"),
         (
@@ -43,6 +45,11 @@ fn refusals_name_the_field() {
         ),
         ("HTTPRoute", "[{backendRefs: [{name: a}]}]", "spec.rules[0].backendRefs[0].port"),
         ("HTTPRoute", "[{backendRefs: [{name: a, port: 1, weight: -1}]}]", "spec.rules[0].backendRefs[0].weight"),
+        (
+            "HTTPRoute",
+            "[{backendRefs: [{name: a, port: 1, kind: Subset, group: pillion.dev}]}]",
+            "spec.rules[0].backendRefs[0].name",
+        ),
         (
             "HTTPRoute",
             "[{backendRefs: [{name: a, port: 1, kind: Bucket, group: x}]}]",

@@ -21,7 +21,7 @@ use pillion_wire::xds::{
     wrr_locality::WrrLocality,
 };
 
-use super::duration;
+use super::{duration, session};
 use crate::{
     core::policy::{Algorithm, HashOn, LoadBalancing, SlowStart},
     xds::dialect::Dialect,
@@ -35,9 +35,12 @@ pub(super) fn apply(cluster: &mut Cluster, policy: Option<&LoadBalancing>, diale
     let default = LoadBalancing::default();
     let policy = policy.unwrap_or(&default);
     if dialect == Dialect::Grpc {
+        cluster.common_lb_config =
+            Some(CommonLbConfig { override_host_status: Some(session::keeping()), ..CommonLbConfig::default() });
         return grpc(cluster, policy.algorithm);
     }
     cluster.common_lb_config = Some(CommonLbConfig {
+        override_host_status: Some(session::keeping()),
         healthy_panic_threshold: Some(Percent { value: policy.panic_threshold.unwrap_or(0).into() }),
         ..CommonLbConfig::default()
     });

@@ -53,7 +53,8 @@ pub(crate) fn listener(address: SocketAddr) -> Listener {
 /// in `namespace`. A name without a port means the Service's lowest port.
 pub(crate) fn routes(mesh: &Mesh, namespace: &str) -> RouteConfiguration {
     let mut lowest: BTreeMap<(&str, &str), u16> = BTreeMap::new();
-    let ports = || mesh.ports().filter(|(_, view)| view.protocol.carries_http());
+    // Nobody calls a subset by name.
+    let ports = || mesh.ports().filter(|(key, view)| view.protocol.carries_http() && key.subset.is_none());
     for (key, _) in ports() {
         lowest.entry((&key.namespace, &key.service)).or_insert(key.port);
     }

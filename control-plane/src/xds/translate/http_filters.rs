@@ -18,11 +18,11 @@ use pillion_wire::xds::{
     type_url,
 };
 
-use super::{duration, route::header};
+use super::{duration, route::header, session};
 use crate::{
     core::{
         filter::Cors,
-        policy::{Abort, Faults},
+        policy::{Abort, Faults, Policy},
         view::PortView,
     },
     xds::dialect::Dialect,
@@ -37,7 +37,8 @@ pub(super) fn outbound(view: Option<&PortView>, dialect: Dialect) -> Vec<HttpFil
     let cors = (dialect != Dialect::Grpc).then(|| filter(CORS, pack(type_url::CORS, &http_cors::Cors::default())));
     let fault =
         (dialect != Dialect::Grpc || has_faults).then(|| filter(FAULT, pack(type_url::FAULT, &HttpFault::default())));
-    cors.into_iter().chain(fault).chain([router()]).collect()
+    let session = session::filter(view, dialect);
+    cors.into_iter().chain(fault).chain(session).chain([router()]).collect()
 }
 
 /// Whether any request to `view` may be harmed on purpose.
@@ -52,18 +53,18 @@ pub(super) fn router() -> HttpFilter {
 }
 
 /// What they do on one route.
-pub(super) fn on_route(cors: Option<&Cors>, faults: Option<&Faults>, dialect: Dialect) -> HashMap<String, Any> {
+pub(super) fn on_route(cors: Option<&Cors>, policy: &Policy, route: &str, dialect: Dialect) -> HashMap<String, Any> {
     let cors = cors.filter(|_| dialect != Dialect::Grpc);
-    let cors = cors.map(|cors| (CORS.to_owned(), pack(type_url::CORS_POLICY, &policy(cors))));
-    let fault = faults.map(|faults| (FAULT.to_owned(), pack(type_url::FAULT, &fault(faults))));
-    cors.into_iter().chain(fault).collect()
+    let cors = cors.map(|cors| (CORS.to_owned(), pack(type_url::CORS_POLICY, &cors_policy(cors))));
+    let fault = policy.faults.as_ref().map(|faults| (FAULT.to_owned(), pack(type_url::FAULT, &fault(faults))));
+    cors.into_iter().chain(fault).chain(session::on_route(policy, route, dialect)).collect()
 }
 
 pub(super) fn per_million(numerator: u32) -> FractionalPercent {
     FractionalPercent { numerator, denominator: DenominatorType::Million.into() }
 }
 
-fn filter(name: &str, config: Any) -> HttpFilter {
+pub(super) fn filter(name: &str, config: Any) -> HttpFilter {
     HttpFilter {
         name: name.to_owned(),
         config_type: Some(http_filter::ConfigType::TypedConfig(config)),
@@ -71,7 +72,7 @@ fn filter(name: &str, config: Any) -> HttpFilter {
     }
 }
 
-fn policy(cors: &Cors) -> CorsPolicy {
+fn cors_policy(cors: &Cors) -> CorsPolicy {
     CorsPolicy {
         allow_origin_string_match: cors.origins.iter().map(|origin| origin_matcher(origin)).collect(),
         allow_methods: cors.methods.join(", "),

@@ -14,6 +14,7 @@ pub(super) mod inbound;
 pub(super) mod outbound;
 mod resilience;
 pub(super) mod route;
+pub(super) mod session;
 pub(super) mod treatment;
 
 use std::net::SocketAddr;

@@ -7,9 +7,9 @@ use pillion_wire::xds::{
     route::{
         DirectResponseAction, HeaderMatcher, QueryParameterMatcher, Route, RouteAction, RouteConfiguration, RouteMatch,
         VirtualHost, WeightedCluster, header_matcher, query_parameter_matcher, route, route_action, route_match,
-        weighted_cluster,
+        weighted_cluster::{self, RandomValueSpecifier},
     },
-    {Duration, UInt32Value},
+    {BoolValue, Duration, UInt32Value},
 };
 
 use super::{INVALID_BACKEND, balancing, filter, http_filters, resilience, treatment::treat};
@@ -63,7 +63,7 @@ fn default_route(view: &PortView, dialect: Dialect) -> Route {
                 dialect,
             )),
         }),
-        typed_per_filter_config: http_filters::on_route(None, view.policy.faults.as_ref(), dialect),
+        typed_per_filter_config: http_filters::on_route(None, &view.policy, &view.key.to_string(), dialect),
         metadata: resilience::fallback(&view.policy, dialect),
         ..Route::default()
     };
@@ -92,7 +92,7 @@ fn route_of(view: &PortView, entry: &RouteEntry, path: route_match::PathSpecifie
         request_headers_to_remove: changes.request.remove.clone(),
         response_headers_to_add: filter::added(&changes.response),
         response_headers_to_remove: changes.response.remove.clone(),
-        typed_per_filter_config: http_filters::on_route(filters.cors.as_ref(), entry.policy.faults.as_ref(), dialect),
+        typed_per_filter_config: http_filters::on_route(filters.cors.as_ref(), &entry.policy, &entry.name, dialect),
         metadata: resilience::fallback(&entry.policy, dialect),
         ..Route::default()
     };
@@ -154,6 +154,7 @@ fn regex(text: &str) -> RegexMatcher {
 
 fn action(entry: &RouteEntry, dialect: Dialect) -> route::Action {
     let name = |share: &Share| share.target.as_ref().map_or_else(|| INVALID_BACKEND.to_owned(), ToString::to_string);
+    let sticky = entry.policy.split.as_ref();
     let specifier = match entry.shares.as_slice() {
         [] if dialect == Dialect::Pillion => route_action::ClusterSpecifier::Cluster(INVALID_BACKEND.to_owned()),
         [] => {
@@ -163,10 +164,14 @@ fn action(entry: &RouteEntry, dialect: Dialect) -> route::Action {
         [only] if only.filters == BackendFilters::default() => route_action::ClusterSpecifier::Cluster(name(only)),
         several => route_action::ClusterSpecifier::WeightedClusters(WeightedCluster {
             clusters: several.iter().map(|share| cluster_weight(name(share), share, entry)).collect(),
+            random_value_specifier: sticky
+                .filter(|_| dialect != Dialect::Grpc)
+                .map(|_| RandomValueSpecifier::UseHashPolicy(BoolValue { value: true })),
             ..WeightedCluster::default()
         }),
     };
-    let hash = balancing::hash_policies(entry.shares.iter().flat_map(|share| &share.hash_on), dialect);
+    let keys = sticky.into_iter().flat_map(|split| &split.hash_on);
+    let hash = balancing::hash_policies(keys.chain(entry.shares.iter().flat_map(|share| &share.hash_on)), dialect);
     let mut action = filter::forwarding(entry, forward(specifier, hash, dialect));
     if has_own_filters(entry) {
         action.host_rewrite_specifier = None;

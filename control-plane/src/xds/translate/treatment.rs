@@ -24,7 +24,7 @@ use pillion_wire::{
     },
 };
 
-use super::duration;
+use super::{duration, session};
 use crate::{
     core::{
         policy::{Policy, Retries, Timeouts},
@@ -51,6 +51,7 @@ pub(super) fn treat(mut route: Route, policy: &Policy, dialect: Dialect) -> Rout
     if dialect == Dialect::Pillion && timeouts.join_trace == Some(false) {
         setting::set(&mut route.metadata, JOIN_TRACE, Kind::BoolValue(false));
     }
+    session::limit(&mut route.metadata, policy, dialect);
     let body_limit = policy.retries.as_ref().and_then(|retries| retries.body_limit);
     if let Some(value) = body_limit.filter(|_| dialect != Dialect::Grpc) {
         #[expect(deprecated, reason = "its successor is younger than the Envoys that are in use")]

@@ -10,7 +10,7 @@ use pillion_wire::xds::upstream_http::http_protocol_options::UpstreamProtocolOpt
 use pillion_wire::xds::upstream_http::http_protocol_options::explicit_http_config::ProtocolConfig;
 
 use super::at::{At, Reason, Refusal, duration, from_ads, pass_over, refuse, same_name, unpack};
-use super::{balancing, health, resilience, tls, treatment};
+use super::{balancing, health, resilience, subsets, tls, treatment};
 use crate::config::{Age, Cluster, Keep, UpstreamProtocol};
 
 /// Envoy's default of `Cluster.connect_timeout`.
@@ -20,6 +20,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) fn cluster(at: &At<'_>, name: &str, cluster: pb::Cluster) -> Result<Cluster, Refusal> {
     refuse_extras(at, &cluster)?;
     let lb = balancing::balancing(at, &cluster)?;
+    let subsets = subsets::subsets(&at.field("lb_subset_config"), cluster.lb_subset_config.as_ref())?;
     let retry_budget = treatment::budget(at, cluster.circuit_breakers.as_ref(), cluster.metadata.as_ref())?;
     let name = same_name(&at.field("name"), name, cluster.name)?;
     match cluster.cluster_discovery_type {
@@ -60,14 +61,14 @@ pub(super) fn cluster(at: &At<'_>, name: &str, cluster: pb::Cluster) -> Result<C
         health::beside(at, cluster.outlier_detection.as_ref())?;
     }
     let resilience = resilience::resilience(at, cluster.circuit_breakers, cluster.outlier_detection, metadata)?;
-    Ok(Cluster { name, endpoints, connect_timeout, lb, protocol, resilience, health, retry_budget, keep })
+    Ok(Cluster { name, endpoints, connect_timeout, lb, subsets, protocol, resilience, health, retry_budget, keep })
 }
 
 fn refuse_extras(at: &At<'_>, cluster: &pb::Cluster) -> Result<(), Refusal> {
     refuse!(at, cluster;
         transport_socket_matches, transport_socket_matcher, load_assignment,
         max_requests_per_connection, upstream_http_protocol_options, common_http_protocol_options,
-        http_protocol_options, http2_protocol_options, upstream_bind_config, lb_subset_config,
+        http_protocol_options, http2_protocol_options, upstream_bind_config,
         protocol_selection, filters, upstream_config, preconnect_policy, connection_pool_per_downstream_connection,
         queuing_policies);
     pass_over!(at, cluster;

@@ -1,6 +1,7 @@
 //! Endpoints.
 
 use std::num::NonZeroU32;
+use std::sync::Arc;
 
 use pillion_wire::mesh::MeshEndpoint;
 use pillion_wire::xds::UInt32Value;
@@ -9,6 +10,7 @@ use pillion_wire::xds::endpoint as pb;
 use pillion_wire::xds::endpoint::lb_endpoint::HostIdentifier;
 
 use super::at::{At, Reason, Refusal, pass_over, refuse, same_name, socket_address};
+use super::subsets;
 use crate::config::{Endpoint, Endpoints, Health, Locality};
 
 /// As Envoy: priorities from 0 to 128.
@@ -62,6 +64,7 @@ fn endpoint(at: &At<'_>, host: pb::LbEndpoint) -> Result<Endpoint, Refusal> {
     let metadata = &at.field("metadata");
     let mesh = host.metadata.as_ref().map(MeshEndpoint::from_metadata).transpose();
     let mesh = mesh.map_err(|error| metadata.refuse(error))?.flatten();
+    let labels = host.metadata.as_ref().map(subsets::labels).filter(|labels| !labels.is_empty()).map(Arc::new);
     let at = &at.field("endpoint");
     let Some(HostIdentifier::Endpoint(endpoint)) = host.host_identifier else {
         return Err(at.refuse(Reason::Missing));
@@ -73,7 +76,7 @@ fn endpoint(at: &At<'_>, host: pb::LbEndpoint) -> Result<Endpoint, Refusal> {
         refuse!(at, checked; port_value, hostname, address, disable_active_health_check);
     }
     let address = socket_address(&at.field("address"), endpoint.address)?;
-    Ok(Endpoint { address, weight, health, mesh })
+    Ok(Endpoint { address, weight, health, mesh, labels })
 }
 
 /// Not said: 1.

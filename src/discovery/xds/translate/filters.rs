@@ -16,7 +16,7 @@ use pillion_wire::xds::router::Router;
 use pillion_wire::xds::{Any, type_url};
 
 use super::at::{At, Reason, Refusal, duration, pass_over, refuse, unpack};
-use super::matching;
+use super::{matching, session};
 use crate::config::{Abort, Cors, Fault, HttpFilter, Override, PerMillion};
 
 /// The router has to be there, and last. What stands before it is ours, or optional.
@@ -35,6 +35,11 @@ pub(super) fn outbound(at: &At<'_>, filters: Vec<PbFilter>) -> Result<Vec<HttpFi
                 let fault = fault(at, unpack(at, type_url::FAULT, &config)?)?;
                 let otherwise = Some(fault).filter(|fault| !disabled && *fault != Fault::default());
                 known.push(HttpFilter::Fault { name, otherwise });
+            }
+            Some(http_filter::ConfigType::TypedConfig(config)) if config.type_url == type_url::STATEFUL_SESSION => {
+                let at = &at.field("typed_config");
+                let told = session::session(at, unpack(at, type_url::STATEFUL_SESSION, &config)?)?;
+                known.push(HttpFilter::Session { name, otherwise: told.filter(|_| !disabled) });
             }
             _ if filter.is_optional || disabled => at.passed_over(),
             _ => return Err(at.refuse(Reason::Unsupported)),
@@ -111,6 +116,9 @@ fn known(at: &At<'_>, config: &Any) -> Result<Option<Override>, Refusal> {
     match config.type_url.as_str() {
         type_url::CORS_POLICY => cors(at, unpack(at, type_url::CORS_POLICY, config)?).map(Override::Cors).map(Some),
         type_url::FAULT => fault(at, unpack(at, type_url::FAULT, config)?).map(Override::Fault).map(Some),
+        type_url::STATEFUL_SESSION_PER_ROUTE => {
+            session::on_route(at, unpack(at, type_url::STATEFUL_SESSION_PER_ROUTE, config)?).map(Some)
+        }
         _ => Ok(None),
     }
 }

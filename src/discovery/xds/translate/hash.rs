@@ -33,7 +33,7 @@ fn source(at: &At<'_>, specifier: PolicySpecifier) -> Result<HashSource, Refusal
             if !is_token(&cookie.name) {
                 return Err(at.field("name").invalid("is no cookie name"));
             }
-            if !cookie.path.bytes().all(|byte| (0x20..0x7f).contains(&byte) && byte != b';') {
+            if !is_cookie_text(&cookie.path) {
                 return Err(at.field("path").invalid("is no cookie path"));
             }
             Ok(HashSource::Cookie { name: cookie.name, ttl, path: cookie.path })
@@ -48,8 +48,13 @@ fn source(at: &At<'_>, specifier: PolicySpecifier) -> Result<HashSource, Refusal
     }
 }
 
+/// What a cookie's path or other attribute is made of (RFC 6265, section 4.1.1).
+pub(super) fn is_cookie_text(text: &str) -> bool {
+    text.bytes().all(|byte| (0x20..0x7f).contains(&byte) && byte != b';')
+}
+
 /// A token (RFC 9110, section 5.6.2).
-fn is_token(name: &str) -> bool {
+pub(super) fn is_token(name: &str) -> bool {
     !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
 }
 

@@ -18,6 +18,8 @@ mod listener;
 mod matching;
 mod resilience;
 mod route;
+mod session;
+mod subsets;
 mod tls;
 mod treatment;
 

@@ -8,11 +8,12 @@ use pillion_wire::resilience::Fallback;
 use pillion_wire::xds::core::data_source;
 use pillion_wire::xds::route::route::Action as PbAction;
 use pillion_wire::xds::route::route_action::{ClusterSpecifier, HostRewriteSpecifier};
+use pillion_wire::xds::route::weighted_cluster::RandomValueSpecifier as Random;
 use pillion_wire::xds::route::{self as pb, weighted_cluster};
 
 use super::at::{At, Reason, Refusal, pass_over, refuse, same_name};
 use super::changes::header_changes;
-use super::{changes, filters, hash, matching, treatment};
+use super::{changes, filters, hash, matching, session, subsets, treatment};
 use crate::config::{
     Action, HeaderChanges, Lasts, Override, Route, RouteConfig, RouteFilters, Split, Treatment, VirtualHost,
     WeightedCluster,
@@ -122,6 +123,7 @@ fn route(at: &At<'_>, mut route: pb::Route, around: &Around<'_>) -> Result<Route
         overrides: filters::overrides(per_filter, route.typed_per_filter_config, &around.overrides)?,
         ..RouteFilters::default()
     };
+    session::limit(&at.field("metadata"), route.metadata.as_ref(), &mut filters.overrides)?;
     let action = match at.field("action").required(route.action)? {
         PbAction::Route(mut action) => {
             let at = &at.field("route");
@@ -177,7 +179,7 @@ fn forward(
     specific_wins: bool,
 ) -> Result<Split, Refusal> {
     refuse!(at, action;
-        metadata_match, path_rewrite_policy, path_rewrite, append_x_forwarded_host,
+        path_rewrite_policy, path_rewrite, append_x_forwarded_host,
         flush_timeout, early_data_policy, retry_policy_typed_config,
         rate_limits, include_vh_rate_limits, cors, max_grpc_timeout,
         grpc_timeout_offset, internal_redirect_policy, internal_redirect_action, hedge_policy);
@@ -189,13 +191,19 @@ fn forward(
         }
         Some(_) => return Err(at.field("host_rewrite_specifier").refuse(Reason::Unsupported)),
     };
+    let criteria = action.metadata_match.as_ref().map(subsets::labels).unwrap_or_default();
     let hash = hash::of_requests(&at.field("hash_policy"), action.hash_policy)?;
     let mut split = match at.field("cluster").required(action.cluster_specifier)? {
         ClusterSpecifier::Cluster(name) => Split::one(&at.field("cluster").filled(name)?),
         ClusterSpecifier::WeightedClusters(weighted) => {
             let at = &at.field("weighted_clusters");
             let split = weighted_clusters(at, weighted, rewritten.as_ref(), headers, specific_wins)?;
-            return Ok(Split { hash, ..split });
+            let mut split = Split { hash, ..split };
+            for cluster in &mut split.clusters {
+                let own = std::mem::replace(&mut cluster.criteria, criteria.clone());
+                cluster.criteria.extend(own); // As in Envoy: what is said of the cluster goes before what is said of the route.
+            }
+            return Ok(split);
         }
         ClusterSpecifier::ClusterHeader(_) => return Err(at.field("cluster_header").refuse(Reason::Unsupported)),
         _ => return Err(at.field("cluster_specifier_plugin").refuse(Reason::Unsupported)),
@@ -203,6 +211,7 @@ fn forward(
     for cluster in &mut split.clusters {
         cluster.headers = changes::joined(HeaderChanges::default(), headers, specific_wins);
         cluster.authority.clone_from(&rewritten);
+        cluster.criteria.clone_from(&criteria);
     }
     split.hash = hash;
     Ok(split)
@@ -215,14 +224,19 @@ fn weighted_clusters(
     headers: &[&HeaderChanges],
     specific_wins: bool,
 ) -> Result<Split, Refusal> {
-    refuse!(at, weighted; random_value_specifier);
+    let by_hash = match &weighted.random_value_specifier {
+        None => false,
+        Some(Random::UseHashPolicy(by_hash)) => by_hash.value,
+        Some(Random::HeaderName(_)) => return Err(at.field("header_name").refuse(Reason::Unsupported)),
+    };
     pass_over!(at, weighted; runtime_key_prefix);
     let places = &at.field("clusters");
     let mut total = 0;
     let mut clusters = Vec::with_capacity(weighted.clusters.len());
     for (index, mut cluster) in weighted.clusters.into_iter().enumerate() {
         let at = &places.index(index);
-        refuse!(at, cluster; cluster_header, metadata_match, typed_per_filter_config);
+        refuse!(at, cluster; cluster_header, typed_per_filter_config);
+        let criteria = cluster.metadata_match.as_ref().map(subsets::labels).unwrap_or_default();
         let own = header_changes!(at, cluster)?;
         let own_host = match &cluster.host_rewrite_specifier {
             None => None,
@@ -235,10 +249,16 @@ fn weighted_clusters(
         total += u64::from(weight);
         let name = at.field("name").filled(cluster.name)?;
         let headers = changes::joined(own, headers, specific_wins);
-        clusters.extend(NonZeroU32::new(weight).map(|weight| WeightedCluster { name, weight, headers, authority }));
+        clusters.extend(NonZeroU32::new(weight).map(|weight| WeightedCluster {
+            name,
+            weight,
+            headers,
+            authority,
+            criteria,
+        }));
     }
     check_total(places, total)?;
-    Ok(Split { clusters, hash: Vec::new(), lasts: Lasts::default() })
+    Ok(Split { clusters, hash: Vec::new(), by_hash, lasts: Lasts::default() })
 }
 
 /// Clusters with their weights, without those that get nothing.
@@ -248,6 +268,7 @@ pub(super) fn split(at: &At<'_>, clusters: Vec<(String, u32)>) -> Result<Split, 
     Ok(Split {
         clusters: clusters.into_iter().filter_map(weighed).collect(),
         hash: Vec::new(),
+        by_hash: false,
         lasts: Lasts::default(),
     })
 }

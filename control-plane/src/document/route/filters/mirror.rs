@@ -39,10 +39,10 @@ pub(super) fn read(
         (None, Some(fraction)) => of_million(&fraction, &path.key("fraction"), issues)?,
         (None, None) => MILLION,
     };
-    let (service, port) = service_ref(raw.backend_ref, metadata, &at, issues)?;
+    let (service, port, subset) = service_ref(raw.backend_ref, metadata, &at, issues)?;
     Some(Mirror {
         place,
-        backend: Backend { service, port, weight: 1, filters: BackendFilters::default() },
+        backend: Backend { service, port, subset, weight: 1, filters: BackendFilters::default() },
         per_million,
     })
 }

@@ -14,6 +14,7 @@ use pillion_wire::xds::{Any, PeakEwma, UInt32Value, UInt64Value, lb_common, leas
 use pillion_wire::xds::{ring_hash, round_robin, type_url, wrr_locality};
 
 use super::at::{At, Reason, Refusal, duration, pass_over, refuse, unpack};
+use super::session;
 use crate::config::{Balancing, LbPolicy, SlowStart};
 
 /// Envoy's default of `healthy_panic_threshold`.
@@ -32,17 +33,20 @@ pub(super) fn balancing(at: &At<'_>, cluster: &pb::Cluster) -> Result<Balancing,
         Some(config) => common_config(common, config)?,
         None => (PANIC_THRESHOLD, false),
     };
+    let keeping = cluster.common_lb_config.as_ref().and_then(|config| config.override_host_status.as_ref());
+    let keeps_draining = session::keeps_draining(&common.field("override_host_status"), keeping)?;
     let mut found = match &cluster.load_balancing_policy {
         Some(policy) => typed(&at.field("load_balancing_policy"), policy)?,
         None => named(at, cluster)?,
     };
     found.panic_threshold = panic_threshold;
     found.locality_weighted |= by_locality;
+    found.keeps_draining = keeps_draining;
     Ok(found)
 }
 
 fn common_config(at: &At<'_>, config: &CommonLbConfig) -> Result<(u32, bool), Refusal> {
-    refuse!(at, config; consistent_hashing_lb_config, override_host_status);
+    refuse!(at, config; consistent_hashing_lb_config);
     pass_over!(at, config;
         update_merge_window, ignore_new_hosts_until_first_hc, close_connections_on_host_set_change);
     let threshold = &at.field("healthy_panic_threshold");
