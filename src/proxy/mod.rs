@@ -22,6 +22,7 @@ mod connection;
 mod fallback;
 mod feedback;
 mod filters;
+mod global_rate_limit;
 mod guard;
 mod http;
 mod inbound;
@@ -51,7 +52,7 @@ use crate::identity::Identity;
 use crate::net::Dialer;
 use crate::resilience::joined::Table;
 use crate::slot::Slot;
-use crate::snapshot::{Directory, Inbound};
+use crate::snapshot::{Cluster, Directory, Inbound};
 use crate::telemetry::{Recorder, Telemetry};
 use crate::tls::{TlsClient, TlsServer};
 use crate::upstream::Pool;
@@ -81,6 +82,20 @@ pub struct Shared {
     pub detected: Memory,
     /// Tells everything to finish.
     pub drain: Drain,
+}
+
+impl Shared {
+    /// Every cluster in use once, those that our own ports ask included.
+    pub fn clusters(&self) -> Vec<Arc<Cluster>> {
+        let mut clusters = self.directory.outbound().load_full().clusters();
+        let inbound = self.inbound.load();
+        for cluster in inbound.as_ref().iter().flat_map(Inbound::clusters) {
+            if clusters.iter().all(|known| known.config.name != cluster.config.name) {
+                clusters.push(Arc::clone(cluster));
+            }
+        }
+        clusters
+    }
 }
 
 /// One data-plane thread: what it shares with the others, and connections of its own.

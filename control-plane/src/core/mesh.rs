@@ -22,7 +22,7 @@ use pillion_wire::{
 use super::{
     address::Assigned,
     grant::Grant,
-    policy::{Policies, TrafficPolicy},
+    policy::{GlobalRateLimit, Policies, TrafficPolicy},
     protocol::Protocol,
     reach::{Reach, inside},
     route::{Route, RouteKind},
@@ -117,11 +117,16 @@ impl Mesh {
         }
         let tables = table::Tables::new(objects, &mut findings);
         let policies = Policies::new(objects, &mut findings);
-        let mut limited = HashMap::new();
+        let (mut limited, mut asking) = (HashMap::new(), HashMap::new());
         for draft in drafts {
             let key = draft.key.clone();
             let members: Vec<_> = draft.members.iter().map(|(workload, port)| (&workload.name, port.port)).collect();
             let view = draft.finish(&tables, &policies);
+            if let Some(limit) = &view.policy.global_rate_limit {
+                for port in &members {
+                    asking.entry(*port).or_insert_with(|| Arc::clone(limit));
+                }
+            }
             if let Some(limits) = &view.policy.rate_limits {
                 for port in members {
                     limited.entry(port).or_insert_with(|| limits.clone());
@@ -130,7 +135,7 @@ impl Mesh {
             let kept = previous.and_then(|mesh| mesh.ports.get(&key));
             mesh.ports.insert(key, keep_equal(view, kept));
         }
-        mesh.add_workloads(objects, &Ports { spoken, limited }, previous, &mut findings);
+        mesh.add_workloads(objects, &Ports { spoken, limited, asking }, previous, &mut findings);
         (mesh, findings)
     }
 
@@ -309,6 +314,7 @@ type Spoken<'a> = HashMap<(&'a Name, u16), Protocol>;
 struct Ports<'a> {
     spoken: Spoken<'a>,
     limited: HashMap<(&'a Name, u16), RateLimits>,
+    asking: HashMap<(&'a Name, u16), Arc<GlobalRateLimit>>,
 }
 
 /// A port of a Service and the workload ports behind it.
@@ -426,6 +432,7 @@ fn inbound_ports(workload: &Workload, said: &Ports<'_>) -> Vec<InboundPort> {
                 .unwrap_or_default(),
             access: port.access,
             rate_limits: said.limited.get(&(&workload.name, port.port)).cloned().unwrap_or_default(),
+            global_rate_limit: said.asking.get(&(&workload.name, port.port)).cloned(),
         })
         .collect();
     ports.sort_unstable_by_key(|port| port.port);

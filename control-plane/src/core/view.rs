@@ -2,7 +2,7 @@
 //! that a resource is made of, comparable, so that what did not change is seen
 //! not to have changed.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::Arc};
 
 use pillion_wire::{
     name::{PortName, ServicePort},
@@ -11,7 +11,7 @@ use pillion_wire::{
 
 use super::{
     filter::{BackendFilters, Filters},
-    policy::{HashOn, Policy},
+    policy::{GlobalRateLimit, HashOn, Policy},
     protocol::Protocol,
     route::Match,
     service::Name,
@@ -133,6 +133,8 @@ pub struct InboundPort {
     pub access: Access,
     /// How many requests it takes.
     pub rate_limits: RateLimits,
+    /// Who else is asked whether it takes a request.
+    pub global_rate_limit: Option<Arc<GlobalRateLimit>>,
 }
 
 impl PortView {

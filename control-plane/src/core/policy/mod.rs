@@ -5,11 +5,12 @@
 
 mod direct_response;
 mod faults;
+mod global_rate_limit;
 mod load_balancing;
 mod retries;
 mod timeouts;
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use pillion_wire::name::ServicePort;
 use pillion_wire::resilience::{Breaker, Fallback, Limits, Outlier};
@@ -22,6 +23,7 @@ use super::{
 
 pub use direct_response::DirectResponse;
 pub use faults::{Abort, Faults, Share};
+pub use global_rate_limit::{Descriptor, Entry, GlobalRateLimit, Unit, Value};
 pub use load_balancing::{Algorithm, HashOn, LoadBalancing, SlowStart, Zones};
 use pillion_wire::rate_limit::RateLimits;
 pub use retries::{Budget, CONDITIONS, Retries, RuleRetry};
@@ -66,6 +68,8 @@ pub struct Policy {
     pub timeouts: Option<Timeouts>,
     /// How many requests workloads take.
     pub rate_limits: Option<RateLimits>,
+    /// How many requests all workloads together take.
+    pub global_rate_limit: Option<Arc<GlobalRateLimit>>,
     /// How an endpoint is picked.
     pub load_balancing: Option<LoadBalancing>,
     /// What goes wrong on purpose.
@@ -91,6 +95,7 @@ impl Policy {
             ("timeouts", self.timeouts.is_some(), true),
             ("retries", self.retries.is_some(), true),
             ("rateLimits", self.rate_limits.is_some(), false),
+            ("globalRateLimit", self.global_rate_limit.is_some(), false),
             ("loadBalancing", self.load_balancing.is_some(), false),
             ("faults", self.faults.is_some(), true),
             ("directResponse", self.direct_response.is_some(), true),
@@ -121,6 +126,7 @@ impl Policy {
         Self {
             timeouts: self.timeouts.clone().or_else(|| other.timeouts.clone()),
             rate_limits: self.rate_limits.clone().or_else(|| other.rate_limits.clone()),
+            global_rate_limit: self.global_rate_limit.clone().or_else(|| other.global_rate_limit.clone()),
             load_balancing: self.load_balancing.clone().or_else(|| other.load_balancing.clone()),
             faults: self.faults.clone().or_else(|| other.faults.clone()),
             direct_response: self.direct_response.clone().or_else(|| other.direct_response.clone()),
@@ -148,6 +154,7 @@ impl<'a> Policies<'a> {
         let mut policies = Self::default();
         for policy in all {
             findings.extend(without_backend(policy, objects));
+            findings.extend(without_rate_limit_service(policy, objects));
             for (index, target) in policy.targets.iter().enumerate() {
                 if let Some(reason) = policies.attach(policy, target, objects) {
                     findings.push(Finding {
@@ -217,11 +224,7 @@ impl<'a> Policies<'a> {
 /// Backends to fall back on that do not exist.
 fn without_backend(policy: &TrafficPolicy, objects: &Objects) -> Vec<Finding> {
     let backends = policy.policy.fallback.iter().flat_map(|fallback| &fallback.backends);
-    let is_there = |backend: &ServicePort| {
-        let service = objects.services.get(&Name::new(&backend.namespace, &backend.service));
-        service.is_some_and(|service| service.ports.iter().any(|port| port.port == backend.port))
-    };
-    let missing = backends.enumerate().filter(|(_, backend)| !is_there(backend));
+    let missing = backends.enumerate().filter(|(_, backend)| !is_there(backend, objects));
     let finding = |(index, backend): (usize, &ServicePort)| Finding {
         subject: Subject::Policy(policy.name.clone()),
         path: format!("spec.fallback.backends[{index}]"),
@@ -229,6 +232,23 @@ fn without_backend(policy: &TrafficPolicy, objects: &Objects) -> Vec<Finding> {
         refused: false,
     };
     missing.map(finding).collect()
+}
+
+fn is_there(backend: &ServicePort, objects: &Objects) -> bool {
+    let service = objects.services.get(&Name::new(&backend.namespace, &backend.service));
+    service.is_some_and(|service| service.ports.iter().any(|port| port.port == backend.port))
+}
+
+/// A rate-limit service that does not exist: nobody answers, and what then becomes of requests the policy says.
+fn without_rate_limit_service(policy: &TrafficPolicy, objects: &Objects) -> Option<Finding> {
+    let limit = policy.policy.global_rate_limit.as_ref().filter(|limit| !is_there(&limit.service, objects))?;
+    let fate = if limit.deny_on_failure { "refused" } else { "let through" };
+    Some(Finding {
+        subject: Subject::Policy(policy.name.clone()),
+        path: "spec.globalRateLimit.service".to_owned(),
+        reason: format!("there is no {}: every request is {fate}", limit.service),
+        refused: false,
+    })
 }
 
 /// Which sections of `policy` concern requests, where nothing but byte streams is carried.

@@ -7,8 +7,8 @@ use pillion_wire::xds::route::route_match::PathSpecifier;
 use pillion_wire::xds::route::{self as pb, RouteMatch};
 
 use super::at::{At, Reason, Refusal, from_ads, is_set, pass_over, refuse};
-use super::{filters, route};
-use crate::config::{AppProtocol, HttpFilter, RouteSource};
+use super::{filters, rate_limit, route};
+use crate::config::{AppProtocol, GlobalRateLimit, HttpFilter, RouteSource};
 
 /// Outbound: the routes, and the filters before them.
 pub(super) fn outbound(at: &At<'_>, manager: HttpConnectionManager) -> Result<(RouteSource, Vec<HttpFilter>), Refusal> {
@@ -28,8 +28,11 @@ pub(super) fn outbound(at: &At<'_>, manager: HttpConnectionManager) -> Result<(R
     Ok((source?, filters))
 }
 
-/// Inbound: what the application speaks. Its routes have to let everything through.
-pub(super) fn inbound_protocol(at: &At<'_>, manager: HttpConnectionManager) -> Result<AppProtocol, Refusal> {
+/// Inbound: what the application speaks, and who is asked about requests. Its routes have to let everything through.
+pub(super) fn inbound(
+    at: &At<'_>,
+    manager: HttpConnectionManager,
+) -> Result<(AppProtocol, Option<GlobalRateLimit>), Refusal> {
     refuse_extras(at, &manager)?;
     let protocol = match manager.codec_type() {
         CodecType::Auto => AppProtocol::Auto,
@@ -37,14 +40,14 @@ pub(super) fn inbound_protocol(at: &At<'_>, manager: HttpConnectionManager) -> R
         CodecType::Http2 => AppProtocol::Http2,
         CodecType::Http3 => return Err(at.field("codec_type").refuse(Reason::Unsupported)),
     };
-    filters::inbound(&at.field("http_filters"), manager.http_filters)?;
-    match manager.route_specifier {
-        Some(RouteSpecifier::RouteConfig(config)) => passes_all(&at.field("route_config"), config)?,
+    let asked = filters::inbound(&at.field("http_filters"), manager.http_filters)?;
+    let global = match manager.route_specifier {
+        Some(RouteSpecifier::RouteConfig(config)) => passes_all(&at.field("route_config"), config, asked)?,
         Some(RouteSpecifier::Rds(_)) => return Err(at.field("rds").refuse(Reason::Unsupported)),
         Some(RouteSpecifier::ScopedRoutes(_)) => return Err(at.field("scoped_routes").refuse(Reason::Unsupported)),
-        None => {}
-    }
-    Ok(protocol)
+        None => None,
+    };
+    Ok((protocol, global))
 }
 
 fn refuse_extras(at: &At<'_>, manager: &HttpConnectionManager) -> Result<(), Refusal> {
@@ -65,8 +68,12 @@ fn refuse_extras(at: &At<'_>, manager: &HttpConnectionManager) -> Result<(), Ref
     Ok(())
 }
 
-/// `prefix: ""` with `non_forwarding_action`, and nothing else.
-fn passes_all(at: &At<'_>, config: pb::RouteConfiguration) -> Result<(), Refusal> {
+/// `prefix: ""` with `non_forwarding_action`, and nothing else but what the rate-limit service is asked.
+fn passes_all(
+    at: &At<'_>,
+    config: pb::RouteConfiguration,
+    asked: Option<rate_limit::Asked>,
+) -> Result<Option<GlobalRateLimit>, Refusal> {
     let everything = RouteMatch { path_specifier: Some(PathSpecifier::Prefix(String::new())), ..RouteMatch::default() };
     let hosts = &at.field("virtual_hosts");
     let mut hosts_in = config.virtual_hosts.into_iter();
@@ -75,7 +82,9 @@ fn passes_all(at: &At<'_>, config: pb::RouteConfiguration) -> Result<(), Refusal
         return Err(hosts.index(1).refuse(Reason::Unsupported));
     }
     let at = &hosts.index(0);
-    refuse!(at, host; rate_limits, cors, typed_per_filter_config, require_tls, matcher);
+    refuse!(at, host; cors, typed_per_filter_config, require_tls, matcher);
+    let limits = &at.field("rate_limits");
+    let global = asked.map(|asked| asked.about(limits, host.rate_limits)).transpose()?;
     if host.domains != ["*"] {
         return Err(at.field("domains").invalid("has to be [\"*\"]"));
     }
@@ -90,7 +99,7 @@ fn passes_all(at: &At<'_>, config: pb::RouteConfiguration) -> Result<(), Refusal
                 && !is_set(&rule.query_parameters)
     });
     match route.action {
-        Some(Action::NonForwardingAction(_)) if all => Ok(()),
+        Some(Action::NonForwardingAction(_)) if all => Ok(global),
         _ => Err(at.invalid("has to match everything, with a non_forwarding_action")),
     }
 }

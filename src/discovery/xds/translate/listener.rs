@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use pillion_wire::extension;
 use pillion_wire::mesh::Application;
@@ -16,7 +17,7 @@ use pillion_wire::xds::type_url;
 use super::at::{At, Reason, Refusal, ip_address, pass_over, port_number, refuse, same_name, socket_address, unpack};
 use super::{hash, hcm, route, tls};
 use crate::config::{
-    Access, AppProtocol, HostListener, InboundListener, InboundPort, OutboundListener, Split, TlsChain,
+    Access, AppProtocol, GlobalRateLimit, HostListener, InboundListener, InboundPort, OutboundListener, Split, TlsChain,
 };
 
 /// `api_listener` for HTTP, `filter_chains` for TLS that is passed through, `default_filter_chain` for opaque TCP.
@@ -186,12 +187,14 @@ fn inbound_port(at: &At<'_>, chain: FilterChain) -> Result<(InboundPort, Access)
         _ => return Err(matches.field("transport_protocol").refuse(Reason::Unsupported)),
     };
     let filters = &at.field("filters");
-    let protocol = match app_protocol(filters, chain.filters)? {
+    let (spoken, global) = app_protocol(filters, chain.filters)?;
+    let protocol = match spoken {
         AppProtocol::Tcp if application.tls => AppProtocol::Tls,
         _ if application.tls => return Err(filters.invalid("are for plaintext, but the application speaks TLS")),
         protocol => protocol,
     };
-    Ok((InboundPort { port, application: application.address, protocol, access: Access::Strict, rate_limits }, access))
+    let (application, global) = (application.address, global.map(Arc::new));
+    Ok((InboundPort { port, application, protocol, access: Access::Strict, rate_limits, global }, access))
 }
 
 fn rate_limits(at: &At<'_>, metadata: &Metadata) -> Result<RateLimits, Refusal> {
@@ -205,14 +208,14 @@ fn rate_limits(at: &At<'_>, metadata: &Metadata) -> Result<RateLimits, Refusal> 
     Ok(limits)
 }
 
-fn app_protocol(at: &At<'_>, filters: Vec<Filter>) -> Result<AppProtocol, Refusal> {
+fn app_protocol(at: &At<'_>, filters: Vec<Filter>) -> Result<(AppProtocol, Option<GlobalRateLimit>), Refusal> {
     let (at, url, config) = only_filter(at, filters)?;
     let at = &at;
     match url {
-        type_url::HCM => hcm::inbound_protocol(at, unpack(at, type_url::HCM, &config)?),
+        type_url::HCM => hcm::inbound(at, unpack(at, type_url::HCM, &config)?),
         _ => {
             tcp_split(at, unpack(at, type_url::TCP_PROXY, &config)?)?;
-            Ok(AppProtocol::Tcp)
+            Ok((AppProtocol::Tcp, None))
         }
     }
 }

@@ -15,6 +15,7 @@ mod hash;
 mod hcm;
 mod listener;
 mod matching;
+mod rate_limit;
 mod resilience;
 mod route;
 mod tls;
