@@ -1,4 +1,4 @@
-"""Asks the control plane, as a sidecar would, for the inbound listener NAME and prints it as JSON.
+"""Asks the control plane, with the certificate of a workload, for the inbound listener NAME and prints it as JSON.
 
 inbound_listener.py JSON: {"server": IP:PORT, "folder": FOLDER, "node": NODE, "name": NAME}
 
@@ -6,6 +6,7 @@ FOLDER holds root.pem, NODE.pem and NODE.key.
 """
 
 import json
+import queue
 import sys
 
 import grpc
@@ -31,8 +32,11 @@ node = ASKED["node"]
 credentials = grpc.ssl_channel_credentials(file("root.pem"), file(f"{node}.key"), file(f"{node}.pem"))
 with grpc.secure_channel(ASKED["server"], credentials) as channel:
     request = discovery_pb2.DeltaDiscoveryRequest(type_url=URL, resource_names_subscribe=[ASKED["name"]])
-    request.node.id, request.node.user_agent_name = f"shop/{node}", "pillion"
-    stream = ads_pb2_grpc.AggregatedDiscoveryServiceStub(channel).DeltaAggregatedResources(iter([request]))
+    requests = queue.Queue()  # The stream stays open until the answer is there.
+    requests.put(request)
+    request.node.id = f"shop/{node}"
+    stream = ads_pb2_grpc.AggregatedDiscoveryServiceStub(channel).DeltaAggregatedResources(iter(requests.get, None))
     listener = listener_pb2.Listener()
     next(iter(stream)).resources[0].resource.Unpack(listener)
+    requests.put(None)
     print(json_format.MessageToJson(listener, indent=None))

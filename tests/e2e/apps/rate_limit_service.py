@@ -2,8 +2,9 @@
 
 rate_limit_service.py ADDRESS LIMIT [PORT]
 
-A descriptor's limit is its own override, or LIMIT. What has the key `allow` is never limited. PORT is bound in place of the address's own, so that one that was killed can come again. Each
-question is printed: {"event": "asked", "domain": ..., "descriptors": [[[KEY, VALUE], ...], ...], "left": SECONDS}.
+A descriptor's limit is its own override, or LIMIT. What has the key `allow` is never limited. PORT is bound in place of
+the address's own, so that one that was killed can come again. Each question is printed:
+{"event": "asked", "domain": TEXT, "descriptors": [[[KEY, VALUE], ...], ...], "left": SECONDS, "peer": TEXT}
 """
 
 import json

@@ -220,11 +220,11 @@ fn envoy_limits_as_the_sidecar_does_and_both_count_as_one() {
     mesh.write("limit.yaml", LIMIT);
     soon("the sidecar limits", || api.admin_page("/config_dump").contains("limits.shop:8081"));
 
-    let asked = serde_json::json!({
+    let argument = serde_json::json!({
         "server": mesh.control_plane_address().to_string(), "folder": certificates(&mesh, "api").to_str().unwrap(),
         "node": "api", "name": ListenerName::Inbound(api.mesh()).to_string(),
     });
-    let inbound = python_json("inbound_listener.py", &asked);
+    let inbound = python_json("inbound_listener.py", &argument);
     let listener_at = mesh.free_address();
     let envoy = Envoy::start_with(&mesh, "DELTA_GRPC", &Value::Array(vec![as_static(&inbound, listener_at)]));
     let caller = certificates(&mesh, "red");
@@ -232,18 +232,25 @@ fn envoy_limits_as_the_sidecar_does_and_both_count_as_one() {
     let of_envoy = |arguments: &[&str]| {
         let url = format!("https://{listener_at}/hello.txt");
         let (certificate, key) = (file("red.pem"), file("red.key"));
-        curl(&[&["--insecure", "--cert", &certificate, "--key", &key, "-H", "Host: api.shop", &url], arguments].concat())
+        curl(
+            &[&["--insecure", "--cert", &certificate, "--key", &key, "-H", "Host: api.shop", &url], arguments].concat(),
+        )
     };
     let of_sidecar = || curl(&[&format!("http://{}/hello.txt", red.outbound()), "-H", "Host: api.shop"]);
 
     soon("Envoy serves", || of_envoy(&["--head"]).status == 200);
-    let already = limits.process.events("asked").len();
+    let asked = || -> Vec<Value> {
+        let all = limits.process.stdout();
+        let said = all.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        said.filter(|said| said["event"] == "asked").collect()
+    };
+    let already = asked().len();
     let statuses: Vec<u16> = [true, false, true, false, true, false]
         .map(|envoy| if envoy { of_envoy(&[]) } else { of_sidecar() })
         .map(|answer| answer.status)
         .to_vec();
-    assert_eq!(statuses, [200, 200, 200, 200, 429, 429], "{:?}", limits.process.events("asked"));
-    let asked = limits.process.events("asked").split_off(already);
+    assert_eq!(statuses, [200, 200, 200, 200, 429, 429], "{:?}", asked());
+    let asked = asked().split_off(already);
     assert_eq!(asked.len(), 6, "{asked:?}");
     let id = "spiffe://cluster.local/ns/shop/sa/red";
     let wanted = serde_json::json!([[["caller", id], ["path", "/hello.txt"], ["verb", "GET"], ["generic_key", "v"]]]);
