@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::stand;
 use super::treatment::{budget, treatment};
-use crate::config::LbPolicy;
+use crate::config::{Entry, LbPolicy};
 use crate::identity::Identity;
 use crate::policy::rate_limit::Limiter;
 use crate::proxy::Shared;
@@ -71,6 +71,10 @@ pub(super) fn config(shared: &Shared) -> Value {
     })
 }
 
+fn entry(entry: &Entry) -> Value {
+    json!({ "key": entry.key, "value": format!("{:?}", entry.value) })
+}
+
 /// Who is asked about requests, and how many questions are under way.
 fn asked(limit: &GlobalLimit) -> Value {
     let config = &limit.config;
@@ -79,7 +83,7 @@ fn asked(limit: &GlobalLimit) -> Value {
         "domain": config.domain,
         "timeout_ms": config.timeout.as_millis(),
         "on_failure": config.on_failure.map_or_else(|| "allow".to_owned(), |status| format!("deny with {status}")),
-        "descriptors": config.descriptors.iter().map(|told| format!("{:?}", told.entries)).collect::<Vec<_>>(),
+        "descriptors": config.descriptors.iter().map(|told| told.entries.iter().map(entry).collect()).collect::<Vec<Value>>(),
         "calls": limit.calls.count(),
     })
 }

@@ -152,7 +152,7 @@ pub struct InboundPort {
     pub hosts: Vec<Arc<Host>>,
     /// What its rate limits have counted.
     pub limiters: Arc<[Arc<Limiter>]>,
-    /// Who else is asked whether it takes a request. `None` although its configuration says who: it is not there yet.
+    /// Who else is asked whether it takes a request.
     pub global: Option<Arc<GlobalLimit>>,
     label: Arc<str>,
 }
@@ -177,12 +177,10 @@ impl InboundPort {
 
     /// The same, which asks the rate-limit service behind `cluster`, if its configuration says so.
     #[must_use]
-    pub fn asking(mut self, cluster: impl FnOnce(&str) -> Option<Arc<Cluster>>, old: Option<&Self>) -> Self {
+    pub fn asking(mut self, cluster: impl FnOnce(&str) -> Arc<Cluster>, old: Option<&Self>) -> Self {
         let old = old.and_then(|old| old.global.as_deref());
-        self.global = self.config.global.as_ref().and_then(|config| {
-            let cluster = cluster(&config.cluster)?;
-            Some(Arc::new(GlobalLimit::new(Arc::clone(config), cluster, old)))
-        });
+        let asked = |config| Arc::new(GlobalLimit::new(Arc::clone(config), cluster(&config.cluster), old));
+        self.global = self.config.global.as_ref().map(asked);
         self
     }
 

@@ -227,6 +227,11 @@ impl Catalog {
         }
     }
 
+    /// The cluster with its hosts, without any when there is none of that name or it is not known yet.
+    pub(super) fn cluster_or_none(&self, name: &str) -> Arc<Cluster> {
+        self.cluster(name).unwrap_or_else(|| Arc::new(hostless(name)))
+    }
+
     /// Settles all clusters that wait for the endpoints `name`; returns who uses them.
     fn settle_users_of(&mut self, name: &str) -> Users {
         let mut users = Users::new();

@@ -16,6 +16,11 @@ const MESH: &str = "127.0.0.1:15008";
 struct World(Assembly, BTreeSet<(Kind, String)>);
 
 impl World {
+    fn new() -> Self {
+        let mesh = Some(MESH.parse().expect("literal"));
+        Self(Assembly::new(mesh, false, Duration::from_secs(600)), BTreeSet::new())
+    }
+
     /// What is published, and has to be asked for.
     fn tell(&mut self, kind: Kind, name: &str, change: Change) -> Option<Inbound> {
         self.0.handle_update(Update { kind, name: name.to_owned(), change }, Instant::now());
@@ -95,9 +100,24 @@ fn asked(inbound: &Inbound) -> Option<Arc<crate::snapshot::GlobalLimit>> {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_sidecar_that_finds_its_configuration_on_disk_serves_without_waiting() {
+    let mut world = World::new();
+    let first = world.serve(Some("limits")).expect("nobody could be waited for");
+    assert!(asked(&first).is_some_and(|limit| limit.cluster.upstream.hosts().is_empty()), "the policy says what then");
+    world.cluster("limits", UpstreamProtocol::Http2);
+    let second = world.tell(Kind::Endpoints, "limits", endpoints(1)).expect("complete");
+    assert_eq!(asked(&second).expect("it asks").cluster.upstream.hosts().len(), 1);
+
+    let mut world = World::new();
+    world.0.handle_connection(true);
+    assert!(world.serve(Some("limits")).is_none(), "the control plane is about to say");
+    world.cluster("limits", UpstreamProtocol::Http2);
+    assert!(world.tell(Kind::Endpoints, "limits", endpoints(1)).is_some());
+}
+
+#[tokio::test(start_paused = true)]
 async fn who_is_asked_is_there_before_anything_is_asked() {
-    let mut world =
-        World(Assembly::new(Some(MESH.parse().expect("literal")), false, Duration::from_secs(600)), BTreeSet::new());
+    let mut world = World::new();
     let first = world.serve(None).expect("there is nothing to wait for");
     assert!(asked(&first).is_none());
     assert!(world.serve(Some("limits")).is_none(), "the cluster is not there yet");

@@ -232,18 +232,22 @@ impl Assembly {
         }
     }
 
-    /// Serves what we were told if all that it refers to is there; else asks for what is missing.
+    /// Serves what we were told if all that it refers to is there; else asks for what is missing. What serves nothing
+    /// yet, and cannot ask either, does not wait.
     fn settle_inbound(&mut self) {
         let Some(listener) = self.own_listener.take() else { return };
         let wanted = self.catalog.inbound_references(&listener);
         let in_force = std::mem::take(&mut self.inbound_uses);
         self.reconcile_inbound(&in_force, &wanted | &in_force);
-        let clusters = listener.ports.values().filter_map(|port| port.global.as_ref()).map(|limit| &limit.cluster);
-        let is_complete = clusters.clone().all(|name| self.catalog.cluster(name).is_some());
+        let mut limits = listener.ports.values().filter_map(|port| port.global.as_ref());
+        let is_complete = limits.all(|limit| self.catalog.cluster(&limit.cluster).is_some());
+        let cannot_wait = !self.connected && self.inbound.is_empty();
         if is_complete {
             self.serve(&listener);
             let (old, wanted) = (std::mem::take(&mut self.inbound_uses), self.catalog.inbound_references(&listener));
             self.reconcile_inbound(&old, wanted);
+        } else if cannot_wait {
+            self.serve(&listener);
         }
         self.own_listener = Some(listener);
     }
@@ -274,7 +278,7 @@ impl Assembly {
             if let Some(old) = before {
                 port.keep_counting(old);
             }
-            let mut port = port.asking(|name| self.catalog.cluster(name), before.map(AsRef::as_ref));
+            let mut port = port.asking(|name| self.catalog.cluster_or_none(name), before.map(AsRef::as_ref));
             for host in &mut port.hosts {
                 if let Some(known) = known.get(&host.key().address) {
                     *host = Arc::clone(known);

@@ -1,6 +1,8 @@
 //! `globalRateLimit`: a rate-limit service that counts for several sidecars, and what becomes of requests without it.
 
+use std::fs;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -211,6 +213,22 @@ fn a_service_that_hangs_costs_each_request_the_timeout_once() {
     // One after the other, or with repetitions, it would be 12 seconds and more.
     assert!(took < Duration::from_secs(8), "{took:?}");
     assert!(stage.asked("error", "timeout") >= 40.0 && stage.asked("failure_mode_allowed", "") >= 40.0);
+
+    // A limit on what is under way at the service is kept, and who finds no place does not wait for one.
+    super::policy(&stage.mesh, "limits", "limits: { requests: 1 }");
+    until("the service's own limit is in force", || {
+        stage.api.iter().all(|sidecar| {
+            let page: Value = serde_json::from_str(&sidecar.admin_page("/clusters")).expect("JSON");
+            page["limits.shop:8081"]["limits"]["requests"]["most"] == 1
+        })
+    });
+    let calls: Vec<_> = (0..20)
+        .map(|_| format!("http://{}/full", stage.callers[1].outbound()))
+        .map(|url| std::thread::spawn(move || curl(&[&url, "-H", "Host: api.shop"]).status))
+        .collect();
+    assert!(calls.into_iter().all(|call| call.join().expect("no panic") == 200));
+    assert!(stage.asked("error", "overflow") >= 1.0, "{}", stage.api[0].admin_page("/metrics"));
+    stage.mesh.remove("policy-limits.yaml");
     stage.limits.process.signal(Signal::SIGCONT);
     until("the limit holds again", || stage.call_at(0, "/again", &[]).status == 429);
 }
@@ -253,6 +271,32 @@ fn limits_that_come_change_and_go_under_load_fail_no_request() {
     for domain in ["d0", "d1", "d2", "d3"] {
         assert!(asked.iter().any(|question| question["domain"] == domain), "{domain}");
     }
+}
+
+#[test]
+fn a_sidecar_that_restarts_without_the_control_plane_still_asks() {
+    let stage = Stage::open(2);
+    stage.limit("domain: kept, timeout: 10s, onFailure: deny, descriptors: [ { entries: [ { type: caller } ] } ]");
+    assert_eq!(stage.call(0, &[]).status, 200);
+    until("what both were told is on disk", || {
+        // Listener, cluster and endpoints.
+        let kept = texts(&stage.mesh.scratch().join("kept"));
+        kept.iter().filter(|text| text.contains("limits.shop:8081")).count() == 6
+    });
+    stage.mesh.kill_control_plane();
+    let Stage { mesh, api, callers, limits, at, limits_sidecar, _application } = stage;
+    let api = api.map(|sidecar| sidecar.restart(&mesh));
+    let stage = Stage { mesh, api, callers, limits, at, limits_sidecar, _application };
+    assert!(stage.api.iter().all(|sidecar| in_force(sidecar)["domain"] == "kept"));
+    let statuses: Vec<u16> = (0..4).map(|_| stage.call(0, &[]).status).collect();
+    assert_eq!(statuses, [200, 429, 429, 429], "the first was before the restart");
+}
+
+/// What is in the files of a folder.
+fn texts(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    let text = |path: &Path| String::from_utf8_lossy(&fs::read(path).unwrap_or_default()).into_owned();
+    entries.flat_map(|path| if path.is_dir() { texts(&path) } else { vec![text(&path)] }).collect()
 }
 
 /// A rate-limit service whose own port is limited by itself, under another name, would ask itself for ever.
