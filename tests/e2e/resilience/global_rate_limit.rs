@@ -35,8 +35,11 @@ impl Stage {
         let limits = service(&mesh, limit, at);
         let limits_sidecar = mesh.workload(Workload::new("limits").port("grpc", at));
         let application = nginx(&mesh, "    location / { return 200 \"$http_x_counted\\n\"; }");
-        let api = ["api-1", "api-2"]
-            .map(|name| mesh.workload(Workload::new(name).app("api").port("web", application.address)));
+        let kept = mesh.scratch().join("kept").display().to_string();
+        let api = ["api-1", "api-2"].map(|name| {
+            let workload = Workload::new(name).app("api").port("web", application.address);
+            mesh.workload(workload.setting("state", kept.clone()))
+        });
         let callers = ["red", "blue"].map(|name| mesh.workload(Workload::new(name)));
         Self { mesh, api, callers, limits, at, limits_sidecar, _application: application }
     }
