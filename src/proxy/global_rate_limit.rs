@@ -154,10 +154,17 @@ pub(super) fn tell(headers: &mut HeaderMap, over: &OverLimit, is_grpc: bool) {
     if let Some(retry_after) = over.retry_after {
         rate_limit::tell(headers, &over.name, retry_after, is_grpc);
     }
+    // Of these there is one: what the service says goes before, but what gRPC's answer is of gRPC says.
     if over.fields.contains_key(RETRY_AFTER) {
         headers.remove(RETRY_AFTER);
     }
+    let kind = headers.remove(CONTENT_TYPE);
     add(headers, &over.fields);
+    if let Some(kind) = kind
+        && (is_grpc || !headers.contains_key(CONTENT_TYPE))
+    {
+        headers.insert(CONTENT_TYPE, kind);
+    }
 }
 
 /// Adds all fields, beside those of the same name.
@@ -177,7 +184,7 @@ async fn ask(
     let worker = &client.worker;
     let upstreams = Upstreams::Cluster(Arc::clone(&limit.cluster), None);
     let head = head(limit, fields)?;
-    let mut record = Record::begin(&worker.recorder, "outbound", client.address);
+    let mut record = Record::untold(&worker.recorder, "outbound", client.address);
     let mut guard = Guard::default();
     let answer = timeout(limit.config.timeout, async {
         guard = Guard::enter(worker, &upstreams, Kind::Request).await.map_err(NoAnswer::Failed)?;
@@ -191,7 +198,6 @@ async fn ask(
     if matches!(answer, Err(NoAnswer::Late(_))) {
         guard.failed(&ProxyError::RequestTimeout); // The breaker of the service's cluster hears of it.
     }
-    record.forget();
     answer
 }
 

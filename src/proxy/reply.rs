@@ -181,6 +181,7 @@ pub(super) fn failure(error: &ProxyError, is_grpc: bool, record: &mut Record) ->
     {
         let mut response = Response::new(ReplyBody::local(Body::full(over.body.clone())));
         *response.status_mut() = reason.status;
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
         response
     } else {
         let mut response =

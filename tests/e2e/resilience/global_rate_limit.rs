@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::{logged, says};
-use crate::support::{App, Curl, Mesh, Sidecar, Workload, curl, nginx, python_app, until};
+use crate::support::{App, Curl, Mesh, Sidecar, Workload, curl, in_workspace, nginx, python, python_app, run, until};
 
 /// A service `api` of two workloads, sidecars of two callers, and a rate-limit service `limits` in the mesh.
 struct Stage {
@@ -142,6 +142,33 @@ fn two_sidecars_count_as_one_and_callers_are_told() {
         let mut lines = stage.api.iter().flat_map(Sidecar::access_log);
         lines.any(|line| line["path"] == "/logged" && line["reason"] == "over_limit" && line["response_flags"] == "RL")
     });
+}
+
+/// Python's grpcio, as client, as application and as rate-limit service.
+#[test]
+fn grpc_calls_are_limited_by_caller_and_method() {
+    let mesh = Mesh::start();
+    mesh.service("greeter", &[("grpc", 50051, "grpc")]);
+    mesh.service("limits", &[("grpc", 8081, "grpc")]);
+    let limits = python_app(&mesh, "rate_limit_service.py", &["2"]);
+    let _limits_sidecar = mesh.workload(Workload::new("limits").port("grpc", limits.address));
+    let application = python_app(&mesh, "greeter.py", &["one"]);
+    let server = mesh.workload(Workload::new("greeter").port("grpc", application.address));
+    let client = mesh.workload(Workload::new("client"));
+    super::policy(
+        &mesh,
+        "greeter",
+        "globalRateLimit: { service: { name: limits, port: 8081 }, domain: grpc, timeout: 10s, onFailure: deny, \
+         descriptors: [ { entries: [ { type: caller }, { type: path } ] } ] }",
+    );
+    until("the limit is in force", || in_force(&server)["domain"] == "grpc");
+    let mut command = python();
+    command.arg(in_workspace("tests/e2e/apps/grpc_call.py")).arg(client.outbound().to_string());
+    command.arg("greeter.shop:50051").args(["/shop.Greeter/Hello"; 4]).arg("/shop.Greeter/Other");
+    let said: Vec<Value> = run(&mut command).lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let codes: Vec<&str> = said.iter().filter_map(|said| said["code"].as_str()).collect();
+    assert_eq!(codes, ["OK", "OK", "RESOURCE_EXHAUSTED", "RESOURCE_EXHAUSTED", "UNIMPLEMENTED"], "{said:?}");
+    assert_eq!(said[2]["fields"]["x-limited-by"], "the service", "{said:?}");
 }
 
 #[test]

@@ -17,6 +17,7 @@ use pillion_wire::resilience::{Breaker, Fallback, Limits, Outlier};
 
 use super::{
     mesh::{Finding, Objects, Subject},
+    protocol::Protocol,
     route::{Route, RouteKind},
     service::{Name, Port, Service},
 };
@@ -224,7 +225,11 @@ impl<'a> Policies<'a> {
 /// Backends to fall back on that do not exist.
 fn without_backend(policy: &TrafficPolicy, objects: &Objects) -> Vec<Finding> {
     let backends = policy.policy.fallback.iter().flat_map(|fallback| &fallback.backends);
-    let missing = backends.enumerate().filter(|(_, backend)| !is_there(backend, objects));
+    let is_there = |backend: &ServicePort| {
+        let service = objects.services.get(&Name::new(&backend.namespace, &backend.service));
+        service.is_some_and(|service| service.ports.iter().any(|port| port.port == backend.port))
+    };
+    let missing = backends.enumerate().filter(|(_, backend)| !is_there(backend));
     let finding = |(index, backend): (usize, &ServicePort)| Finding {
         subject: Subject::Policy(policy.name.clone()),
         path: format!("spec.fallback.backends[{index}]"),
@@ -234,27 +239,33 @@ fn without_backend(policy: &TrafficPolicy, objects: &Objects) -> Vec<Finding> {
     missing.map(finding).collect()
 }
 
-fn is_there(backend: &ServicePort, objects: &Objects) -> bool {
-    let service = objects.services.get(&Name::new(&backend.namespace, &backend.service));
-    service.is_some_and(|service| service.ports.iter().any(|port| port.port == backend.port))
-}
-
-/// A rate-limit service that does not exist: nobody answers, and what then becomes of requests the policy says.
+/// A rate-limit service that does not exist, or cannot be asked: what then becomes of requests the policy says.
 fn without_rate_limit_service(policy: &TrafficPolicy, objects: &Objects) -> Option<Finding> {
-    let limit = policy.policy.global_rate_limit.as_ref().filter(|limit| !is_there(&limit.service, objects))?;
+    let limit = policy.policy.global_rate_limit.as_ref()?;
+    let asked = &limit.service;
+    let service = objects.services.get(&Name::new(&asked.namespace, &asked.service));
+    let port = service.and_then(|service| service.ports.iter().find(|port| port.port == asked.port));
+    let problem = match port.map(|port| port.app_protocol) {
+        None => format!("there is no {asked}"),
+        Some(Some(Protocol::Http | Protocol::Tcp | Protocol::Tls)) => format!("the appProtocol of {asked} is not grpc"),
+        Some(_) => return None,
+    };
     let fate = if limit.deny_on_failure { "refused" } else { "let through" };
     Some(Finding {
         subject: Subject::Policy(policy.name.clone()),
         path: "spec.globalRateLimit.service".to_owned(),
-        reason: format!("there is no {}: every request is {fate}", limit.service),
+        reason: format!("{problem}: every request is {fate}"),
         refused: false,
     })
 }
 
 /// Which sections of `policy` concern requests, where nothing but byte streams is carried.
 fn without_requests(policy: &TrafficPolicy, service: &Service, section: Option<&str>) -> Option<String> {
-    let said =
-        [("faults", policy.policy.faults.is_some()), ("directResponse", policy.policy.direct_response.is_some())];
+    let said = [
+        ("faults", policy.policy.faults.is_some()),
+        ("directResponse", policy.policy.direct_response.is_some()),
+        ("globalRateLimit", policy.policy.global_rate_limit.is_some()),
+    ];
     let said: Vec<&str> = said.into_iter().filter_map(|(name, is_there)| is_there.then_some(name)).collect();
     let mut ports = service.ports.iter().filter(|port| section.is_none() || port.name.as_deref() == section);
     let has_none = ports.all(|port| port.app_protocol.is_some_and(|protocol| !protocol.carries_http()));

@@ -84,6 +84,9 @@ fn passes_all(
     let at = &hosts.index(0);
     refuse!(at, host; cors, typed_per_filter_config, require_tls, matcher);
     let limits = &at.field("rate_limits");
+    if asked.is_none() && is_set(&host.rate_limits) {
+        limits.passed_over(); // As in Envoy, they mean nothing without the filter.
+    }
     let global = asked.map(|asked| asked.about(limits, host.rate_limits)).transpose()?;
     if host.domains != ["*"] {
         return Err(at.field("domains").invalid("has to be [\"*\"]"));
