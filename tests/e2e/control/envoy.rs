@@ -238,7 +238,11 @@ fn envoy_limits_as_the_sidecar_does_and_both_count_as_one() {
     };
     let of_sidecar = || curl(&[&format!("http://{}/hello.txt", red.outbound()), "-H", "Host: api.shop"]);
 
-    soon("Envoy serves", || of_envoy(&["--head"]).status == 200);
+    let mut number = 0;
+    soon("Envoy serves, and asks", || {
+        number += 1; // Each of these is counted for itself.
+        of_envoy(&["--request-target", &format!("/none-{number}")]).header("x-counted-by").is_some()
+    });
     let asked = || -> Vec<Value> {
         let all = limits.process.stdout();
         let said = all.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());

@@ -264,8 +264,8 @@ fn a_service_that_hangs_costs_each_request_the_timeout_once() {
 }
 
 #[test]
-fn limits_that_come_change_and_go_under_load_fail_no_request() {
-    let stage = Stage::open(1_000_000);
+fn limits_that_come_change_and_go_under_load_and_a_service_that_dies_fail_no_request() {
+    let mut stage = Stage::open(1_000_000);
     let stop = Arc::new(AtomicBool::new(false));
     let load: Vec<_> = stage
         .callers
@@ -294,6 +294,9 @@ fn limits_that_come_change_and_go_under_load_fail_no_request() {
             until("nobody is asked", || stage.api.iter().all(|sidecar| in_force(sidecar) == Value::Null));
         }
     }
+    stage.limit("domain: last, timeout: 5s, descriptors: [ { entries: [ { type: caller } ] } ]");
+    stage.limits.process.kill();
+    until("nobody answers any more", || stage.asked("failure_mode_allowed", "") >= 5.0);
     stop.store(true, Ordering::Relaxed);
     let statuses: Vec<u16> = load.into_iter().flat_map(|load| load.join().expect("no panic")).collect();
     assert!(statuses.iter().all(|status| *status == 200), "{statuses:?}");

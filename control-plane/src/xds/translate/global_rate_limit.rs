@@ -41,6 +41,7 @@ pub(super) fn asking(limit: &GlobalRateLimit) -> HttpFilter {
         failure_mode_deny: limit.deny_on_failure,
         rate_limited_as_resource_exhausted: true,
         enable_x_ratelimit_headers: headers.into(),
+        enable_retry_after_header: true, // Our sidecar gives it in any case.
         rate_limit_service: Some(RateLimitServiceConfig {
             grpc_service: Some(GrpcService {
                 target_specifier: Some(grpc_service::TargetSpecifier::EnvoyGrpc(grpc)),
