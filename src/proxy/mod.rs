@@ -6,6 +6,7 @@
 //! interception  where was it going? race: who speaks first -> the same
 //! http        plan (outbound | inbound) -> filters -> headers -> attempt::send -> filters -> reply
 //! filters     what routes do: cors, fault, rewrite, headers, mirror
+//! global_rate_limit  inbound: a question to a rate-limit service, by attempt::send
 //! fallback    attempt::send -> the next backend, or a prescribed answer
 //! retry       where a route says so: deadline( repeat( attempt::send ) )
 //! attempt     pick a host -> take a connection -> send -> report
