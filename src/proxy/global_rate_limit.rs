@@ -7,14 +7,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{BufMut as _, Bytes, BytesMut};
+use bytes::Bytes;
 use http::header::{CONTENT_TYPE, RETRY_AFTER, TE};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, request};
 use http_body_util::{BodyExt as _, Limited};
 use pillion_wire::rate_limit::SHOULD_RATE_LIMIT;
 use pillion_wire::xds::rate_limit_service::{RateLimitRequest, RateLimitResponse};
-use prost::Message as _;
 use tokio::time::timeout;
 
 use super::Worker;
@@ -25,9 +24,10 @@ use super::guard::Guard;
 use super::http::reply;
 use super::message::{Head, Situation, Version};
 use super::rate_limit;
+use super::reply::ReplyBody;
 use crate::error::{OverLimit, ProxyError};
 use crate::filter::headers;
-use crate::http::Body;
+use crate::http::{Body, frame, unframe};
 use crate::policy::global_rate_limit::{self as policy, Answer, Source, Told};
 use crate::snapshot::GlobalLimit;
 use crate::telemetry::Record;
@@ -39,8 +39,6 @@ const MOST_CALLS: u32 = 1024;
 const MOST_WARMED: u32 = 4;
 /// Bytes of an answer, at most.
 const LONGEST_ANSWER: usize = 64 << 10;
-/// The five bytes before a message (gRPC over HTTP/2, Length-Prefixed-Message).
-const PREFIX: usize = 5;
 
 /// Envoy's word for a request that a rate limit refused.
 const RATE_LIMITED: HeaderName = HeaderName::from_static("x-envoy-ratelimited");
@@ -189,10 +187,10 @@ async fn ask(
     let answer = timeout(limit.config.timeout, async {
         guard = Guard::enter(worker, &upstreams, Kind::Request).await.map_err(NoAnswer::Failed)?;
         let mut tried = Tried::default();
-        let body = framed(question);
+        let body = Body::full(frame(question));
         let sent = attempt::send(worker, &upstreams, &head, body, &mut tried, &mut guard, &mut record).await;
         let sent = sent.map_err(|failed| NoAnswer::Failed(failed.error))?;
-        unframed(reply(sent, &mut record).map_err(NoAnswer::Failed)?).await
+        read(reply(sent, &mut record).map_err(NoAnswer::Failed)?).await
     });
     let answer = answer.await.unwrap_or(Err(NoAnswer::Late(limit.config.timeout)));
     if matches!(answer, Err(NoAnswer::Late(_))) {
@@ -228,16 +226,7 @@ fn head(limit: &GlobalLimit, fields: &HeaderMap) -> Result<Head, NoAnswer> {
     })
 }
 
-fn framed(question: &RateLimitRequest) -> Body {
-    let length = question.encoded_len();
-    let mut bytes = BytesMut::with_capacity(PREFIX + length);
-    bytes.put_u8(0);
-    bytes.put_u32(u32::try_from(length).unwrap_or(u32::MAX));
-    bytes.put_slice(&question.encode_to_vec());
-    Body::full(bytes)
-}
-
-async fn unframed(response: Response<super::reply::ReplyBody>) -> Result<RateLimitResponse, NoAnswer> {
+async fn read(response: Response<ReplyBody>) -> Result<RateLimitResponse, NoAnswer> {
     let (head, body) = response.into_parts();
     let status_of = |fields: &HeaderMap| fields.get("grpc-status").map(|code| code.to_str().unwrap_or("?").to_owned());
     if head.status != StatusCode::OK {
@@ -249,20 +238,10 @@ async fn unframed(response: Response<super::reply::ReplyBody>) -> Result<RateLim
     let collected = Limited::new(body, LONGEST_ANSWER).collect().await.map_err(|_broken| NoAnswer::Unreadable)?;
     let status = collected.trailers().and_then(status_of).or_else(|| status_of(&head.headers));
     match status.as_deref() {
-        Some("0") => message(&collected.to_bytes()).ok_or(NoAnswer::Unreadable),
+        Some("0") => unframe(&collected.to_bytes()).ok_or(NoAnswer::Unreadable),
         Some(other) => Err(NoAnswer::Grpc(other.to_owned())),
         None => Err(NoAnswer::Unreadable),
     }
-}
-
-/// One message, not compressed: nothing else was asked for.
-fn message(bytes: &[u8]) -> Option<RateLimitResponse> {
-    let (prefix, message) = bytes.split_at_checked(PREFIX)?;
-    let (compressed, length) = prefix.split_first()?;
-    let length = u32::from_be_bytes(length.try_into().ok()?);
-    (*compressed == 0 && usize::try_from(length).ok()? == message.len())
-        .then(|| RateLimitResponse::decode(message).ok())
-        .flatten()
 }
 
 /// Makes a connection that the timeout of a question was too short for, so that later ones find it.
@@ -277,21 +256,4 @@ fn warm(worker: &Arc<Worker>, limit: &Arc<GlobalLimit>) {
         }
         drop(turn);
     });
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_message_is_read_only_when_it_is_whole_and_alone() {
-        let answer = RateLimitResponse { overall_code: 2, ..RateLimitResponse::default() };
-        let encoded = answer.encode_to_vec();
-        let framed = |compressed: u8, length: u8| [&[compressed, 0, 0, 0, length], encoded.as_slice()].concat();
-        assert_eq!(message(&framed(0, 2)), Some(answer.clone()));
-        for broken in [framed(1, 2), framed(0, 3), framed(0, 1), vec![0, 0, 0], vec![], vec![0, 0, 0, 0, 1, 0xff]] {
-            assert_eq!(message(&broken), None, "{broken:?}");
-        }
-        assert_eq!(message(&[0; 5]), Some(RateLimitResponse::default()), "an empty message is one");
-    }
 }
