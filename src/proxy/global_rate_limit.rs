@@ -89,9 +89,6 @@ pub(super) async fn admit(
     request: &request::Parts,
 ) -> Result<Option<Box<Told>>, ProxyError> {
     let (config, worker) = (&limit.config, &client.worker);
-    if request.uri.path() == SHOULD_RATE_LIMIT {
-        return Ok(None); // A question never leads to another one: services that limit each other would ask for ever.
-    }
     let source = Source { address: client.address.ip(), peer: &client.peer };
     let Some(question) = policy::question(config, source, request) else { return Ok(None) };
     let count = |result, reason| {

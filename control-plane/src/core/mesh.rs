@@ -118,9 +118,13 @@ impl Mesh {
         let tables = table::Tables::new(objects, &mut findings);
         let policies = Policies::new(objects, &mut findings);
         let (mut limited, mut asking) = (HashMap::new(), HashMap::new());
+        let (counting, mut counted) = (rate_limit_services(objects), BTreeSet::new());
         for draft in drafts {
             let key = draft.key.clone();
             let members: Vec<_> = draft.members.iter().map(|(workload, port)| (&workload.name, port.port)).collect();
+            if counting.contains(&key) {
+                counted.extend(members.iter().copied());
+            }
             let view = draft.finish(&tables, &policies);
             if let Some(limit) = &view.policy.global_rate_limit {
                 for port in &members {
@@ -134,6 +138,16 @@ impl Mesh {
             }
             let kept = previous.and_then(|mesh| mesh.ports.get(&key));
             mesh.ports.insert(key, keep_equal(view, kept));
+        }
+        for (workload, port) in counted {
+            if asking.remove(&(workload, port)).is_some() {
+                findings.push(Finding {
+                    subject: Subject::Workload(workload.clone()),
+                    path: "spec.ports".to_owned(),
+                    reason: format!("port {port} serves a rate-limit service: globalRateLimit has no effect on it"),
+                    refused: false,
+                });
+            }
         }
         mesh.add_workloads(objects, &Ports { spoken, limited, asking }, previous, &mut findings);
         (mesh, findings)
@@ -261,6 +275,13 @@ impl Mesh {
             self.workloads.insert(workload.name.clone(), keep_equal(view, kept));
         }
     }
+}
+
+/// Those that are asked whether requests pass. They are not limited so themselves: two of them could ask each other for
+/// ever.
+fn rate_limit_services(objects: &Objects) -> BTreeSet<&ServicePort> {
+    let limits = objects.policies.values().filter_map(|policy| policy.policy.global_rate_limit.as_ref());
+    limits.map(|limit| &limit.service).collect()
 }
 
 fn keep_equal<T: PartialEq>(new: T, old: Option<&Arc<T>>) -> Arc<T> {

@@ -482,7 +482,6 @@ fn a_rate_limit_service_that_cannot_be_asked_is_told_and_its_workloads_ports_are
         )
     };
     for (asked, rest, wanted) in [
-        ("limits", "", None),
         ("none", "", Some("there is no none.shop:80: every request is let through")),
         ("none", "onFailure: deny,", Some("there is no none.shop:80: every request is refused")),
         ("web", "", Some("the appProtocol of web.shop:80 is not grpc: every request is let through")),
@@ -494,6 +493,14 @@ fn a_rate_limit_service_that_cannot_be_asked_is_told_and_its_workloads_ports_are
         let limited: Vec<bool> = ports.iter().map(|port| port.global_rate_limit.is_some()).collect();
         assert_eq!(limited, [true, false], "{asked}");
     }
+    let (_, findings) = world(policy("limits", ""));
+    assert!(findings.iter().all(|finding| finding.path != "spec.globalRateLimit.service"), "{findings:?}");
+    // Under another name the workload is what is asked: it does not ask itself.
+    let alias = service("b", "[{port: 80, appProtocol: grpc}]").replace("app: b", "app: a");
+    let (mesh, findings) = world([alias, policy("b", "")].concat());
+    assert_eq!(mesh.workloads().next().unwrap().ports[0].global_rate_limit, None);
+    let wanted = "port 80 serves a rate-limit service: globalRateLimit has no effect on it";
+    assert!(findings.iter().any(|finding| finding.reason == wanted), "{findings:?}");
 }
 
 #[test]

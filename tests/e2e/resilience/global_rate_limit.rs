@@ -334,16 +334,16 @@ fn texts(folder: &Path) -> Vec<String> {
 
 /// A rate-limit service whose own port is limited by itself, under another name, would ask itself for ever.
 #[test]
-fn a_question_never_leads_to_another_one() {
+fn a_rate_limit_service_is_not_limited_by_one() {
     let stage = Stage::open(1_000_000);
     stage.mesh.service_for("alias", "limits", &[("grpc", 9, "grpc")]);
     let keys = "descriptors: [ { entries: [ { type: caller } ] } ]";
-    stage.limit_at(
-        "alias",
-        &format!("domain: itself, timeout: 10s, onFailure: deny, {keys}"),
-        &[&stage.limits_sidecar],
-    );
+    stage.limit_at("alias", &format!("domain: itself, timeout: 10s, onFailure: deny, {keys}"), &[]);
     stage.limit(&format!("domain: shop, timeout: 10s, onFailure: deny, {keys}"));
+    until("the control plane says so", || {
+        stage.mesh.admin("/debug/config").contains("serves a rate-limit service: globalRateLimit has no effect on it")
+    });
+    assert_eq!(in_force(&stage.limits_sidecar), Value::Null);
     for _ in 0..5 {
         assert_eq!(stage.call(0, &[]).text().trim(), "yes");
     }
