@@ -209,6 +209,7 @@ fn inbound(application: Option<SocketAddr>) -> Inbound {
         access: Access::Strict,
         rate_limits: RateLimits::default(),
         age: None,
+        global: None,
     };
     Inbound { ports: BTreeMap::from([(80, Arc::new(InboundPort::new(config, &[address])))]) }
 }

@@ -126,7 +126,7 @@ async fn serve(mut settings: Bootstrap) -> anyhow::Result<()> {
     ));
     let watched = Arc::clone(&shared);
     let judged = move || {
-        let clusters = watched.directory.outbound().load_full().clusters();
+        let clusters = watched.clusters();
         let judged = |cluster: &Arc<Cluster>| cluster.config.resilience.as_ref().is_some_and(|rules| rules.judges());
         clusters.into_iter().filter(judged).map(|cluster| Arc::clone(&cluster.upstream)).collect()
     };

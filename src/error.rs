@@ -8,7 +8,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use http::StatusCode;
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode};
 use pillion_wire::name::Destination;
 use pillion_wire::spiffe::SpiffeId;
 
@@ -38,6 +39,17 @@ pub enum ProxyError {
         name: String,
         /// When another request might fit.
         retry_after: Duration,
+    },
+    /// A rate-limit service says that it is too much.
+    #[error("the rate-limit service says that {} is used up for this caller", .0.name)]
+    OverLimit(Box<OverLimit>),
+    /// A rate-limit service did not say whether it is too much.
+    #[error("the rate-limit service gave no answer, and the policy refuses requests then: {detail}")]
+    RateLimitService {
+        /// Answer to HTTP clients.
+        status: StatusCode,
+        /// Why there is none.
+        detail: String,
     },
     /// The client went away.
     #[error("the client went away before the answer was there")]
@@ -183,6 +195,23 @@ pub enum ProxyError {
     Io(#[from] io::Error),
 }
 
+/// What a rate-limit service has against a request.
+#[derive(Debug)]
+pub struct OverLimit {
+    /// The limit that is used up, or the domain when it has no name.
+    pub name: String,
+    /// When another request might fit.
+    pub retry_after: Option<Duration>,
+    /// Answer to HTTP clients.
+    pub status: StatusCode,
+    /// Are gRPC clients told RESOURCE_EXHAUSTED? Else UNAVAILABLE.
+    pub resource_exhausted: bool,
+    /// Fields of the answer.
+    pub fields: HeaderMap,
+    /// Body of the answer; empty: a word of ours.
+    pub body: Bytes,
+}
+
 /// The outside of a [`ProxyError`]: what dashboards, runbooks and clients rely on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reason {
@@ -203,6 +232,7 @@ const RESOURCE_EXHAUSTED: u8 = 8;
 const UNIMPLEMENTED: u8 = 12;
 const INTERNAL: u8 = 13;
 const UNAVAILABLE: u8 = 14;
+const UNKNOWN: u8 = 2;
 const CANCELLED: u8 = 1;
 
 impl ProxyError {
@@ -215,6 +245,12 @@ impl ProxyError {
             Self::UnknownPort(_) => ("unknown_port", "NR", StatusCode::NOT_FOUND, UNIMPLEMENTED),
             Self::OwnPort(_) => ("own_port", "NR", StatusCode::LOOP_DETECTED, PERMISSION_DENIED),
             Self::RateLimited { .. } => ("rate_limited", "RL", StatusCode::TOO_MANY_REQUESTS, RESOURCE_EXHAUSTED),
+            Self::OverLimit(over) => {
+                let grpc = if over.resource_exhausted { RESOURCE_EXHAUSTED } else { UNAVAILABLE };
+                ("over_limit", "RL", over.status, grpc)
+            }
+            // To gRPC as Envoy says it, which has no better word for its 500.
+            Self::RateLimitService { status, .. } => ("rate_limit_service", "RLSE", *status, UNKNOWN),
             Self::ClientGone => ("client_gone", "DC", client_closed_request(), CANCELLED),
             Self::UnknownDestination(_) => ("unknown_destination", "NC", StatusCode::BAD_GATEWAY, UNAVAILABLE),
             Self::WrongProtocol(..) => ("wrong_protocol", "NR", StatusCode::BAD_GATEWAY, UNIMPLEMENTED),
@@ -268,6 +304,7 @@ impl ProxyError {
             Self::UpstreamProtocol { .. } => "the upstream host did not answer in valid HTTP".to_owned(),
             Self::UpstreamRefused(_) => "the upstream host refuses the request unseen".to_owned(),
             Self::TunnelRefused { .. } => "the upstream sidecar refused the tunnel".to_owned(),
+            Self::RateLimitService { .. } => "the rate-limit service gave no answer".to_owned(),
             Self::Io(_) => "copying failed".to_owned(),
             other => other.to_string(),
         }

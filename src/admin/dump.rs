@@ -9,11 +9,11 @@ use serde_json::{Value, json};
 
 use super::treatment::{budget, treatment};
 use super::{health, stand};
-use crate::config::LbPolicy;
+use crate::config::{Entry, LbPolicy};
 use crate::identity::Identity;
 use crate::policy::rate_limit::Limiter;
 use crate::proxy::Shared;
-use crate::snapshot::{Action, Choice, Cluster, Filters, Lookup, Route, Split, Target};
+use crate::snapshot::{Action, Choice, Cluster, Filters, GlobalLimit, Lookup, Route, Split, Target};
 use crate::upstream::{Host, Member};
 
 /// What stands for a destination or host that the control plane does not know.
@@ -33,6 +33,7 @@ pub(super) fn config(shared: &Shared) -> Value {
                 "application": port.config.application,
                 "protocol": format!("{:?}", port.config.protocol).to_lowercase(),
                 "access": format!("{:?}", port.config.access).to_lowercase(),
+                "global_rate_limit": port.global.as_ref().map(|limit| asked(limit)),
                 "rate_limits": port.limiters.iter().map(|limiter| limit(limiter)).collect::<Vec<_>>(),
             })
         })
@@ -70,6 +71,23 @@ pub(super) fn config(shared: &Shared) -> Value {
     })
 }
 
+fn entry(entry: &Entry) -> Value {
+    json!({ "key": entry.key, "value": format!("{:?}", entry.value) })
+}
+
+/// Who is asked about requests, and how many questions are under way.
+fn asked(limit: &GlobalLimit) -> Value {
+    let config = &limit.config;
+    json!({
+        "cluster": config.cluster,
+        "domain": config.domain,
+        "timeout_ms": config.timeout.as_millis(),
+        "on_failure": config.on_failure.map_or_else(|| "allow".to_owned(), |status| format!("deny with {status}")),
+        "descriptors": config.descriptors.iter().map(|told| told.entries.iter().map(entry).collect()).collect::<Vec<Value>>(),
+        "calls": limit.calls.count(),
+    })
+}
+
 /// A limit as it was told, and how many keys it remembers.
 fn limit(limiter: &Limiter) -> Value {
     json!({ "limit": limiter.config(), "keys": limiter.keys() })
@@ -92,14 +110,14 @@ pub(super) fn clusters(shared: &Shared) -> Value {
         });
         (cluster.config.name.clone(), value)
     };
-    shared.directory.outbound().load_full().clusters().iter().map(cluster).collect::<serde_json::Map<_, _>>().into()
+    shared.clusters().iter().map(cluster).collect::<serde_json::Map<_, _>>().into()
 }
 
 /// Tells the metrics what changes too often to be told each time: what is in use of limits, and who is left alone.
 pub(super) fn gauge(shared: &Shared) {
     let metrics = &shared.telemetry.metrics;
     metrics.clear_cluster_gauges();
-    for cluster in shared.directory.outbound().load_full().clusters() {
+    for cluster in shared.clusters() {
         let name = cluster.upstream.name();
         if cluster.config.health.is_some() {
             let (healthy, unhealthy) = cluster.upstream.health();

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use pillion_wire::name::Destination;
 use pillion_wire::rate_limit::RateLimits;
 
-use super::{Age, HttpFilter, RouteConfig, Split};
+use super::{Age, GlobalRateLimit, HttpFilter, RouteConfig, Split};
 
 /// What may be sent to one destination (`envoy.config.listener.v3.Listener` by destination name).
 #[derive(Clone, Debug, PartialEq)]
@@ -54,14 +55,14 @@ pub enum RouteSource {
 }
 
 /// What our own workload serves (the `Listener` named by `server_listener_resource_name_template`).
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Debug, PartialEq, Default)]
 pub struct InboundListener {
     /// Ports of the application by workload port.
     pub ports: BTreeMap<u16, InboundPort>,
 }
 
 /// One port of the application.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct InboundPort {
     /// The workload's port: its name inside the mesh and the front port for callers outside it.
     pub port: u16,
@@ -75,6 +76,8 @@ pub struct InboundPort {
     pub rate_limits: RateLimits,
     /// How old HTTP connections from outside the mesh become. None: however old.
     pub age: Option<Age>,
+    /// Who else is asked whether it takes a request.
+    pub global: Option<Arc<GlobalRateLimit>>,
 }
 
 /// What an application speaks on a port.

@@ -7,6 +7,7 @@
 mod balancing;
 mod cluster;
 mod filter;
+mod global_rate_limit;
 mod listener;
 mod resilience;
 mod route;
@@ -20,6 +21,7 @@ pub use filter::{
     Abort, Cors, Fault, HeaderChange, HeaderChanges, HttpFilter, Mirror, Override, PathRewrite, PerMillion, Redirect,
     RedirectPath, RouteFilters, Substitution,
 };
+pub use global_rate_limit::{Descriptor, Entry, EntryValue, GlobalRateLimit, RATE_LIMIT_TIMEOUT};
 pub use listener::{
     Access, AppProtocol, HostListener, InboundListener, InboundPort, OutboundListener, RouteSource, TlsChain,
 };

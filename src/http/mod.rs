@@ -12,6 +12,7 @@ mod server;
 mod stream;
 mod switch;
 mod tee;
+mod unary;
 mod watch;
 
 pub use body::{Body, BoxError};
@@ -25,4 +26,5 @@ pub use server::{ServerSettings, serve};
 pub use stream::{Duplex, duplex};
 pub use switch::Switch;
 pub use tee::{Level, tee};
+pub use unary::{frame, unframe};
 pub use watch::Activity;

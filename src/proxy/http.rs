@@ -15,11 +15,12 @@ use super::guard::Guard;
 use super::message::{Head, REASON};
 use super::reply::{self, ReplyBody};
 use super::tunnel::{self, Tunnel};
-use super::{Worker, fallback, inbound, outbound, retry};
+use super::{Worker, fallback, global_rate_limit, inbound, outbound, retry};
 use crate::config::Treatment;
 use crate::error::ProxyError;
 use crate::http::{Body, Switch, clean_response};
 use crate::net::Serving;
+use crate::policy::global_rate_limit::Told;
 use crate::policy::rate_limit::Place;
 use crate::resilience::joined::{Facts, Member};
 use crate::snapshot::Fallback;
@@ -60,6 +61,8 @@ pub(super) struct Said {
     pub(super) treatment: Option<Arc<Treatment>>,
     /// What an inbound request holds of its port's limits.
     pub(super) places: Vec<Place>,
+    /// What a rate-limit service adds to an inbound request and its answer.
+    pub(super) told: Option<Box<Told>>,
 }
 
 /// What became of a request.
@@ -156,9 +159,15 @@ async fn forward(
     };
     let mut head = head(client, parts, authority.map_err(ProxyError::BadAuthority)?)?;
     filters.on_head(&mut head, record)?;
+    if let Some(told) = &said.told {
+        global_rate_limit::add(&mut head.headers, &told.request);
+    }
     if head.upgrade.is_some() {
         let mut outcome = Box::pin(upgrade(client, &upstreams, &head, body, switch, said.treatment, record)).await?;
         filters.on_response(outcome.response().headers_mut());
+        if let Some(told) = &said.told {
+            global_rate_limit::add(outcome.response().headers_mut(), &told.response);
+        }
         return Ok(outcome);
     }
     let body = filters.copy(worker, &head, body, record);
@@ -193,6 +202,9 @@ async fn forward(
         upstreams.give_cookie(worker, &host, response.headers_mut(), record);
     }
     filters.on_response(response.headers_mut());
+    if let Some(told) = &said.told {
+        global_rate_limit::add(response.headers_mut(), &told.response);
+    }
     let limits = call.and_then(Call::limits);
     Ok(Outcome::Reply(response.map(|body| body.joined(member).limited(limits).holding(said.places))))
 }

@@ -79,7 +79,7 @@ async fn send(
     body: Body,
     client: SocketAddr,
 ) -> Result<(), ProxyError> {
-    let mut record = Record::begin(&worker.recorder, "outbound", client);
+    let mut record = Record::untold(&worker.recorder, "outbound", client);
     let sent = match Guard::enter(worker, upstreams, Kind::Request).await {
         Ok(mut guard) => {
             attempt::send(worker, upstreams, head, body, &mut Tried::default(), &mut guard, &mut record).await
@@ -87,7 +87,6 @@ async fn send(
         Err(error) => Err(Failed { error, unsent: None }),
     };
     let read = sent.map_err(|failed| failed.error).and_then(|sent| reply(sent, &mut record));
-    record.forget();
     let mut body = read?.into_body();
     while let Some(frame) = body.frame().await {
         frame.map_err(|_broken| ProxyError::Io(std::io::ErrorKind::UnexpectedEof.into()))?;

@@ -6,6 +6,7 @@
 //! interception  where was it going? race: who speaks first -> the same
 //! http        plan (outbound | inbound) -> filters -> headers -> attempt::send -> filters -> reply
 //! filters     what routes do: cors, fault, rewrite, headers, mirror
+//! global_rate_limit  inbound: a question to a rate-limit service, by attempt::send
 //! fallback    attempt::send -> the next backend, or a prescribed answer
 //! retry       where a route says so: deadline( repeat( attempt::send ) )
 //! attempt     pick a host -> take a connection -> send -> report
@@ -23,6 +24,7 @@ mod connection;
 mod fallback;
 mod feedback;
 mod filters;
+mod global_rate_limit;
 mod guard;
 pub mod health;
 mod http;
@@ -54,7 +56,7 @@ use crate::identity::Identity;
 use crate::net::Dialer;
 use crate::resilience::joined::Table;
 use crate::slot::Slot;
-use crate::snapshot::{Directory, Inbound};
+use crate::snapshot::{Cluster, Directory, Inbound};
 use crate::telemetry::{Recorder, Telemetry};
 use crate::tls::{TlsClient, TlsServer};
 use crate::upstream::Pool;
@@ -84,6 +86,20 @@ pub struct Shared {
     pub detected: Memory,
     /// Tells everything to finish.
     pub drain: Drain,
+}
+
+impl Shared {
+    /// Every cluster in use once, those that our own ports ask included.
+    pub fn clusters(&self) -> Vec<Arc<Cluster>> {
+        let mut clusters = self.directory.outbound().load_full().clusters();
+        let inbound = self.inbound.load();
+        for cluster in inbound.as_ref().iter().flat_map(Inbound::clusters) {
+            if clusters.iter().all(|known| known.config.name != cluster.config.name) {
+                clusters.push(Arc::clone(cluster));
+            }
+        }
+        clusters
+    }
 }
 
 /// One data-plane thread: what it shares with the others, and connections of its own.

@@ -61,7 +61,7 @@ pub(super) async fn plan(
             // A strict session has no other place.
             let fallback = route.fallback.clone().filter(|_| !upstreams.is_strict());
             let treatment = route.treatment.clone();
-            let said = Said { fallback, treatment, places: Vec::new() };
+            let said = Said { fallback, treatment, ..Said::default() };
             return Ok((Plan::Forward(upstreams, said), filters));
         }
         Action::Redirect(redirect) => {

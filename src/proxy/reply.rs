@@ -12,7 +12,7 @@ use super::attempt::Lease;
 use super::guard::Guard;
 use super::limits::Limits;
 use super::message::REASON;
-use super::rate_limit;
+use super::{global_rate_limit, rate_limit};
 use crate::error::ProxyError;
 use crate::http::{Body, BoxError};
 use crate::net::Serving;
@@ -176,6 +176,13 @@ pub(super) fn failure(error: &ProxyError, is_grpc: bool, record: &mut Record) ->
     let message = error.public_message();
     let mut response = if is_grpc {
         grpc(reason.grpc, &message)
+    } else if let ProxyError::OverLimit(over) = error
+        && !over.body.is_empty()
+    {
+        let mut response = Response::new(ReplyBody::local(Body::full(over.body.clone())));
+        *response.status_mut() = reason.status;
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+        response
     } else {
         let mut response =
             Response::new(ReplyBody::local(Body::full(format!("pillion: {message} ({})\n", reason.code))));
@@ -186,6 +193,9 @@ pub(super) fn failure(error: &ProxyError, is_grpc: bool, record: &mut Record) ->
     response.headers_mut().insert(REASON, HeaderValue::from_static(reason.code));
     if let ProxyError::RateLimited { name, retry_after } = error {
         rate_limit::tell(response.headers_mut(), name, *retry_after, is_grpc);
+    }
+    if let ProxyError::OverLimit(over) = error {
+        global_rate_limit::tell(response.headers_mut(), over, is_grpc);
     }
     if reason.flag == "UO" {
         response.headers_mut().insert(OVERLOADED, HeaderValue::from_static("true"));

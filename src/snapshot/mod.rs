@@ -5,17 +5,20 @@
 //!                                    ├ tls: TlsSplits ── Split ──────────────────────┤
 //!                                    └ tcp: Split ───────────────────────────────────┴─ Cluster ── Upstream (live)
 //!          ── host name ─── addresses
-//! Inbound  ── port ───────── InboundPort ── Host (live)
+//! Inbound  ── port ───────── InboundPort ┬─ Host (live)
+//!                                        └─ GlobalLimit ── Cluster
 //! ```
 //! `discovery` builds these; `proxy` reads them. The two meet nowhere else.
 
 mod directory;
 mod filters;
+mod global_limit;
 mod routes;
 mod tls;
 
 pub use directory::{Demand, Directory, Unresolved};
 pub use filters::{Changes, Filters, Mirror};
+pub use global_limit::GlobalLimit;
 pub use routes::{Action, Choice, Cluster, Fallback, Route, Routes, Split, VirtualHost};
 pub use tls::TlsSplits;
 
@@ -133,6 +136,13 @@ pub struct Inbound {
     pub ports: BTreeMap<u16, Arc<InboundPort>>,
 }
 
+impl Inbound {
+    /// Clusters that its ports ask, some perhaps several times.
+    pub fn clusters(&self) -> impl Iterator<Item = &Arc<Cluster>> {
+        self.ports.values().filter_map(|port| port.global.as_ref()).map(|limit| &limit.cluster)
+    }
+}
+
 /// One port of our own application.
 #[derive(Clone, Debug)]
 pub struct InboundPort {
@@ -142,6 +152,8 @@ pub struct InboundPort {
     pub hosts: Vec<Arc<Host>>,
     /// What its rate limits have counted.
     pub limiters: Arc<[Arc<Limiter>]>,
+    /// Who else is asked whether it takes a request.
+    pub global: Option<Arc<GlobalLimit>>,
     label: Arc<str>,
 }
 
@@ -151,7 +163,7 @@ impl InboundPort {
         let host = |address: &SocketAddr| Arc::new(Host::new(HostKey::application(*address, None)));
         let label = Arc::from(format!("inbound:{}", config.port));
         let limiters = config.rate_limits.limits.iter().map(|limit| Arc::new(Limiter::new(limit.clone()))).collect();
-        Self { config, hosts: addresses.iter().map(host).collect(), limiters, label }
+        Self { config, hosts: addresses.iter().map(host).collect(), limiters, global: None, label }
     }
 
     /// Takes over what `old`, the same port before, has counted for limits that are still the same.
@@ -163,11 +175,21 @@ impl InboundPort {
         self.limiters = self.limiters.iter().map(kept).collect();
     }
 
+    /// The same, which asks the rate-limit service behind `cluster`, if its configuration says so.
+    #[must_use]
+    pub fn asking(mut self, cluster: impl FnOnce(&str) -> Arc<Cluster>, old: Option<&Self>) -> Self {
+        let old = old.and_then(|old| old.global.as_deref());
+        let asked = |config| Arc::new(GlobalLimit::new(Arc::clone(config), cluster(&config.cluster), old));
+        self.global = self.config.global.as_ref().map(asked);
+        self
+    }
+
     /// The same, tried at `addresses`.
     #[must_use]
     pub fn at(&self, addresses: &[SocketAddr]) -> Self {
         let mut port = Self::new(self.config.clone(), addresses);
         port.limiters = Arc::clone(&self.limiters);
+        port.global.clone_from(&self.global);
         port
     }
 
@@ -187,6 +209,7 @@ impl InboundPort {
             config: self.config.clone(),
             hosts: reachable.map(host).collect(),
             limiters: Arc::clone(&self.limiters),
+            global: self.global.clone(),
             label: Arc::clone(&self.label),
         }
     }

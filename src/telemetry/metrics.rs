@@ -28,6 +28,7 @@ pub struct Metrics {
     faults: Family<KindLabels, Counter>,
     mirrored: Family<MirrorLabels, Counter>,
     sessions: Family<ResultLabels, Counter>,
+    global_rate_limits: Family<AskedLabels, Counter>,
     limit_overflows: Family<LimitLabels, Counter>,
     limit_in_use: Family<LimitLabels, Gauge>,
     breaker_changes: Family<ChangeLabels, Counter>,
@@ -171,6 +172,13 @@ struct MirrorLabels {
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct AskedLabels {
+    cluster: Arc<str>,
+    result: &'static str,
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct DnsLabels {
     result: &'static str,
     transport: &'static str,
@@ -192,6 +200,7 @@ impl Metrics {
             faults: Family::default(),
             mirrored: Family::default(),
             sessions: Family::default(),
+            global_rate_limits: Family::default(),
             limit_overflows: Family::default(),
             limit_in_use: Family::default(),
             breaker_changes: Family::default(),
@@ -283,6 +292,11 @@ impl Metrics {
         );
         registry.register("faults", "Faults that were injected on purpose, by kind", self.faults.clone());
         registry.register("mirrored_requests", "Copies of requests, by what became of them", self.mirrored.clone());
+        registry.register(
+            "global_rate_limit",
+            "Questions to rate-limit services, by what became of them",
+            self.global_rate_limits.clone(),
+        );
         registry.register("retries", "Retries that a policy asked for, by what became of them", self.retries.clone());
         registry.register(
             "drain_cut",
@@ -425,6 +439,12 @@ impl Metrics {
     /// A copy of a request for `cluster` ended; `result` is `ok`, `overflow`, `timeout` or a reason code.
     pub fn mirrored(&self, cluster: &Arc<str>, result: &'static str) {
         self.mirrored.get_or_create(&MirrorLabels { cluster: Arc::clone(cluster), result }).inc();
+    }
+
+    /// The rate-limit service `cluster` was asked. As in Envoy, `result` is `ok`, `over_limit` or `error`, the latter with
+    /// why, and once more `failure_mode_allowed` when the request passed all the same.
+    pub fn global_rate_limit(&self, cluster: &Arc<str>, result: &'static str, reason: &'static str) {
+        self.global_rate_limits.get_or_create(&AskedLabels { cluster: Arc::clone(cluster), result, reason }).inc();
     }
 
     /// A retry that a policy asks for was sent (`retried`), brought an answer that is none to retry (`succeeded`), or was

@@ -126,6 +126,13 @@ impl Record {
         }
     }
 
+    /// Begins one that nobody is told of: a request of our own, which is counted elsewhere.
+    pub fn untold(recorder: &Arc<Recorder>, direction: &'static str, downstream: SocketAddr) -> Self {
+        let mut record = Self::begin(recorder, direction, downstream);
+        record.forgotten = true;
+        record
+    }
+
     /// When the request was received.
     pub fn started(&self) -> Instant {
         self.started

@@ -5,11 +5,27 @@
 
 use std::num::NonZeroU32;
 
-use ipnet::IpNet;
+pub use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 /// Key in `FilterChain.metadata.filter_metadata` (Envoy `listener.v3`). See [`RateLimits`].
 pub const RATE_LIMITS_METADATA: &str = "pillion.dev/rate-limits";
+
+/// Method of `envoy.service.ratelimit.v3.RateLimitService` that says whether a request is too much.
+pub const SHOULD_RATE_LIMIT: &str = "/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit";
+
+/// The expressions that global rate limits know (`envoy.rate_limit_descriptors.expr`; Envoy, "Attributes"): Envoy
+/// evaluates any, and what these mean is known without.
+pub mod expression {
+    /// The caller's SPIFFE id, and `outside` for callers without a proven one.
+    pub const CALLER: &str = "connection.mtls ? connection.uri_san_peer_certificate : 'outside'";
+    /// What [`CALLER`] says of callers outside the mesh.
+    pub const OUTSIDE: &str = "outside";
+    /// The caller's SPIFFE id; no descriptor for callers without one.
+    pub const PROVEN_CALLER: &str = "connection.uri_san_peer_certificate";
+    /// The path without the query.
+    pub const PATH: &str = "request.url_path";
+}
 
 /// The most requests that [`Algorithm::SlidingWindowLog`] remembers for each key.
 pub const MOST_LOGGED: u32 = 10_000;

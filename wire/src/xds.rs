@@ -20,11 +20,14 @@ pub use envoy_types::pb::envoy::config::cluster::v3 as cluster;
 pub use envoy_types::pb::envoy::config::core::v3 as core;
 pub use envoy_types::pb::envoy::config::endpoint::v3 as endpoint;
 pub use envoy_types::pb::envoy::config::listener::v3 as listener;
+pub use envoy_types::pb::envoy::config::ratelimit::v3 as rate_limit_config;
 pub use envoy_types::pb::envoy::config::rbac::v3 as rbac;
 pub use envoy_types::pb::envoy::config::route::v3 as route;
+pub use envoy_types::pb::envoy::extensions::common::ratelimit::v3 as descriptor;
 pub use envoy_types::pb::envoy::extensions::filters::common::fault::v3 as common_fault;
 pub use envoy_types::pb::envoy::extensions::filters::http::cors::v3 as http_cors;
 pub use envoy_types::pb::envoy::extensions::filters::http::fault::v3 as http_fault;
+pub use envoy_types::pb::envoy::extensions::filters::http::ratelimit::v3 as http_rate_limit;
 pub use envoy_types::pb::envoy::extensions::filters::http::rbac::v3 as http_rbac;
 pub use envoy_types::pb::envoy::extensions::filters::http::router::v3 as router;
 pub use envoy_types::pb::envoy::extensions::filters::http::stateful_session::v3 as http_session;
@@ -42,10 +45,12 @@ pub use envoy_types::pb::envoy::extensions::load_balancing_policies::random::v3 
 pub use envoy_types::pb::envoy::extensions::load_balancing_policies::ring_hash::v3 as ring_hash;
 pub use envoy_types::pb::envoy::extensions::load_balancing_policies::round_robin::v3 as round_robin;
 pub use envoy_types::pb::envoy::extensions::load_balancing_policies::wrr_locality::v3 as wrr_locality;
+pub use envoy_types::pb::envoy::extensions::rate_limit_descriptors::expr::v3 as rate_limit_expr;
 pub use envoy_types::pb::envoy::extensions::retry::host::previous_hosts::v3 as previous_hosts;
 pub use envoy_types::pb::envoy::extensions::transport_sockets::raw_buffer::v3 as raw_buffer;
 pub use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3 as tls;
 pub use envoy_types::pb::envoy::extensions::upstreams::http::v3 as upstream_http;
+pub use envoy_types::pb::envoy::service::ratelimit::v3 as rate_limit_service;
 pub use envoy_types::pb::envoy::r#type::http::v3 as http_type;
 pub use envoy_types::pb::envoy::r#type::matcher::v3 as matcher;
 pub use envoy_types::pb::envoy::r#type::v3 as envoy_type;
@@ -127,6 +132,10 @@ pub mod type_url {
         "type.googleapis.com/envoy.extensions.http.stateful_session.header.v3.HeaderBasedSessionState";
     /// What wraps a filter's configuration on a route to switch it off or to make it optional (gRFC A39).
     pub const FILTER_CONFIG: &str = "type.googleapis.com/envoy.config.route.v3.FilterConfig";
+    /// HTTP filter: limits that a rate-limit service counts.
+    pub const RATE_LIMIT: &str = "type.googleapis.com/envoy.extensions.filters.http.ratelimit.v3.RateLimit";
+    /// What a rate limit tells requests apart by: an expression.
+    pub const RATE_LIMIT_EXPR: &str = "type.googleapis.com/envoy.extensions.rate_limit_descriptors.expr.v3.Descriptor";
     /// HTTP filter: role-based access control (gRFC A41).
     pub const HTTP_RBAC: &str = "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC";
 
@@ -256,6 +265,8 @@ mod tests {
             (type_url::STATEFUL_SESSION_PER_ROUTE, http_session::StatefulSessionPerRoute::type_url()),
             (type_url::COOKIE_SESSION, session_cookie::CookieBasedSessionState::type_url()),
             (type_url::HEADER_SESSION, session_header::HeaderBasedSessionState::type_url()),
+            (type_url::RATE_LIMIT, http_rate_limit::RateLimit::type_url()),
+            (type_url::RATE_LIMIT_EXPR, rate_limit_expr::Descriptor::type_url()),
             (type_url::FILTER_CONFIG, route::FilterConfig::type_url()),
             (type_url::UPSTREAM_TLS, tls::UpstreamTlsContext::type_url()),
             (type_url::DOWNSTREAM_TLS, tls::DownstreamTlsContext::type_url()),

@@ -23,7 +23,7 @@ use pillion_wire::{
 use super::{
     address::Assigned,
     grant::Grant,
-    policy::{Policies, Subset, TrafficPolicy},
+    policy::{GlobalRateLimit, Policies, Subset, TrafficPolicy},
     protocol::Protocol,
     reach::{Reach, inside},
     route::{Route, RouteKind},
@@ -117,12 +117,16 @@ impl Mesh {
             mesh.add_host(service, &members, &mut findings);
         }
         let policies = Policies::new(objects, &mut findings);
-        let (mut limited, mut ages) = (HashMap::new(), HashMap::new());
+        let (mut limited, mut ages, mut asking) = (HashMap::new(), HashMap::new(), HashMap::new());
+        let (counting, mut counted) = (rate_limit_services(objects), BTreeSet::new());
         Policies::check_subsets(objects, |service| directory.members(service), &mut findings);
         let tables = table::Tables::new(objects, &policies, &mut findings);
         for draft in drafts {
             let key = draft.key.clone();
             let members: Vec<_> = draft.members.iter().map(|(workload, port)| (&workload.name, port.port)).collect();
+            if counting.contains(&key) {
+                counted.extend(members.iter().copied());
+            }
             for view in draft.subsets(&policies) {
                 if let PortName::Service(key) = view.key.clone() {
                     let kept = previous.and_then(|mesh| mesh.ports.get(&key));
@@ -130,6 +134,11 @@ impl Mesh {
                 }
             }
             let view = draft.finish(&tables, &policies);
+            if let Some(limit) = &view.policy.global_rate_limit {
+                for port in &members {
+                    asking.entry(*port).or_insert_with(|| Arc::clone(limit));
+                }
+            }
             if let Some(limits) = &view.policy.rate_limits {
                 for &port in &members {
                     limited.entry(port).or_insert_with(|| limits.clone());
@@ -143,7 +152,17 @@ impl Mesh {
             let kept = previous.and_then(|mesh| mesh.ports.get(&key));
             mesh.ports.insert(key, keep_equal(view, kept));
         }
-        mesh.add_workloads(objects, &Ports { spoken, limited, ages }, previous, &mut findings);
+        for (workload, port) in counted {
+            if asking.remove(&(workload, port)).is_some() {
+                findings.push(Finding {
+                    subject: Subject::Workload(workload.clone()),
+                    path: "spec.ports".to_owned(),
+                    reason: format!("port {port} serves a rate-limit service: globalRateLimit has no effect on it"),
+                    refused: false,
+                });
+            }
+        }
+        mesh.add_workloads(objects, &Ports { spoken, limited, ages, asking }, previous, &mut findings);
         (mesh, findings)
     }
 
@@ -271,6 +290,13 @@ impl Mesh {
     }
 }
 
+/// Those that are asked whether requests pass. They are not limited so themselves: two of them could ask each other for
+/// ever.
+fn rate_limit_services(objects: &Objects) -> BTreeSet<&ServicePort> {
+    let limits = objects.policies.values().filter_map(|policy| policy.policy.global_rate_limit.as_ref());
+    limits.map(|limit| &limit.service).collect()
+}
+
 fn keep_equal<T: PartialEq>(new: T, old: Option<&Arc<T>>) -> Arc<T> {
     match old {
         Some(old) if **old == new => Arc::clone(old),
@@ -323,6 +349,7 @@ struct Ports<'a> {
     spoken: Spoken<'a>,
     limited: HashMap<(&'a Name, u16), RateLimits>,
     ages: HashMap<(&'a Name, u16), Duration>,
+    asking: HashMap<(&'a Name, u16), Arc<GlobalRateLimit>>,
 }
 
 /// A port of a Service and the workload ports behind it.
@@ -466,6 +493,7 @@ fn inbound_ports(workload: &Workload, said: &Ports<'_>) -> Vec<InboundPort> {
             access: port.access,
             rate_limits: said.limited.get(&(&workload.name, port.port)).cloned().unwrap_or_default(),
             connection_age: said.ages.get(&(&workload.name, port.port)).copied(),
+            global_rate_limit: said.asking.get(&(&workload.name, port.port)).cloned(),
         })
         .collect();
     ports.sort_unstable_by_key(|port| port.port);

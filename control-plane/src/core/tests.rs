@@ -466,6 +466,44 @@ fn ten_thousand_endpoints_take_ten_times_a_thousand() {
 }
 
 #[test]
+fn a_rate_limit_service_that_cannot_be_asked_is_told_and_its_workloads_ports_are_limited() {
+    let policy = |service: &str, rest: &str| {
+        format!(
+            "apiVersion: pillion.dev/v1alpha1\nkind: TrafficPolicy\nmetadata: {{name: p, namespace: shop}}\n\
+             spec: {{targetRefs: [{{kind: Service, name: a}}], globalRateLimit: {{service: {{name: {service}, port: 80}}, \
+             domain: d, {rest} descriptors: [{{entries: [{{type: caller}}]}}]}}}}\n---\n"
+        )
+    };
+    let world = |policy: String| {
+        let services = [service("a", "[{port: 80}]"), service("limits", "[{port: 80, appProtocol: grpc}]")].concat();
+        let spec = "address: 10.0.0.1, ports: [{port: 80}, {port: 81}], mesh: {port: 15008}";
+        compile(
+            &[services, service("web", "[{port: 80, appProtocol: http}]"), workload("a-1", "a", spec), policy].concat(),
+        )
+    };
+    for (asked, rest, wanted) in [
+        ("none", "", Some("there is no none.shop:80: every request is let through")),
+        ("none", "onFailure: deny,", Some("there is no none.shop:80: every request is refused")),
+        ("web", "", Some("the appProtocol of web.shop:80 is not grpc: every request is let through")),
+    ] {
+        let (mesh, findings) = world(policy(asked, rest));
+        let told = findings.iter().find(|finding| finding.path == "spec.globalRateLimit.service");
+        assert_eq!(told.map(|finding| finding.reason.as_str()), wanted);
+        let ports = &mesh.workloads().next().unwrap().ports;
+        let limited: Vec<bool> = ports.iter().map(|port| port.global_rate_limit.is_some()).collect();
+        assert_eq!(limited, [true, false], "{asked}");
+    }
+    let (_, findings) = world(policy("limits", ""));
+    assert!(findings.iter().all(|finding| finding.path != "spec.globalRateLimit.service"), "{findings:?}");
+    // Under another name the workload is what is asked: it does not ask itself.
+    let alias = service("b", "[{port: 80, appProtocol: grpc}]").replace("app: b", "app: a");
+    let (mesh, findings) = world([alias, policy("b", "")].concat());
+    assert_eq!(mesh.workloads().next().unwrap().ports[0].global_rate_limit, None);
+    let wanted = "port 80 serves a rate-limit service: globalRateLimit has no effect on it";
+    assert!(findings.iter().any(|finding| finding.reason == wanted), "{findings:?}");
+}
+
+#[test]
 fn a_backend_to_fall_back_on_that_does_not_exist_is_told() {
     let policy = "apiVersion: pillion.dev/v1alpha1\nkind: TrafficPolicy\nmetadata: {name: p, namespace: shop}\n\
                   spec: {targetRefs: [{kind: Service, name: a}], \

@@ -2,8 +2,7 @@
 //! that a resource is made of, comparable, so that what did not change is seen
 //! not to have changed.
 
-use std::net::SocketAddr;
-use std::time::Duration;
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use pillion_wire::{
     name::{PortName, ServicePort},
@@ -12,7 +11,7 @@ use pillion_wire::{
 
 use super::{
     filter::{BackendFilters, Filters},
-    policy::{HashOn, Policy},
+    policy::{GlobalRateLimit, HashOn, Policy},
     protocol::Protocol,
     route::Match,
     service::Name,
@@ -136,6 +135,8 @@ pub struct InboundPort {
     pub rate_limits: RateLimits,
     /// How old connections from outside the mesh become.
     pub connection_age: Option<Duration>,
+    /// Who else is asked whether it takes a request.
+    pub global_rate_limit: Option<Arc<GlobalRateLimit>>,
 }
 
 impl PortView {

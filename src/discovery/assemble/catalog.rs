@@ -1,6 +1,6 @@
 //! Routes, clusters and endpoints: what was received, and which destinations use it.
 //!
-//! An item exists exactly as long as some destination uses it; the first use
+//! An item exists exactly as long as some destination, or our own ports, use it; the first use
 //! asks for it, the last one ends that.
 
 use std::collections::{BTreeSet, HashMap};
@@ -8,12 +8,12 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use pillion_wire::mesh::INVALID_BACKEND;
-use pillion_wire::name::Destination;
 
-use super::Reference;
 use super::parts::Parts;
+use super::{Reference, User};
 use crate::config::{
-    self, Action, Balancing, Endpoints, Labels, OutboundListener, RouteConfig, RouteSource, Split, UpstreamProtocol,
+    self, Action, Balancing, Endpoints, InboundListener, Labels, OutboundListener, RouteConfig, RouteSource, Split,
+    UpstreamProtocol,
 };
 use crate::discovery::Kind;
 use crate::snapshot::Cluster;
@@ -31,7 +31,7 @@ pub(super) struct Catalog {
     retired: HashMap<String, Weak<Upstream>>,
 }
 
-type Users = BTreeSet<Destination>;
+type Users = BTreeSet<User>;
 
 #[derive(Debug)]
 struct Item<T> {
@@ -80,6 +80,15 @@ impl Catalog {
         references
     }
 
+    /// All that `listener`, our own, refers to, as far as it is known.
+    pub(super) fn inbound_references(&self, listener: &InboundListener) -> BTreeSet<Reference> {
+        let mut references = BTreeSet::new();
+        for limit in listener.ports.values().filter_map(|port| port.global.as_ref()) {
+            self.add_cluster(&limit.cluster, &mut references);
+        }
+        references
+    }
+
     fn add_route(&self, config: &RouteConfig, references: &mut BTreeSet<Reference>) {
         for route in config.virtual_hosts.iter().flat_map(|host| &host.routes) {
             if let Action::Forward(split) = &route.action {
@@ -109,7 +118,7 @@ impl Catalog {
     }
 
     /// True: nobody used it before, so it has to be asked for.
-    pub(super) fn begin_use(&mut self, kind: Kind, name: &str, user: &Destination) -> bool {
+    pub(super) fn begin_use(&mut self, kind: Kind, name: &str, user: &User) -> bool {
         let users = match kind {
             Kind::Route => &mut self.routes.entry(name.to_owned()).or_default().users,
             Kind::Cluster => &mut self.clusters.entry(name.to_owned()).or_default().users,
@@ -121,7 +130,7 @@ impl Catalog {
     }
 
     /// True: nobody uses it any more, and it is forgotten.
-    pub(super) fn end_use(&mut self, kind: Kind, name: &str, user: &Destination) -> bool {
+    pub(super) fn end_use(&mut self, kind: Kind, name: &str, user: &User) -> bool {
         let users = match kind {
             Kind::Route => self.routes.get_mut(name).map(|item| &mut item.users),
             Kind::Cluster => self.clusters.get_mut(name).map(|item| &mut item.users),
@@ -142,7 +151,7 @@ impl Catalog {
         true
     }
 
-    /// These and the following setters return the destinations that are affected.
+    /// These and the following setters return the users that are affected.
     pub(super) fn set_route(&mut self, name: &str, config: RouteConfig) -> Users {
         let Some(item) = self.routes.get_mut(name) else { return Users::new() };
         if matches!(&item.state, State::Known(known) if *known == config) {
@@ -233,6 +242,11 @@ impl Catalog {
             _ => Arc::default(),
         };
         Some(item.parts.get(&whole, criteria, &endpoints))
+    }
+
+    /// The cluster with its hosts, without any when there is none of that name or it is not known yet.
+    pub(super) fn cluster_or_none(&self, name: &str) -> Arc<Cluster> {
+        self.cluster(name).unwrap_or_else(|| Arc::new(hostless(name)))
     }
 
     /// Settles all clusters that wait for the endpoints `name`; returns who uses them.

@@ -4,6 +4,7 @@
 //! Destination ── Listener ── RouteConfig ── Cluster ── Endpoints
 //!  (demand)                                 (catalog: kept while anything uses it)
 //! host name ──── Listener
+//! our ports ──── Listener ─────────────── Cluster ── Endpoints
 //! ```
 //! *Make before break*: a destination's new target is published only when all
 //! that it refers to is there; until then the old one stays, and stays subscribed,
@@ -38,6 +39,14 @@ use demand::{Admission, Book};
 /// A resource by kind and name.
 type Reference = (Kind, String);
 
+/// Who uses something.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum User {
+    /// Our own ports.
+    Inbound,
+    Destination(Destination),
+}
+
 /// All that is known, and who uses it.
 #[derive(Debug)]
 pub struct Assembly {
@@ -46,14 +55,18 @@ pub struct Assembly {
     /// Our workload's address, when connections to it are intercepted.
     workload: Option<IpAddr>,
     inbound: BTreeMap<u16, Arc<InboundPort>>,
+    /// What we were told last of our own ports: in force when all that it refers to is there.
+    own_listener: Option<InboundListener>,
+    /// What our own ports keep subscribed.
+    inbound_uses: BTreeSet<Reference>,
     destinations: HashMap<Destination, Entry>,
     /// Host names; `None` until they are answered.
     hosts: HashMap<String, Option<Lookup<[IpAddr]>>>,
     connected: bool,
     catalog: Catalog,
     book: Book,
-    /// Destinations whose target may have changed since the last poll.
-    dirty: BTreeSet<Destination>,
+    /// Those whose target may have changed since the last poll.
+    dirty: BTreeSet<User>,
     outbound_changed: bool,
     inbound_changed: bool,
     subscriptions: Vec<Subscription>,
@@ -104,6 +117,8 @@ impl Assembly {
             inbound_name,
             workload: mesh.filter(|_| intercepted).map(|mesh| mesh.ip()),
             inbound: BTreeMap::new(),
+            own_listener: None,
+            inbound_uses: BTreeSet::new(),
             destinations: HashMap::new(),
             hosts: HashMap::new(),
             connected: false,
@@ -159,7 +174,10 @@ impl Assembly {
     pub fn handle_update(&mut self, update: Update, now: Instant) {
         let Update { kind, name, change } = update;
         let users = match (kind, change) {
-            (Kind::Listener, Change::Accepted(Config::Inbound(listener))) => return self.serve(&listener),
+            (Kind::Listener, Change::Accepted(Config::Inbound(listener))) => {
+                self.own_listener = Some(listener);
+                [User::Inbound].into()
+            }
             (Kind::Listener, Change::Accepted(Config::Outbound(listener))) => return self.know(listener, now),
             (Kind::Listener, Change::Accepted(Config::Host(listener))) => return self.locate(&listener, now),
             (Kind::Listener, Change::Removed) => return self.unlist(&name, now),
@@ -189,8 +207,11 @@ impl Assembly {
 
     /// What follows from everything that was handled since the last call.
     pub fn poll_output(&mut self) -> Output {
-        for destination in std::mem::take(&mut self.dirty) {
-            self.settle(&destination);
+        for user in std::mem::take(&mut self.dirty) {
+            match user {
+                User::Inbound => self.settle_inbound(),
+                User::Destination(destination) => self.settle(&destination),
+            }
         }
         Output {
             outbound: std::mem::take(&mut self.outbound_changed).then(|| self.outbound()),
@@ -212,6 +233,41 @@ impl Assembly {
         }
     }
 
+    /// Serves what we were told if all that it refers to is there; else asks for what is missing. What serves nothing
+    /// yet, and cannot ask either, does not wait.
+    fn settle_inbound(&mut self) {
+        let Some(listener) = self.own_listener.take() else { return };
+        let wanted = self.catalog.inbound_references(&listener);
+        let in_force = std::mem::take(&mut self.inbound_uses);
+        self.reconcile_inbound(&in_force, &wanted | &in_force);
+        let mut limits = listener.ports.values().filter_map(|port| port.global.as_ref());
+        let is_complete = limits.all(|limit| self.catalog.cluster(&limit.cluster).is_some());
+        let cannot_wait = !self.connected && self.inbound.is_empty();
+        if is_complete {
+            self.serve(&listener);
+            let (old, wanted) = (std::mem::take(&mut self.inbound_uses), self.catalog.inbound_references(&listener));
+            self.reconcile_inbound(&old, wanted);
+        } else if cannot_wait {
+            self.serve(&listener);
+        }
+        self.own_listener = Some(listener);
+    }
+
+    /// Makes `uses` what our own ports keep subscribed, after `old`.
+    fn reconcile_inbound(&mut self, old: &BTreeSet<Reference>, uses: BTreeSet<Reference>) {
+        for (kind, name) in uses.difference(old) {
+            if self.catalog.begin_use(*kind, name, &User::Inbound) {
+                self.subscriptions.push(Subscription::Begin(*kind, name.clone()));
+            }
+        }
+        for (kind, name) in old.difference(&uses) {
+            if self.catalog.end_use(*kind, name, &User::Inbound) {
+                self.subscriptions.push(Subscription::End(*kind, name.clone()));
+            }
+        }
+        self.inbound_uses = uses;
+    }
+
     /// Our own ports. Applications that stay where they are keep their host.
     fn serve(&mut self, listener: &InboundListener) {
         let old = std::mem::take(&mut self.inbound);
@@ -219,9 +275,11 @@ impl Assembly {
             old.values().flat_map(|port| &port.hosts).map(|host| (host.key().address, host)).collect();
         let ports = listener.ports.iter().map(|(number, config)| {
             let mut port = InboundPort::new(config.clone(), &self.candidates(config));
-            if let Some(old) = old.get(number) {
+            let before = old.get(number);
+            if let Some(old) = before {
                 port.keep_counting(old);
             }
+            let mut port = port.asking(|name| self.catalog.cluster_or_none(name), before.map(AsRef::as_ref));
             for host in &mut port.hosts {
                 if let Some(known) = known.get(&host.key().address) {
                     *host = Arc::clone(known);
@@ -257,7 +315,7 @@ impl Assembly {
             return;
         }
         entry.listener = Some(listener);
-        self.dirty.insert(destination);
+        self.dirty.insert(User::Destination(destination));
     }
 
     fn locate(&mut self, listener: &HostListener, now: Instant) {
@@ -319,7 +377,7 @@ impl Assembly {
         let was_published = match demand {
             Demand::Destination(destination) => {
                 self.reconcile(destination, BTreeSet::new());
-                self.dirty.remove(destination);
+                self.dirty.remove(&User::Destination(destination.clone()));
                 self.destinations.remove(destination).is_some_and(|entry| entry.published.is_some())
             }
             Demand::Host(host) => self.hosts.remove(host).flatten().is_some(),
@@ -332,13 +390,14 @@ impl Assembly {
     fn reconcile(&mut self, destination: &Destination, uses: BTreeSet<Reference>) {
         let Some(entry) = self.destinations.get_mut(destination) else { return };
         let old = std::mem::replace(&mut entry.uses, uses);
+        let user = User::Destination(destination.clone());
         for (kind, name) in entry.uses.difference(&old) {
-            if self.catalog.begin_use(*kind, name, destination) {
+            if self.catalog.begin_use(*kind, name, &user) {
                 self.subscriptions.push(Subscription::Begin(*kind, name.clone()));
             }
         }
         for (kind, name) in old.difference(&entry.uses) {
-            if self.catalog.end_use(*kind, name, destination) {
+            if self.catalog.end_use(*kind, name, &user) {
                 self.subscriptions.push(Subscription::End(*kind, name.clone()));
             }
         }
@@ -366,5 +425,7 @@ impl Entry {
     }
 }
 
+#[cfg(test)]
+mod inbound_tests;
 #[cfg(test)]
 mod tests;

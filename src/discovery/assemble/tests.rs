@@ -463,6 +463,7 @@ async fn our_own_ports_keep_their_host_while_the_application_stays() {
                 access: Access::Strict,
                 rate_limits: RateLimits::default(),
                 age: None,
+                global: None,
             };
             (port, config)
         };
@@ -483,8 +484,8 @@ async fn our_own_ports_keep_their_host_while_the_application_stays() {
 async fn parts_of_a_cluster_follow_its_endpoints_and_its_configuration() {
     let criteria = |version: &str| config::Labels::from([("version".to_owned(), format!("\"{version}\""))]);
     let mut catalog = Catalog::default();
-    catalog.begin_use(Kind::Cluster, "c", &destination("a.shop:80"));
-    catalog.begin_use(Kind::Endpoints, "e", &destination("a.shop:80"));
+    catalog.begin_use(Kind::Cluster, "c", &User::Destination(destination("a.shop:80")));
+    catalog.begin_use(Kind::Endpoints, "e", &User::Destination(destination("a.shop:80")));
     let selector = config::Selector { keys: ["version".to_owned()].into(), fallback: None };
     let subsets = config::Subsets {
         selectors: vec![selector],

@@ -4,10 +4,11 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use pillion_wire::name::ListenerName;
 use serde_json::Value;
 
 use super::{BALANCING, Shop, balancing, certificates, policy, refusals, soon, split};
-use crate::support::{Mesh, Process, Workload, curl, eventually, in_workspace, python_app, python_files};
+use crate::support::{Mesh, Process, Workload, curl, eventually, in_workspace, python_app, python_files, python_json};
 
 #[test]
 fn envoy_is_served_over_the_delta_protocol() {
@@ -268,6 +269,121 @@ fn dump_count(envoy: &Envoy) -> u64 {
     envoy.statistic("http.outbound.rds.pillion/outbound.config_reload")
 }
 
+/// Envoy takes a workload's place: it serves the listener that the workload's sidecar is sent, to callers with mutual TLS,
+/// and asks the same rate-limit service as that sidecar, behind a sidecar of ours.
+#[test]
+fn envoy_limits_as_the_sidecar_does_and_both_count_as_one() {
+    let mesh = Mesh::start();
+    let at = mesh.free_address();
+    let limits = python_app(&mesh, "rate_limit_service.py", &["4", &at.port().to_string()]);
+    mesh.service("limits", &[("grpc", 8081, "grpc")]);
+    let _limits_sidecar = mesh.workload(Workload::new("limits").port("grpc", at));
+    let files = python_files(&mesh);
+    mesh.service("api", &[("http", 80, "http")]);
+    let api = mesh.workload(Workload::new("api").port("http", files.address));
+    let red = mesh.workload(Workload::new("red"));
+    // The same application, where no sidecar of ours is in the way.
+    mesh.outsider(Workload::new("plain").port("http", files.address));
+    mesh.service("plain", &[("http", 80, "http")]);
+    mesh.write("limit.yaml", LIMIT);
+    soon("the sidecar limits", || api.admin_page("/config_dump").contains("limits.shop:8081"));
+
+    let argument = serde_json::json!({
+        "server": mesh.control_plane_address().to_string(), "folder": certificates(&mesh, "api").to_str().unwrap(),
+        "node": "api", "name": ListenerName::Inbound(api.mesh()).to_string(),
+    });
+    let inbound = python_json("inbound_listener.py", &argument);
+    let listener_at = mesh.free_address();
+    let envoy = Envoy::start_with(&mesh, "DELTA_GRPC", &Value::Array(vec![as_static(&inbound, listener_at)]));
+    let caller = certificates(&mesh, "red");
+    let file = |name: &str| caller.join(name).to_str().unwrap().to_owned();
+    let of_envoy = |arguments: &[&str]| {
+        let url = format!("https://{listener_at}/hello.txt");
+        let (certificate, key) = (file("red.pem"), file("red.key"));
+        curl(
+            &[&["--insecure", "--cert", &certificate, "--key", &key, "-H", "Host: api.shop", &url], arguments].concat(),
+        )
+    };
+    let of_sidecar = || curl(&[&format!("http://{}/hello.txt", red.outbound()), "-H", "Host: api.shop"]);
+
+    let mut number = 0;
+    soon("Envoy serves, and asks", || {
+        number += 1; // Each of these is counted for itself.
+        of_envoy(&["--request-target", &format!("/none-{number}")]).header("x-counted-by").is_some()
+    });
+    let asked = || -> Vec<Value> {
+        let all = limits.process.stdout();
+        let said = all.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        said.filter(|said| said["event"] == "asked").collect()
+    };
+    let already = asked().len();
+    let statuses: Vec<u16> = [true, false, true, false, true, false]
+        .map(|envoy| if envoy { of_envoy(&[]) } else { of_sidecar() })
+        .map(|answer| answer.status)
+        .to_vec();
+    assert_eq!(statuses, [200, 200, 200, 200, 429, 429], "{:?}", asked());
+    let asked = asked().split_off(already);
+    assert_eq!(asked.len(), 6, "{asked:?}");
+    let id = "spiffe://cluster.local/ns/shop/sa/red";
+    let wanted = serde_json::json!([[["caller", id], ["path", "/hello.txt"], ["verb", "GET"], ["generic_key", "v"]]]);
+    for (number, question) in asked.iter().enumerate() {
+        assert_eq!((&question["domain"], &question["descriptors"]), (&"both".into(), &wanted), "question {number}");
+    }
+    let (theirs, ours) = (of_envoy(&[]), of_sidecar());
+    for name in ["x-envoy-ratelimited", "x-ratelimit-limit", "x-ratelimit-remaining", "x-limited-by"] {
+        assert!(theirs.header(name).is_some(), "{name}: {theirs:?}");
+        assert_eq!(theirs.header(name), ours.header(name), "{name}");
+    }
+    let grpc = of_envoy(&["-H", "content-type: application/grpc", "-X", "GET"]);
+    assert_eq!(grpc.header("grpc-status"), Some("8"), "{grpc:?}");
+    assert_eq!((refusals(&mesh), envoy.statistic("listener_manager.lds.update_rejected")), (0.0, 0));
+}
+
+/// All kinds of values but the address, which differs on the two ways.
+const LIMIT: &str = "\
+apiVersion: pillion.dev/v1alpha1
+kind: TrafficPolicy
+metadata: { name: api, namespace: shop }
+spec:
+  targetRefs: [ { kind: Service, name: api } ]
+  globalRateLimit:
+    service: { name: limits, port: 8081 }
+    domain: both
+    timeout: 10s
+    onFailure: deny
+    headers: true
+    descriptors:
+    - entries: [ { type: caller }, { type: path }, { type: method, key: verb }, { type: fixed, value: v } ]
+";
+
+/// The listener of a sidecar as Envoy can serve it: bound somewhere, with Envoy's certificate, and with a way to the
+/// application. What the control plane said of rate limits stays as it is.
+fn as_static(inbound: &Value, at: std::net::SocketAddr) -> Value {
+    let mut manager = inbound["filterChains"][0]["filters"][0]["typedConfig"].clone();
+    let host = &mut manager["routeConfig"]["virtualHosts"][0];
+    assert!(host["rateLimits"].is_array(), "{inbound}");
+    host["routes"][0] = serde_json::json!({ "match": { "prefix": "/" }, "route": { "cluster": "plain.shop:80" } });
+    manager["routeConfig"]["validateClusters"] = false.into();
+    serde_json::json!({
+        "name": "inbound",
+        "address": { "socket_address": { "address": at.ip().to_string(), "port_value": at.port() } },
+        "filter_chains": [{
+            "filters": [{ "name": "http", "typed_config": manager }],
+            "transport_socket": {
+                "name": "envoy.transport_sockets.tls",
+                "typed_config": {
+                    "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
+                    "require_client_certificate": true,
+                    "common_tls_context": {
+                        "tls_certificate_sds_secret_configs": [{ "name": "pillion-workload" }],
+                        "validation_context_sds_secret_config": { "name": "pillion-root" },
+                    },
+                },
+            },
+        }],
+    })
+}
+
 /// Envoy with its outbound listener and its admin page.
 struct Envoy {
     _process: Process,
@@ -277,11 +393,17 @@ struct Envoy {
 
 impl Envoy {
     fn start(mesh: &Mesh, api_type: &str) -> Self {
+        Self::start_with(mesh, api_type, &Value::Array(Vec::new()))
+    }
+
+    /// With listeners of its own, beside what it is sent.
+    fn start_with(mesh: &Mesh, api_type: &str, listeners: &Value) -> Self {
         let (outbound, admin) = (mesh.free_address().to_string(), mesh.free_address());
         let file = mesh.scratch().join("envoy.yaml");
         let control_plane = mesh.control_plane_address();
         let config = TEMPLATE
             .replace("@OUTBOUND@", &outbound)
+            .replace("@LISTENERS@", &listeners.to_string())
             .replace("@ADMIN_PORT@", &admin.port().to_string())
             .replace("@PORT@", &control_plane.port().to_string())
             .replace("@IP@", &mesh.ip().to_string())
@@ -366,6 +488,7 @@ dynamic_resources:
   lds_config: { ads: {}, resource_api_version: V3 }
   cds_config: { ads: {}, resource_api_version: V3 }
 static_resources:
+  listeners: @LISTENERS@
   secrets:
   - name: pillion-workload
     tls_certificate:

@@ -5,6 +5,7 @@ mod balance;
 mod breaker;
 mod connections;
 mod fallback;
+mod global_rate_limit;
 mod grpc;
 mod health;
 mod joined;

@@ -5,6 +5,7 @@
 
 mod direct_response;
 mod faults;
+mod global_rate_limit;
 pub mod health;
 mod load_balancing;
 mod retries;
@@ -13,7 +14,7 @@ mod split;
 mod subsets;
 mod timeouts;
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use pillion_wire::health::HealthCheck;
 use pillion_wire::name::ServicePort;
@@ -21,12 +22,14 @@ use pillion_wire::resilience::{Breaker, Fallback, Limits, Outlier};
 
 use super::{
     mesh::{Finding, Objects, Subject},
+    protocol::Protocol,
     route::{Route, RouteKind},
     service::{Name, Port, Service},
 };
 
 pub use direct_response::DirectResponse;
 pub use faults::{Abort, Faults, Share};
+pub use global_rate_limit::{Descriptor, Entry, GlobalRateLimit, Unit, Value};
 pub use load_balancing::{Algorithm, HashOn, LoadBalancing, SlowStart, Zones};
 use pillion_wire::rate_limit::RateLimits;
 pub use retries::{Budget, CONDITIONS, Retries, RuleRetry};
@@ -74,6 +77,8 @@ pub struct Policy {
     pub timeouts: Option<Timeouts>,
     /// How many requests workloads take.
     pub rate_limits: Option<RateLimits>,
+    /// How many requests all workloads together take.
+    pub global_rate_limit: Option<Arc<GlobalRateLimit>>,
     /// How an endpoint is picked.
     pub load_balancing: Option<LoadBalancing>,
     /// What goes wrong on purpose.
@@ -107,6 +112,7 @@ impl Policy {
             ("timeouts", self.timeouts.is_some(), true),
             ("retries", self.retries.is_some(), true),
             ("rateLimits", self.rate_limits.is_some(), false),
+            ("globalRateLimit", self.global_rate_limit.is_some(), false),
             ("loadBalancing", self.load_balancing.is_some(), false),
             ("faults", self.faults.is_some(), true),
             ("directResponse", self.direct_response.is_some(), true),
@@ -141,6 +147,7 @@ impl Policy {
         Self {
             timeouts: self.timeouts.clone().or_else(|| other.timeouts.clone()),
             rate_limits: self.rate_limits.clone().or_else(|| other.rate_limits.clone()),
+            global_rate_limit: self.global_rate_limit.clone().or_else(|| other.global_rate_limit.clone()),
             load_balancing: self.load_balancing.clone().or_else(|| other.load_balancing.clone()),
             faults: self.faults.clone().or_else(|| other.faults.clone()),
             direct_response: self.direct_response.clone().or_else(|| other.direct_response.clone()),
@@ -172,6 +179,7 @@ impl<'a> Policies<'a> {
         let mut policies = Self::default();
         for policy in all {
             findings.extend(without_backend(policy, objects));
+            findings.extend(without_rate_limit_service(policy, objects));
             for (index, target) in policy.targets.iter().enumerate() {
                 if let Some(reason) = policies.attach(policy, target, objects) {
                     findings.push(Finding {
@@ -257,12 +265,33 @@ fn without_backend(policy: &TrafficPolicy, objects: &Objects) -> Vec<Finding> {
     missing.map(finding).collect()
 }
 
+/// A rate-limit service that does not exist, or cannot be asked: what then becomes of requests the policy says.
+fn without_rate_limit_service(policy: &TrafficPolicy, objects: &Objects) -> Option<Finding> {
+    let limit = policy.policy.global_rate_limit.as_ref()?;
+    let asked = &limit.service;
+    let service = objects.services.get(&Name::new(&asked.namespace, &asked.service));
+    let port = service.and_then(|service| service.ports.iter().find(|port| port.port == asked.port));
+    let problem = match port.map(|port| port.app_protocol) {
+        None => format!("there is no {asked}"),
+        Some(Some(Protocol::Http | Protocol::Tcp | Protocol::Tls)) => format!("the appProtocol of {asked} is not grpc"),
+        Some(_) => return None,
+    };
+    let fate = if limit.deny_on_failure { "refused" } else { "let through" };
+    Some(Finding {
+        subject: Subject::Policy(policy.name.clone()),
+        path: "spec.globalRateLimit.service".to_owned(),
+        reason: format!("{problem}: every request is {fate}"),
+        refused: false,
+    })
+}
+
 /// Which sections of `policy` concern requests, where nothing but byte streams is carried.
 fn without_requests(policy: &TrafficPolicy, service: &Service, section: Option<&str>) -> Option<String> {
     let said = [
         ("faults", policy.policy.faults.is_some()),
         ("directResponse", policy.policy.direct_response.is_some()),
         ("sessionPersistence", policy.policy.session.is_some()),
+        ("globalRateLimit", policy.policy.global_rate_limit.is_some()),
     ];
     let said: Vec<&str> = said.into_iter().filter_map(|(name, is_there)| is_there.then_some(name)).collect();
     let mut ports = service.ports.iter().filter(|port| section.is_none() || port.name.as_deref() == section);

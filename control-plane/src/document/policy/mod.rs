@@ -4,6 +4,7 @@ mod breaker;
 mod direct_response;
 mod fallback;
 mod faults;
+mod global_rate_limit;
 mod health_checks;
 mod limits;
 mod load_balancing;
@@ -15,6 +16,9 @@ mod split;
 mod subsets;
 mod timeouts;
 
+use std::sync::Arc;
+
+use pillion_wire::name::ServicePort;
 use serde::Deserialize;
 
 use super::{API_VERSION, Issues, Metadata, accept, gateway::GROUP, path::FieldPath, tree::Node, typed::typed};
@@ -36,6 +40,7 @@ struct RawSpec {
     target_refs: Vec<RawTarget>,
     timeouts: Option<timeouts::Raw>,
     rate_limits: Option<Vec<rate_limits::Raw>>,
+    global_rate_limit: Option<global_rate_limit::Raw>,
     load_balancing: Option<load_balancing::Raw>,
     faults: Option<faults::Raw>,
     direct_response: Option<direct_response::Raw>,
@@ -76,9 +81,16 @@ pub(super) fn read(node: &Node, metadata: &Metadata, issues: &mut Issues) -> Opt
         issues.error(path.key("targetRefs"), "a policy needs at least one target");
     }
     let refs = path.key("targetRefs");
-    let targets =
+    let targets: Vec<_> =
         spec.target_refs.into_iter().enumerate().filter_map(|(at, raw)| target(raw, &refs.index(at), issues)).collect();
+    let global = path.key("globalRateLimit");
+    let asked = spec.global_rate_limit;
+    let asked = asked.and_then(|raw| global_rate_limit::read(raw, &metadata.name.namespace, &global, issues));
+    if asked.as_ref().is_some_and(|asked| is_target(&asked.service, &targets, metadata)) {
+        issues.error(global.key("service"), "is what the policy limits: it would ask itself");
+    }
     let policy = Policy {
+        global_rate_limit: asked.map(Arc::new),
         timeouts: spec.timeouts.map(|raw| timeouts::read(&raw, &path.key("timeouts"), issues)),
         rate_limits: spec.rate_limits.map(|raw| rate_limits::read(raw, &path.key("rateLimits"), issues)),
         load_balancing: spec.load_balancing.map(|raw| load_balancing::read(raw, &path.key("loadBalancing"), issues)),
@@ -100,6 +112,11 @@ pub(super) fn read(node: &Node, metadata: &Metadata, issues: &mut Issues) -> Opt
         issues.warn(path, "the policy says nothing");
     }
     Some(TrafficPolicy { name: metadata.name.clone(), created: metadata.created.clone(), targets, policy })
+}
+
+fn is_target(service: &ServicePort, targets: &[Target], metadata: &Metadata) -> bool {
+    let is_it = |target: &Target| matches!(target, Target::Service { name, .. } if *name == service.service);
+    service.namespace == metadata.name.namespace && targets.iter().any(is_it)
 }
 
 fn target(raw: RawTarget, path: &FieldPath, issues: &mut Issues) -> Option<Target> {

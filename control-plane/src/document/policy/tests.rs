@@ -3,7 +3,7 @@ use std::time::Duration;
 use pillion_wire::health::{HttpProbe, Probe};
 
 use crate::{
-    core::policy::{Abort, Algorithm, HashOn, Share, SlowStart, Target, TrafficPolicy, Zones},
+    core::policy::{Abort, Algorithm, HashOn, Share, SlowStart, Target, TrafficPolicy, Unit, Value, Zones},
     core::route::RouteKind,
     document::{Object, read},
 };
@@ -109,6 +109,31 @@ fn health_checks_are_read_with_their_defaults() {
 }
 
 #[test]
+fn a_global_rate_limit_is_read_with_the_defaults_of_envoy() {
+    let read = policy(
+        "{targetRefs: [{kind: Service, name: a}], globalRateLimit: {service: {name: limits, namespace: infra, \
+         port: 8081}, domain: shop, descriptors: [{entries: [{type: caller}, {type: header, header: X-Key, key: k}, \
+         {type: fixed, value: v}, {type: sourceAddress}]}, \
+         {entries: [{type: method}], limit: {requests: 9, per: minute}, hits: 2}]}}",
+    );
+    let read = read.unwrap().policy.global_rate_limit.unwrap();
+    assert_eq!((read.service.to_string().as_str(), read.domain.as_str()), ("limits.infra:8081", "shop"));
+    assert_eq!((read.timeout, read.deny_on_failure, read.tell_limits), (Duration::from_millis(20), false, false));
+    let [first, second] = read.descriptors.as_slice() else { panic!("two") };
+    let entries: Vec<_> = first.entries.iter().map(|entry| (entry.key.as_str(), &entry.value)).collect();
+    assert_eq!(
+        entries,
+        [
+            ("caller", &Value::Caller),
+            ("k", &Value::Header("x-key".to_owned())),
+            ("generic_key", &Value::Fixed("v".to_owned())),
+            ("remote_address", &Value::SourceAddress),
+        ]
+    );
+    assert_eq!((second.limit, second.hits), (Some((9, Unit::Minute)), Some(2)));
+}
+
+#[test]
 fn refusals_name_the_field() {
     for (spec, path) in [
         ("{targetRefs: []}", "spec.targetRefs"),
@@ -127,11 +152,48 @@ fn refusals_name_the_field() {
     }
 }
 
+/// Global rate limits of a service that is there.
+macro_rules! global {
+    ($rest:literal) => {
+        concat!("globalRateLimit: {service: {name: limits, port: 80}, ", $rest, "}")
+    };
+}
+
+const GLOBAL_ITSELF: &str =
+    "globalRateLimit: {service: {name: a, port: 80}, domain: d, descriptors: [{entries: [{type: path}]}]}";
+
 /// Sections that are refused, and the field.
 const REFUSED: &[(&str, &str)] = &[
     ("timeouts: {connect: 1.5s}", "spec.timeouts.connect"),
     ("timeouts: {connect: 0s}", "spec.timeouts.connect"),
     ("timeouts: {conect: 1s}", "spec.timeouts.conect"),
+    (GLOBAL_ITSELF, "spec.globalRateLimit.service"),
+    (global!("domain: '', descriptors: [{entries: [{type: path}]}]"), "spec.globalRateLimit.domain"),
+    (global!("domain: d, descriptors: []"), "spec.globalRateLimit.descriptors"),
+    (global!("domain: d, timeout: 0s, descriptors: [{entries: [{type: path}]}]"), "spec.globalRateLimit.timeout"),
+    (global!("domain: d, timeout: 11s, descriptors: [{entries: [{type: path}]}]"), "spec.globalRateLimit.timeout"),
+    (global!("domain: d, onFailure: maybe, descriptors: []"), "spec.globalRateLimit.onFailure"),
+    (global!("domain: d, descriptors: [{entries: []}]"), "spec.globalRateLimit.descriptors[0].entries"),
+    (
+        global!("domain: d, descriptors: [{entries: [{type: color}]}]"),
+        "spec.globalRateLimit.descriptors[0].entries[0].type",
+    ),
+    (
+        global!("domain: d, descriptors: [{entries: [{type: header}]}]"),
+        "spec.globalRateLimit.descriptors[0].entries[0].header",
+    ),
+    (
+        global!("domain: d, descriptors: [{entries: [{type: fixed, key: k}]}]"),
+        "spec.globalRateLimit.descriptors[0].entries[0].value",
+    ),
+    (
+        global!("domain: d, descriptors: [{entries: [{type: path}, {type: sourceAddress, key: k}]}]"),
+        "spec.globalRateLimit.descriptors[0].entries[1].key",
+    ),
+    (
+        global!("domain: d, descriptors: [{hits: 0, entries: [{type: path}]}]"),
+        "spec.globalRateLimit.descriptors[0].hits",
+    ),
     ("loadBalancing: {algorithm: best}", "spec.loadBalancing.algorithm"),
     ("loadBalancing: {algorithm: ringHash}", "spec.loadBalancing.hashOn"),
     ("loadBalancing: {hashOn: [{header: a}]}", "spec.loadBalancing.hashOn"),

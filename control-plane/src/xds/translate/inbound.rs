@@ -21,7 +21,7 @@ use pillion_wire::{
     },
 };
 
-use super::{connections, http_filters, outbound::tcp_filter, socket_address};
+use super::{connections, global_rate_limit, http_filters, outbound::tcp_filter, socket_address};
 use crate::core::{
     protocol::Protocol,
     view::{InboundPort, WorkloadView},
@@ -89,12 +89,13 @@ fn network_filter(port: &InboundPort) -> Filter {
             });
         }
     };
+    let limit = port.global_rate_limit.iter().map(AsRef::as_ref);
     let manager = HttpConnectionManager {
         stat_prefix: APPLICATION.to_owned(),
         codec_type: codec.into(),
-        route_specifier: Some(http_connection_manager::RouteSpecifier::RouteConfig(everything_here())),
-        http_filters: vec![http_filters::router()],
         common_http_protocol_options: connections(None, port.connection_age),
+        route_specifier: Some(http_connection_manager::RouteSpecifier::RouteConfig(everything_here(port))),
+        http_filters: limit.map(global_rate_limit::asking).chain([http_filters::router()]).collect(),
         ..HttpConnectionManager::default()
     };
     Filter {
@@ -104,12 +105,14 @@ fn network_filter(port: &InboundPort) -> Filter {
 }
 
 /// Every request ends here (gRFC A36, `non_forwarding_action`).
-fn everything_here() -> RouteConfiguration {
+fn everything_here(port: &InboundPort) -> RouteConfiguration {
+    let limit = port.global_rate_limit.as_deref();
     RouteConfiguration {
         name: APPLICATION.to_owned(),
         virtual_hosts: vec![VirtualHost {
             name: APPLICATION.to_owned(),
             domains: vec!["*".to_owned()],
+            rate_limits: limit.map(global_rate_limit::questions).unwrap_or_default(),
             routes: vec![Route {
                 r#match: Some(RouteMatch {
                     path_specifier: Some(route_match::PathSpecifier::Prefix(String::new())),

@@ -7,6 +7,7 @@ pub(super) mod cluster;
 pub(super) mod endpoints;
 mod filter;
 pub(super) mod gateway;
+mod global_rate_limit;
 mod health;
 pub(super) mod host;
 pub(super) mod http_filters;

@@ -16,7 +16,7 @@ use pillion_wire::xds::router::Router;
 use pillion_wire::xds::{Any, type_url};
 
 use super::at::{At, Reason, Refusal, duration, pass_over, refuse, unpack};
-use super::{matching, session};
+use super::{matching, rate_limit, session};
 use crate::config::{Abort, Cors, Fault, HttpFilter, Override, PerMillion};
 
 /// The router has to be there, and last. What stands before it is ours, or optional.
@@ -48,16 +48,24 @@ pub(super) fn outbound(at: &At<'_>, filters: Vec<PbFilter>) -> Result<Vec<HttpFi
     Ok(known)
 }
 
-/// The same where nothing but the router has a meaning for us.
-pub(super) fn inbound(at: &At<'_>, filters: Vec<PbFilter>) -> Result<(), Refusal> {
+/// The same where nothing but the router and rate limits have a meaning for us.
+pub(super) fn inbound(at: &At<'_>, filters: Vec<PbFilter>) -> Result<Option<rate_limit::Asked>, Refusal> {
+    let mut asked = None;
     for (index, filter) in before_router(at, filters)?.into_iter().enumerate() {
         let at = &at.index(index);
-        if !filter.is_optional && !filter.disabled {
-            return Err(at.refuse(Reason::Unsupported));
+        match filter.config_type {
+            _ if filter.disabled => at.passed_over(),
+            Some(http_filter::ConfigType::TypedConfig(config))
+                if config.type_url == type_url::RATE_LIMIT && asked.is_none() =>
+            {
+                let at = &at.field("typed_config");
+                asked = Some(rate_limit::service(at, unpack(at, type_url::RATE_LIMIT, &config)?)?);
+            }
+            _ if filter.is_optional => at.passed_over(),
+            _ => return Err(at.refuse(Reason::Unsupported)),
         }
-        at.passed_over();
     }
-    Ok(())
+    Ok(asked)
 }
 
 fn before_router(at: &At<'_>, mut filters: Vec<PbFilter>) -> Result<Vec<PbFilter>, Refusal> {

@@ -7,8 +7,8 @@ use pillion_wire::xds::route::route_match::PathSpecifier;
 use pillion_wire::xds::route::{self as pb, RouteMatch};
 
 use super::at::{At, Reason, Refusal, from_ads, is_set, pass_over, refuse};
-use super::{cluster, filters, route};
-use crate::config::{Age, AppProtocol, HttpFilter, RouteSource};
+use super::{cluster, filters, rate_limit, route};
+use crate::config::{Age, AppProtocol, GlobalRateLimit, HttpFilter, RouteSource};
 
 /// Outbound: the routes, and the filters before them.
 pub(super) fn outbound(at: &At<'_>, manager: HttpConnectionManager) -> Result<(RouteSource, Vec<HttpFilter>), Refusal> {
@@ -29,11 +29,26 @@ pub(super) fn outbound(at: &At<'_>, manager: HttpConnectionManager) -> Result<(R
     Ok((source?, filters))
 }
 
-/// Inbound: what the application speaks, and how old connections become. Its routes have to let everything through.
-pub(super) fn inbound_protocol(
-    at: &At<'_>,
-    manager: HttpConnectionManager,
-) -> Result<(AppProtocol, Option<Age>), Refusal> {
+/// What is said of a port of our application.
+#[derive(Debug)]
+pub(super) struct Inbound {
+    /// What it speaks.
+    pub(super) protocol: AppProtocol,
+    /// How old connections become.
+    pub(super) age: Option<Age>,
+    /// Who is asked about requests.
+    pub(super) global: Option<GlobalRateLimit>,
+}
+
+impl Inbound {
+    /// No more than what it speaks.
+    pub(super) fn plain(protocol: AppProtocol) -> Self {
+        Self { protocol, age: None, global: None }
+    }
+}
+
+/// Inbound. Its routes have to let everything through.
+pub(super) fn inbound(at: &At<'_>, manager: HttpConnectionManager) -> Result<Inbound, Refusal> {
     refuse_extras(at, &manager)?;
     let age = match &manager.common_http_protocol_options {
         Some(common) => {
@@ -51,14 +66,14 @@ pub(super) fn inbound_protocol(
         CodecType::Http2 => AppProtocol::Http2,
         CodecType::Http3 => return Err(at.field("codec_type").refuse(Reason::Unsupported)),
     };
-    filters::inbound(&at.field("http_filters"), manager.http_filters)?;
-    match manager.route_specifier {
-        Some(RouteSpecifier::RouteConfig(config)) => passes_all(&at.field("route_config"), config)?,
+    let asked = filters::inbound(&at.field("http_filters"), manager.http_filters)?;
+    let global = match manager.route_specifier {
+        Some(RouteSpecifier::RouteConfig(config)) => passes_all(&at.field("route_config"), config, asked)?,
         Some(RouteSpecifier::Rds(_)) => return Err(at.field("rds").refuse(Reason::Unsupported)),
         Some(RouteSpecifier::ScopedRoutes(_)) => return Err(at.field("scoped_routes").refuse(Reason::Unsupported)),
-        None => {}
-    }
-    Ok((protocol, age))
+        None => None,
+    };
+    Ok(Inbound { protocol, age, global })
 }
 
 fn refuse_extras(at: &At<'_>, manager: &HttpConnectionManager) -> Result<(), Refusal> {
@@ -79,8 +94,12 @@ fn refuse_extras(at: &At<'_>, manager: &HttpConnectionManager) -> Result<(), Ref
     Ok(())
 }
 
-/// `prefix: ""` with `non_forwarding_action`, and nothing else.
-fn passes_all(at: &At<'_>, config: pb::RouteConfiguration) -> Result<(), Refusal> {
+/// `prefix: ""` with `non_forwarding_action`, and nothing else but what the rate-limit service is asked.
+fn passes_all(
+    at: &At<'_>,
+    config: pb::RouteConfiguration,
+    asked: Option<rate_limit::Asked>,
+) -> Result<Option<GlobalRateLimit>, Refusal> {
     let everything = RouteMatch { path_specifier: Some(PathSpecifier::Prefix(String::new())), ..RouteMatch::default() };
     let hosts = &at.field("virtual_hosts");
     let mut hosts_in = config.virtual_hosts.into_iter();
@@ -89,7 +108,12 @@ fn passes_all(at: &At<'_>, config: pb::RouteConfiguration) -> Result<(), Refusal
         return Err(hosts.index(1).refuse(Reason::Unsupported));
     }
     let at = &hosts.index(0);
-    refuse!(at, host; rate_limits, cors, typed_per_filter_config, require_tls, matcher);
+    refuse!(at, host; cors, typed_per_filter_config, require_tls, matcher);
+    let limits = &at.field("rate_limits");
+    if asked.is_none() && is_set(&host.rate_limits) {
+        limits.passed_over(); // As in Envoy, they mean nothing without the filter.
+    }
+    let global = asked.map(|asked| asked.about(limits, host.rate_limits)).transpose()?;
     if host.domains != ["*"] {
         return Err(at.field("domains").invalid("has to be [\"*\"]"));
     }
@@ -104,7 +128,7 @@ fn passes_all(at: &At<'_>, config: pb::RouteConfiguration) -> Result<(), Refusal
                 && !is_set(&rule.query_parameters)
     });
     match route.action {
-        Some(Action::NonForwardingAction(_)) if all => Ok(()),
+        Some(Action::NonForwardingAction(_)) if all => Ok(global),
         _ => Err(at.invalid("has to match everything, with a non_forwarding_action")),
     }
 }

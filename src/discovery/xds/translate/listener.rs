@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use pillion_wire::extension;
 use pillion_wire::mesh::Application;
@@ -18,7 +19,7 @@ use super::at::{
 };
 use super::{hash, hcm, route, tls};
 use crate::config::{
-    Access, Age, AppProtocol, HostListener, InboundListener, InboundPort, Lasts, OutboundListener, Split, TlsChain,
+    Access, AppProtocol, HostListener, InboundListener, InboundPort, Lasts, OutboundListener, Split, TlsChain,
 };
 
 /// `api_listener` for HTTP, `filter_chains` for TLS that is passed through, `default_filter_chain` for opaque TCP.
@@ -188,14 +189,22 @@ fn inbound_port(at: &At<'_>, chain: FilterChain) -> Result<(InboundPort, Access)
         _ => return Err(matches.field("transport_protocol").refuse(Reason::Unsupported)),
     };
     let filters = &at.field("filters");
-    let (protocol, age) = app_protocol(filters, chain.filters)?;
-    let protocol = match protocol {
+    let said = application_filter(filters, chain.filters)?;
+    let protocol = match said.protocol {
         AppProtocol::Tcp if application.tls => AppProtocol::Tls,
         _ if application.tls => return Err(filters.invalid("are for plaintext, but the application speaks TLS")),
         protocol => protocol,
     };
-    let application = application.address;
-    Ok((InboundPort { port, application, protocol, access: Access::Strict, rate_limits, age }, access))
+    let port = InboundPort {
+        port,
+        application: application.address,
+        protocol,
+        access: Access::Strict,
+        rate_limits,
+        age: said.age,
+        global: said.global.map(Arc::new),
+    };
+    Ok((port, access))
 }
 
 fn rate_limits(at: &At<'_>, metadata: &Metadata) -> Result<RateLimits, Refusal> {
@@ -209,14 +218,14 @@ fn rate_limits(at: &At<'_>, metadata: &Metadata) -> Result<RateLimits, Refusal> 
     Ok(limits)
 }
 
-fn app_protocol(at: &At<'_>, filters: Vec<Filter>) -> Result<(AppProtocol, Option<Age>), Refusal> {
+fn application_filter(at: &At<'_>, filters: Vec<Filter>) -> Result<hcm::Inbound, Refusal> {
     let (at, url, config) = only_filter(at, filters)?;
     let at = &at;
     match url {
-        type_url::HCM => hcm::inbound_protocol(at, unpack(at, type_url::HCM, &config)?),
+        type_url::HCM => hcm::inbound(at, unpack(at, type_url::HCM, &config)?),
         _ => {
             tcp_split(at, unpack(at, type_url::TCP_PROXY, &config)?)?;
-            Ok((AppProtocol::Tcp, None))
+            Ok(hcm::Inbound::plain(AppProtocol::Tcp))
         }
     }
 }

@@ -64,7 +64,7 @@ pub(super) fn header(at: &At<'_>, matcher: pb::HeaderMatcher) -> Result<HeaderMa
     Ok(HeaderMatch { name, value: header_value(at, specifier)?, invert: matcher.invert_match })
 }
 
-fn header_name(at: &At<'_>, name: &str) -> Result<HeaderName, Refusal> {
+pub(super) fn header_name(at: &At<'_>, name: &str) -> Result<HeaderName, Refusal> {
     match name {
         ":method" => Ok(HeaderName::Method),
         ":authority" => Ok(HeaderName::Authority),

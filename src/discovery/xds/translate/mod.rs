@@ -16,6 +16,7 @@ mod hcm;
 mod health;
 mod listener;
 mod matching;
+mod rate_limit;
 mod resilience;
 mod route;
 mod session;
