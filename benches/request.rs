@@ -204,6 +204,7 @@ fn inbound(application: Option<SocketAddr>) -> Inbound {
         protocol: AppProtocol::Http1,
         access: Access::Strict,
         rate_limits: RateLimits::default(),
+        load_shedding: None,
     };
     Inbound { ports: BTreeMap::from([(80, Arc::new(InboundPort::new(config, &[address])))]) }
 }

@@ -39,6 +39,16 @@ pub enum ProxyError {
         /// When another request might fit.
         retry_after: Duration,
     },
+    /// Our application has as much under way as it can do.
+    #[error("port {port} has as much under way as it can do; this request is {criticality} and was refused ({why})")]
+    Shed {
+        /// Its port.
+        port: u16,
+        /// How important the request is.
+        criticality: &'static str,
+        /// Why it was this one.
+        why: &'static str,
+    },
     /// The client went away.
     #[error("the client went away before the answer was there")]
     ClientGone,
@@ -212,6 +222,7 @@ impl ProxyError {
             Self::UnknownPort(_) => ("unknown_port", "NR", StatusCode::NOT_FOUND, UNIMPLEMENTED),
             Self::OwnPort(_) => ("own_port", "NR", StatusCode::LOOP_DETECTED, PERMISSION_DENIED),
             Self::RateLimited { .. } => ("rate_limited", "RL", StatusCode::TOO_MANY_REQUESTS, RESOURCE_EXHAUSTED),
+            Self::Shed { .. } => ("shed", "UO", StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE),
             Self::ClientGone => ("client_gone", "DC", client_closed_request(), CANCELLED),
             Self::UnknownDestination(_) => ("unknown_destination", "NC", StatusCode::BAD_GATEWAY, UNAVAILABLE),
             Self::WrongProtocol(..) => ("wrong_protocol", "NR", StatusCode::BAD_GATEWAY, UNIMPLEMENTED),

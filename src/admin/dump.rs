@@ -7,8 +7,8 @@ use std::time::SystemTime;
 
 use serde_json::{Value, json};
 
-use super::stand;
 use super::treatment::{budget, treatment};
+use super::{shedding, stand};
 use crate::config::LbPolicy;
 use crate::identity::Identity;
 use crate::policy::rate_limit::Limiter;
@@ -33,6 +33,7 @@ pub(super) fn config(shared: &Shared) -> Value {
                 "application": port.config.application,
                 "protocol": format!("{:?}", port.config.protocol).to_lowercase(),
                 "access": format!("{:?}", port.config.access).to_lowercase(),
+                "load_shedding": port.shedder.as_deref().map(shedding::settings),
                 "rate_limits": port.limiters.iter().map(|limiter| limit(limiter)).collect::<Vec<_>>(),
             })
         })
@@ -90,13 +91,16 @@ pub(super) fn clusters(shared: &Shared) -> Value {
         });
         (cluster.config.name.clone(), value)
     };
-    shared.directory.outbound().load_full().clusters().iter().map(cluster).collect::<serde_json::Map<_, _>>().into()
+    let inbound = shared.inbound.load();
+    let outbound = shared.directory.outbound().load_full().clusters();
+    outbound.iter().map(cluster).chain(shedding::ports(&inbound)).collect::<serde_json::Map<_, _>>().into()
 }
 
 /// Tells the metrics what changes too often to be told each time: what is in use of limits, and who is left alone.
 pub(super) fn gauge(shared: &Shared) {
     let metrics = &shared.telemetry.metrics;
     metrics.clear_cluster_gauges();
+    shedding::gauge(&shared.inbound.load(), metrics);
     for cluster in shared.directory.outbound().load_full().clusters() {
         let name = cluster.upstream.name();
         let Some(rules) = &cluster.config.resilience else { continue };

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
+use pillion_wire::load_shedding::LoadShedding;
 use pillion_wire::name::Destination;
 use pillion_wire::rate_limit::RateLimits;
 
@@ -73,6 +74,8 @@ pub struct InboundPort {
     pub access: Access,
     /// How many requests it takes. None: any number.
     pub rate_limits: RateLimits,
+    /// When it takes no more of them, found by their latency. `None`: it takes all.
+    pub load_shedding: Option<LoadShedding>,
 }
 
 /// What an application speaks on a port.

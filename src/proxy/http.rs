@@ -14,6 +14,7 @@ use super::filters::{Filtered, local};
 use super::guard::Guard;
 use super::message::{Head, REASON};
 use super::reply::{self, ReplyBody};
+use super::shedding::Held;
 use super::tunnel::{self, Tunnel};
 use super::{Worker, fallback, inbound, outbound, retry};
 use crate::config::Treatment;
@@ -60,6 +61,8 @@ pub(super) struct Said {
     pub(super) treatment: Option<Arc<Treatment>>,
     /// What an inbound request holds of its port's limits.
     pub(super) places: Vec<Place>,
+    /// Its place among what our application can do at once.
+    pub(super) held: Option<Box<Held>>,
 }
 
 /// What became of a request.
@@ -142,7 +145,7 @@ async fn forward(
     {
         return Ok(Outcome::Reply(response));
     }
-    let (upstreams, said) = match plan {
+    let (upstreams, mut said) = match plan {
         Plan::Forward(upstreams, said) => (upstreams, said),
         Plan::Answer { status, body } => {
             let response = local(status, DIRECT_RESPONSE, "the route says to answer so", Body::full(body), record);
@@ -156,12 +159,22 @@ async fn forward(
     };
     let mut head = head(client, parts, authority.map_err(ProxyError::BadAuthority)?)?;
     filters.on_head(&mut head, record)?;
+    if let (Some(held), Upstreams::Application(port)) = (&said.held, &upstreams) {
+        held.clean(port, &mut head.headers);
+    }
     if head.upgrade.is_some() {
+        if let Some(held) = &mut said.held {
+            held.upgrades();
+        }
         let upgrade = tunnel::upgrade(client, &upstreams, &head, body, switch, record);
         let mut outcome = Box::pin(upgrade).await?;
         filters.on_response(outcome.response().headers_mut());
         return Ok(outcome);
     }
+    let body = match &mut said.held {
+        Some(held) => held.watch(body),
+        None => body,
+    };
     let body = filters.copy(worker, &head, body, record);
     let is_inbound = matches!(client.way, Way::Mesh(_) | Way::Front { .. });
     let member = if is_inbound { join(worker, &head, record) } else { None };
@@ -189,10 +202,13 @@ async fn forward(
         }
     };
     let mut response = reply(sent, record)?;
+    if let Some(held) = &mut said.held {
+        held.answered(&response);
+    }
     upstreams.give_cookie(response.headers_mut());
     filters.on_response(response.headers_mut());
     let limits = call.and_then(Call::limits);
-    Ok(Outcome::Reply(response.map(|body| body.joined(member).limited(limits).holding(said.places))))
+    Ok(Outcome::Reply(response.map(|body| body.joined(member).limited(limits).holding(said.places, said.held))))
 }
 
 /// Keeps an inbound request, with what its caller's sidecar said of it, for the calls that belong to it.

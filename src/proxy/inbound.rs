@@ -8,7 +8,7 @@ use super::attempt::Upstreams;
 use super::client::{Client, Way};
 use super::http::{Plan, Said};
 use super::message::PORT;
-use super::rate_limit;
+use super::{rate_limit, shedding};
 use crate::bootstrap::Redirection;
 use crate::config::{self, Access, AppProtocol};
 use crate::error::ProxyError;
@@ -39,6 +39,9 @@ pub(super) async fn plan(client: &Client, request: &request::Parts, record: &mut
     let mut said = Said::default();
     if !served.limiters.is_empty() {
         said.places = Box::pin(rate_limit::admit(client, &served, request)).await?;
+    }
+    if let Some(shedder) = &served.shedder {
+        said.held = Some(Box::pin(shedding::admit(client, &served, shedder, request)).await?);
     }
     Ok(Plan::Forward(Upstreams::Application(served), said))
 }
@@ -118,6 +121,7 @@ fn undeclared(address: SocketAddr) -> config::InboundPort {
         protocol: AppProtocol::Auto,
         access: Access::Strict,
         rate_limits: RateLimits::default(),
+        load_shedding: None,
     }
 }
 

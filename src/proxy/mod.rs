@@ -8,6 +8,7 @@
 //! filters     what routes do: cors, fault, rewrite, headers, mirror
 //! fallback    attempt::send -> the next backend, or a prescribed answer
 //! retry       where a route says so: deadline( repeat( attempt::send ) )
+//! shedding    is there room in our application, and for whom?
 //! attempt     pick a host -> take a connection -> send -> report
 //! tunnel      CONNECT and upgrades: two byte streams joined
 //! tcp         the same order without routes and headers
@@ -36,6 +37,7 @@ mod rate_limit;
 mod refused;
 mod reply;
 mod retry;
+mod shedding;
 mod tcp;
 mod tunnel;
 

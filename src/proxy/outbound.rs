@@ -50,7 +50,7 @@ pub(super) async fn plan(
             };
             let upstreams = Upstreams::Cluster(Arc::clone(cluster), affinity);
             let (fallback, treatment) = (route.fallback.clone(), route.treatment.clone());
-            let said = Said { fallback, treatment, places: Vec::new() };
+            let said = Said { fallback, treatment, ..Said::default() };
             return Ok((Plan::Forward(upstreams, said), filters));
         }
         Action::Redirect(redirect) => {

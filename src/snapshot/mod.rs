@@ -28,6 +28,7 @@ use pillion_wire::name::Destination;
 
 use crate::config;
 use crate::policy::rate_limit::Limiter;
+use crate::resilience::shedding::Shedder;
 use crate::upstream::{Host, HostKey};
 
 /// Everything that outbound traffic needs, by destination.
@@ -142,6 +143,8 @@ pub struct InboundPort {
     pub hosts: Vec<Arc<Host>>,
     /// What its rate limits have counted.
     pub limiters: Arc<[Arc<Limiter>]>,
+    /// How much it can do at once. `None`: that is not asked.
+    pub shedder: Option<Arc<Shedder>>,
     label: Arc<str>,
 }
 
@@ -151,11 +154,15 @@ impl InboundPort {
         let host = |address: &SocketAddr| Arc::new(Host::new(HostKey::application(*address, None)));
         let label = Arc::from(format!("inbound:{}", config.port));
         let limiters = config.rate_limits.limits.iter().map(|limit| Arc::new(Limiter::new(limit.clone()))).collect();
-        Self { config, hosts: addresses.iter().map(host).collect(), limiters, label }
+        let shedder = config.load_shedding.clone().map(|settings| Arc::new(Shedder::new(settings)));
+        Self { config, hosts: addresses.iter().map(host).collect(), limiters, shedder, label }
     }
 
-    /// Takes over what `old`, the same port before, has counted for limits that are still the same.
+    /// Takes over what `old`, the same port before, has counted and found out for limits that are still the same.
     pub fn keep_counting(&mut self, old: &Self) {
+        if self.config.load_shedding == old.config.load_shedding {
+            self.shedder = old.shedder.clone();
+        }
         let kept = |new: &Arc<Limiter>| {
             let same = old.limiters.iter().find(|old| old.config() == new.config());
             Arc::clone(same.unwrap_or(new))
@@ -168,6 +175,7 @@ impl InboundPort {
     pub fn at(&self, addresses: &[SocketAddr]) -> Self {
         let mut port = Self::new(self.config.clone(), addresses);
         port.limiters = Arc::clone(&self.limiters);
+        port.shedder = self.shedder.clone();
         port
     }
 
@@ -187,6 +195,7 @@ impl InboundPort {
             config: self.config.clone(),
             hosts: reachable.map(host).collect(),
             limiters: Arc::clone(&self.limiters),
+            shedder: self.shedder.clone(),
             label: Arc::clone(&self.label),
         }
     }

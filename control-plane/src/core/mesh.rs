@@ -15,6 +15,7 @@ use std::{
 };
 
 use pillion_wire::{
+    load_shedding::LoadShedding,
     name::{PortName, ServicePort},
     rate_limit::RateLimits,
 };
@@ -117,20 +118,25 @@ impl Mesh {
         }
         let tables = table::Tables::new(objects, &mut findings);
         let policies = Policies::new(objects, &mut findings);
-        let mut limited = HashMap::new();
+        let (mut limited, mut shedding) = (HashMap::new(), HashMap::new());
         for draft in drafts {
             let key = draft.key.clone();
             let members: Vec<_> = draft.members.iter().map(|(workload, port)| (&workload.name, port.port)).collect();
             let view = draft.finish(&tables, &policies);
             if let Some(limits) = &view.policy.rate_limits {
+                for port in &members {
+                    limited.entry(*port).or_insert_with(|| limits.clone());
+                }
+            }
+            if let Some(section) = &view.policy.load_shedding {
                 for port in members {
-                    limited.entry(port).or_insert_with(|| limits.clone());
+                    shedding.entry(port).or_insert_with(|| section.clone());
                 }
             }
             let kept = previous.and_then(|mesh| mesh.ports.get(&key));
             mesh.ports.insert(key, keep_equal(view, kept));
         }
-        mesh.add_workloads(objects, &Ports { spoken, limited }, previous, &mut findings);
+        mesh.add_workloads(objects, &Ports { spoken, limited, shedding }, previous, &mut findings);
         (mesh, findings)
     }
 
@@ -309,6 +315,7 @@ type Spoken<'a> = HashMap<(&'a Name, u16), Protocol>;
 struct Ports<'a> {
     spoken: Spoken<'a>,
     limited: HashMap<(&'a Name, u16), RateLimits>,
+    shedding: HashMap<(&'a Name, u16), LoadShedding>,
 }
 
 /// A port of a Service and the workload ports behind it.
@@ -426,6 +433,7 @@ fn inbound_ports(workload: &Workload, said: &Ports<'_>) -> Vec<InboundPort> {
                 .unwrap_or_default(),
             access: port.access,
             rate_limits: said.limited.get(&(&workload.name, port.port)).cloned().unwrap_or_default(),
+            load_shedding: said.shedding.get(&(&workload.name, port.port)).cloned(),
         })
         .collect();
     ports.sort_unstable_by_key(|port| port.port);

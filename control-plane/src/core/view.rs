@@ -5,6 +5,7 @@
 use std::net::SocketAddr;
 
 use pillion_wire::{
+    load_shedding::LoadShedding,
     name::{PortName, ServicePort},
     rate_limit::RateLimits,
 };
@@ -133,6 +134,8 @@ pub struct InboundPort {
     pub access: Access,
     /// How many requests it takes.
     pub rate_limits: RateLimits,
+    /// When it takes no more of them.
+    pub load_shedding: Option<LoadShedding>,
 }
 
 impl PortView {

@@ -454,6 +454,7 @@ async fn our_own_ports_keep_their_host_while_the_application_stays() {
                 protocol: AppProtocol::Http1,
                 access: Access::Strict,
                 rate_limits: RateLimits::default(),
+                load_shedding: None,
             };
             (port, config)
         };

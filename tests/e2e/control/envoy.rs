@@ -246,7 +246,7 @@ spec:
   retries: { attempts: 2, on: [ gateway-error, unavailable ], codes: [ 429 ], bodyLimit: 1000, budget: { percent: 30 } }
 ";
 
-fn command(file: &Path) -> Command {
+pub(super) fn command(file: &Path) -> Command {
     let program = in_workspace(".test-tools/envoy/bin/envoy");
     assert!(program.is_file(), "{} is missing: run tests/run, which makes it", program.display());
     let mut command = Command::new(program);

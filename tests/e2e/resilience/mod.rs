@@ -9,6 +9,7 @@ mod joined;
 mod limits;
 mod rate_limits;
 mod retries;
+mod shedding;
 mod storm;
 mod streams;
 mod timeouts;

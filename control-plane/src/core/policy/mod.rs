@@ -11,6 +11,7 @@ mod timeouts;
 
 use std::collections::HashMap;
 
+use pillion_wire::load_shedding::LoadShedding;
 use pillion_wire::name::ServicePort;
 use pillion_wire::resilience::{Breaker, Fallback, Limits, Outlier};
 
@@ -68,6 +69,8 @@ pub struct Policy {
     pub rate_limits: Option<RateLimits>,
     /// How an endpoint is picked.
     pub load_balancing: Option<LoadBalancing>,
+    /// When workloads take no more requests.
+    pub load_shedding: Option<LoadShedding>,
     /// What goes wrong on purpose.
     pub faults: Option<Faults>,
     /// What is answered without asking the application.
@@ -92,6 +95,7 @@ impl Policy {
             ("retries", self.retries.is_some(), true),
             ("rateLimits", self.rate_limits.is_some(), false),
             ("loadBalancing", self.load_balancing.is_some(), false),
+            ("loadShedding", self.load_shedding.is_some(), false),
             ("faults", self.faults.is_some(), true),
             ("directResponse", self.direct_response.is_some(), true),
             ("limits", self.limits.is_some(), false),
@@ -122,6 +126,7 @@ impl Policy {
             timeouts: self.timeouts.clone().or_else(|| other.timeouts.clone()),
             rate_limits: self.rate_limits.clone().or_else(|| other.rate_limits.clone()),
             load_balancing: self.load_balancing.clone().or_else(|| other.load_balancing.clone()),
+            load_shedding: self.load_shedding.clone().or_else(|| other.load_shedding.clone()),
             faults: self.faults.clone().or_else(|| other.faults.clone()),
             direct_response: self.direct_response.clone().or_else(|| other.direct_response.clone()),
             limits: self.limits.clone().or_else(|| other.limits.clone()),
@@ -233,8 +238,11 @@ fn without_backend(policy: &TrafficPolicy, objects: &Objects) -> Vec<Finding> {
 
 /// Which sections of `policy` concern requests, where nothing but byte streams is carried.
 fn without_requests(policy: &TrafficPolicy, service: &Service, section: Option<&str>) -> Option<String> {
-    let said =
-        [("faults", policy.policy.faults.is_some()), ("directResponse", policy.policy.direct_response.is_some())];
+    let said = [
+        ("faults", policy.policy.faults.is_some()),
+        ("directResponse", policy.policy.direct_response.is_some()),
+        ("loadShedding", policy.policy.load_shedding.is_some()),
+    ];
     let said: Vec<&str> = said.into_iter().filter_map(|(name, is_there)| is_there.then_some(name)).collect();
     let mut ports = service.ports.iter().filter(|port| section.is_none() || port.name.as_deref() == section);
     let has_none = ports.all(|port| port.app_protocol.is_some_and(|protocol| !protocol.carries_http()));

@@ -63,7 +63,7 @@ pub(super) fn per_million(numerator: u32) -> FractionalPercent {
     FractionalPercent { numerator, denominator: DenominatorType::Million.into() }
 }
 
-fn filter(name: &str, config: Any) -> HttpFilter {
+pub(super) fn filter(name: &str, config: Any) -> HttpFilter {
     HttpFilter {
         name: name.to_owned(),
         config_type: Some(http_filter::ConfigType::TypedConfig(config)),

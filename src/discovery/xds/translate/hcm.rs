@@ -1,5 +1,6 @@
 //! `HttpConnectionManager`: where the routes are, and which filters there are.
 
+use pillion_wire::load_shedding::Gradient;
 use pillion_wire::xds::hcm::HttpConnectionManager;
 use pillion_wire::xds::hcm::http_connection_manager::{CodecType, RouteSpecifier};
 use pillion_wire::xds::route::route::Action;
@@ -28,8 +29,8 @@ pub(super) fn outbound(at: &At<'_>, manager: HttpConnectionManager) -> Result<(R
     Ok((source?, filters))
 }
 
-/// Inbound: what the application speaks. Its routes have to let everything through.
-pub(super) fn inbound_protocol(at: &At<'_>, manager: HttpConnectionManager) -> Result<AppProtocol, Refusal> {
+/// Inbound: what the application speaks, and when it takes no more requests. Its routes have to let everything through.
+pub(super) fn inbound(at: &At<'_>, manager: HttpConnectionManager) -> Result<(AppProtocol, Option<Gradient>), Refusal> {
     refuse_extras(at, &manager)?;
     let protocol = match manager.codec_type() {
         CodecType::Auto => AppProtocol::Auto,
@@ -37,14 +38,14 @@ pub(super) fn inbound_protocol(at: &At<'_>, manager: HttpConnectionManager) -> R
         CodecType::Http2 => AppProtocol::Http2,
         CodecType::Http3 => return Err(at.field("codec_type").refuse(Reason::Unsupported)),
     };
-    filters::inbound(&at.field("http_filters"), manager.http_filters)?;
+    let gradient = filters::inbound(&at.field("http_filters"), manager.http_filters)?;
     match manager.route_specifier {
         Some(RouteSpecifier::RouteConfig(config)) => passes_all(&at.field("route_config"), config)?,
         Some(RouteSpecifier::Rds(_)) => return Err(at.field("rds").refuse(Reason::Unsupported)),
         Some(RouteSpecifier::ScopedRoutes(_)) => return Err(at.field("scoped_routes").refuse(Reason::Unsupported)),
         None => {}
     }
-    Ok(protocol)
+    Ok((protocol, gradient))
 }
 
 fn refuse_extras(at: &At<'_>, manager: &HttpConnectionManager) -> Result<(), Refusal> {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 use pillion_wire::extension;
+use pillion_wire::load_shedding::{CRITICALITY_METADATA, Gradient, LoadShedding};
 use pillion_wire::mesh::Application;
 use pillion_wire::name::{Destination, host_name};
 use pillion_wire::rate_limit::{Algorithm, MOST_KEYS, MOST_LOGGED, RATE_LIMITS_METADATA, RateLimit, RateLimits};
@@ -186,12 +187,21 @@ fn inbound_port(at: &At<'_>, chain: FilterChain) -> Result<(InboundPort, Access)
         _ => return Err(matches.field("transport_protocol").refuse(Reason::Unsupported)),
     };
     let filters = &at.field("filters");
-    let protocol = match app_protocol(filters, chain.filters)? {
+    let (protocol, gradient) = application_filter(filters, chain.filters)?;
+    let protocol = match protocol {
         AppProtocol::Tcp if application.tls => AppProtocol::Tls,
         _ if application.tls => return Err(filters.invalid("are for plaintext, but the application speaks TLS")),
         protocol => protocol,
     };
-    Ok((InboundPort { port, application: application.address, protocol, access: Access::Strict, rate_limits }, access))
+    let load_shedding = match gradient {
+        Some(gradient) => {
+            let criticality = extension::get(&extra, CRITICALITY_METADATA).map_err(|error| metadata.refuse(error))?;
+            Some(LoadShedding { gradient, criticality: criticality.unwrap_or_default() })
+        }
+        None => None,
+    };
+    let (application, strict) = (application.address, Access::Strict);
+    Ok((InboundPort { port, application, protocol, access: strict, rate_limits, load_shedding }, access))
 }
 
 fn rate_limits(at: &At<'_>, metadata: &Metadata) -> Result<RateLimits, Refusal> {
@@ -205,14 +215,14 @@ fn rate_limits(at: &At<'_>, metadata: &Metadata) -> Result<RateLimits, Refusal> 
     Ok(limits)
 }
 
-fn app_protocol(at: &At<'_>, filters: Vec<Filter>) -> Result<AppProtocol, Refusal> {
+fn application_filter(at: &At<'_>, filters: Vec<Filter>) -> Result<(AppProtocol, Option<Gradient>), Refusal> {
     let (at, url, config) = only_filter(at, filters)?;
     let at = &at;
     match url {
-        type_url::HCM => hcm::inbound_protocol(at, unpack(at, type_url::HCM, &config)?),
+        type_url::HCM => hcm::inbound(at, unpack(at, type_url::HCM, &config)?),
         _ => {
             tcp_split(at, unpack(at, type_url::TCP_PROXY, &config)?)?;
-            Ok(AppProtocol::Tcp)
+            Ok((AppProtocol::Tcp, None))
         }
     }
 }

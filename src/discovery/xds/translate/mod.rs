@@ -14,6 +14,7 @@ mod filters;
 mod hash;
 mod hcm;
 mod listener;
+mod load_shedding;
 mod matching;
 mod resilience;
 mod route;

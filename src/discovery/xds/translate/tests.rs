@@ -273,7 +273,8 @@ fn an_inbound_listener_lists_the_ports_of_the_application() {
     let Config::Inbound(config) = listener(&message).expect("accepted") else { panic!("not inbound") };
     let application = "127.0.0.1:8080".parse().expect("literal");
     let port = |port, protocol, access| {
-        (port, InboundPort { port, application, protocol, access, rate_limits: RateLimits::default() })
+        let rate_limits = RateLimits::default();
+        (port, InboundPort { port, application, protocol, access, rate_limits, load_shedding: None })
     };
     let wanted = [
         port(80, AppProtocol::Http1, Access::Permissive),
