@@ -163,8 +163,8 @@ impl Shares {
         let free = (limit - self.in_flight) as f32;
         let own = caller.and_then(|caller| self.callers.get(caller)).unwrap_or(&self.others);
         let active = self.all().filter(|caller| caller.is_active() || std::ptr::eq(*caller, own)).count().max(1);
-        let fair = (limit as f32 / active as f32).max(1.0);
-        let guarantee = (fair / 2.0).max(1.0);
+        let fair = (limit as f32 / active as f32).ceil();
+        let guarantee = (fair / 2.0).ceil();
 
         let mut important = own.wanted_above(criticality, now);
         let (mut rest, mut idle) = (0.0, 0_u32);
