@@ -65,6 +65,16 @@ pub(super) struct Said {
     pub(super) held: Option<Box<Held>>,
 }
 
+impl Said {
+    /// The request goes on with this content.
+    fn begin(&mut self, upstreams: &Upstreams, head: &mut Head, body: Body) -> Body {
+        match (&mut self.held, upstreams) {
+            (Some(held), Upstreams::Application(port)) => held.begin(port, head, body),
+            _ => body,
+        }
+    }
+}
+
 /// What became of a request.
 pub(super) enum Outcome {
     /// A response; the request is over with its body.
@@ -159,22 +169,13 @@ async fn forward(
     };
     let mut head = head(client, parts, authority.map_err(ProxyError::BadAuthority)?)?;
     filters.on_head(&mut head, record)?;
-    if let (Some(held), Upstreams::Application(port)) = (&said.held, &upstreams) {
-        held.clean(port, &mut head.headers);
-    }
+    let body = said.begin(&upstreams, &mut head, body);
     if head.upgrade.is_some() {
-        if let Some(held) = &mut said.held {
-            held.upgrades();
-        }
         let upgrade = tunnel::upgrade(client, &upstreams, &head, body, switch, record);
         let mut outcome = Box::pin(upgrade).await?;
         filters.on_response(outcome.response().headers_mut());
         return Ok(outcome);
     }
-    let body = match &mut said.held {
-        Some(held) => held.watch(body),
-        None => body,
-    };
     let body = filters.copy(worker, &head, body, record);
     let is_inbound = matches!(client.way, Way::Mesh(_) | Way::Front { .. });
     let member = if is_inbound { join(worker, &head, record) } else { None };

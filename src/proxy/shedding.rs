@@ -10,16 +10,17 @@
 //! their length taken for a latency.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, Response, request};
 use pillion_wire::load_shedding::CriticalityRule;
-use std::sync::Arc;
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::client::Client;
+use super::message::Head;
 use super::rate_limit::PUSHBACK;
 use super::reply::is_grpc;
 use crate::error::ProxyError;
@@ -88,28 +89,20 @@ pub(super) fn tell(headers: &mut HeaderMap, is_grpc: bool) {
 }
 
 impl Held {
-    /// Takes off the head what a caller said that is not believed: our application might pass it on, as a caller of the
-    /// mesh.
-    pub(super) fn clean(&self, port: &InboundPort, headers: &mut HeaderMap) {
-        if self.is_stranger
-            && let Some(shedder) = &port.shedder
-        {
-            headers.remove(shedder.settings().criticality.header.as_str());
+    /// The request goes on with this content, of which it is noted when it is read.
+    pub(super) fn begin(&mut self, port: &InboundPort, head: &mut Head, body: Body) -> Body {
+        // Our application might pass on what is not believed, and would be as a caller of the mesh.
+        if let Some(shedder) = port.shedder.as_ref().filter(|_| self.is_stranger) {
+            head.headers.remove(shedder.settings().criticality.header.as_str());
         }
-    }
-
-    /// The content, of which it is noted when it is read.
-    pub(super) fn watch(&mut self, body: Body) -> Body {
-        if self.is_grpc || body.is_empty() {
+        if head.upgrade.is_some() {
+            self.ticket.says_nothing();
+        }
+        if head.upgrade.is_some() || self.is_grpc || body.is_empty() {
             return body;
         }
         let activity = self.content.insert(Activity::begin(self.ticket.since()));
         body.watched(activity)
-    }
-
-    /// It asks to change the protocol.
-    pub(super) fn upgrades(&mut self) {
-        self.ticket.says_nothing();
     }
 
     /// The head of the response is there.

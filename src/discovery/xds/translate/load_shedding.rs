@@ -56,7 +56,7 @@ fn limit_params(
     if interval.is_zero() {
         return Err(at.invalid("has to be longer than 0"));
     }
-    Ok((most.unwrap_or(Gradient::default().most), least, interval))
+    Ok((most.unwrap_or_else(|| Gradient::default().most), least, interval))
 }
 
 fn min_rtt(at: &At<'_>, params: MinimumRttCalculationParams) -> Result<MinRtt, Refusal> {
