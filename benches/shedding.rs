@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pillion_proxy::resilience::shedding::Shedder;
-use pillion_wire::load_shedding::{Criticality, Gradient, LoadShedding, MinRtt, Percent};
+use pillion_wire::load_shedding::{Criticality, Gradient, MinRtt, Percent};
 use tokio::sync::Semaphore;
 use tokio::task::LocalSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -66,7 +66,7 @@ async fn run(scenario: &Scenario) -> String {
         // As by default, but the same in every run.
         let min_rtt = MinRtt { jitter: Percent(0), ..MinRtt::default() };
         let gradient = Gradient { min_rtt, ..Gradient::default() };
-        Arc::new(Shedder::new(LoadShedding { gradient, ..LoadShedding::default() }))
+        Arc::new(Shedder::new(gradient))
     });
     let application = Arc::new(Semaphore::new(CAPACITY));
     let tallies = [Rc::new(Tally::default()), Rc::new(Tally::default())];

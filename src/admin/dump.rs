@@ -33,7 +33,7 @@ pub(super) fn config(shared: &Shared) -> Value {
                 "application": port.config.application,
                 "protocol": format!("{:?}", port.config.protocol).to_lowercase(),
                 "access": format!("{:?}", port.config.access).to_lowercase(),
-                "load_shedding": port.shedder.as_deref().map(shedding::settings),
+                "load_shedding": port.config.load_shedding.as_ref().map(shedding::settings),
                 "rate_limits": port.limiters.iter().map(|limiter| limit(limiter)).collect::<Vec<_>>(),
             })
         })

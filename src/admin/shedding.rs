@@ -1,6 +1,6 @@
 //! How much our own ports can do at once, and what they refused: for `/config_dump`, `/clusters` and `/metrics`.
 
-use pillion_wire::load_shedding::{Criticality, Percent};
+use pillion_wire::load_shedding::{Criticality, LoadShedding, Percent};
 use serde_json::{Map, Value, json};
 
 use crate::resilience::shedding::{Shedder, Why};
@@ -8,8 +8,7 @@ use crate::snapshot::Inbound;
 use crate::telemetry::Metrics;
 
 /// What was told.
-pub(super) fn settings(shedder: &Shedder) -> Value {
-    let settings = shedder.settings();
+pub(super) fn settings(settings: &LoadShedding) -> Value {
     let (gradient, min_rtt) = (&settings.gradient, &settings.gradient.min_rtt);
     let percent = |percent: Percent| percent.to_double();
     json!({

@@ -41,7 +41,7 @@ pub(super) async fn plan(client: &Client, request: &request::Parts, record: &mut
         said.places = Box::pin(rate_limit::admit(client, &served, request)).await?;
     }
     if let Some(shedder) = &served.shedder {
-        said.held = Some(Box::pin(shedding::admit(client, &served, shedder, request)).await?);
+        said.held = Box::pin(shedding::admit(client, &served, shedder, request)).await.map(Some)?;
     }
     Ok(Plan::Forward(Upstreams::Application(served), said))
 }

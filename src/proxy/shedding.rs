@@ -59,10 +59,10 @@ pub(super) async fn admit(
     shedder: &Arc<Shedder>,
     request: &request::Parts,
 ) -> Result<Box<Held>, ProxyError> {
-    let rule = &shedder.settings().criticality;
     let is_stranger = client.peer.is_empty();
-    let said = if is_stranger { None } else { said(rule, &request.headers) };
-    let criticality = rule.read(said);
+    let rule = rule(port);
+    let said = rule.filter(|_| !is_stranger).and_then(|rule| request.headers.get(rule.header.as_str())?.to_str().ok());
+    let criticality = rule.map(|rule| rule.read(said)).unwrap_or_default();
     match shedder.enter(&client.peer, criticality).await {
         Ok(ticket) => {
             let is_grpc = is_grpc(&request.headers);
@@ -76,8 +76,8 @@ pub(super) async fn admit(
     }
 }
 
-fn said<'a>(rule: &CriticalityRule, headers: &'a HeaderMap) -> Option<&'a str> {
-    headers.get(rule.header.as_str())?.to_str().ok()
+fn rule(port: &InboundPort) -> Option<&CriticalityRule> {
+    port.config.load_shedding.as_ref().map(|told| &told.criticality)
 }
 
 /// Says in the answer when it is worth trying again.
@@ -92,8 +92,8 @@ impl Held {
     /// The request goes on with this content, of which it is noted when it is read.
     pub(super) fn begin(&mut self, port: &InboundPort, head: &mut Head, body: Body) -> Body {
         // Our application might pass on what is not believed, and would be as a caller of the mesh.
-        if let Some(shedder) = port.shedder.as_ref().filter(|_| self.is_stranger) {
-            head.headers.remove(shedder.settings().criticality.header.as_str());
+        if let Some(rule) = rule(port).filter(|_| self.is_stranger) {
+            head.headers.remove(rule.header.as_str());
         }
         if head.upgrade.is_some() {
             self.ticket.says_nothing();

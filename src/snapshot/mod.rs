@@ -154,14 +154,16 @@ impl InboundPort {
         let host = |address: &SocketAddr| Arc::new(Host::new(HostKey::application(*address, None)));
         let label = Arc::from(format!("inbound:{}", config.port));
         let limiters = config.rate_limits.limits.iter().map(|limit| Arc::new(Limiter::new(limit.clone()))).collect();
-        let shedder = config.load_shedding.clone().map(|settings| Arc::new(Shedder::new(settings)));
+        let shedder = config.load_shedding.as_ref().map(|told| Arc::new(Shedder::new(told.gradient.clone())));
         Self { config, hosts: addresses.iter().map(host).collect(), limiters, shedder, label }
     }
 
     /// Takes over what `old`, the same port before, has counted and found out for limits that are still the same.
     pub fn keep_counting(&mut self, old: &Self) {
-        if self.config.load_shedding == old.config.load_shedding {
-            self.shedder = old.shedder.clone();
+        if let (Some(new), Some(old)) = (&mut self.shedder, &old.shedder)
+            && new.settings() == old.settings()
+        {
+            *new = Arc::clone(old);
         }
         let kept = |new: &Arc<Limiter>| {
             let same = old.limiters.iter().find(|old| old.config() == new.config());

@@ -19,14 +19,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use pillion_wire::load_shedding::{Criticality, LoadShedding};
+use pillion_wire::load_shedding::{Criticality, Gradient as Settings};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
 /// The limit of one port and all that is under way.
 #[derive(Debug)]
 pub struct Shedder {
-    settings: LoadShedding,
+    settings: Settings,
     state: Mutex<State>,
     /// Somebody who is held back may look again.
     freed: Notify,
@@ -73,15 +73,15 @@ pub struct Report {
 
 impl Shedder {
     /// Nothing is under way.
-    pub fn new(settings: LoadShedding) -> Self {
+    pub fn new(settings: Settings) -> Self {
         let now = Instant::now();
-        let gradient = Gradient::new(settings.gradient.clone(), now);
+        let gradient = Gradient::new(settings.clone(), now);
         let state = State { gradient, shares: Shares::new(now), held: 0 };
         Self { settings, state: Mutex::new(state), freed: Notify::new(), shed: Default::default() }
     }
 
     /// What it was made from.
-    pub fn settings(&self) -> &LoadShedding {
+    pub fn settings(&self) -> &Settings {
         &self.settings
     }
 

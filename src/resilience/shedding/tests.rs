@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use pillion_wire::load_shedding::{Gradient as Settings, MinRtt, Percent};
+use pillion_wire::load_shedding::{MinRtt, Percent};
 use proptest::prelude::*;
 
 use super::*;
@@ -233,7 +233,7 @@ async fn more_callers_than_are_told_apart_are_one() {
 }
 
 fn shedder(settings: Settings) -> Arc<Shedder> {
-    Arc::new(Shedder::new(LoadShedding { gradient: settings, ..LoadShedding::default() }))
+    Arc::new(Shedder::new(settings))
 }
 
 #[tokio::test(start_paused = true)]

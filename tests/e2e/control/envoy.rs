@@ -146,7 +146,7 @@ fn is_served(api_type: &str, variant: &str) {
     policy(
         &mesh,
         "plain",
-        "{ limits: { requests: 9, perEndpoint: { connections: 7 } }, breaker: { consecutiveFailures: 4 }, \
+        "{ loadShedding: {}, limits: { requests: 9, perEndpoint: { connections: 7 } }, breaker: { consecutiveFailures: 4 }, \
          outlierDetection: { successRate: {}, failurePercentage: {} }, fallback: { response: { status: 503 } } }",
     );
     let shop = Shop::open(&mesh, &[]);

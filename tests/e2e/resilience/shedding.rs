@@ -191,12 +191,35 @@ fn who_is_refused_is_told_so_once_and_places_come_back_however_requests_end() {
 }
 
 #[test]
+fn streams_are_neither_taken_for_requests_nor_for_slow_ones() {
+    let mesh = Mesh::start();
+    let application = Actor::start(mesh.ip(), |request| match request.path() {
+        "/stream" => Act::Stall,
+        _ => Act::Answer(200, String::new()),
+    });
+    let server = serve(&mesh, &application, "loadShedding: { minRtt: { requestCount: 20 } }");
+    let client = mesh.workload(Workload::new("client"));
+    // More than may be under way while the latency without load is measured.
+    let streams: Vec<_> = (0..8).map(|_| Background::ask(&client, "/stream")).collect();
+    until("all are there", || application.seen("/stream").len() == 8);
+    until("they hold no places", || stand(&server)["in_flight"] == 0);
+    for _ in 0..20 {
+        assert_eq!(ask_api(&client, &[]).status, 200);
+    }
+    until("the latency is known", || stand(&server)["min_rtt_ms"].as_f64().is_some_and(|millis| millis < 1000.0));
+    assert!(application.gone().is_empty(), "the streams go on");
+    drop(streams);
+}
+
+#[test]
 fn the_limit_is_found_by_what_requests_take() {
     let mesh = Mesh::start();
     let application = busy(&mesh, 4);
     let server = serve(&mesh, &application, "loadShedding: { minRtt: { requestCount: 20 } }");
     let client = mesh.workload(Workload::new("client"));
     assert_eq!(stand(&server)["limit"], 1000, "it begins at the most");
+    let dump: Value = serde_json::from_str(&server.admin_page("/config_dump")).expect("JSON");
+    assert_eq!(dump["inbound"][0]["load_shedding"]["min_rtt"]["request_count"], 20, "{dump}");
     for _ in 0..20 {
         assert_eq!(ask_api(&client, &[]).status, 200);
     }
