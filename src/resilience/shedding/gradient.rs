@@ -9,8 +9,9 @@
 //! - it begins at the most that is allowed and comes down, so that to switch it on refuses nobody who would be served;
 //! - it does not rise while less than half of it is used (Netflix `Gradient2Limit`): nothing shows that it could;
 //! - a window is judged from ten latencies on, and goes on until there are;
-//! - while minRTT is measured, those who are too many for that are not refused but held back, [`HOLD`] at most: see
-//!   [`Gradient::holds`];
+//! - while minRTT is measured, those who are too many for that are not refused but held back: see [`Gradient::holds`]. From
+//!   [`HOLD`] on few latencies have to do, and after three times the latency of then it ends without a result: by that time
+//!   all that was under way before has ended, whatever queue there was, or never will;
 //! - a request that is given up after longer than minRTT counts: it would have taken at least so long. Else callers that
 //!   lose patience would hide that everything is slow.
 
@@ -19,12 +20,14 @@ use std::time::Duration;
 use pillion_wire::load_shedding::Gradient as Settings;
 use tokio::time::Instant;
 
-/// How long requests are held back for one measurement, in all.
+/// How long requests are held back for one measurement, for as good a result as is asked for.
 pub(super) const HOLD: Duration = Duration::from_secs(1);
+/// The same for any result at all, whatever the latency is.
+const LONGEST_HOLD: Duration = Duration::from_secs(30);
 /// Latencies from which on a window says something.
 const LEAST_SAMPLES: usize = 10;
-/// The same for a measurement that takes too long.
-const LEAST_MEASURED: usize = 5;
+/// The same for a measurement that takes too long: those of the first requests, which were few.
+const LEAST_MEASURED: u32 = 3;
 /// Latencies that are remembered; of more in one window the oldest are forgotten.
 const MOST_SAMPLES: usize = 4096;
 /// Windows in a row at the least limit, after which minRTT is believed no more (as in Envoy).
@@ -112,9 +115,14 @@ impl Gradient {
     /// Until when requests are held back at most. `None`: they are not.
     pub fn held_until(&self) -> Option<Instant> {
         match self.phase {
-            Phase::Measuring { hold: Hold::Since(since), .. } => Some(since + HOLD),
+            Phase::Measuring { hold: Hold::Since(since), .. } => Some(since + self.longest_hold()),
             _ => None,
         }
+    }
+
+    fn longest_hold(&self) -> Duration {
+        let latency = self.sample_rtt.max(self.min_rtt).unwrap_or_default();
+        latency.saturating_mul(3).clamp(HOLD, LONGEST_HOLD)
     }
 
     /// Is a request to wait that comes while so many are being served, since minRTT is measured?
@@ -141,7 +149,7 @@ impl Gradient {
             Phase::Measuring { since, .. } if started < since => return, // It began among many.
             _ => self.samples.push(latency),
         }
-        if self.is_measuring() && self.samples.latencies.len() >= count(self.settings.min_rtt.requests) {
+        if self.has_measured(now) {
             self.measured(now, random);
         }
     }
@@ -157,7 +165,10 @@ impl Gradient {
     /// Ends what has ended by `now`. To be called before anything else is asked.
     pub fn handle_time(&mut self, now: Instant, random: impl FnOnce() -> f64) {
         match self.phase {
-            Phase::Measuring { hold: Hold::Since(since), .. } if now >= since + HOLD => self.held_enough(now, random),
+            Phase::Measuring { .. } if self.has_measured(now) => self.measured(now, random),
+            Phase::Measuring { .. } if self.held_until().is_some_and(|until| now >= until) => {
+                self.held_in_vain(now, random);
+            }
             Phase::Steady { again: Some(again), .. } if now >= again => self.measure(now),
             Phase::Steady { window, again } if now >= window && self.samples.latencies.len() >= LEAST_SAMPLES => {
                 self.phase = Phase::Steady { window: now + self.settings.update_interval, again };
@@ -165,6 +176,18 @@ impl Gradient {
             }
             _ => {}
         }
+    }
+
+    fn has_measured(&self, now: Instant) -> bool {
+        let Phase::Measuring { hold, .. } = self.phase else { return false };
+        let params = &self.settings.min_rtt;
+        let is_enough = match hold {
+            Hold::Ready => false,
+            Hold::Since(since) => now >= since + HOLD,
+            Hold::Over => true,
+        };
+        let wanted = if is_enough { LEAST_MEASURED.min(params.requests) } else { params.requests };
+        self.samples.latencies.len() >= count(wanted)
     }
 
     fn measure(&mut self, now: Instant) {
@@ -186,11 +209,9 @@ impl Gradient {
         self.peak = 0;
     }
 
-    /// What there is has to do; with nothing at all, what was known before; else it goes on with nobody held back.
-    fn held_enough(&mut self, now: Instant, random: impl FnOnce() -> f64) {
-        if self.samples.latencies.len() >= LEAST_MEASURED {
-            self.measured(now, random);
-        } else if self.min_rtt.is_some() {
+    /// What was known before has to do; else it goes on with nobody held back.
+    fn held_in_vain(&mut self, now: Instant, random: impl FnOnce() -> f64) {
+        if self.min_rtt.is_some() {
             self.steady(now, random);
         } else if let Phase::Measuring { hold, .. } = &mut self.phase {
             *hold = Hold::Over;

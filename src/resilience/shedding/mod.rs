@@ -3,7 +3,7 @@
 //!
 //! [`Gradient`] finds the limit, [`Shares`] the places within it; both are told the time and do nothing themselves. A
 //! [`Shedder`] is both behind one short lock, for all workers. Nothing queues: who has no place is told so at once. Only
-//! while minRTT is measured are requests that have a place held back, for [`gradient`] says how long at most.
+//! while minRTT is measured are requests that have a place held back; [`gradient`] says for how long at most.
 //!
 //! At no time is anybody let in while as many as the limit are under way; a limit that falls cuts nobody. It never falls
 //! below the least that is configured.

@@ -2,6 +2,8 @@ use std::collections::BTreeMap;
 
 use pillion_wire::load_shedding::{MinRtt, Percent};
 use proptest::prelude::*;
+use tokio::sync::Semaphore;
+use tokio::time::sleep;
 
 use super::*;
 
@@ -77,7 +79,7 @@ async fn min_rtt_is_measured_at_first_at_intervals_and_when_it_is_doubted() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nobody_is_held_back_for_longer_than_a_second() {
+async fn nobody_is_held_back_for_long() {
     let start = Instant::now();
     let mut gradient = Gradient::new(settings(None), start);
     assert!(!gradient.holds(2, start), "so many may be under way");
@@ -89,16 +91,20 @@ async fn nobody_is_held_back_for_longer_than_a_second() {
 
     let mut gradient = Gradient::new(settings(None), start);
     assert!(gradient.holds(3, start));
-    for _ in 0..5 {
-        gradient.handle_latency(start, 7 * MILLI, start, || 0.0);
+    for _ in 0..3 {
+        gradient.handle_latency(start, 700 * MILLI, start, || 0.0);
     }
+    assert!(gradient.is_measuring());
     gradient.handle_time(start + gradient::HOLD, || 0.0);
-    assert_eq!((gradient.min_rtt(), gradient.is_measuring()), (Some(7 * MILLI), false), "few have to do");
+    assert_eq!((gradient.min_rtt(), gradient.is_measuring()), (Some(700 * MILLI), false), "few have to do");
     let later = start + Duration::from_secs(100);
     gradient.handle_time(later, || 0.0);
     assert!(gradient.holds(3, later));
-    gradient.handle_time(later + gradient::HOLD, || 0.0);
-    assert_eq!((gradient.min_rtt(), gradient.is_measuring()), (Some(7 * MILLI), false), "it stays as it was");
+    assert_eq!(gradient.held_until(), Some(later + 2100 * MILLI), "three times the latency");
+    gradient.handle_time(later + 2099 * MILLI, || 0.0);
+    assert!(gradient.holds(3, later + 2099 * MILLI));
+    gradient.handle_time(later + 2100 * MILLI, || 0.0);
+    assert_eq!((gradient.min_rtt(), gradient.is_measuring()), (Some(700 * MILLI), false), "it stays as it was");
 }
 
 #[tokio::test(start_paused = true)]
@@ -291,6 +297,77 @@ async fn the_limit_settles_near_the_capacity_and_follows_it() {
         let bound = capacity as u32..=3 * capacity as u32;
         assert!(bound.contains(&limit), "{limit} for a capacity of {capacity}");
     }
+}
+
+/// An application with a queue, and callers that never leave it in peace.
+struct World {
+    shedder: Arc<Shedder>,
+    application: Arc<Semaphore>,
+}
+
+impl World {
+    /// `backlog` requests have come before anybody shed anything.
+    fn new(capacity: usize, backlog: usize, callers: usize) -> Self {
+        let min_rtt = MinRtt { interval: Duration::from_secs(20), ..MinRtt::default() };
+        let world = Self {
+            shedder: shedder(Settings { min_rtt, ..Settings::default() }),
+            application: Arc::new(Semaphore::new(capacity)),
+        };
+        for _ in 0..backlog {
+            tokio::spawn(serve(Arc::clone(&world.application)));
+        }
+        for number in 0..callers {
+            let (shedder, application) = (Arc::clone(&world.shedder), Arc::clone(&world.application));
+            let caller: Arc<str> = (number % 5).to_string().into();
+            tokio::spawn(async move {
+                loop {
+                    match shedder.enter(&caller, HIGH).await {
+                        Ok(mut ticket) => {
+                            serve(Arc::clone(&application)).await;
+                            ticket.took(ticket.since().elapsed(), Instant::now());
+                        }
+                        Err(_why) => sleep(20 * MILLI).await,
+                    }
+                }
+            });
+        }
+        world
+    }
+
+    /// After some time the application is busy, and its latency without load is known.
+    async fn settles(&self, seconds: u64) {
+        sleep(Duration::from_secs(seconds)).await;
+        let (report, capacity) = (self.shedder.report(), self.application.available_permits());
+        assert_eq!(capacity, 0, "it is busy: {report:?}");
+        assert!(report.min_rtt.is_some_and(|rtt| (10..15).contains(&rtt.as_millis())), "{report:?}");
+    }
+}
+
+async fn serve(application: Arc<Semaphore>) {
+    let _place = application.acquire_owned().await;
+    sleep(10 * MILLI).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn measured_again_and_again_under_overload_the_limit_stays_near_the_capacity_and_follows_it() {
+    let world = World::new(20, 0, 200);
+    world.settles(150).await;
+    let limit = world.shedder.report().limit;
+    assert!((20..=60).contains(&limit), "{limit}");
+    world.application.add_permits(40);
+    world.settles(150).await;
+    let limit = world.shedder.report().limit;
+    assert!((60..=180).contains(&limit), "{limit}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_queue_that_was_there_before_is_not_taken_for_the_latency_without_load() {
+    let world = World::new(20, 5000, 200);
+    sleep(Duration::from_secs(10)).await;
+    assert!(world.shedder.report().min_rtt.is_some_and(|rtt| rtt > 100 * MILLI), "at first it is");
+    world.settles(60).await;
+    let limit = world.shedder.report().limit;
+    assert!((20..=60).contains(&limit), "{limit}");
 }
 
 #[derive(Clone, Debug)]
