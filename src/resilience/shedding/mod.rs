@@ -8,6 +8,7 @@
 //! At no time is anybody let in while as many as the limit are under way; a limit that falls cuts nobody. It never falls
 //! below the least that is configured.
 
+mod caller;
 mod gradient;
 mod share;
 
@@ -225,13 +226,15 @@ impl Ticket {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
+        let now = Instant::now();
         let mut state = self.shedder.state.lock();
         match self.since {
             None => state.held = state.held.saturating_sub(1),
-            Some(since) if !self.settled => state.gradient.handle_given_up(since.elapsed()),
+            Some(since) if !self.settled => state.gradient.handle_given_up(now.saturating_duration_since(since)),
             Some(_) => {}
         }
-        state.shares.leave(&self.place);
+        let limit = state.gradient.limit();
+        state.shares.leave(&self.place, limit, now);
         let somebody_waits = state.held > 0;
         drop(state);
         if somebody_waits {

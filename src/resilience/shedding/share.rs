@@ -26,10 +26,10 @@ use std::time::Duration;
 use pillion_wire::load_shedding::Criticality;
 use tokio::time::Instant;
 
+use super::caller::{Caller, Kept, Share};
+
 /// Callers that are told apart; more are one.
 const MOST_CALLERS: usize = 256;
-/// How long a caller that asks nothing is remembered.
-const REMEMBERED: Duration = Duration::from_secs(30);
 /// How often demands fade.
 const FADING: Duration = Duration::from_millis(50);
 
@@ -58,21 +58,11 @@ pub struct Shares {
     in_flight: u32,
     callers: HashMap<Arc<str>, Caller>,
     others: Caller,
+    /// Callers that were active when demands last faded, and those that have become so.
+    active: u32,
+    /// What is kept for all of them, as of their last requests.
+    kept: Kept,
     faded: Instant,
-}
-
-#[derive(Debug)]
-struct Caller {
-    in_flight: u32,
-    seen: Instant,
-    flows: [Flow; Criticality::ALL.len()],
-}
-
-#[derive(Debug, Default)]
-struct Flow {
-    in_flight: u32,
-    demand: f32,
-    seen: Option<Instant>,
 }
 
 impl Why {
@@ -97,7 +87,14 @@ impl Why {
 impl Shares {
     /// Nothing is under way.
     pub fn new(now: Instant) -> Self {
-        Self { in_flight: 0, callers: HashMap::new(), others: Caller::new(now), faded: now }
+        Self {
+            in_flight: 0,
+            callers: HashMap::new(),
+            others: Caller::new(now),
+            active: 0,
+            kept: Kept::default(),
+            faded: now,
+        }
     }
 
     /// How many are under way.
@@ -121,90 +118,59 @@ impl Shares {
         limit: u32,
         now: Instant,
     ) -> Result<Place, Why> {
-        self.fade(now);
+        self.fade(limit, now);
         let is_known = self.callers.contains_key(caller) || self.make_room(caller, now);
-        let verdict = self.judge(is_known.then_some(caller), criticality, limit, now);
         let own = if is_known { self.callers.get_mut(caller) } else { None }.unwrap_or(&mut self.others);
-        own.seen = now;
-        let Some(flow) = own.flows.get_mut(criticality.index()) else { return Err(Why::Full) };
-        flow.seen = Some(now);
-        if let Err(why) = verdict {
-            flow.demand = (flow.demand.max(flow.in_flight as f32) + 1.0).min(limit as f32);
-            return Err(why);
+        let was_active = own.is_active();
+        own.asks(criticality, now);
+        self.active += u32::from(!was_active);
+        let share = share(limit, self.active);
+        let places = Places { limit, in_flight: self.in_flight, share };
+        let verdict = places.judge(own, &self.kept, criticality, now);
+        match verdict {
+            Ok(()) => {
+                own.enters(criticality);
+                self.in_flight += 1;
+            }
+            Err(_) => own.is_refused(criticality, limit),
         }
-        flow.in_flight += 1;
-        flow.demand = flow.demand.max(flow.in_flight as f32);
-        own.in_flight += 1;
-        self.in_flight += 1;
-        Ok(Place { caller: is_known.then(|| Arc::clone(caller)), criticality })
+        let kept = own.to_be_kept(share, now);
+        self.kept.replace(&own.kept, &kept);
+        own.kept = kept;
+        verdict.map(|()| Place { caller: is_known.then(|| Arc::clone(caller)), criticality })
     }
 
     /// Gives a place back.
-    pub fn leave(&mut self, place: &Place) {
+    pub fn leave(&mut self, place: &Place, limit: u32, now: Instant) {
         self.in_flight = self.in_flight.saturating_sub(1);
         let own = match &place.caller {
             Some(caller) => self.callers.get_mut(caller),
             None => Some(&mut self.others),
         };
         let Some(own) = own else { return };
-        own.in_flight = own.in_flight.saturating_sub(1);
-        if let Some(flow) = own.flows.get_mut(place.criticality.index()) {
-            flow.in_flight = flow.in_flight.saturating_sub(1);
-        }
+        own.leaves(place.criticality);
+        let kept = own.to_be_kept(share(limit, self.active), now);
+        self.kept.replace(&own.kept, &kept);
+        own.kept = kept;
     }
 
-    fn judge(&self, caller: Option<&Arc<str>>, criticality: Criticality, limit: u32, now: Instant) -> Result<(), Why> {
-        if self.in_flight >= limit {
-            return Err(Why::Full);
-        }
-        if self.in_flight == 0 || (self.in_flight + 1).saturating_mul(2) <= limit {
-            return Ok(());
-        }
-        let free = (limit - self.in_flight) as f32;
-        let own = caller.and_then(|caller| self.callers.get(caller)).unwrap_or(&self.others);
-        let active = self.all().filter(|caller| caller.is_active() || std::ptr::eq(*caller, own)).count().max(1);
-        let fair = (limit as f32 / active as f32).ceil();
-        let guarantee = (fair / 2.0).ceil();
-
-        let mut important = own.wanted_above(criticality, now);
-        let (mut rest, mut idle) = (0.0, 0_u32);
-        if (own.in_flight as f32) < guarantee {
-            return if free > important { Ok(()) } else { Err(Why::Criticality) };
-        }
-        for other in self.all().filter(|other| !std::ptr::eq(*other, own)) {
-            let [above, same, below] = other.wanted(criticality);
-            let same = if own.in_flight as f32 >= fair { same } else { 0.0 };
-            let up_to = |share: f32| (share - other.in_flight as f32).max(0.0);
-            let kept = (above + same).min(up_to(fair)).max((above + same + below).min(up_to(guarantee)));
-            let of_importance = above.min(kept);
-            important += of_importance;
-            rest += kept - of_importance;
-            idle += u32::from(other.in_flight == 0 && kept < 1.0 && other.was_seen(now));
-        }
-        rest += (idle as f32).min((limit as f32 / 10.0).max(1.0));
-        match free {
-            free if free <= important => Err(Why::Criticality),
-            free if free <= important + rest => Err(Why::Caller),
-            _ => Ok(()),
-        }
-    }
-
-    fn all(&self) -> impl Iterator<Item = &Caller> {
-        self.callers.values().chain([&self.others])
-    }
-
-    fn fade(&mut self, now: Instant) {
+    fn fade(&mut self, limit: u32, now: Instant) {
         let passed = now.saturating_duration_since(self.faded);
         if passed < FADING {
             return;
         }
         self.faded = now;
         let factor = (-passed.as_secs_f32()).exp2();
+        self.active = 0;
         for caller in self.callers.values_mut().chain([&mut self.others]) {
-            for flow in &mut caller.flows {
-                let has = flow.in_flight as f32;
-                flow.demand = has + (flow.demand - has).max(0.0) * factor;
-            }
+            caller.fade(factor);
+            self.active += u32::from(caller.is_active());
+        }
+        let share = share(limit, self.active);
+        self.kept = Kept::default();
+        for caller in self.callers.values_mut().chain([&mut self.others]) {
+            caller.kept = caller.to_be_kept(share, now);
+            self.kept.replace(&Kept::default(), &caller.kept);
         }
     }
 
@@ -215,59 +181,87 @@ impl Shares {
             let Some(oldest) = idle.min_by_key(|(_, caller)| caller.seen).map(|(name, _)| Arc::clone(name)) else {
                 return false;
             };
-            self.callers.remove(&oldest);
+            if let Some(gone) = self.callers.remove(&oldest) {
+                self.kept.replace(&gone.kept, &Kept::default());
+                self.active = self.active.saturating_sub(gone.is_active().into());
+            }
         }
         self.callers.insert(Arc::clone(caller), Caller::new(now));
         true
     }
 }
 
-impl Caller {
-    fn new(now: Instant) -> Self {
-        Self { in_flight: 0, seen: now, flows: Default::default() }
-    }
+fn share(limit: u32, active: u32) -> Share {
+    let fair = limit.div_ceil(active.max(1));
+    Share { fair, guarantee: fair.div_ceil(2) }
+}
 
-    /// It has something under way, or wants to.
-    fn is_active(&self) -> bool {
-        self.in_flight > 0 || self.flows.iter().any(|flow| flow.demand >= 0.5)
-    }
+/// What there is to be given.
+struct Places {
+    limit: u32,
+    in_flight: u32,
+    share: Share,
+}
 
-    fn was_seen(&self, now: Instant) -> bool {
-        // Nobody has been seen among those who are not told apart until there are so many.
-        self.flows.iter().any(|flow| flow.was_seen(now))
-    }
-
-    /// What is kept of its demand above, at and below `criticality`.
-    fn wanted(&self, criticality: Criticality) -> [f32; 3] {
-        let mut wanted = [0.0; 3];
-        for (index, flow) in self.flows.iter().enumerate() {
-            let [above, same, below] = &mut wanted;
-            let sum = match index.cmp(&criticality.index()) {
-                std::cmp::Ordering::Greater => above,
-                std::cmp::Ordering::Equal => same,
-                std::cmp::Ordering::Less => below,
-            };
-            *sum += flow.wanted();
+impl Places {
+    /// May `own`, for which a part of what is `kept` is, have one?
+    fn judge(&self, own: &Caller, kept: &Kept, criticality: Criticality, now: Instant) -> Result<(), Why> {
+        if self.in_flight >= self.limit {
+            return Err(Why::Full);
         }
-        wanted
-    }
-
-    /// The same above it, and one place more for what came lately and has none.
-    fn wanted_above(&self, criticality: Criticality, now: Instant) -> f32 {
-        let above = || self.flows.iter().skip(criticality.index() + 1);
-        let wanted: f32 = above().map(Flow::wanted).sum();
-        let is_awaited = wanted < 1.0 && above().any(|flow| flow.in_flight == 0 && flow.was_seen(now));
-        if is_awaited { 1.0 } else { wanted }
+        if self.in_flight == 0 || (self.in_flight + 1).saturating_mul(2) <= self.limit {
+            return Ok(());
+        }
+        let free = self.limit - self.in_flight;
+        let important = own.wanted_above(criticality, now);
+        if own.in_flight < self.share.guarantee {
+            return if free > important { Ok(()) } else { Err(Why::Criticality) };
+        }
+        let has_fair_share = own.in_flight >= self.share.fair;
+        let (all, mine) = (kept.from(criticality, has_fair_share), own.kept.from(criticality, has_fair_share));
+        let important = important + all.important.saturating_sub(mine.important);
+        let idle = kept.idle.saturating_sub(own.kept.idle).min((self.limit / 10).max(1));
+        let rest = all.rest.saturating_sub(mine.rest) + idle;
+        match free {
+            free if free <= important => Err(Why::Criticality),
+            free if free <= important + rest => Err(Why::Caller),
+            _ => Ok(()),
+        }
     }
 }
 
-impl Flow {
-    /// Whole places: what has faded to less than half of one is none.
-    fn wanted(&self) -> f32 {
-        (self.demand - self.in_flight as f32).max(0.0).round()
-    }
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
 
-    fn was_seen(&self, now: Instant) -> bool {
-        self.seen.is_some_and(|seen| now.saturating_duration_since(seen) < REMEMBERED)
+    use super::*;
+
+    proptest! {
+        /// What is kept for all is what is kept for each, however requests come, end and time passes.
+        #[test]
+        fn sums_stay_what_they_are(
+            steps in prop::collection::vec((0..400_u32, 0..4_usize, 0..3_u8, 0..2000_u64), 1..600), limit in 1..50_u32,
+        ) {
+            let mut now = Instant::now();
+            let (mut shares, mut held) = (Shares::new(now), Vec::new());
+            for (number, criticality, what, millis) in steps {
+                match what {
+                    0 if !held.is_empty() => shares.leave(&held.swap_remove(number as usize % held.len()), limit, now),
+                    1 if number % 10 == 0 => now += Duration::from_millis(millis),
+                    _ => {
+                        let caller = Arc::from(number.to_string());
+                        held.extend(shares.enter(&caller, Criticality::ALL[criticality], limit, now));
+                    }
+                }
+                let mut sum = Kept::default();
+                for caller in shares.callers.values().chain([&shares.others]) {
+                    sum.replace(&Kept::default(), &caller.kept);
+                }
+                prop_assert_eq!(sum, shares.kept);
+                prop_assert!(shares.in_flight <= limit && shares.in_flight as usize == held.len());
+                let of_callers: u32 = shares.callers.values().chain([&shares.others]).map(|own| own.in_flight).sum();
+                prop_assert_eq!(of_callers, shares.in_flight);
+            }
+        }
     }
 }

@@ -155,7 +155,7 @@ impl Table {
     fn end(&mut self, caller: &str, criticality: Criticality) {
         let at = self.held.iter().position(|held| (held.0, held.1) == (caller, criticality)).expect("one of those");
         let (.., place) = self.held.remove(at);
-        self.shares.leave(&place);
+        self.shares.leave(&place, 10, self.now);
     }
 }
 
@@ -230,10 +230,10 @@ async fn more_callers_than_are_told_apart_are_one() {
     let caller = |number: u32| Arc::from(format!("caller-{number}"));
     let held: Vec<_> = (0..300).map(|number| shares.enter(&caller(number), HIGH, 1000, now).expect("room")).collect();
     assert_eq!((shares.callers(), shares.in_flight()), (256, 300));
-    held.iter().for_each(|place| shares.leave(place));
-    for number in 0..100_000 {
+    held.iter().for_each(|place| shares.leave(place, 1000, now));
+    for number in 0..10_000 {
         let place = shares.enter(&caller(number), HIGH, 1000, now).expect("room");
-        shares.leave(&place);
+        shares.leave(&place, 1000, now);
     }
     assert_eq!((shares.callers(), shares.in_flight()), (256, 0));
 }
