@@ -210,6 +210,7 @@ fn inbound(application: Option<SocketAddr>) -> Inbound {
         rate_limits: RateLimits::default(),
         age: None,
         global: None,
+        load_shedding: None,
     };
     Inbound { ports: BTreeMap::from([(80, Arc::new(InboundPort::new(config, &[address])))]) }
 }

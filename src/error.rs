@@ -51,6 +51,16 @@ pub enum ProxyError {
         /// Why there is none.
         detail: String,
     },
+    /// Our application has as much under way as it can do.
+    #[error("port {port} has as much under way as it can do; this request is {criticality} and was refused ({why})")]
+    Shed {
+        /// Its port.
+        port: u16,
+        /// How important the request is.
+        criticality: &'static str,
+        /// Why it was this one.
+        why: &'static str,
+    },
     /// The client went away.
     #[error("the client went away before the answer was there")]
     ClientGone,
@@ -251,6 +261,7 @@ impl ProxyError {
             }
             // To gRPC as Envoy says it, which has no better word for its 500.
             Self::RateLimitService { status, .. } => ("rate_limit_service", "RLSE", *status, UNKNOWN),
+            Self::Shed { .. } => ("shed", "UO", StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE),
             Self::ClientGone => ("client_gone", "DC", client_closed_request(), CANCELLED),
             Self::UnknownDestination(_) => ("unknown_destination", "NC", StatusCode::BAD_GATEWAY, UNAVAILABLE),
             Self::WrongProtocol(..) => ("wrong_protocol", "NR", StatusCode::BAD_GATEWAY, UNIMPLEMENTED),

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use serde_json::{Value, json};
 
 use super::treatment::{budget, treatment};
-use super::{health, stand};
+use super::{health, shedding, stand};
 use crate::config::{Entry, LbPolicy};
 use crate::identity::Identity;
 use crate::policy::rate_limit::Limiter;
@@ -34,6 +34,7 @@ pub(super) fn config(shared: &Shared) -> Value {
                 "protocol": format!("{:?}", port.config.protocol).to_lowercase(),
                 "access": format!("{:?}", port.config.access).to_lowercase(),
                 "global_rate_limit": port.global.as_ref().map(|limit| asked(limit)),
+                "load_shedding": port.config.load_shedding.as_ref().map(shedding::settings),
                 "rate_limits": port.limiters.iter().map(|limiter| limit(limiter)).collect::<Vec<_>>(),
             })
         })
@@ -110,13 +111,16 @@ pub(super) fn clusters(shared: &Shared) -> Value {
         });
         (cluster.config.name.clone(), value)
     };
-    shared.clusters().iter().map(cluster).collect::<serde_json::Map<_, _>>().into()
+    let inbound = shared.inbound.load();
+    let all = shared.clusters();
+    all.iter().map(cluster).chain(shedding::ports(&inbound)).collect::<serde_json::Map<_, _>>().into()
 }
 
 /// Tells the metrics what changes too often to be told each time: what is in use of limits, and who is left alone.
 pub(super) fn gauge(shared: &Shared) {
     let metrics = &shared.telemetry.metrics;
     metrics.clear_cluster_gauges();
+    shedding::gauge(&shared.inbound.load(), metrics);
     for cluster in shared.clusters() {
         let name = cluster.upstream.name();
         if cluster.config.health.is_some() {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use pillion_wire::load_shedding::LoadShedding;
 use pillion_wire::name::Destination;
 use pillion_wire::rate_limit::RateLimits;
 
@@ -78,6 +79,8 @@ pub struct InboundPort {
     pub age: Option<Age>,
     /// Who else is asked whether it takes a request.
     pub global: Option<Arc<GlobalRateLimit>>,
+    /// When it takes no more of them, found by their latency. `None`: it takes all.
+    pub load_shedding: Option<LoadShedding>,
 }
 
 /// What an application speaks on a port.

@@ -14,6 +14,7 @@ use super::filters::{Filtered, local};
 use super::guard::Guard;
 use super::message::{Head, REASON};
 use super::reply::{self, ReplyBody};
+use super::shedding::Held;
 use super::tunnel::{self, Tunnel};
 use super::{Worker, fallback, global_rate_limit, inbound, outbound, retry};
 use crate::config::Treatment;
@@ -63,6 +64,18 @@ pub(super) struct Said {
     pub(super) places: Vec<Place>,
     /// What a rate-limit service adds to an inbound request and its answer.
     pub(super) told: Option<Box<Told>>,
+    /// Its place among what our application can do at once.
+    pub(super) held: Option<Box<Held>>,
+}
+
+impl Said {
+    /// The request goes on with this content.
+    fn begin(&mut self, upstreams: &Upstreams, head: &mut Head, body: Body) -> Body {
+        match (&mut self.held, upstreams) {
+            (Some(held), Upstreams::Application(port)) => held.begin(port, head, body),
+            _ => body,
+        }
+    }
 }
 
 /// What became of a request.
@@ -145,7 +158,7 @@ async fn forward(
     {
         return Ok(Outcome::Reply(response));
     }
-    let (upstreams, said) = match plan {
+    let (upstreams, mut said) = match plan {
         Plan::Forward(upstreams, said) => (upstreams, said),
         Plan::Answer { status, body } => {
             let response = local(status, DIRECT_RESPONSE, "the route says to answer so", Body::full(body), record);
@@ -162,6 +175,7 @@ async fn forward(
     if let Some(told) = &said.told {
         global_rate_limit::add(&mut head.headers, &told.request);
     }
+    let body = said.begin(&upstreams, &mut head, body);
     if head.upgrade.is_some() {
         let mut outcome = Box::pin(upgrade(client, &upstreams, &head, body, switch, said.treatment, record)).await?;
         filters.on_response(outcome.response().headers_mut());
@@ -201,12 +215,15 @@ async fn forward(
     if let Some(host) = host {
         upstreams.give_cookie(worker, &host, response.headers_mut(), record);
     }
+    if let Some(held) = &mut said.held {
+        held.answered(&response);
+    }
     filters.on_response(response.headers_mut());
     if let Some(told) = &said.told {
         global_rate_limit::add(response.headers_mut(), &told.response);
     }
     let limits = call.and_then(Call::limits);
-    Ok(Outcome::Reply(response.map(|body| body.joined(member).limited(limits).holding(said.places))))
+    Ok(Outcome::Reply(response.map(|body| body.joined(member).limited(limits).holding(said.places, said.held))))
 }
 
 /// A request that asks to change the protocol: until that is answered, it may take as long as any request.

@@ -8,7 +8,7 @@ use super::attempt::Upstreams;
 use super::client::{Client, Way};
 use super::http::{Plan, Said};
 use super::message::PORT;
-use super::{global_rate_limit, rate_limit};
+use super::{global_rate_limit, rate_limit, shedding};
 use crate::bootstrap::Redirection;
 use crate::config::{self, Access, AppProtocol};
 use crate::error::ProxyError;
@@ -42,6 +42,9 @@ pub(super) async fn plan(client: &Client, request: &request::Parts, record: &mut
     }
     if let Some(limit) = &served.global {
         said.told = Box::pin(global_rate_limit::admit(client, limit, request)).await?;
+    }
+    if let Some(shedder) = &served.shedder {
+        said.held = Box::pin(shedding::admit(client, &served, shedder, request)).await.map(Some)?;
     }
     Ok(Plan::Forward(Upstreams::Application(served), said))
 }
@@ -123,6 +126,7 @@ fn undeclared(address: SocketAddr) -> config::InboundPort {
         rate_limits: RateLimits::default(),
         age: None,
         global: None,
+        load_shedding: None,
     }
 }
 

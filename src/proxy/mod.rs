@@ -9,6 +9,7 @@
 //! global_rate_limit  inbound: a question to a rate-limit service, by attempt::send
 //! fallback    attempt::send -> the next backend, or a prescribed answer
 //! retry       where a route says so: deadline( repeat( attempt::send ) )
+//! shedding    is there room in our application, and for whom?
 //! attempt     pick a host -> take a connection -> send -> report
 //! tunnel      CONNECT and upgrades: two byte streams joined
 //! tcp         the same order without routes and headers
@@ -41,6 +42,7 @@ mod refused;
 mod reply;
 mod retry;
 mod session;
+mod shedding;
 mod tcp;
 mod tunnel;
 

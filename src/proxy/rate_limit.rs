@@ -19,7 +19,7 @@ use crate::snapshot::InboundPort;
 /// What is left of a limit (draft-ietf-httpapi-ratelimit-headers).
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 /// When a gRPC client may try again, in milliseconds (gRFC A6).
-const PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
+pub(super) const PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
 /// Longer keys are remembered by their digest: what they cost is bounded.
 const LONGEST_KEY: usize = 256;
 

@@ -12,6 +12,7 @@ use super::attempt::Lease;
 use super::guard::Guard;
 use super::limits::Limits;
 use super::message::REASON;
+use super::shedding::{self, Held};
 use super::{global_rate_limit, rate_limit};
 use crate::error::ProxyError;
 use crate::http::{Body, BoxError};
@@ -34,6 +35,7 @@ pub(super) struct ReplyBody {
     guard: Guard,
     limits: Option<Box<Limits>>,
     member: Option<Box<Member>>,
+    held: Option<Box<Held>>,
     _places: Vec<Place>,
     _in_flight: Option<InFlight>,
     _serving: Option<Serving>,
@@ -50,6 +52,7 @@ impl ReplyBody {
             guard: Guard::default(),
             limits: None,
             member: None,
+            held: None,
             _places: Vec::new(),
             _in_flight: None,
             _serving: None,
@@ -78,8 +81,9 @@ impl ReplyBody {
     }
 
     /// Gives back what its request holds of our port's limits when it has ended.
-    pub(super) fn holding(mut self, places: Vec<Place>) -> Self {
+    pub(super) fn holding(mut self, places: Vec<Place>, held: Option<Box<Held>>) -> Self {
         self._places = places;
+        self.held = held;
         self
     }
 
@@ -118,7 +122,14 @@ impl http_body::Body for ReplyBody {
             let is_grpc = limits.is_grpc;
             return Poll::Ready(this.cut(&error, is_grpc));
         }
-        let frame = ready!(Pin::new(&mut this.body).poll_frame(cx));
+        let polled = Pin::new(&mut this.body).poll_frame(cx);
+        if polled.is_pending()
+            && let Some(held) = &mut this.held
+            && held.poll_stream(cx).is_ready()
+        {
+            this.held = None;
+        }
+        let frame = ready!(polled);
         match &frame {
             Some(Ok(frame)) => {
                 if let Some(limits) = &this.limits {
@@ -139,7 +150,12 @@ impl http_body::Body for ReplyBody {
                 }
                 this.ended = true;
             }
-            None => this.ended = true,
+            None => {
+                this.ended = true;
+                if let Some(held) = this.held.take() {
+                    held.ended();
+                }
+            }
         }
         Poll::Ready(frame)
     }
@@ -159,6 +175,9 @@ impl Drop for ReplyBody {
         match self.lease.take() {
             Some(Lease::Http1(lease)) if ended => lease.give_back(),
             _ => {} // A connection in the middle of a response is of no more use; a stream is reset.
+        }
+        if let Some(held) = self.held.take().filter(|_| ended) {
+            held.ended();
         }
         if let Some(member) = self.member.take().filter(|_| ended) {
             member.answered();
@@ -196,6 +215,9 @@ pub(super) fn failure(error: &ProxyError, is_grpc: bool, record: &mut Record) ->
     }
     if let ProxyError::OverLimit(over) = error {
         global_rate_limit::tell(response.headers_mut(), over, is_grpc);
+    }
+    if matches!(error, ProxyError::Shed { .. }) {
+        shedding::tell(response.headers_mut(), is_grpc);
     }
     if reason.flag == "UO" {
         response.headers_mut().insert(OVERLOADED, HeaderValue::from_static("true"));

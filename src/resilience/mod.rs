@@ -10,6 +10,7 @@ pub mod joined;
 mod limit;
 pub mod outlier;
 pub mod retry;
+pub mod shedding;
 
 pub use budget::Budget;
 pub use counter::{Counter, Entry};

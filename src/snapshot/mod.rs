@@ -31,6 +31,7 @@ use pillion_wire::name::Destination;
 
 use crate::config;
 use crate::policy::rate_limit::Limiter;
+use crate::resilience::shedding::Shedder;
 use crate::upstream::{Host, HostKey};
 
 /// Everything that outbound traffic needs, by destination.
@@ -154,6 +155,8 @@ pub struct InboundPort {
     pub limiters: Arc<[Arc<Limiter>]>,
     /// Who else is asked whether it takes a request.
     pub global: Option<Arc<GlobalLimit>>,
+    /// How much it can do at once. `None`: that is not asked.
+    pub shedder: Option<Arc<Shedder>>,
     label: Arc<str>,
 }
 
@@ -163,11 +166,17 @@ impl InboundPort {
         let host = |address: &SocketAddr| Arc::new(Host::new(HostKey::application(*address, None)));
         let label = Arc::from(format!("inbound:{}", config.port));
         let limiters = config.rate_limits.limits.iter().map(|limit| Arc::new(Limiter::new(limit.clone()))).collect();
-        Self { config, hosts: addresses.iter().map(host).collect(), limiters, global: None, label }
+        let shedder = config.load_shedding.as_ref().map(|told| Arc::new(Shedder::new(told.gradient.clone())));
+        Self { config, hosts: addresses.iter().map(host).collect(), limiters, global: None, shedder, label }
     }
 
-    /// Takes over what `old`, the same port before, has counted for limits that are still the same.
+    /// Takes over what `old`, the same port before, has counted and found out for limits that are still the same.
     pub fn keep_counting(&mut self, old: &Self) {
+        if let (Some(new), Some(old)) = (&mut self.shedder, &old.shedder)
+            && new.settings() == old.settings()
+        {
+            *new = Arc::clone(old);
+        }
         let kept = |new: &Arc<Limiter>| {
             let same = old.limiters.iter().find(|old| old.config() == new.config());
             Arc::clone(same.unwrap_or(new))
@@ -190,6 +199,7 @@ impl InboundPort {
         let mut port = Self::new(self.config.clone(), addresses);
         port.limiters = Arc::clone(&self.limiters);
         port.global.clone_from(&self.global);
+        port.shedder = self.shedder.clone();
         port
     }
 
@@ -210,6 +220,7 @@ impl InboundPort {
             hosts: reachable.map(host).collect(),
             limiters: Arc::clone(&self.limiters),
             global: self.global.clone(),
+            shedder: self.shedder.clone(),
             label: Arc::clone(&self.label),
         }
     }

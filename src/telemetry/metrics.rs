@@ -35,6 +35,9 @@ pub struct Metrics {
     ejections: Family<ChangeLabels, Counter>,
     hosts_out: Family<StateLabels, Gauge>,
     fallbacks: Family<FallbackLabels, Counter>,
+    shed: Family<ShedLabels, Counter>,
+    adaptive_limit: Family<PortLabels, Gauge>,
+    adaptive_in_flight: Family<PortLabels, Gauge>,
     retries: Family<ResultLabels, Counter>,
     /// Of active health checks.
     pub health: HealthMetrics,
@@ -140,6 +143,18 @@ struct FallbackLabels {
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ShedLabels {
+    cluster: Arc<str>,
+    criticality: &'static str,
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct PortLabels {
+    cluster: Arc<str>,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct StateLabels {
     cluster: Arc<str>,
     state: &'static str,
@@ -207,6 +222,9 @@ impl Metrics {
             ejections: Family::default(),
             hosts_out: Family::default(),
             fallbacks: Family::default(),
+            shed: Family::default(),
+            adaptive_limit: Family::default(),
+            adaptive_in_flight: Family::default(),
             retries: Family::default(),
             health: HealthMetrics::default(),
             drain_cut: Counter::default(),
@@ -332,6 +350,13 @@ impl Metrics {
             "Requests sent to another backend since their own could not take them, by that backend and the reason",
             self.fallbacks.clone(),
         );
+        registry.register(
+            "shed_requests",
+            "Requests that a port of ours refused since the application has enough to do",
+            self.shed.clone(),
+        );
+        registry.register("adaptive_limit", "Requests that a port may have under way", self.adaptive_limit.clone());
+        registry.register("adaptive_in_flight", "Requests that it has", self.adaptive_in_flight.clone());
         registry.register("hosts_out_of_service", "Endpoints that are left alone, by cause", self.hosts_out.clone());
     }
 
@@ -355,9 +380,23 @@ impl Metrics {
         self.fallbacks.get_or_create(&FallbackLabels { cluster: Arc::clone(cluster), reason }).inc();
     }
 
+    /// A request was refused since the application behind `cluster`, a port of ours, has enough to do.
+    pub fn shed(&self, cluster: &Arc<str>, criticality: &'static str, reason: &'static str) {
+        self.shed.get_or_create(&ShedLabels { cluster: Arc::clone(cluster), criticality, reason }).inc();
+    }
+
+    /// So many requests may be under way at `cluster`, a port of ours, and so many are.
+    pub fn adaptive(&self, cluster: &Arc<str>, limit: u32, in_flight: u32) {
+        let labels = PortLabels { cluster: Arc::clone(cluster) };
+        self.adaptive_limit.get_or_create(&labels).set(i64::from(limit));
+        self.adaptive_in_flight.get_or_create(&labels).set(i64::from(in_flight));
+    }
+
     /// Forgets the gauges of clusters before they are told anew.
     pub fn clear_cluster_gauges(&self) {
         self.limit_in_use.clear();
+        self.adaptive_limit.clear();
+        self.adaptive_in_flight.clear();
         self.hosts_out.clear();
         self.health.clear_gauges();
     }

@@ -25,6 +25,7 @@ pub use envoy_types::pb::envoy::config::rbac::v3 as rbac;
 pub use envoy_types::pb::envoy::config::route::v3 as route;
 pub use envoy_types::pb::envoy::extensions::common::ratelimit::v3 as descriptor;
 pub use envoy_types::pb::envoy::extensions::filters::common::fault::v3 as common_fault;
+pub use envoy_types::pb::envoy::extensions::filters::http::adaptive_concurrency::v3 as adaptive_concurrency;
 pub use envoy_types::pb::envoy::extensions::filters::http::cors::v3 as http_cors;
 pub use envoy_types::pb::envoy::extensions::filters::http::fault::v3 as http_fault;
 pub use envoy_types::pb::envoy::extensions::filters::http::ratelimit::v3 as http_rate_limit;
@@ -112,6 +113,9 @@ pub mod type_url {
     pub const TCP_PROXY: &str = "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy";
     /// HTTP filter: the router, which must be the last one (gRFC A39).
     pub const ROUTER: &str = "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router";
+    /// HTTP filter: a limit on requests in flight that is found by their latency.
+    pub const ADAPTIVE_CONCURRENCY: &str =
+        "type.googleapis.com/envoy.extensions.filters.http.adaptive_concurrency.v3.AdaptiveConcurrency";
     /// HTTP filter: cross-origin resource sharing. The filter itself says nothing; see [`CORS_POLICY`].
     pub const CORS: &str = "type.googleapis.com/envoy.extensions.filters.http.cors.v3.Cors";
     /// What the filter [`CORS`] does on a route (`typed_per_filter_config`).
@@ -258,6 +262,7 @@ mod tests {
             (type_url::TCP_PROXY, tcp_proxy::TcpProxy::type_url()),
             (type_url::ROUTER, router::Router::type_url()),
             (type_url::HTTP_RBAC, http_rbac::Rbac::type_url()),
+            (type_url::ADAPTIVE_CONCURRENCY, adaptive_concurrency::AdaptiveConcurrency::type_url()),
             (type_url::CORS, http_cors::Cors::type_url()),
             (type_url::CORS_POLICY, http_cors::CorsPolicy::type_url()),
             (type_url::FAULT, http_fault::HttpFault::type_url()),

@@ -16,6 +16,7 @@ use std::{
 };
 
 use pillion_wire::{
+    load_shedding::LoadShedding,
     name::{PortName, ServicePort},
     rate_limit::RateLimits,
 };
@@ -121,6 +122,7 @@ impl Mesh {
         let (counting, mut counted) = (rate_limit_services(objects), BTreeSet::new());
         Policies::check_subsets(objects, |service| directory.members(service), &mut findings);
         let tables = table::Tables::new(objects, &policies, &mut findings);
+        let mut shedding = HashMap::new();
         for draft in drafts {
             let key = draft.key.clone();
             let members: Vec<_> = draft.members.iter().map(|(workload, port)| (&workload.name, port.port)).collect();
@@ -144,6 +146,11 @@ impl Mesh {
                     limited.entry(port).or_insert_with(|| limits.clone());
                 }
             }
+            if let Some(section) = &view.policy.load_shedding {
+                for &port in &members {
+                    shedding.entry(port).or_insert_with(|| section.clone());
+                }
+            }
             if let Some(age) = view.policy.timeouts.as_ref().and_then(|timeouts| timeouts.connection_age) {
                 for port in members {
                     ages.entry(port).or_insert(age);
@@ -162,7 +169,7 @@ impl Mesh {
                 });
             }
         }
-        mesh.add_workloads(objects, &Ports { spoken, limited, ages, asking }, previous, &mut findings);
+        mesh.add_workloads(objects, &Ports { spoken, limited, ages, asking, shedding }, previous, &mut findings);
         (mesh, findings)
     }
 
@@ -350,6 +357,7 @@ struct Ports<'a> {
     limited: HashMap<(&'a Name, u16), RateLimits>,
     ages: HashMap<(&'a Name, u16), Duration>,
     asking: HashMap<(&'a Name, u16), Arc<GlobalRateLimit>>,
+    shedding: HashMap<(&'a Name, u16), LoadShedding>,
 }
 
 /// A port of a Service and the workload ports behind it.
@@ -494,6 +502,7 @@ fn inbound_ports(workload: &Workload, said: &Ports<'_>) -> Vec<InboundPort> {
             rate_limits: said.limited.get(&(&workload.name, port.port)).cloned().unwrap_or_default(),
             connection_age: said.ages.get(&(&workload.name, port.port)).copied(),
             global_rate_limit: said.asking.get(&(&workload.name, port.port)).cloned(),
+            load_shedding: said.shedding.get(&(&workload.name, port.port)).cloned(),
         })
         .collect();
     ports.sort_unstable_by_key(|port| port.port);

@@ -5,6 +5,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use pillion_wire::{
+    load_shedding::LoadShedding,
     name::{PortName, ServicePort},
     rate_limit::RateLimits,
 };
@@ -137,6 +138,8 @@ pub struct InboundPort {
     pub connection_age: Option<Duration>,
     /// Who else is asked whether it takes a request.
     pub global_rate_limit: Option<Arc<GlobalRateLimit>>,
+    /// When it takes no more of them.
+    pub load_shedding: Option<LoadShedding>,
 }
 
 impl PortView {

@@ -65,7 +65,7 @@ pub struct Found {
 enum Body {
     Ready(Any),
     Outbound { view: Arc<PortView>, name: String, dialect: Dialect },
-    Inbound { view: Arc<WorkloadView>, name: String, address: SocketAddr },
+    Inbound { view: Arc<WorkloadView>, name: String, address: SocketAddr, dialect: Dialect },
     Host { addresses: Box<[IpAddr]>, name: String },
 }
 
@@ -84,7 +84,9 @@ impl Found {
             Body::Outbound { view, name, dialect } => {
                 pack(type_url::LISTENER, &outbound::listener(view, name, *dialect))
             }
-            Body::Inbound { view, name, address } => pack(type_url::LISTENER, &inbound::listener(view, name, *address)),
+            Body::Inbound { view, name, address, dialect } => {
+                pack(type_url::LISTENER, &inbound::listener(view, name, *address, *dialect))
+            }
             Body::Host { addresses, name } => pack(type_url::LISTENER, &host::listener(name, addresses)),
         }
     }
@@ -295,7 +297,7 @@ impl Catalog {
         }
         Lookup::Found(Found {
             version: version(&**view).into(),
-            body: Body::Inbound { view: Arc::clone(view), name: name.to_owned(), address },
+            body: Body::Inbound { view: Arc::clone(view), name: name.to_owned(), address, dialect: viewer.dialect },
         })
     }
 

@@ -1,7 +1,9 @@
 //! Catalog and streams in tables: what each dialect is sent, and when.
 
 use pillion_wire::{
+    extension,
     health::HealthCheck,
+    load_shedding::{CRITICALITY_METADATA, Criticality, CriticalityRule},
     mesh::Application,
     name::ListenerName,
     setting,
@@ -501,6 +503,22 @@ fn an_application_that_speaks_tls_is_told_from_one_that_speaks_tcp() {
         ("tcp-445", false, true, ""),
     ];
     assert_eq!(found, expected);
+}
+
+#[test]
+fn load_shedding_is_a_filter_of_envoys_that_grpc_is_not_told() {
+    let sections = "loadShedding: {criticality: {default: SHEDDABLE}}";
+    let catalog = catalog(&[shop(1), policy("a", sections)].concat(), None);
+    for (dialect, wanted) in [(Dialect::Pillion, 2), (Dialect::Envoy, 2), (Dialect::Grpc, 1)] {
+        let listener = listener(&catalog, &inbound("10.0.0.1:15008"), dialect);
+        let chain = &listener.filter_chains[0];
+        let rule = extension::get::<CriticalityRule>(chain.metadata.as_ref().unwrap(), CRITICALITY_METADATA).unwrap();
+        assert_eq!(rule.unwrap().default, Criticality::Sheddable);
+        let Some(filter::ConfigType::TypedConfig(any)) = &chain.filters[0].config_type else { panic!("{chain:?}") };
+        let manager: HttpConnectionManager = unpack(type_url::HCM, any).unwrap();
+        assert_eq!(manager.http_filters.len(), wanted, "{dialect:?}");
+        assert_eq!(manager.http_filters.last().unwrap().name, "envoy.filters.http.router");
+    }
 }
 
 #[test]

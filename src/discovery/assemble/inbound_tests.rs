@@ -59,6 +59,7 @@ impl World {
             rate_limits: RateLimits::default(),
             age: None,
             global,
+            load_shedding: None,
         };
         let name = ListenerName::Inbound(MESH.parse().expect("literal")).to_string();
         let listener = InboundListener { ports: BTreeMap::from([(80, port)]) };

@@ -464,6 +464,7 @@ async fn our_own_ports_keep_their_host_while_the_application_stays() {
                 rate_limits: RateLimits::default(),
                 age: None,
                 global: None,
+                load_shedding: None,
             };
             (port, config)
         };

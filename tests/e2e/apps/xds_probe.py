@@ -7,6 +7,8 @@ FOLDER holds root.pem, probe.pem and probe.key; NODE is the JSON of the xDS node
 POST /send    a request of the variant as JSON, sent as it is
 POST /refuse  TEXT: the next response is refused with this text
 POST /last    a request like /send, after which the client closes its half of the stream
+POST /alone   PORT FILE: the first listener that came is written there as a response that Envoy can take from a file and
+              serve by itself: at that port, in plaintext, answering 200
 POST /restart a new stream on a new connection; forgets what came
 GET  /        {"responses": [...], "status": how the stream ended, or null}
 """
@@ -22,6 +24,7 @@ from envoy.config.cluster.v3 import cluster_pb2  # noqa: F401 (so that their Any
 from envoy.config.endpoint.v3 import endpoint_pb2
 from envoy.config.listener.v3 import listener_pb2  # noqa: F401
 from envoy.config.route.v3 import route_pb2  # noqa: F401
+from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2
 from envoy.service.discovery.v3 import ads_pb2_grpc, discovery_pb2
 from google.protobuf import json_format
 
@@ -40,6 +43,7 @@ class Session:
 
     def __init__(self):
         self.requests, self.responses, self.names = queue.Queue(), [], {}
+        self.listeners = []
         self.status, self.refusal = None, None
         credentials = grpc.ssl_channel_credentials(file("root.pem"), file("probe.key"), file("probe.pem"))
         options = [("grpc.max_receive_message_length", -1), ("grpc.use_local_subchannel_pool", 1)]
@@ -63,6 +67,7 @@ class Session:
         try:
             for response in self.stream:
                 self.answer(response)
+                self.listeners += listeners(response)
                 self.responses.append(describe(response))
         except grpc.RpcError as error:
             self.status = f"{error.code().name}: {error.details()}"
@@ -100,6 +105,28 @@ def name(packed):
     return message.cluster_name
 
 
+def listeners(response):
+    packed = [resource.resource if DELTA else resource for resource in response.resources]
+    return [any for any in packed if any.type_url.endswith(".Listener")]
+
+
+def alone(packed, port):
+    listener = listener_pb2.Listener()
+    packed.Unpack(listener)
+    del listener.filter_chains[1:]
+    chain = listener.filter_chains[0]
+    chain.ClearField("transport_socket")
+    chain.ClearField("filter_chain_match")
+    manager = http_connection_manager_pb2.HttpConnectionManager()
+    chain.filters[0].typed_config.Unpack(manager)
+    manager.route_config.virtual_hosts[0].routes[0].direct_response.status = 200
+    chain.filters[0].typed_config.Pack(manager)
+    listener.address.socket_address.port_value = int(port)
+    response = discovery_pb2.DiscoveryResponse(version_info="1", type_url=packed.type_url)
+    response.resources.add().Pack(listener)
+    return response.SerializeToString()
+
+
 class Control(http.server.BaseHTTPRequestHandler):
     session = Session()
 
@@ -114,6 +141,10 @@ class Control(http.server.BaseHTTPRequestHandler):
         elif self.path == "/last":
             Control.session.send(json.loads(body))
             Control.session.requests.put(None)
+        elif self.path == "/alone":
+            port, path = body.split(" ", 1)
+            with open(path, "wb") as opened:
+                opened.write(alone(Control.session.listeners[0], port))
         elif self.path == "/refuse":
             Control.session.refusal = body
         else:

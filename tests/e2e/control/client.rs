@@ -13,9 +13,14 @@ pub(super) struct Probe {
 impl Probe {
     /// Opens a stream of `variant` (`delta` or `sotw`) as `probe` of namespace `shop`.
     pub(super) fn open(mesh: &Mesh, variant: &str) -> Self {
+        Self::open_as(mesh, variant, &json!({ "id": "shop/probe" }))
+    }
+
+    /// The same as this node.
+    pub(super) fn open_as(mesh: &Mesh, variant: &str, node: &Value) -> Self {
         let folder = certificates(mesh, "probe");
         let server = mesh.control_plane_address().to_string();
-        let node = json!({ "id": "shop/probe" }).to_string();
+        let node = node.to_string();
         Self { app: python_app(mesh, "xds_probe.py", &[&server, folder.to_str().unwrap(), &node, variant]) }
     }
 
@@ -34,6 +39,11 @@ impl Probe {
     /// The next response is refused with this text.
     pub(super) fn refuse(&self, reason: &str) {
         self.post("/refuse", reason);
+    }
+
+    /// Writes the first listener that came as a file that Envoy can serve by itself, in plaintext at this port.
+    pub(super) fn write_listener(&self, port: u16, file: &std::path::Path) {
+        self.post("/alone", &format!("{port} {}", file.display()));
     }
 
     /// A new stream on a new connection.

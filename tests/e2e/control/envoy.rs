@@ -190,7 +190,7 @@ fn is_served(api_type: &str, variant: &str) {
     policy(
         &mesh,
         "plain",
-        "{ limits: { requests: 9, perEndpoint: { connections: 7 } }, breaker: { consecutiveFailures: 4 }, \
+        "{ loadShedding: {}, limits: { requests: 9, perEndpoint: { connections: 7 } }, breaker: { consecutiveFailures: 4 }, \
          outlierDetection: { successRate: {}, failurePercentage: {} }, fallback: { response: { status: 503 } } }",
     );
     let shop = Shop::open(&mesh, &[]);
@@ -466,7 +466,7 @@ spec:
   retries: { attempts: 2, on: [ gateway-error, unavailable ], codes: [ 429 ], bodyLimit: 1000, budget: { percent: 30 } }
 ";
 
-fn command(file: &Path) -> Command {
+pub(super) fn command(file: &Path) -> Command {
     let program = in_workspace(".test-tools/envoy/bin/envoy");
     assert!(program.is_file(), "{} is missing: run tests/run, which makes it", program.display());
     let mut command = Command::new(program);

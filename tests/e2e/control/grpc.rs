@@ -23,7 +23,7 @@ fn grpcs_own_client_balances_over_mutual_tls_and_follows_a_changed_weight() {
     policy(
         &mesh,
         "greeter",
-        "{ limits: { requests: 100, pending: 5 }, breaker: {}, outlierDetection: { successRate: {}, failurePercentage: {} }, \
+        "{ loadShedding: {}, limits: { requests: 100, pending: 5 }, breaker: {}, outlierDetection: { successRate: {}, failurePercentage: {} }, \
          fallback: { response: { status: 503 } }, sessionPersistence: { absoluteTimeout: 1h, strict: true }, \
          timeouts: { request: 20s, perTry: 10s, idle: 30s, streamIdle: 60s, connectionAge: 1h, joinTrace: false }, \
          retries: { attempts: 2, on: [ 5xx, unavailable ], codes: [ 503 ], budget: { percent: 30, minPerSecond: 5 } } }",

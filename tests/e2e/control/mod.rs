@@ -4,6 +4,7 @@
 mod churn;
 mod client;
 mod envoy;
+mod envoy_inbound;
 mod grpc;
 mod outage;
 mod protocol;

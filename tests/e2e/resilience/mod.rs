@@ -13,6 +13,7 @@ mod limits;
 mod rate_limits;
 mod retries;
 mod sessions;
+mod shedding;
 mod storm;
 mod streams;
 mod subsets;

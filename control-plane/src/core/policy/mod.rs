@@ -17,6 +17,7 @@ mod timeouts;
 use std::{collections::HashMap, sync::Arc};
 
 use pillion_wire::health::HealthCheck;
+use pillion_wire::load_shedding::LoadShedding;
 use pillion_wire::name::ServicePort;
 use pillion_wire::resilience::{Breaker, Fallback, Limits, Outlier};
 
@@ -81,6 +82,8 @@ pub struct Policy {
     pub global_rate_limit: Option<Arc<GlobalRateLimit>>,
     /// How an endpoint is picked.
     pub load_balancing: Option<LoadBalancing>,
+    /// When workloads take no more requests.
+    pub load_shedding: Option<LoadShedding>,
     /// What goes wrong on purpose.
     pub faults: Option<Faults>,
     /// What is answered without asking the application.
@@ -114,6 +117,7 @@ impl Policy {
             ("rateLimits", self.rate_limits.is_some(), false),
             ("globalRateLimit", self.global_rate_limit.is_some(), false),
             ("loadBalancing", self.load_balancing.is_some(), false),
+            ("loadShedding", self.load_shedding.is_some(), false),
             ("faults", self.faults.is_some(), true),
             ("directResponse", self.direct_response.is_some(), true),
             ("limits", self.limits.is_some(), false),
@@ -149,6 +153,7 @@ impl Policy {
             rate_limits: self.rate_limits.clone().or_else(|| other.rate_limits.clone()),
             global_rate_limit: self.global_rate_limit.clone().or_else(|| other.global_rate_limit.clone()),
             load_balancing: self.load_balancing.clone().or_else(|| other.load_balancing.clone()),
+            load_shedding: self.load_shedding.clone().or_else(|| other.load_shedding.clone()),
             faults: self.faults.clone().or_else(|| other.faults.clone()),
             direct_response: self.direct_response.clone().or_else(|| other.direct_response.clone()),
             limits: self.limits.clone().or_else(|| other.limits.clone()),
@@ -292,6 +297,7 @@ fn without_requests(policy: &TrafficPolicy, service: &Service, section: Option<&
         ("directResponse", policy.policy.direct_response.is_some()),
         ("sessionPersistence", policy.policy.session.is_some()),
         ("globalRateLimit", policy.policy.global_rate_limit.is_some()),
+        ("loadShedding", policy.policy.load_shedding.is_some()),
     ];
     let said: Vec<&str> = said.into_iter().filter_map(|(name, is_there)| is_there.then_some(name)).collect();
     let mut ports = service.ports.iter().filter(|port| section.is_none() || port.name.as_deref() == section);

@@ -8,6 +8,7 @@ mod global_rate_limit;
 mod health_checks;
 mod limits;
 mod load_balancing;
+mod load_shedding;
 mod outlier;
 mod rate_limits;
 pub(super) mod retries;
@@ -42,6 +43,7 @@ struct RawSpec {
     rate_limits: Option<Vec<rate_limits::Raw>>,
     global_rate_limit: Option<global_rate_limit::Raw>,
     load_balancing: Option<load_balancing::Raw>,
+    load_shedding: Option<load_shedding::Raw>,
     faults: Option<faults::Raw>,
     direct_response: Option<direct_response::Raw>,
     limits: Option<limits::Raw>,
@@ -94,6 +96,7 @@ pub(super) fn read(node: &Node, metadata: &Metadata, issues: &mut Issues) -> Opt
         timeouts: spec.timeouts.map(|raw| timeouts::read(&raw, &path.key("timeouts"), issues)),
         rate_limits: spec.rate_limits.map(|raw| rate_limits::read(raw, &path.key("rateLimits"), issues)),
         load_balancing: spec.load_balancing.map(|raw| load_balancing::read(raw, &path.key("loadBalancing"), issues)),
+        load_shedding: spec.load_shedding.map(|raw| load_shedding::read(raw, &path.key("loadShedding"), issues)),
         faults: spec.faults.map(|raw| faults::read(raw, &path.key("faults"), issues)),
         direct_response: spec
             .direct_response

@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use pillion_wire::health::{HttpProbe, Probe};
+use pillion_wire::load_shedding::{Criticality, CriticalityRule, Gradient, LoadShedding, MinRtt, Percent};
 
 use crate::{
     core::policy::{Abort, Algorithm, HashOn, Share, SlowStart, Target, TrafficPolicy, Unit, Value, Zones},
@@ -134,6 +135,41 @@ fn a_global_rate_limit_is_read_with_the_defaults_of_envoy() {
 }
 
 #[test]
+fn load_shedding_is_read_with_envoys_defaults() {
+    let read = |section: &str| {
+        let spec = format!("{{targetRefs: [{{kind: Service, name: a}}], loadShedding: {section}}}");
+        policy(&spec).unwrap().policy.load_shedding.unwrap()
+    };
+    assert_eq!(read("{}"), LoadShedding::default());
+    let told = read(
+        "{sampleAggregatePercentile: 90.5, concurrencyUpdateInterval: 50ms, maxConcurrencyLimit: 40, \
+         minConcurrencyLimit: 2, minRtt: {fixedValue: 20ms, requestCount: 9, jitter: 0, minConcurrency: 1, buffer: 50}, \
+         criticality: {header: X-Importance, default: SHEDDABLE_PLUS, values: {Batch: SHEDDABLE}}}",
+    );
+    let min_rtt = MinRtt {
+        fixed: Some(Duration::from_millis(20)),
+        requests: 9,
+        jitter: Percent(0),
+        concurrency: 1,
+        buffer: Percent::whole(50),
+        ..MinRtt::default()
+    };
+    let gradient = Gradient {
+        percentile: Percent(9050),
+        update_interval: Duration::from_millis(50),
+        most: 40,
+        least: Some(2),
+        min_rtt,
+    };
+    let criticality = CriticalityRule {
+        header: "x-importance".to_owned(),
+        default: Criticality::SheddablePlus,
+        values: [("batch".to_owned(), Criticality::Sheddable)].into(),
+    };
+    assert_eq!(told, LoadShedding { gradient, criticality });
+}
+
+#[test]
 fn refusals_name_the_field() {
     for (spec, path) in [
         ("{targetRefs: []}", "spec.targetRefs"),
@@ -164,6 +200,17 @@ const GLOBAL_ITSELF: &str =
 
 /// Sections that are refused, and the field.
 const REFUSED: &[(&str, &str)] = &[
+    ("loadShedding: {maxConcurrencyLimit: 0}", "spec.loadShedding.maxConcurrencyLimit"),
+    ("loadShedding: {maxConcurrencyLimit: 2}", "spec.loadShedding.maxConcurrencyLimit"),
+    ("loadShedding: {concurrencyUpdateInterval: 0s}", "spec.loadShedding.concurrencyUpdateInterval"),
+    ("loadShedding: {sampleAggregatePercentile: 101}", "spec.loadShedding.sampleAggregatePercentile"),
+    ("loadShedding: {minRtt: {buffer: -1}}", "spec.loadShedding.minRtt.buffer"),
+    ("loadShedding: {minRtt: {interval: 1s, fixedValue: 1s}}", "spec.loadShedding.minRtt.interval"),
+    ("loadShedding: {minRtt: {requestCount: 5000}}", "spec.loadShedding.minRtt.requestCount"),
+    ("loadShedding: {criticality: {default: URGENT}}", "spec.loadShedding.criticality.default"),
+    ("loadShedding: {criticality: {header: x-pillion-port}}", "spec.loadShedding.criticality.header"),
+    ("loadShedding: {criticality: {values: {critical: SHEDDABLE}}}", "spec.loadShedding.criticality.values.critical"),
+    ("loadShedding: {criticality: {unknown: 1}}", "spec.loadShedding.criticality.unknown"),
     ("timeouts: {connect: 1.5s}", "spec.timeouts.connect"),
     ("timeouts: {connect: 0s}", "spec.timeouts.connect"),
     ("timeouts: {conect: 1s}", "spec.timeouts.conect"),

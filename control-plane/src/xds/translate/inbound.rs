@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 
 use pillion_wire::{
     extension,
+    load_shedding::CRITICALITY_METADATA,
     mesh::Application,
     rate_limit::RATE_LIMITS_METADATA,
     xds::{
@@ -21,27 +22,30 @@ use pillion_wire::{
     },
 };
 
-use super::{connections, global_rate_limit, http_filters, outbound::tcp_filter, socket_address};
-use crate::core::{
-    protocol::Protocol,
-    view::{InboundPort, WorkloadView},
-    workload::Access,
+use super::{connections, global_rate_limit, http_filters, load_shedding, outbound::tcp_filter, socket_address};
+use crate::{
+    core::{
+        protocol::Protocol,
+        view::{InboundPort, WorkloadView},
+        workload::Access,
+    },
+    xds::dialect::Dialect,
 };
 
 /// The cluster that means the application itself.
 const APPLICATION: &str = "application";
 
 /// The listener of `view` under the `name` that was asked for, which says that it is bound to `address`.
-pub(crate) fn listener(view: &WorkloadView, name: &str, address: SocketAddr) -> Listener {
+pub(crate) fn listener(view: &WorkloadView, name: &str, address: SocketAddr, dialect: Dialect) -> Listener {
     Listener {
         name: name.to_owned(),
         address: Some(socket_address(address)),
-        filter_chains: view.ports.iter().flat_map(chains).collect(),
+        filter_chains: view.ports.iter().flat_map(|port| chains(port, dialect)).collect(),
         ..Listener::default()
     }
 }
 
-fn chains(port: &InboundPort) -> Vec<FilterChain> {
+fn chains(port: &InboundPort, dialect: Dialect) -> Vec<FilterChain> {
     let name = format!("{}-{}", port.protocol.name(), port.port);
     let matched = FilterChainMatch {
         destination_port: Some(UInt32Value { value: port.port.into() }),
@@ -52,10 +56,13 @@ fn chains(port: &InboundPort) -> Vec<FilterChain> {
     if !port.rate_limits.limits.is_empty() {
         extension::put(&mut metadata, RATE_LIMITS_METADATA, &port.rate_limits);
     }
+    if let Some(shedding) = port.load_shedding.as_ref().filter(|_| port.protocol.carries_http()) {
+        extension::put(&mut metadata, CRITICALITY_METADATA, &shedding.criticality);
+    }
     let secured = FilterChain {
         name: name.clone(),
         filter_chain_match: Some(matched.clone()),
-        filters: vec![network_filter(port)],
+        filters: vec![network_filter(port, dialect)],
         metadata: Some(metadata),
         transport_socket: Some(mutual_tls()),
         ..FilterChain::default()
@@ -75,7 +82,7 @@ fn chains(port: &InboundPort) -> Vec<FilterChain> {
     vec![secured, unsecured]
 }
 
-fn network_filter(port: &InboundPort) -> Filter {
+fn network_filter(port: &InboundPort, dialect: Dialect) -> Filter {
     use http_connection_manager::CodecType;
     let codec = match port.protocol {
         Protocol::Http => CodecType::Http1,
@@ -90,12 +97,14 @@ fn network_filter(port: &InboundPort) -> Filter {
         }
     };
     let limit = port.global_rate_limit.iter().map(AsRef::as_ref);
+    // gRPC would refuse a filter that it does not know (gRFC A39).
+    let shedding = port.load_shedding.as_ref().filter(|_| dialect != Dialect::Grpc).map(load_shedding::filter);
     let manager = HttpConnectionManager {
         stat_prefix: APPLICATION.to_owned(),
         codec_type: codec.into(),
         common_http_protocol_options: connections(None, port.connection_age),
         route_specifier: Some(http_connection_manager::RouteSpecifier::RouteConfig(everything_here(port))),
-        http_filters: limit.map(global_rate_limit::asking).chain([http_filters::router()]).collect(),
+        http_filters: limit.map(global_rate_limit::asking).chain(shedding).chain([http_filters::router()]).collect(),
         ..HttpConnectionManager::default()
     };
     Filter {

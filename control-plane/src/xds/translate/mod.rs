@@ -12,6 +12,7 @@ mod health;
 pub(super) mod host;
 pub(super) mod http_filters;
 pub(super) mod inbound;
+mod load_shedding;
 pub(super) mod outbound;
 mod resilience;
 pub(super) mod route;

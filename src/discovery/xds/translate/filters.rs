@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 
 use http::{HeaderValue, StatusCode};
+use pillion_wire::load_shedding::Gradient;
 use pillion_wire::xds::common_fault::fault_delay::FaultDelaySecifier;
 use pillion_wire::xds::envoy_type::FractionalPercent;
 use pillion_wire::xds::envoy_type::fractional_percent::DenominatorType;
@@ -16,7 +17,7 @@ use pillion_wire::xds::router::Router;
 use pillion_wire::xds::{Any, type_url};
 
 use super::at::{At, Reason, Refusal, duration, pass_over, refuse, unpack};
-use super::{matching, rate_limit, session};
+use super::{load_shedding, matching, rate_limit, session};
 use crate::config::{Abort, Cors, Fault, HttpFilter, Override, PerMillion};
 
 /// The router has to be there, and last. What stands before it is ours, or optional.
@@ -48,9 +49,12 @@ pub(super) fn outbound(at: &At<'_>, filters: Vec<PbFilter>) -> Result<Vec<HttpFi
     Ok(known)
 }
 
-/// The same where nothing but the router and rate limits have a meaning for us.
-pub(super) fn inbound(at: &At<'_>, filters: Vec<PbFilter>) -> Result<Option<rate_limit::Asked>, Refusal> {
-    let mut asked = None;
+/// The same where nothing but the router, rate limits and a limit that is found have a meaning for us.
+pub(super) fn inbound(
+    at: &At<'_>,
+    filters: Vec<PbFilter>,
+) -> Result<(Option<rate_limit::Asked>, Option<Gradient>), Refusal> {
+    let (mut asked, mut found) = (None, None);
     for (index, filter) in before_router(at, filters)?.into_iter().enumerate() {
         let at = &at.index(index);
         match filter.config_type {
@@ -61,11 +65,18 @@ pub(super) fn inbound(at: &At<'_>, filters: Vec<PbFilter>) -> Result<Option<rate
                 let at = &at.field("typed_config");
                 asked = Some(rate_limit::service(at, unpack(at, type_url::RATE_LIMIT, &config)?)?);
             }
+            Some(http_filter::ConfigType::TypedConfig(config)) if config.type_url == type_url::ADAPTIVE_CONCURRENCY => {
+                if found.is_some() {
+                    return Err(at.invalid("is the second one of its kind"));
+                }
+                let at = &at.field("typed_config");
+                found = Some(load_shedding::gradient(at, unpack(at, type_url::ADAPTIVE_CONCURRENCY, &config)?)?);
+            }
             _ if filter.is_optional => at.passed_over(),
             _ => return Err(at.refuse(Reason::Unsupported)),
         }
     }
-    Ok(asked)
+    Ok((asked, found.flatten()))
 }
 
 fn before_router(at: &At<'_>, mut filters: Vec<PbFilter>) -> Result<Vec<PbFilter>, Refusal> {

@@ -1,5 +1,6 @@
 //! `HttpConnectionManager`: where the routes are, and which filters there are.
 
+use pillion_wire::load_shedding::Gradient;
 use pillion_wire::xds::hcm::HttpConnectionManager;
 use pillion_wire::xds::hcm::http_connection_manager::{CodecType, RouteSpecifier};
 use pillion_wire::xds::route::route::Action;
@@ -38,12 +39,14 @@ pub(super) struct Inbound {
     pub(super) age: Option<Age>,
     /// Who is asked about requests.
     pub(super) global: Option<GlobalRateLimit>,
+    /// When it takes no more of them.
+    pub(super) gradient: Option<Gradient>,
 }
 
 impl Inbound {
     /// No more than what it speaks.
     pub(super) fn plain(protocol: AppProtocol) -> Self {
-        Self { protocol, age: None, global: None }
+        Self { protocol, age: None, global: None, gradient: None }
     }
 }
 
@@ -66,14 +69,14 @@ pub(super) fn inbound(at: &At<'_>, manager: HttpConnectionManager) -> Result<Inb
         CodecType::Http2 => AppProtocol::Http2,
         CodecType::Http3 => return Err(at.field("codec_type").refuse(Reason::Unsupported)),
     };
-    let asked = filters::inbound(&at.field("http_filters"), manager.http_filters)?;
+    let (asked, gradient) = filters::inbound(&at.field("http_filters"), manager.http_filters)?;
     let global = match manager.route_specifier {
         Some(RouteSpecifier::RouteConfig(config)) => passes_all(&at.field("route_config"), config, asked)?,
         Some(RouteSpecifier::Rds(_)) => return Err(at.field("rds").refuse(Reason::Unsupported)),
         Some(RouteSpecifier::ScopedRoutes(_)) => return Err(at.field("scoped_routes").refuse(Reason::Unsupported)),
         None => None,
     };
-    Ok(Inbound { protocol, age, global })
+    Ok(Inbound { protocol, age, global, gradient })
 }
 
 fn refuse_extras(at: &At<'_>, manager: &HttpConnectionManager) -> Result<(), Refusal> {

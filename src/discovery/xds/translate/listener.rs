@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use pillion_wire::extension;
+use pillion_wire::load_shedding::{CRITICALITY_METADATA, LoadShedding};
 use pillion_wire::mesh::Application;
 use pillion_wire::name::{Destination, host_name};
 use pillion_wire::rate_limit::{Algorithm, MOST_KEYS, MOST_LOGGED, RATE_LIMITS_METADATA, RateLimit, RateLimits};
@@ -195,6 +196,13 @@ fn inbound_port(at: &At<'_>, chain: FilterChain) -> Result<(InboundPort, Access)
         _ if application.tls => return Err(filters.invalid("are for plaintext, but the application speaks TLS")),
         protocol => protocol,
     };
+    let load_shedding = match said.gradient {
+        Some(gradient) => {
+            let criticality = extension::get(&extra, CRITICALITY_METADATA).map_err(|error| metadata.refuse(error))?;
+            Some(LoadShedding { gradient, criticality: criticality.unwrap_or_default() })
+        }
+        None => None,
+    };
     let port = InboundPort {
         port,
         application: application.address,
@@ -203,6 +211,7 @@ fn inbound_port(at: &At<'_>, chain: FilterChain) -> Result<(InboundPort, Access)
         rate_limits,
         age: said.age,
         global: said.global.map(Arc::new),
+        load_shedding,
     };
     Ok((port, access))
 }

@@ -15,6 +15,7 @@ mod hash;
 mod hcm;
 mod health;
 mod listener;
+mod load_shedding;
 mod matching;
 mod rate_limit;
 mod resilience;

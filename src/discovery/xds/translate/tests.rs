@@ -2,8 +2,15 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use pillion_wire::extension;
+use pillion_wire::load_shedding::{CRITICALITY_METADATA, Criticality, CriticalityRule};
 use pillion_wire::mesh::{Application, MeshEndpoint};
 use pillion_wire::rate_limit::RateLimits;
+use pillion_wire::xds::adaptive_concurrency::adaptive_concurrency::ConcurrencyControllerConfig;
+use pillion_wire::xds::adaptive_concurrency::gradient_controller_config::{
+    ConcurrencyLimitCalculationParams, MinimumRttCalculationParams,
+};
+use pillion_wire::xds::adaptive_concurrency::{AdaptiveConcurrency, GradientControllerConfig};
 use pillion_wire::xds::cluster::circuit_breakers::Thresholds;
 use pillion_wire::xds::cluster::{CircuitBreakers, Cluster, OutlierDetection, cluster};
 use pillion_wire::xds::core::{
@@ -274,7 +281,19 @@ fn an_inbound_listener_lists_the_ports_of_the_application() {
     let application = "127.0.0.1:8080".parse().expect("literal");
     let port = |port, protocol, access| {
         let rate_limits = RateLimits::default();
-        (port, InboundPort { port, application, protocol, access, rate_limits, age: None, global: None })
+        (
+            port,
+            InboundPort {
+                port,
+                application,
+                protocol,
+                access,
+                rate_limits,
+                age: None,
+                global: None,
+                load_shedding: None,
+            },
+        )
     };
     let wanted = [
         port(80, AppProtocol::Http1, Access::Permissive),
@@ -285,6 +304,55 @@ fn an_inbound_listener_lists_the_ports_of_the_application() {
         port(85, AppProtocol::Tls, Access::Permissive),
     ];
     assert_eq!(config.ports.into_iter().collect::<Vec<_>>(), wanted);
+}
+
+#[test]
+fn the_limit_of_a_port_is_read_from_the_filter_and_from_our_metadata() {
+    let http = http_filter(http_connection_manager::CodecType::Auto);
+    let Some(filter::ConfigType::TypedConfig(any)) = http.config_type else { panic!("typed") };
+    let mut manager: HttpConnectionManager = pillion_wire::xds::unpack(type_url::HCM, &any).expect("its own");
+    let shedding = |gradient: bool| {
+        let rtt = MinimumRttCalculationParams { interval: seconds(9), ..MinimumRttCalculationParams::default() };
+        let limits = ConcurrencyLimitCalculationParams {
+            concurrency_update_interval: seconds(1),
+            ..ConcurrencyLimitCalculationParams::default()
+        };
+        let config = GradientControllerConfig {
+            concurrency_limit_params: Some(limits),
+            min_rtt_calc_params: Some(rtt),
+            ..GradientControllerConfig::default()
+        };
+        let controller = ConcurrencyControllerConfig::GradientControllerConfig(config);
+        let concurrency_controller_config = gradient.then_some(controller);
+        let message = AdaptiveConcurrency { concurrency_controller_config, ..AdaptiveConcurrency::default() };
+        let config = http_filter::ConfigType::TypedConfig(pack(type_url::ADAPTIVE_CONCURRENCY, &message));
+        HttpFilter { name: "limit".into(), config_type: Some(config), ..HttpFilter::default() }
+    };
+    let mut read = |filters: Vec<HttpFilter>, metadata: &Metadata| {
+        let router = manager.http_filters.pop().expect("a router");
+        manager.http_filters = filters.into_iter().chain([router]).collect();
+        let config_type = Some(filter::ConfigType::TypedConfig(pack(type_url::HCM, &manager)));
+        let chain = chain(80, Filter { name: "http".into(), config_type });
+        listener(&inbound(vec![FilterChain { metadata: Some(metadata.clone()), ..chain }]))
+    };
+    let mut metadata = application(false);
+    let rule = CriticalityRule { default: Criticality::Sheddable, ..CriticalityRule::default() };
+    extension::put(&mut metadata, CRITICALITY_METADATA, &rule);
+    let Ok(Config::Inbound(config)) = read(vec![shedding(true)], &metadata) else { panic!("refused") };
+    let told = config.ports[&80].load_shedding.clone().expect("shedding");
+    assert_eq!((told.gradient.min_rtt.interval.as_secs(), told.criticality), (9, rule));
+    let at = "filter_chains[0].filters[0].http_filters";
+    let twice = read(vec![shedding(true), shedding(true)], &metadata);
+    assert_eq!(refused(twice), format!("{at}[1]: is the second one of its kind"));
+    let empty = read(vec![shedding(false)], &metadata);
+    assert_eq!(refused(empty), format!("{at}[0].typed_config.gradient_controller_config: is missing"));
+    extension::put(&mut metadata, CRITICALITY_METADATA, &serde_json::json!({ "default": "URGENT" }));
+    let wrong = refused(read(vec![shedding(true)], &metadata));
+    assert!(wrong.starts_with("filter_chains[0].metadata: metadata pillion.dev/criticality: "), "{wrong}");
+}
+
+fn seconds(seconds: i64) -> Option<pillion_wire::xds::Duration> {
+    Some(pillion_wire::xds::Duration { seconds, nanos: 0 })
 }
 
 /// A listener of the host `orders.shop`.
