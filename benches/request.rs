@@ -56,7 +56,7 @@ criterion_main!(benches);
 fn requests(criterion: &mut Criterion) {
     let application = application();
     let identities = Identities::new();
-    let plain = Endpoint { address: application, weight: NonZeroU32::MIN, health: Health::Healthy, mesh: None };
+    let plain = Endpoint { address: application, weight: NonZeroU32::MIN, health: Health::Healthy, mesh: None, named: None };
     let one = sidecar(identities.issue("client"), Some(plain), None);
     let server = identities.issue("server");
     let id = server.id.clone();
@@ -66,6 +66,7 @@ fn requests(criterion: &mut Criterion) {
         weight: NonZeroU32::MIN,
         health: Health::Healthy,
         mesh: Some(MeshEndpoint { port: mesh.port(), identity: id }),
+        named: None,
     };
     let pair = sidecar(identities.issue("client"), Some(behind), None);
 
@@ -148,6 +149,7 @@ fn sidecar(identity: Identity, endpoint: Option<Endpoint>, application: Option<S
             mirrors: Active::default(),
             joined: Arc::default(),
             detected: Memory::default(),
+            resolutions: Arc::default(),
             drain: Drain::default(),
             identity: Arc::clone(&identity),
         });
@@ -178,6 +180,7 @@ fn outbound(endpoint: Option<Endpoint>) -> Outbound {
         resilience: None,
         retry_budget: Default::default(),
         idle: None,
+        dns: None,
     };
     let split = Split::new([(NonZeroU32::MIN, Arc::new(Cluster { config, upstream }))]).expect("a cluster");
     let route = Route {

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use serde_json::{Value, json};
 
-use super::stand;
+use super::{names, stand};
 use super::treatment::{budget, treatment};
 use crate::config::LbPolicy;
 use crate::identity::Identity;
@@ -86,6 +86,7 @@ pub(super) fn clusters(shared: &Shared) -> Value {
             "picks_in_panic": panicked,
             "limits": stand::limits(cluster),
             "retry_budget": budget(cluster),
+            "dns": names::of(shared, cluster),
             "hosts": hosts,
         });
         (cluster.config.name.clone(), value)
@@ -99,6 +100,7 @@ pub(super) fn gauge(shared: &Shared) {
     metrics.clear_cluster_gauges();
     for cluster in shared.directory.outbound().load_full().clusters() {
         let name = cluster.upstream.name();
+        names::gauge(shared, &cluster);
         let Some(rules) = &cluster.config.resilience else { continue };
         if rules.limits.is_some() {
             for (limit, (used, waiting)) in stand::in_use(&cluster) {
@@ -221,7 +223,8 @@ fn member(member: &Member, cluster: &Cluster) -> Value {
 fn host(host: &Host) -> Value {
     let (requests, failures) = host.totals();
     let mut value = json!({
-        "address": host.key().address,
+        "name": host.key().name.as_deref(),
+        "address": host.address(),
         "mesh_port": host.key().mesh.as_ref().map(|mesh| mesh.port),
         "identity": host.key().mesh.as_ref().map(|mesh| mesh.identity.to_string()),
         "in_flight": host.in_flight(),

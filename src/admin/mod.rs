@@ -4,6 +4,7 @@
 //! refused: those with an `Origin`, and those whose `Host` is a name other than localhost.
 
 mod dump;
+mod names;
 mod stand;
 mod treatment;
 

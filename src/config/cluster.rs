@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use pillion_wire::mesh::MeshEndpoint;
 
-use super::{Balancing, Resilience};
+use super::{Balancing, Dns, Resilience};
 
 /// A set of interchangeable hosts and how to talk to them (`envoy.config.cluster.v3.Cluster`).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +29,8 @@ pub struct Cluster {
     /// `common_http_protocol_options.idle_timeout`: a connection that rested longer is not used again. `None`: as the
     /// sidecar's own settings say.
     pub idle: Option<Duration>,
+    /// Where its hosts come from names: then [`Self::endpoints`] is [`Dns::key`]. `None`: they come over EDS.
+    pub dns: Option<Arc<Dns>>,
 }
 
 /// `HttpProtocolOptions.upstream_protocol_options`.
@@ -78,6 +80,17 @@ pub struct Endpoint {
     pub health: Health,
     /// Present when a sidecar stands before it: its mesh port and identity.
     pub mesh: Option<MeshEndpoint>,
+    /// Present when it is one host by its name, whatever addresses that has (`LOGICAL_DNS`).
+    pub named: Option<Named>,
+}
+
+/// What a host that is known by its name is dialled at now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Named {
+    /// Name and port: what makes it the same host.
+    pub name: Arc<str>,
+    /// Its addresses, in the order in which they are tried. Never empty.
+    pub addresses: Arc<[SocketAddr]>,
 }
 
 /// `envoy.config.core.v3.HealthStatus`, as far as it changes what we do.

@@ -6,6 +6,7 @@
 
 mod balancing;
 mod cluster;
+mod dns;
 mod filter;
 mod listener;
 mod resilience;
@@ -13,7 +14,8 @@ mod route;
 mod treatment;
 
 pub use balancing::{Balancing, HashPolicy, HashSource, LbPolicy, SlowStart};
-pub use cluster::{Cluster, Endpoint, Endpoints, Health, Locality, UpstreamProtocol};
+pub use cluster::{Cluster, Endpoint, Endpoints, Health, Locality, Named, UpstreamProtocol};
+pub use dns::{Dns, DnsEndpoint, DnsHost, DnsKind, DnsLocality, LookupFamily};
 pub use filter::{
     Abort, Cors, Fault, HeaderChange, HeaderChanges, HttpFilter, Mirror, Override, PathRewrite, PerMillion, Redirect,
     RedirectPath, RouteFilters, Substitution,

@@ -88,6 +88,7 @@ mod tests {
             resilience: None,
             retry_budget: Default::default(),
             idle: None,
+            dns: None,
         };
         let cluster = Cluster { config, upstream: Arc::new(Upstream::new(name)) };
         Split::new([(NonZeroU32::MIN, Arc::new(cluster))]).expect("a cluster")

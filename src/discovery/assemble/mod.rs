@@ -65,6 +65,10 @@ pub enum Subscription {
     Begin(Kind, String),
     /// It is no longer needed.
     End(Kind, String),
+    /// The same of endpoints that no control plane says: these names have to be asked for.
+    Resolve(Arc<config::Dns>),
+    /// The endpoints of this name, [`config::Dns::key`], are no longer needed.
+    Unresolve(String),
 }
 
 /// What has to be done after input was handled.
@@ -333,12 +337,19 @@ impl Assembly {
         let old = std::mem::replace(&mut entry.uses, uses);
         for (kind, name) in entry.uses.difference(&old) {
             if self.catalog.begin_use(*kind, name, destination) {
-                self.subscriptions.push(Subscription::Begin(*kind, name.clone()));
+                let dns = Some(*kind).filter(|kind| *kind == Kind::Endpoints).and_then(|_| self.catalog.dns(name));
+                let begin = || Subscription::Begin(*kind, name.clone());
+                self.subscriptions.push(dns.map_or_else(begin, Subscription::Resolve));
             }
         }
         for (kind, name) in old.difference(&entry.uses) {
             if self.catalog.end_use(*kind, name, destination) {
-                self.subscriptions.push(Subscription::End(*kind, name.clone()));
+                let is_ours = *kind == Kind::Endpoints && config::Dns::is_key(name);
+                let name = name.clone();
+                self.subscriptions.push(match is_ours {
+                    true => Subscription::Unresolve(name),
+                    false => Subscription::End(*kind, name),
+                });
             }
         }
     }

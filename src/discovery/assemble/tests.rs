@@ -142,6 +142,7 @@ fn cluster(name: &str, endpoints: &str) -> Cluster {
         resilience: None,
         retry_budget: Default::default(),
         idle: None,
+        dns: None,
     }
 }
 
@@ -151,6 +152,7 @@ fn endpoints(name: &str, ports: &[u16]) -> Endpoints {
         weight: NonZeroU32::MIN,
         health: Health::Healthy,
         mesh: None,
+        named: None,
     };
     let endpoints = ports.iter().map(endpoint).collect();
     let locality = Locality { zone: String::new(), priority: 0, weight: NonZeroU32::MIN, endpoints };

@@ -10,6 +10,7 @@ fn endpoint(port: u16, weight: u32) -> Endpoint {
         weight: NonZeroU32::new(weight).expect("not 0"),
         health: Health::Healthy,
         mesh: None,
+        named: None,
     }
 }
 

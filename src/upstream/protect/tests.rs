@@ -20,6 +20,7 @@ fn endpoints(hosts: u16) -> Endpoints {
         weight: NonZeroU32::MIN,
         health: Health::Healthy,
         mesh: None,
+        named: None,
     };
     let endpoints = (1..=hosts).map(endpoint).collect();
     let locality = Locality { zone: String::new(), priority: 0, weight: NonZeroU32::MIN, endpoints };

@@ -9,6 +9,7 @@ mod at;
 mod balancing;
 mod changes;
 mod cluster;
+mod dns;
 mod endpoints;
 mod filters;
 mod hash;
