@@ -69,6 +69,7 @@ fn assembly() -> Assembly {
         resilience: None,
         retry_budget: Default::default(),
         idle: None,
+        dns: None,
     };
     tell(&mut assembly, Kind::Cluster, Config::Cluster(cluster));
     assembly

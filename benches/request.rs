@@ -56,7 +56,8 @@ criterion_main!(benches);
 fn requests(criterion: &mut Criterion) {
     let application = application();
     let identities = Identities::new();
-    let plain = Endpoint { address: application, weight: NonZeroU32::MIN, health: Health::Healthy, mesh: None, named: None };
+    let plain =
+        Endpoint { address: application, weight: NonZeroU32::MIN, health: Health::Healthy, mesh: None, named: None };
     let one = sidecar(identities.issue("client"), Some(plain), None);
     let server = identities.issue("server");
     let id = server.id.clone();

@@ -7,8 +7,8 @@ use std::time::SystemTime;
 
 use serde_json::{Value, json};
 
-use super::{names, stand};
 use super::treatment::{budget, treatment};
+use super::{names, stand};
 use crate::config::LbPolicy;
 use crate::identity::Identity;
 use crate::policy::rate_limit::Limiter;

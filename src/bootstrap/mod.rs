@@ -246,10 +246,7 @@ fn build(settings: Settings) -> Result<Bootstrap, BootstrapError> {
     let intercept = intercept(&settings, outbound_http)?;
     Ok(Bootstrap {
         intercept,
-        dns: settings
-            .dns
-            .and_then(Switch::address)
-            .map(|listen| Dns { listen }),
+        dns: settings.dns.and_then(Switch::address).map(|listen| Dns { listen }),
         dns_upstream: settings.dns_upstream.clone().unwrap_or_default(),
         id: SpiffeId::new(&trust_domain, namespace, account)?,
         workload: settings.workload.ok_or(BootstrapError::Missing("workload"))?,

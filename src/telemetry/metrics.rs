@@ -242,7 +242,11 @@ impl Metrics {
             metrics.dns_durations.clone(),
         );
         registry.register("name_lookups", "Names of clusters asked for, by result", metrics.name_lookups.clone());
-        registry.register("cluster_names", "Names of clusters, by how their addresses stand", metrics.names_in_use.clone());
+        registry.register(
+            "cluster_names",
+            "Names of clusters, by how their addresses stand",
+            metrics.names_in_use.clone(),
+        );
         metrics.register_traffic(&mut registry);
         metrics.register_resilience(&mut registry);
         *metrics.registry.lock() = registry;

@@ -21,6 +21,7 @@ use pillion_wire::{
 
 use super::{
     address::Assigned,
+    external::{External, ExternalPort, past_the_mesh},
     grant::Grant,
     policy::{Policies, TrafficPolicy},
     protocol::Protocol,
@@ -108,6 +109,7 @@ impl Mesh {
             let members = directory.members(service);
             for port in &service.ports {
                 if let Ok(key) = service_port(service, port) {
+                    note_external(service, &key, objects, &mut findings);
                     let draft = Draft::new(key, service, port, &members, &mut findings);
                     draft.note_protocols(&mut spoken);
                     drafts.push(draft);
@@ -269,6 +271,20 @@ pub(super) fn service_port(service: &Service, port: &Port) -> Result<ServicePort
     ServicePort::new(&service.name.name, &service.name.namespace, port.port)
 }
 
+/// Who names a Service of the mesh as if it were elsewhere should know what that means.
+fn note_external(service: &Service, key: &ServicePort, objects: &Objects, findings: &mut Vec<Finding>) {
+    let Some(external) = &service.external else { return };
+    let is_ours = |(name, namespace)| objects.services.contains_key(&Name::new(namespace, name));
+    if external.service().is_some_and(is_ours) {
+        findings.push(Finding {
+            subject: Subject::Service(service.name.clone()),
+            path: "spec.externalName".to_owned(),
+            reason: past_the_mesh(&external.name, key),
+            refused: false,
+        });
+    }
+}
+
 /// Workloads by each of their labels.
 struct Directory<'a> {
     by_label: HashMap<(&'a str, &'a str, &'a str), Vec<&'a Workload>>,
@@ -373,6 +389,14 @@ impl<'a> Draft<'a> {
             .unwrap_or_default()
     }
 
+    /// The port at the name that the Service stands for: documents give it as a number.
+    fn external_port(&self) -> u16 {
+        match self.port.target {
+            Target::Number(number) => number,
+            Target::Name(_) => self.port.port,
+        }
+    }
+
     fn note_protocols(&self, spoken: &mut Spoken<'a>) {
         let named = || self.port.name.as_deref().and_then(Protocol::from_port_name);
         for (workload, port) in &self.members {
@@ -396,6 +420,8 @@ impl<'a> Draft<'a> {
                 weight: workload.weight,
             })
             .collect();
+        let external = |host: &External| ExternalPort { host: host.clone(), port: self.external_port() };
+        let external = self.service.external.as_ref().map(external);
         endpoints.sort_unstable();
         endpoints.dedup_by(|a, b| a.address == b.address);
         PortView {
@@ -406,6 +432,7 @@ impl<'a> Draft<'a> {
             protocol,
             policy,
             endpoints,
+            external,
         }
     }
 }

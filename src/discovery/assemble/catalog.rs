@@ -221,7 +221,8 @@ impl Catalog {
     /// The names that the endpoints called `endpoints` come from. `None`: they come over EDS.
     pub(super) fn dns(&self, endpoints: &str) -> Option<Arc<config::Dns>> {
         let clusters = self.by_endpoints.get(endpoints)?.iter().filter_map(|name| self.clusters.get(name));
-        let configs = clusters.flat_map(|item| item.current.as_ref().map(|current| &current.config).into_iter().chain(&item.next));
+        let configs = clusters
+            .flat_map(|item| item.current.as_ref().map(|current| &current.config).into_iter().chain(&item.next));
         configs.filter(|config| config.endpoints == endpoints).find_map(|config| config.dns.clone())
     }
 

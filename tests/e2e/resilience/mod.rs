@@ -3,6 +3,7 @@
 mod actor;
 mod balance;
 mod breaker;
+mod dns;
 mod fallback;
 mod grpc;
 mod joined;

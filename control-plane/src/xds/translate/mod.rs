@@ -10,6 +10,7 @@ pub(super) mod gateway;
 pub(super) mod host;
 pub(super) mod http_filters;
 pub(super) mod inbound;
+mod names;
 pub(super) mod outbound;
 mod resilience;
 pub(super) mod route;

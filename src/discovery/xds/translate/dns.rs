@@ -40,7 +40,6 @@ struct Rates {
 
 /// The names of a cluster, and how they are asked for. Takes out of it what it has read.
 pub(super) fn dns(at: &At<'_>, cluster: &mut pb::Cluster) -> Result<Dns, Refusal> {
-    refuse!(at, cluster; eds_cluster_config);
     match cluster.cluster_discovery_type.take() {
         Some(ClusterDiscoveryType::Type(given)) => {
             let kind = match DiscoveryType::try_from(given) {
@@ -69,6 +68,7 @@ fn finish(
     kind: DnsKind,
     rates: Rates,
 ) -> Result<Dns, Refusal> {
+    refuse!(at, cluster; eds_cluster_config);
     let refresh = wait(&rates_at.field("dns_refresh_rate"), rates.refresh, LEAST_REFRESH)?.unwrap_or(REFRESH);
     let failure = match rates.failure {
         None => (refresh, refresh.saturating_mul(FAILURE_FACTOR)),

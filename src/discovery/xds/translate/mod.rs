@@ -60,6 +60,8 @@ pub fn resource(kind: Kind, name: &str, content: &Any) -> Result<Config, Refusal
 }
 
 #[cfg(test)]
+mod dns_tests;
+#[cfg(test)]
 mod filters_tests;
 #[cfg(test)]
 mod tests;
