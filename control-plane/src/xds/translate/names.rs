@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use pillion_wire::xds::{
+    UInt32Value,
     cluster::{Cluster, cluster},
     core::{Address, SocketAddress, address, socket_address},
     endpoint::{ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints, lb_endpoint},
@@ -55,11 +56,20 @@ fn assignment(cluster: &str, external: &ExternalPort) -> ClusterLoadAssignment {
         })),
     };
     let endpoint = Endpoint { address: Some(address), ..Endpoint::default() };
-    let lb_endpoint =
-        LbEndpoint { host_identifier: Some(lb_endpoint::HostIdentifier::Endpoint(endpoint)), ..LbEndpoint::default() };
+    let weight = Some(UInt32Value { value: 1 });
+    let lb_endpoint = LbEndpoint {
+        host_identifier: Some(lb_endpoint::HostIdentifier::Endpoint(endpoint)),
+        load_balancing_weight: weight,
+        ..LbEndpoint::default()
+    };
     ClusterLoadAssignment {
         cluster_name: cluster.to_owned(),
-        endpoints: vec![LocalityLbEndpoints { lb_endpoints: vec![lb_endpoint], ..LocalityLbEndpoints::default() }],
+        endpoints: vec![LocalityLbEndpoints {
+            lb_endpoints: vec![lb_endpoint],
+            // Where localities are weighted, one without a weight gets nothing.
+            load_balancing_weight: weight,
+            ..LocalityLbEndpoints::default()
+        }],
         ..ClusterLoadAssignment::default()
     }
 }
