@@ -61,7 +61,7 @@ struct Known {
 struct Round {
     asked: Vec<Family>,
     ttl: Option<Duration>,
-    failed: Option<String>,
+    failed: Vec<(Family, String)>,
     nothing: Option<&'static str>,
     is_doubted: bool,
 }
@@ -116,7 +116,9 @@ impl Refresh {
             LookupFamily::All => return Vec::new(),
         };
         if self.round.asked.is_empty() {
-            return vec![first];
+            // While nothing is known somebody waits: not for one after the other.
+            let both = second.filter(|_| self.addresses().is_empty());
+            return [Some(first), both].into_iter().flatten().collect();
         }
         second
             .filter(|second| self.of(first).addresses.is_empty() && !self.round.asked.contains(second))
@@ -145,7 +147,7 @@ impl Refresh {
                     self.round.is_doubted = true;
                 }
             }
-            Found::Failed(why) => self.round.failed = Some(why),
+            Found::Failed(why) => self.round.failed.push((family, why)),
         }
     }
 
@@ -154,7 +156,8 @@ impl Refresh {
         let round = std::mem::take(&mut self.round);
         let chance = chance.clamp(0.0, 1.0);
         let (first, longest) = self.rules.failure;
-        let wait = if let Some(why) = round.failed {
+        let failed = round.failed.into_iter().find(|(family, _)| self.is_in_use(*family));
+        let wait = if let Some((_, why)) = failed {
             self.trouble = Some(why);
             let step = first.saturating_mul(1 << self.failures.min(16)).min(longest);
             self.failures = self.failures.saturating_add(1);
@@ -204,6 +207,13 @@ impl Refresh {
             trouble: self.trouble.clone(),
             next_at: self.next_at,
         }
+    }
+
+    /// Does it matter whether this family could be asked for?
+    fn is_in_use(&self, family: Family) -> bool {
+        let first = self.addresses().first().copied();
+        let is_of = |address: IpAddr| address.is_ipv4() == (family == Family::V4);
+        self.rules.family == LookupFamily::All || first.is_none_or(is_of)
     }
 
     fn of(&self, family: Family) -> &Known {
@@ -348,6 +358,27 @@ mod tests {
         });
         assert_eq!(refresh.addresses(), [v6(1), v4(2)]);
         assert!(refresh.standing().is_stale);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_family_that_always_fails_is_nothing_to_one_that_does_without_it() {
+        let broken = |family| match family {
+            Family::V4 => addresses(&[v4(1)], 30),
+            Family::V6 => Found::Failed("SERVFAIL".to_owned()), // As some nameservers say for want of an AAAA record.
+        };
+        for family in [LookupFamily::Auto, LookupFamily::V4Preferred] {
+            let mut refresh = Refresh::new(&dns(family));
+            assert_eq!(refresh.poll_questions().len(), 2, "at first both at once");
+            for _ in 0..2 {
+                assert_eq!(round(&mut refresh, 0.0, broken), seconds(30), "{family:?}");
+                assert_eq!((refresh.addresses(), refresh.standing().trouble), (vec![v4(1)], None), "{family:?}");
+            }
+        }
+        let mut refresh = Refresh::new(&dns(LookupFamily::Auto));
+        round(&mut refresh, 0.0, |_| addresses(&[v6(1)], 30));
+        assert_eq!(refresh.poll_questions(), [Family::V6], "then only what is preferred");
+        round(&mut refresh, 0.0, broken);
+        assert_eq!((refresh.addresses(), refresh.standing().is_stale), (vec![v6(1)], true), "what was there stays");
     }
 
     proptest! {

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::{BALANCING, balancing, certificates, elsewhere, policy, refusals, soon};
+use super::{BALANCING, balancing, certificates, elsewhere, policy, refusals, sent, soon};
 use crate::support::{App, Mesh, Process, Sidecar, Workload, curl, in_workspace, python, python_app};
 
 #[test]
@@ -109,7 +109,9 @@ fn grpcs_own_client_finds_services_that_are_names_elsewhere() {
     let client = client(&mesh, "greeter.shop:80");
     soon("calls are answered", || call(&client, 2)["answers"] == json!({ "a": 2 }));
     for section in BALANCING {
+        let before = sent(&mesh, "cluster");
         mesh.write("balancing.yaml", &balancing("greeter", section));
+        soon(section, || sent(&mesh, "cluster") > before);
         soon("calls are answered", || call(&client, 4)["errors"] == json!({}));
     }
     let statuses: Value = serde_json::from_str(&page(&client, "/csds")).unwrap();

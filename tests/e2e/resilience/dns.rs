@@ -126,7 +126,7 @@ fn is_stale(client: &Sidecar) -> bool {
 fn a_name_elsewhere_is_called_as_any_service_and_followed_where_it_moves() {
     let world = World::start();
     let _nameserver = world.start_nameserver();
-    let servers = [1, 2].map(|number| world.server(number));
+    let _servers = [1, 2].map(|number| world.server(number));
     let [one, two] = [1, 2].map(|number| world.address(number));
     world.zone(json!({ "api.test": { "a": [one], "ttl": 1 } }));
     world.service("", "http");
@@ -160,9 +160,17 @@ fn a_name_elsewhere_is_called_as_any_service_and_followed_where_it_moves() {
     until("the first is not called any more", || served(one).is_none());
     assert!((0..5).all(|_| answers(&client) == "2"));
     assert!(served(two) >= Some(before + 5), "the second is the same host throughout");
-    drop(servers);
 
-    // Policies hold as for any Service.
+    // Routes and policies hold as for any Service.
+    world.mesh.write(
+        "route.yaml",
+        "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: { name: api, namespace: shop }\nspec:\n  \
+         parentRefs: [ { group: \"\", kind: Service, name: api } ]\n  rules:\n  \
+         - filters: [ { type: URLRewrite, urlRewrite: { hostname: api.test } } ]\n    \
+         backendRefs: [ { name: api, port: 80 } ]\n",
+    );
+    let rewritten = || ask(&client, "http://api.shop/", &[]).text().starts_with("2 api.test ");
+    until("the host is that which the server goes by", rewritten);
     policy(&world.mesh, "api", "limits: { requests: 0 }");
     until("the policy is in force", || answers(&client) == "overflow");
 }
@@ -227,6 +235,35 @@ fn a_name_without_addresses_is_an_error_that_says_so_until_it_has_some() {
     let answer = ask(&other, "http://api.shop/", &[]);
     assert_eq!((answer.status, answer.reason()), (503, "dns_failure"));
     assert!(answer.text().contains("no nameserver answers"), "{}", answer.text());
+
+    // The same of one that is there and silent, before the caller is told that it took too long.
+    let silent = std::net::UdpSocket::bind((world.mesh.ip(), 0)).expect("a free port");
+    let at = silent.local_addr().expect("bound");
+    let third = world.mesh.workload(Workload::new("third").setting("dns_upstream", json!([at])));
+    let answer = ask(&third, "http://api.shop/", &[]);
+    assert_eq!((answer.status, answer.reason()), (503, "dns_failure"));
+    assert!(answer.text().contains("no nameserver answer"), "{}", answer.text());
+}
+
+#[test]
+fn a_sidecar_that_starts_without_its_control_plane_asks_for_the_names_that_it_knows() {
+    let world = World::start();
+    let _nameserver = world.start_nameserver();
+    let _servers = [1, 2].map(|number| world.server(number));
+    world.zone(json!({ "api.test": { "a": [world.address(1)], "ttl": 1 } }));
+    world.service("", "http");
+    let state = world.mesh.scratch().join("kept");
+    let client = Workload::new("client").setting("dns_upstream", json!([world.nameserver]));
+    let client = world.mesh.workload(client.setting("state", state.to_str().expect("UTF-8")));
+    assert_eq!(answers(&client), "1");
+    until("its configuration is kept", || {
+        let files = fs::read_dir(state.join("shop").join("client")).into_iter().flatten().flatten();
+        files.filter(|file| file.file_name().to_string_lossy().starts_with("cluster-")).count() == 1
+    });
+    world.mesh.kill_control_plane();
+    world.zone(json!({ "api.test": { "a": [world.address(2)], "ttl": 1 } }));
+    let client = client.restart(&world.mesh);
+    assert_eq!(answers(&client), "2");
 }
 
 #[test]

@@ -77,7 +77,7 @@ fn finish(
             let base_at = &at.field("base_interval");
             let base = base_at.required(wait(base_at, base, LEAST_REFRESH)?)?;
             let max_at = &at.field("max_interval");
-            let max = wait(max_at, max, LEAST_REFRESH)?.unwrap_or(base.saturating_mul(FAILURE_FACTOR));
+            let max = wait(max_at, max, LEAST_REFRESH)?.unwrap_or_else(|| base.saturating_mul(FAILURE_FACTOR));
             if max < base {
                 return Err(max_at.invalid("is less than base_interval"));
             }
