@@ -20,7 +20,7 @@ pub(super) fn hosts(dns: &Dns, addresses: &Addresses) -> Endpoints {
                 DnsHost::Address(address) => slice::from_ref(address),
             };
             match dns.kind {
-                DnsKind::Strict => of_name.iter().map(|address| host(endpoint, *address)).collect(),
+                DnsKind::Strict => each(endpoint, of_name),
                 DnsKind::Logical => logical(endpoint, of_name).into_iter().collect::<Vec<_>>(),
             }
         });
@@ -29,6 +29,13 @@ pub(super) fn hosts(dns: &Dns, addresses: &Addresses) -> Endpoints {
     });
     let localities = localities.filter(|locality| !locality.endpoints.is_empty()).collect();
     Endpoints { name: dns.key(), localities, overprovisioning: dns.overprovisioning }
+}
+
+/// In one order whatever nameservers do: many answer in another one each time, which changes nothing.
+fn each(endpoint: &DnsEndpoint, addresses: &[IpAddr]) -> Vec<Endpoint> {
+    let mut all: Vec<Endpoint> = addresses.iter().map(|address| host(endpoint, *address)).collect();
+    all.sort_unstable_by_key(|host| host.address);
+    all
 }
 
 fn host(endpoint: &DnsEndpoint, address: IpAddr) -> Endpoint {
@@ -78,7 +85,7 @@ mod tests {
         }
     }
 
-    fn known(names: &[(&str, &[&str])]) -> Addresses {
+    fn known_of(names: &[(&str, &[&str])]) -> Addresses {
         let addresses = |list: &[&str]| list.iter().map(|text| text.parse().unwrap()).collect();
         names.iter().map(|(name, list)| (Arc::from(*name), addresses(list))).collect()
     }
@@ -86,23 +93,27 @@ mod tests {
     #[test]
     fn strictly_each_address_is_a_host_with_what_its_name_says() {
         let dns = dns(DnsKind::Strict, &["a", "b", "192.0.2.9", "none"]);
-        let known = known(&[("a", &["2001:db8::1", "192.0.2.1"]), ("b", &["192.0.2.1", "192.0.2.2"]), ("none", &[])]);
+        let known =
+            known_of(&[("a", &["2001:db8::1", "192.0.2.1"]), ("b", &["192.0.2.1", "192.0.2.2"]), ("none", &[])]);
         let found = hosts(&dns, &known);
         let [locality] = found.localities.as_slice() else { panic!("{found:?}") };
         let addresses: Vec<String> = locality.endpoints.iter().map(|host| host.address.to_string()).collect();
-        assert_eq!(addresses, ["[2001:db8::1]:80", "192.0.2.1:80", "192.0.2.2:80", "192.0.2.9:80"]);
+        assert_eq!(addresses, ["192.0.2.1:80", "[2001:db8::1]:80", "192.0.2.2:80", "192.0.2.9:80"]);
         assert!(locality.endpoints.iter().all(|host| host.weight.get() == 3 && host.named.is_none()));
         assert_eq!(found.name, dns.key());
+        let turned =
+            known_of(&[("a", &["192.0.2.1", "2001:db8::1"]), ("b", &["192.0.2.2", "192.0.2.1"]), ("none", &[])]);
+        assert_eq!(hosts(&dns, &turned), found, "another order is no change");
     }
 
     #[test]
     fn logically_all_addresses_are_one_host_and_none_is_no_host() {
         let dns = dns(DnsKind::Logical, &["a"]);
-        let found = hosts(&dns, &known(&[("a", &["2001:db8::1", "192.0.2.1"])]));
+        let found = hosts(&dns, &known_of(&[("a", &["2001:db8::1", "192.0.2.1"])]));
         let named = found.localities[0].endpoints[0].named.clone().unwrap();
         assert_eq!(&*named.name, "a:80");
         let expected: Vec<SocketAddr> = ["[2001:db8::1]:80", "192.0.2.1:80"].map(|text| text.parse().unwrap()).into();
         assert_eq!(*named.addresses, *expected);
-        assert!(hosts(&dns, &known(&[("a", &[])])).localities.is_empty());
+        assert!(hosts(&dns, &known_of(&[("a", &[])])).localities.is_empty());
     }
 }

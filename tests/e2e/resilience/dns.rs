@@ -220,6 +220,11 @@ fn a_name_without_addresses_is_an_error_that_says_so_until_it_has_some() {
     assert!(grpc.head.contains("grpc-status: 14"), "{grpc:?}");
     assert_eq!(name(&client)["state"], "empty");
 
+    policy(&world.mesh, "api", "fallback: { response: { status: 503, body: later } }");
+    until("the fallback answers", || ask(&client, "http://api.shop/", &[]).text() == "later");
+    world.mesh.remove("policy-api.yaml");
+    until("nobody answers", || ask(&client, "http://api.shop/", &[]).text() != "later");
+
     let there = || world.zone(json!({ "api.test": { "a": [world.address(1)], "ttl": 1 } }));
     there();
     until("it is called", || answers(&client) == "1");

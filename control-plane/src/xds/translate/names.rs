@@ -20,6 +20,9 @@ const REFRESH: Duration = Duration::from_secs(5);
 /// The first wait after a failure, and the longest.
 const FAILURE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
 
+/// By how much an answer holds longer, at most: a caching nameserver makes it end everywhere at the same moment.
+const JITTER: Duration = Duration::from_secs(1);
+
 /// Makes `cluster` one that finds its hosts by name. gRPC knows logical ones only (gRFC A37).
 #[expect(deprecated, reason = "what takes their place, `envoy.clusters.dns`, only newer Envoys know")]
 pub(super) fn apply(cluster: &mut Cluster, external: &ExternalPort, dialect: Dialect) {
@@ -44,6 +47,7 @@ pub(super) fn apply(cluster: &mut Cluster, external: &ExternalPort, dialect: Dia
         base_interval: Some(duration(FAILURE.0)),
         max_interval: Some(duration(FAILURE.1)),
     });
+    cluster.dns_jitter = Some(duration(JITTER));
     cluster.load_assignment = Some(assignment(&cluster.name, external));
 }
 
