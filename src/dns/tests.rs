@@ -487,7 +487,7 @@ async fn for_ourselves_an_answer_that_does_not_fit_is_asked_for_over_tcp_and_fai
     for (script, questions, is_right) in cases {
         let nameserver = Nameserver::start(script).await;
         let lookups = Lookups::new(Upstream::fixed(vec![nameserver.address]), Vec::new(), Arc::clone(&metrics));
-        let found = timeout(DEADLINE, lookups.find("api.example.com", message::Family::V4)).await.unwrap();
+        let found = timeout(DEADLINE, lookups.find("api.example.com", message::Family::V4, DEADLINE)).await.unwrap();
         assert!(is_right(&found), "{found:?}");
         assert_eq!(nameserver.asked(), questions);
     }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
@@ -78,6 +79,12 @@ pub async fn watch(
     }
 }
 
+/// How long the first answer is waited for. Less than a request waits for its destination, so that it is told why there
+/// is none.
+const FIRST_PATIENCE: Duration = Duration::from_secs(4);
+/// The same of later ones: enough to get to the last of three nameservers.
+const PATIENCE: Duration = Duration::from_secs(15);
+
 /// One name.
 async fn keep(
     name: Arc<str>,
@@ -88,18 +95,21 @@ async fn keep(
     news: mpsc::Sender<(Arc<str>, Vec<std::net::IpAddr>)>,
 ) {
     let mut refresh = Refresh::new(&dns);
+    let mut patience = FIRST_PATIENCE;
     loop {
         loop {
             match *refresh.poll_questions() {
                 [] => break,
                 [one, other, ..] => {
-                    let (first, second) = tokio::join!(lookups.find(&name, one), lookups.find(&name, other));
+                    let (first, second) =
+                        tokio::join!(lookups.find(&name, one, patience), lookups.find(&name, other, patience));
                     refresh.handle_found(one, first);
                     refresh.handle_found(other, second);
                 }
-                [family] => refresh.handle_found(family, lookups.find(&name, family).await),
+                [family] => refresh.handle_found(family, lookups.find(&name, family, patience).await),
             }
         }
+        patience = PATIENCE;
         let next = refresh.end(Instant::now(), rand::random());
         let standing = refresh.standing();
         log(&name, &standing);

@@ -64,7 +64,7 @@ pub struct Host {
     since: Option<Instant>,
     latency: Ewma,
     /// Where it is dialled now, when it is known by its name.
-    ways: OnceLock<Mutex<Ways>>,
+    ways: OnceLock<Box<Mutex<Ways>>>,
     /// Limits, breaker, ejection.
     pub(super) standing: Standing,
 }
@@ -164,7 +164,7 @@ impl Host {
 
     /// From now on its name has these addresses. Connections that stand are kept.
     pub(super) fn point_at(&self, addresses: &Arc<[SocketAddr]>) {
-        let mut ways = self.ways.get_or_init(Mutex::default).lock();
+        let mut ways = self.ways.get_or_init(Box::default).lock();
         ways.addresses = Arc::clone(addresses);
         ways.taken = ways.taken.filter(|taken| addresses.contains(taken));
     }
