@@ -114,7 +114,9 @@ fn read(answer: &[u8], family: Family) -> Found {
     };
     let mut addresses = Vec::new();
     for found in message.answers.iter().filter_map(|record| address(&record.data)) {
-        if !addresses.contains(&found) {
+        // 0.0.0.0 is how some resolvers say that a name is blocked; dialled, it would be this machine.
+        let is_host = !found.is_unspecified() && !found.is_multicast();
+        if is_host && !addresses.contains(&found) {
             addresses.push(found);
         }
     }
@@ -202,6 +204,7 @@ mod tests {
             (ResponseCode::NoError, vec![alias(5), v4(1, 30), v4(1, 30)], found(&[1], 5)),
             (ResponseCode::NoError, vec![v4(1, u32::MAX)], found(&[1], 0)),
             (ResponseCode::NoError, vec![alias(5), v6], nothing.clone()),
+            (ResponseCode::NoError, vec![record(9, RData::A(A::new(0, 0, 0, 0)))], nothing.clone()),
             (ResponseCode::NoError, vec![], nothing),
             (ResponseCode::NXDomain, vec![], Found::Nothing("there is no such name (NXDOMAIN)")),
         ] {
