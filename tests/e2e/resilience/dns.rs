@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 
 use super::{ask, logged, policy, says};
 use crate::support::{
-    Host, Mesh, Network, Pod, Process, Sidecar, Stack, Workload, connect, in_workspace, nginx_command, python, tool,
-    until,
+    Host, Mesh, Network, Pod, Process, Sidecar, Stack, Workload, connect, in_workspace, nginx, nginx_command, python,
+    tool, until,
 };
 
 /// SERVFAIL.
@@ -171,6 +171,14 @@ fn a_name_elsewhere_is_called_as_any_service_and_followed_where_it_moves() {
     );
     let rewritten = || ask(&client, "http://api.shop/", &[]).text().starts_with("2 api.test ");
     until("the host is that which the server goes by", rewritten);
+    // A part of the traffic moves to a Service of the mesh.
+    let own = nginx(&world.mesh, "location / { return 200 own; }");
+    world.mesh.service("own", &[("http", 80, "http")]);
+    let _own = world.mesh.workload(Workload::new("own").port("http", own.address));
+    let half = "backendRefs: [ { name: api, port: 80, weight: 1 }, { name: own, port: 80, weight: 1 } ]";
+    world.mesh.edit("route.yaml", "backendRefs: [ { name: api, port: 80 } ]", half);
+    until("the mesh answers", || ask(&client, "http://api.shop/", &[]).text() == "own");
+    until("the name elsewhere answers, too", rewritten);
     policy(&world.mesh, "api", "limits: { requests: 0 }");
     until("the policy is in force", || answers(&client) == "overflow");
 }
