@@ -71,6 +71,7 @@ fn assembly() -> Assembly {
         keep: pillion_proxy::config::Keep::default(),
         health: None,
         subsets: None,
+        dns: None,
     };
     tell(&mut assembly, Kind::Cluster, Config::Cluster(cluster));
     assembly

@@ -56,8 +56,14 @@ criterion_main!(benches);
 fn requests(criterion: &mut Criterion) {
     let application = application();
     let identities = Identities::new();
-    let plain =
-        Endpoint { address: application, weight: NonZeroU32::MIN, health: Health::Healthy, mesh: None, labels: None };
+    let plain = Endpoint {
+        address: application,
+        weight: NonZeroU32::MIN,
+        health: Health::Healthy,
+        mesh: None,
+        labels: None,
+        named: None,
+    };
     let one = sidecar(identities.issue("client"), Some(plain), None);
     let server = identities.issue("server");
     let id = server.id.clone();
@@ -68,6 +74,7 @@ fn requests(criterion: &mut Criterion) {
         health: Health::Healthy,
         mesh: Some(MeshEndpoint { port: mesh.port(), identity: id }),
         labels: None,
+        named: None,
     };
     let pair = sidecar(identities.issue("client"), Some(behind), None);
 
@@ -150,6 +157,7 @@ fn sidecar(identity: Identity, endpoint: Option<Endpoint>, application: Option<S
             mirrors: Active::default(),
             joined: Arc::default(),
             detected: Memory::default(),
+            resolutions: Arc::default(),
             drain: Drain::default(),
             identity: Arc::clone(&identity),
         });
@@ -182,6 +190,7 @@ fn outbound(endpoint: Option<Endpoint>) -> Outbound {
         keep: pillion_proxy::config::Keep::default(),
         health: None,
         subsets: None,
+        dns: None,
     };
     let split = Split::new([(NonZeroU32::MIN, Arc::new(Cluster { config, upstream }))]).expect("a cluster");
     let route = Route {

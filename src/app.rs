@@ -102,6 +102,7 @@ async fn serve(mut settings: Bootstrap) -> anyhow::Result<()> {
         mirrors: Active::default(),
         joined: Arc::default(),
         detected: Memory::default(),
+        resolutions: Arc::default(),
         drain: Drain::default(),
         settings: Arc::clone(&settings),
     });
@@ -115,15 +116,20 @@ async fn serve(mut settings: Bootstrap) -> anyhow::Result<()> {
     let readiness = Arc::new(Readiness::new(Arc::clone(&shared), listeners.fronts(), store.clone()));
 
     tokio::spawn(identity::renew::run(Arc::clone(&settings), identity, Arc::clone(&metrics), store.clone()));
-    tokio::spawn(discovery::run(
-        Arc::clone(&settings),
-        Arc::clone(&shared.identity),
-        demanded,
-        shared.directory.shared_outbound(),
-        Arc::clone(&shared.inbound),
-        metrics,
+    let own = settings.dns.iter().map(|dns| dns.listen).collect();
+    tokio::spawn(discovery::run(discovery::Context {
+        bootstrap: Arc::clone(&settings),
+        identity: Arc::clone(&shared.identity),
+        demand: demanded,
+        outbound: shared.directory.shared_outbound(),
+        inbound: Arc::clone(&shared.inbound),
+        metrics: Arc::clone(&metrics),
         store,
-    ));
+        naming: discovery::Naming {
+            lookups: Arc::new(dns::Lookups::new(nameservers(&settings), own, metrics)),
+            resolutions: Arc::clone(&shared.resolutions),
+        },
+    }));
     let watched = Arc::clone(&shared);
     let judged = move || {
         let clusters = watched.clusters();
@@ -165,13 +171,20 @@ fn namespace(settings: &Bootstrap) -> anyhow::Result<Option<Namespace>> {
     .transpose()
 }
 
-/// Answers the application's DNS until the application has gone.
-async fn answer_dns(shared: Arc<Shared>, (udp, tcp): (Vec<UdpSocket>, Vec<TcpListener>)) {
-    let Some(settings) = &shared.settings.dns else { return };
-    let upstream = match settings.upstream.as_slice() {
+/// Whom names outside the mesh are asked of.
+fn nameservers(settings: &Bootstrap) -> dns::Upstream {
+    match settings.dns_upstream.as_slice() {
         [] => dns::Upstream::file("/etc/resolv.conf"),
         servers => dns::Upstream::fixed(servers.to_vec()),
-    };
+    }
+}
+
+/// Answers the application's DNS until the application has gone.
+async fn answer_dns(shared: Arc<Shared>, (udp, tcp): (Vec<UdpSocket>, Vec<TcpListener>)) {
+    if shared.settings.dns.is_none() {
+        return;
+    }
+    let upstream = nameservers(&shared.settings);
     let drain = shared.drain.of_application();
     let (directory, metrics) = (shared.directory.clone(), Arc::clone(&shared.telemetry.metrics));
     if let Err(error) = dns::serve(udp, tcp, directory, upstream, metrics, drain.stopping()).await {

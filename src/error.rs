@@ -101,6 +101,16 @@ pub enum ProxyError {
     /// No endpoint.
     #[error("cluster {0} has no endpoint that could be used")]
     NoHealthyUpstream(String),
+    /// No name of the cluster has an address.
+    #[error("{cluster} has no address: {name}: {why}")]
+    NoAddress {
+        /// Which cluster.
+        cluster: String,
+        /// Which of its names.
+        name: String,
+        /// What came of asking for it.
+        why: String,
+    },
     /// As much is under way as may be.
     #[error("the limit on {limit} of {cluster} is reached")]
     Overflow {
@@ -274,6 +284,7 @@ impl ProxyError {
             Self::BadRewrite(_) => ("bad_rewrite", "NR", StatusCode::INTERNAL_SERVER_ERROR, INTERNAL),
             Self::Fault { status, grpc } => ("fault", "FI", *status, *grpc),
             Self::NoHealthyUpstream(_) => ("no_healthy_upstream", "UH", StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE),
+            Self::NoAddress { .. } => ("dns_failure", "DF", StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE),
             Self::Overflow { .. } => ("overflow", "UO", StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE),
             Self::PendingTimeout { .. } => ("pending_timeout", "UO", StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE),
             Self::BreakerOpen(_) => ("breaker_open", "UH", StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE),

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use serde_json::{Value, json};
 
 use super::treatment::{budget, treatment};
-use super::{health, shedding, stand};
+use super::{health, names, shedding, stand};
 use crate::config::{Entry, LbPolicy};
 use crate::identity::Identity;
 use crate::policy::rate_limit::Limiter;
@@ -107,6 +107,7 @@ pub(super) fn clusters(shared: &Shared) -> Value {
             "retry_budget": budget(cluster),
             "connection_age_ms": cluster.config.keep.age.map(|age| age.limit.as_millis()),
             "health_checks": cluster.config.health.as_ref().map(|check| format!("{check:?}")),
+            "dns": names::of(shared, cluster),
             "hosts": hosts,
         });
         (cluster.config.name.clone(), value)
@@ -128,6 +129,7 @@ pub(super) fn gauge(shared: &Shared) {
             metrics.health.healthy(name, healthy);
             metrics.hosts_out(name, "health_check", unhealthy);
         }
+        names::gauge(shared, &cluster);
         let Some(rules) = &cluster.config.resilience else { continue };
         if rules.limits.is_some() {
             for (limit, (used, waiting)) in stand::in_use(&cluster) {
@@ -257,7 +259,8 @@ fn member(member: &Member, cluster: &Cluster) -> Value {
 fn host(host: &Host) -> Value {
     let (requests, failures) = host.totals();
     let mut value = json!({
-        "address": host.key().address,
+        "name": host.key().name.as_deref(),
+        "address": host.address(),
         "mesh_port": host.key().mesh.as_ref().map(|mesh| mesh.port),
         "identity": host.key().mesh.as_ref().map(|mesh| mesh.identity.to_string()),
         "in_flight": host.in_flight(),

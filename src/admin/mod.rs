@@ -5,6 +5,7 @@
 
 mod dump;
 mod health;
+mod names;
 mod shedding;
 mod stand;
 mod treatment;

@@ -47,6 +47,9 @@ pub struct Bootstrap {
     pub intercept: Option<Intercept>,
     /// Answers DNS. `None`: off.
     pub dns: Option<Dns>,
+    /// Who is asked for names outside the mesh, for the application and for clusters that are found by name. Empty: the
+    /// name servers of `/etc/resolv.conf`.
+    pub dns_upstream: Vec<SocketAddr>,
     /// Local TCP ports that lead to one destination each.
     pub tcp: Vec<TcpBinding>,
     /// Admin page, on localhost.
@@ -94,8 +97,6 @@ pub struct Intercept {
 pub struct Dns {
     /// UDP and TCP.
     pub listen: SocketAddr,
-    /// Who is asked for what is not of the mesh. Empty: the name servers of `/etc/resolv.conf`.
-    pub upstream: Vec<SocketAddr>,
 }
 
 /// Bounds on what peers may use.
@@ -245,10 +246,8 @@ fn build(settings: Settings) -> Result<Bootstrap, BootstrapError> {
     let intercept = intercept(&settings, outbound_http)?;
     Ok(Bootstrap {
         intercept,
-        dns: settings
-            .dns
-            .and_then(Switch::address)
-            .map(|listen| Dns { listen, upstream: settings.dns_upstream.clone().unwrap_or_default() }),
+        dns: settings.dns.and_then(Switch::address).map(|listen| Dns { listen }),
+        dns_upstream: settings.dns_upstream.clone().unwrap_or_default(),
         id: SpiffeId::new(&trust_domain, namespace, account)?,
         workload: settings.workload.ok_or(BootstrapError::Missing("workload"))?,
         zone: settings.zone.unwrap_or_default(),

@@ -52,7 +52,7 @@ fn interception_is_off_until_it_is_asked_for() {
     let intercept = loaded.intercept.expect("on");
     assert_eq!(intercept.inbound.to_string(), "[::]:15006");
     assert_eq!(intercept.unknown, UnknownDestinations::Pass);
-    assert_eq!(loaded.dns.expect("on").upstream, Vec::new());
+    assert_eq!(loaded.dns_upstream, Vec::new());
 }
 
 #[test]

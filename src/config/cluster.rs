@@ -8,7 +8,7 @@ use std::time::Duration;
 use pillion_wire::health::HealthCheck;
 use pillion_wire::mesh::MeshEndpoint;
 
-use super::{Balancing, Labels, Resilience, Subsets};
+use super::{Balancing, Dns, Labels, Resilience, Subsets};
 
 /// A set of interchangeable hosts and how to talk to them (`envoy.config.cluster.v3.Cluster`).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +33,8 @@ pub struct Cluster {
     pub retry_budget: super::RetryBudget,
     /// How long its connections are kept.
     pub keep: Keep,
+    /// Where its hosts come from names: then [`Self::endpoints`] is [`Dns::key`]. `None`: they come over EDS.
+    pub dns: Option<Arc<Dns>>,
 }
 
 /// How long connections are kept for use (`common_http_protocol_options`).
@@ -109,6 +111,17 @@ pub struct Endpoint {
     pub mesh: Option<MeshEndpoint>,
     /// `metadata.filter_metadata["envoy.lb"]`, where it has any.
     pub labels: Option<Arc<Labels>>,
+    /// Present when it is one host by its name, whatever addresses that has (`LOGICAL_DNS`).
+    pub named: Option<Named>,
+}
+
+/// What a host that is known by its name is dialled at now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Named {
+    /// Name and port: what makes it the same host.
+    pub name: Arc<str>,
+    /// Its addresses, in the order in which they are tried. Never empty.
+    pub addresses: Arc<[SocketAddr]>,
 }
 
 /// `envoy.config.core.v3.HealthStatus`, as far as it changes what we do.

@@ -6,6 +6,7 @@
 
 mod balancing;
 mod cluster;
+mod dns;
 mod filter;
 mod global_rate_limit;
 mod listener;
@@ -16,7 +17,8 @@ mod subsets;
 mod treatment;
 
 pub use balancing::{Balancing, HashPolicy, HashSource, LbPolicy, SlowStart};
-pub use cluster::{Age, Cluster, Endpoint, Endpoints, Health, Keep, Locality, UpstreamProtocol};
+pub use cluster::{Age, Cluster, Endpoint, Endpoints, Health, Keep, Locality, Named, UpstreamProtocol};
+pub use dns::{Dns, DnsEndpoint, DnsHost, DnsKind, DnsLocality, LookupFamily};
 pub use filter::{
     Abort, Cors, Fault, HeaderChange, HeaderChanges, HttpFilter, Mirror, Override, PathRewrite, PerMillion, Redirect,
     RedirectPath, RouteFilters, Substitution,

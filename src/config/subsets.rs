@@ -85,6 +85,7 @@ mod tests {
             weight: NonZeroU32::MIN,
             health: Health::Healthy,
             mesh: None,
+            named: None,
             labels: (!pairs.is_empty()).then(|| Arc::new(labels(pairs))),
         };
         let hosts: [(u16, &[(&str, &str)]); 4] =

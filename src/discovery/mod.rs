@@ -9,45 +9,33 @@
 //!               │    <──── updates ───── xds/translate <─ responses ──┘
 //!               └──> Slot<Outbound>, Slot<Option<Inbound>>
 //! ```
+//! Clusters that are found by name (`STRICT_DNS`, `LOGICAL_DNS`) get their endpoints from `names`, by the same way as those
+//! that the control plane says.
 
 pub mod assemble;
+mod names;
 mod source;
 mod update;
 pub mod xds;
 
+pub use names::Naming;
+pub use source::Context;
 pub use update::{Change, Config, Kind, Update};
 
 use std::convert::Infallible;
-use std::sync::Arc;
 
-use tokio::sync::mpsc;
-
-use crate::bootstrap::Bootstrap;
-use crate::identity::Identity;
-use crate::slot::Slot;
-use crate::snapshot::{Demand, Inbound, Outbound};
-use crate::store::Store;
-use crate::telemetry::Metrics;
-use source::{Context, SOURCES};
+use source::SOURCES;
 
 /// Destinations and hosts that may wait to be asked for; a demand beyond that fails at once.
 pub const DEMAND_CAPACITY: usize = 1024;
 
-/// Keeps `outbound` and `inbound` as the control plane says, for the destinations and hosts that come in by `demand`.
+/// Keeps the context's `outbound` and `inbound` as the control plane says, for the destinations and hosts that come in by
+/// `demand`, and asks nameservers for clusters that are found by name.
 ///
 /// `inbound` holds `None` until the first configuration has been applied; without
 /// a mesh port, until the control plane has been reached. What is accepted is kept in `store`, if there is one, and
 /// used again after a restart until the control plane has been reached.
-pub async fn run(
-    bootstrap: Arc<Bootstrap>,
-    identity: Arc<Slot<Option<Identity>>>,
-    demand: mpsc::Receiver<Demand>,
-    outbound: Arc<Slot<Outbound>>,
-    inbound: Arc<Slot<Option<Inbound>>>,
-    metrics: Arc<Metrics>,
-    store: Option<Arc<Store>>,
-) -> Infallible {
-    let context = Context { bootstrap, identity, demand, outbound, inbound, metrics, store };
+pub async fn run(context: Context) -> Infallible {
     match SOURCES.first() {
         Some(source) => {
             tracing::debug!(source = source.name(), "configuration source");

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
+use super::names::Naming;
 use super::xds::Xds;
 use crate::bootstrap::Bootstrap;
 use crate::identity::Identity;
@@ -26,12 +27,22 @@ pub(super) trait ConfigSource: Send + Sync {
 pub(super) static SOURCES: &[&dyn ConfigSource] = &[&Xds];
 
 /// What every source works with.
-pub(super) struct Context {
-    pub(super) bootstrap: Arc<Bootstrap>,
-    pub(super) identity: Arc<Slot<Option<Identity>>>,
-    pub(super) demand: mpsc::Receiver<Demand>,
-    pub(super) outbound: Arc<Slot<Outbound>>,
-    pub(super) inbound: Arc<Slot<Option<Inbound>>>,
-    pub(super) metrics: Arc<Metrics>,
-    pub(super) store: Option<Arc<Store>>,
+#[derive(Debug)]
+pub struct Context {
+    /// Settings.
+    pub bootstrap: Arc<Bootstrap>,
+    /// Our certificate, shown to the control plane.
+    pub identity: Arc<Slot<Option<Identity>>>,
+    /// What is asked for.
+    pub demand: mpsc::Receiver<Demand>,
+    /// Where outbound configuration is published.
+    pub outbound: Arc<Slot<Outbound>>,
+    /// Where inbound configuration is published.
+    pub inbound: Arc<Slot<Option<Inbound>>>,
+    /// Counts.
+    pub metrics: Arc<Metrics>,
+    /// Where what was accepted is kept.
+    pub store: Option<Arc<Store>>,
+    /// Clusters that are found by name.
+    pub naming: Naming,
 }

@@ -6,17 +6,32 @@
 //!                       └ stale    what they said before, when none of them answers
 //! ```
 //! It changes nothing in what passes through: EDNS, DNSSEC and the case of names are between client and nameserver.
+//!
+//! And the addresses of clusters that are found by name, from the same nameservers:
+//!
+//! ```text
+//! watch ─┬ lookup   one question, for ourselves     -> Upstream
+//!        ├ refresh  what is believed, and how long (no I/O)
+//!        └ hosts    addresses                       -> Endpoints (discovery)
+//! ```
 
 mod forward;
+mod hosts;
+mod lookup;
 pub mod message;
 mod names;
+mod refresh;
 mod resolver;
 mod stale;
 mod tcp;
 mod udp;
 mod upstream;
+mod watch;
 
+pub use lookup::{Found, Lookups};
+pub use refresh::{Refresh, Standing};
 pub use upstream::Upstream;
+pub use watch::{Resolutions, watch};
 
 use std::future::Future;
 use std::io;

@@ -458,3 +458,41 @@ async fn it_ends_when_it_is_told_to() {
         tokio::task::yield_now().await;
     }
 }
+
+#[tokio::test]
+async fn for_ourselves_an_answer_that_does_not_fit_is_asked_for_over_tcp_and_failures_say_what_they_are() {
+    fn cut(query: &[u8], transport: &'static str) -> Vec<Vec<u8>> {
+        let mut answers = good(query, transport);
+        if transport == "udp" {
+            answers[0][2] |= 0b10; // TC
+        }
+        answers
+    }
+    fn absent(query: &[u8], _transport: &'static str) -> Vec<Vec<u8>> {
+        coded(query, ResponseCode::NXDomain)
+    }
+    fn broken(query: &[u8], _transport: &'static str) -> Vec<Vec<u8>> {
+        coded(query, ResponseCode::ServFail)
+    }
+    let metrics = Arc::new(Metrics::new());
+    let addresses =
+        || Found::Addresses([1, 2].map(|last| [198, 51, 100, last].into()).into(), Duration::from_secs(3600));
+    type Case<'a> = (Script, usize, &'a dyn Fn(&Found) -> bool);
+    let cases: [Case<'_>; 4] = [
+        (good, 1, &|found| *found == addresses()),
+        (cut, 2, &|found| *found == addresses()),
+        (absent, 1, &|found| matches!(found, Found::Nothing(why) if why.contains("NXDOMAIN"))),
+        (broken, 1, &|found| matches!(found, Found::Failed(why) if why.contains("SERVFAIL"))),
+    ];
+    for (script, questions, is_right) in cases {
+        let nameserver = Nameserver::start(script).await;
+        let lookups = Lookups::new(Upstream::fixed(vec![nameserver.address]), Vec::new(), Arc::clone(&metrics));
+        let found = timeout(DEADLINE, lookups.find("api.example.com", message::Family::V4, DEADLINE)).await.unwrap();
+        assert!(is_right(&found), "{found:?}");
+        assert_eq!(nameserver.asked(), questions);
+    }
+    let text = metrics.encode();
+    for line in ["{result=\"found\"} 2", "{result=\"empty\"} 1", "{result=\"failed\"} 1"] {
+        assert!(text.contains(&format!("pillion_name_lookups_total{line}")), "{text}");
+    }
+}

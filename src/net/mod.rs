@@ -5,6 +5,7 @@ mod client_hello;
 mod copy;
 mod detect;
 mod dialer;
+mod eyeballs;
 mod head_timeout;
 mod intercept;
 mod lifetime;
@@ -18,6 +19,7 @@ pub use client_hello::{ClientHello, ClientHelloVerdict, MAX_CLIENT_HELLO, client
 pub use copy::{Broken, Copied, copy};
 pub use detect::{PREFACE, Protocol, Verdict, detect};
 pub use dialer::{Dialer, Via};
+pub use eyeballs::race;
 pub use head_timeout::{HeadTimeout, Phase, Serving, SlowHead};
 pub use intercept::{is_local, is_reachable, original_destination};
 pub use lifetime::{Expired, Lifetime};

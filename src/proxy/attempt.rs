@@ -198,7 +198,7 @@ async fn once(
         body = match unsent {
             Some(unsent) if again => unsent,
             None if again && repeatable && (refused || may_repeat(&error, &head.method)) => Body::default(),
-            unsent if refused => return Err(Failed { error: ProxyError::UpstreamRefused(host.key().dial()), unsent }),
+            unsent if refused => return Err(Failed { error: ProxyError::UpstreamRefused(host.dial()), unsent }),
             unsent => return Err(Failed { error: verdict(&error, host, reused), unsent }),
         };
         worker.shared.telemetry.metrics.upstream_retry(if refused { "refused" } else { "idle_race" });
@@ -242,7 +242,7 @@ fn was_refused(error: &HttpError) -> bool {
 }
 
 fn verdict(error: &HttpError, host: &Host, reused: bool) -> ProxyError {
-    let (address, detail) = (host.key().dial(), error.detail());
+    let (address, detail) = (host.dial(), error.detail());
     let (is_ours, is_broken, may_be_idle) = match error {
         HttpError::Http1(error) => (error.is_user(), error.is_parse(), !error.is_body_write_aborted()),
         HttpError::Http2(error) => (
@@ -276,7 +276,7 @@ fn is_our_reset(error: &h2::Error) -> bool {
 /// Notes the host that is tried next; outbound, it is the other end.
 pub(super) fn note(record: &mut Record, host: &Host) {
     record.attempts += 1;
-    record.upstream = Some(host.key().address);
+    record.upstream = Some(host.address());
     if record.direction == "outbound" {
         record.proven_end(host.peer());
     }

@@ -99,6 +99,7 @@ fn is_nobody_there(error: &ProxyError) -> bool {
     let is_short = matches!(
         error,
         ProxyError::NoHealthyUpstream(_)
+            | ProxyError::NoAddress { .. }
             | ProxyError::BreakerOpen(_)
             | ProxyError::Overflow { .. }
             | ProxyError::PendingTimeout { .. }

@@ -188,7 +188,12 @@ pub(super) fn no_host(worker: &Worker, upstreams: &Upstreams, kind: Kind) -> Pro
     }
     let Upstreams::Cluster(cluster, _) = upstreams else { return ProxyError::NoHealthyUpstream(name) };
     match cluster.upstream.shortage() {
-        Shortage::None => ProxyError::NoHealthyUpstream(name),
+        Shortage::None => match worker.shared.resolutions.trouble(&cluster.config.endpoints) {
+            Some((host, why)) if cluster.upstream.hosts().is_empty() => {
+                ProxyError::NoAddress { cluster: name, name: host.to_string(), why }
+            }
+            _ => ProxyError::NoHealthyUpstream(name),
+        },
         Shortage::Open => ProxyError::BreakerOpen(name),
         Shortage::Full => shortage(worker, cluster, kind.endpoint_limit(), Full::Overflow),
     }

@@ -280,7 +280,7 @@ pub(super) fn reply(sent: Sent, record: &mut Record) -> Result<Response<ReplyBod
     let Sent { response, host, lease, in_flight, guard } = sent;
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         let detail = "it switched protocols unasked".to_owned();
-        return Err(ProxyError::UpstreamProtocol { address: host.key().dial(), detail });
+        return Err(ProxyError::UpstreamProtocol { address: host.dial(), detail });
     }
     let (mut parts, body) = response.into_parts();
     clean(&mut parts.headers, host.key().mesh.is_some(), record);

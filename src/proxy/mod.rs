@@ -52,6 +52,7 @@ pub use race::Memory;
 use std::sync::Arc;
 
 use crate::bootstrap::Bootstrap;
+use crate::dns::Resolutions;
 use crate::drain::Drain;
 use crate::filter::Active;
 use crate::identity::Identity;
@@ -86,6 +87,8 @@ pub struct Shared {
     pub joined: Arc<Table>,
     /// What intercepted destinations turned out to be.
     pub detected: Memory,
+    /// How the names of clusters stand.
+    pub resolutions: Arc<Resolutions>,
     /// Tells everything to finish.
     pub drain: Drain,
 }

@@ -216,6 +216,7 @@ mod tests {
                 keep: config::Keep::default(),
                 health: None,
                 subsets: None,
+                dns: None,
             };
             Arc::new(Cluster { config, upstream: Arc::new(Upstream::new(name)) })
         };

@@ -90,6 +90,7 @@ mod tests {
             keep: config::Keep::default(),
             health: None,
             subsets: None,
+            dns: None,
         };
         let cluster = Cluster { config, upstream: Arc::new(Upstream::new(name)) };
         Split::new([(NonZeroU32::MIN, Arc::new(cluster))]).expect("a cluster")

@@ -53,6 +53,8 @@ pub struct Metrics {
     certificate_expiry: Gauge,
     dns_queries: Family<DnsLabels, Counter>,
     dns_durations: Family<ResultLabels, Histogram, fn() -> Histogram>,
+    name_lookups: Family<ResultLabels, Counter>,
+    names_in_use: Family<StateLabels, Gauge>,
 }
 
 /// What a request is counted under. Values come from configuration and our own tables, never from a client.
@@ -239,6 +241,8 @@ impl Metrics {
             certificate_expiry: Gauge::default(),
             dns_queries: Family::default(),
             dns_durations: Family::new_with_constructor(|| Histogram::new(BUCKETS)),
+            name_lookups: Family::default(),
+            names_in_use: Family::default(),
             registry: Mutex::new(Registry::default()),
         };
         registry.register("xds_resources", "xDS resources received, by verdict", metrics.xds_responses.clone());
@@ -270,6 +274,12 @@ impl Metrics {
             "dns_duration_seconds",
             "From a DNS query to its answer, by result",
             metrics.dns_durations.clone(),
+        );
+        registry.register("name_lookups", "Names of clusters asked for, by result", metrics.name_lookups.clone());
+        registry.register(
+            "cluster_names",
+            "Names of clusters, by how their addresses stand",
+            metrics.names_in_use.clone(),
         );
         metrics.register_traffic(&mut registry);
         metrics.register_resilience(&mut registry);
@@ -399,6 +409,7 @@ impl Metrics {
         self.adaptive_in_flight.clear();
         self.hosts_out.clear();
         self.health.clear_gauges();
+        self.names_in_use.clear();
     }
 
     /// So many places are taken within a limit of `cluster`.
@@ -549,6 +560,17 @@ impl Metrics {
     pub fn dns_query(&self, result: &'static str, transport: &'static str, duration: Duration) {
         self.dns_queries.get_or_create(&DnsLabels { result, transport }).inc();
         self.dns_durations.get_or_create(&ResultLabels { result }).observe(duration.as_secs_f64());
+    }
+
+    /// The name of a cluster was asked for in one family: `found`, `empty` (there is none) or `failed`.
+    pub fn name_lookup(&self, result: &'static str) {
+        self.name_lookups.get_or_create(&ResultLabels { result }).inc();
+    }
+
+    /// So many names of `cluster` are `fresh`, `stale` (the last addresses are used, since asking fails) or `empty`.
+    pub fn names_in_use(&self, cluster: &Arc<str>, state: &'static str, count: usize) {
+        let labels = StateLabels { cluster: Arc::clone(cluster), state };
+        self.names_in_use.get_or_create(&labels).set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     /// All metrics as Prometheus/OpenMetrics text.

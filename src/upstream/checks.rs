@@ -234,6 +234,7 @@ mod tests {
             health: Health::Healthy,
             mesh: None,
             labels: None,
+            named: None,
         };
         let endpoints = ports.iter().map(endpoint).collect();
         let locality = Locality { zone: String::new(), priority: 0, weight: NonZeroU32::MIN, endpoints };

@@ -1,15 +1,16 @@
 //! Making one connection to one host: TCP, then mutual TLS when a sidecar stands before it.
 
 use std::io;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use rustls_pki_types::ServerName;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
-use super::HostKey;
+use super::Host;
 use crate::error::ProxyError;
-use crate::net::{Dialer, ReadAhead, Transport};
+use crate::net::{Dialer, ReadAhead, Transport, race};
 use crate::tls::TlsClient;
 use crate::tls::verify::explained;
 
@@ -20,13 +21,17 @@ use crate::tls::verify::explained;
 pub(super) async fn connect(
     dialer: &Dialer,
     tls: &TlsClient,
-    host: &HostKey,
+    host: &Host,
     deadline: Duration,
 ) -> Result<Transport, ProxyError> {
     let address = host.dial();
+    let key = host.key();
     let attempt = async {
-        let tcp = dialer.dial(address, host.via).await.map_err(|source| ProxyError::Connect { address, source })?;
-        let Some(mesh) = &host.mesh else { return Ok(Transport::Dialled(tcp)) };
+        if let Some(addresses) = host.ways() {
+            return Box::pin(named(dialer, host, &addresses)).await; // Rare, and large.
+        }
+        let tcp = dialer.dial(address, key.via).await.map_err(|source| ProxyError::Connect { address, source })?;
+        let Some(mesh) = &key.mesh else { return Ok(Transport::Dialled(tcp)) };
         let config = tls.to(&mesh.identity).ok_or(ProxyError::NoIdentity)?;
         // An address as server name sends no SNI; the verifier asks for the SPIFFE id instead.
         let name = ServerName::from(address.ip());
@@ -36,6 +41,18 @@ pub(super) async fn connect(
         Ok(Transport::Originated(Box::new(stream)))
     };
     timeout(deadline, attempt).await.unwrap_or(Err(ProxyError::ConnectTimeout(address)))
+}
+
+/// Connects to one of the addresses of a host that is known by its name.
+async fn named(dialer: &Dialer, host: &Host, addresses: &[SocketAddr]) -> Result<Transport, ProxyError> {
+    let via = host.key().via;
+    let dialled = race(addresses, |address| dialer.dial(address, via)).await;
+    let (address, tcp) = dialled.map_err(|(address, source)| match address {
+        Some(address) => ProxyError::Connect { address, source },
+        None => ProxyError::Connect { address: host.address(), source },
+    })?;
+    host.took(address);
+    Ok(Transport::Dialled(tcp))
 }
 
 /// The same failure once more, for those who waited for the same connection.

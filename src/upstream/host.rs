@@ -1,8 +1,8 @@
 //! One host: what it is called, how busy it is, and whether it answers.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -25,17 +25,25 @@ pub struct HostKey {
     pub mesh: Option<MeshEndpoint>,
     /// How it is reached.
     pub via: Via,
+    /// Name and port of a host that is the same whatever addresses its name has; then [`Self::address`] has none.
+    pub name: Option<Arc<str>>,
 }
 
 impl HostKey {
     /// A host over the network, perhaps behind its sidecar.
     pub fn remote(address: SocketAddr, mesh: Option<MeshEndpoint>) -> Self {
-        Self { address, mesh, via: Via::Network }
+        Self { address, mesh, via: Via::Network, name: None }
+    }
+
+    /// A host outside the mesh by its name, whatever its addresses; `port` is a part of the name.
+    pub fn named(name: Arc<str>, port: u16) -> Self {
+        let address = SocketAddr::from(([0; 4], port));
+        Self { address, mesh: None, via: Via::Network, name: Some(name) }
     }
 
     /// Our own application, which sees `source` as its caller's address (`None`: ours).
     pub fn application(address: SocketAddr, source: Option<IpAddr>) -> Self {
-        Self { address, mesh: None, via: Via::Application { source } }
+        Self { address, mesh: None, via: Via::Application { source }, name: None }
     }
 
     /// The address that is really dialled: the mesh port when there is one.
@@ -56,10 +64,20 @@ pub struct Host {
     retry_at: Mutex<Option<Instant>>,
     since: Option<Instant>,
     latency: Ewma,
+    /// Where it is dialled now, when it is known by its name.
+    ways: OnceLock<Box<Mutex<Ways>>>,
     /// Limits, breaker, ejection.
     pub(super) standing: Standing,
     /// Health checks.
     pub(super) checks: Checks,
+}
+
+/// The addresses of a host that is known by its name.
+#[derive(Debug, Default)]
+struct Ways {
+    addresses: Arc<[SocketAddr]>,
+    /// The one that answered last.
+    taken: Option<SocketAddr>,
 }
 
 /// The latency that a failure counts as, at most, whatever `Retry-After` says (Linkerd's load biaser).
@@ -104,6 +122,7 @@ impl Host {
             retry_at: Mutex::new(None),
             since,
             latency: Ewma::default(),
+            ways: OnceLock::new(),
             standing: Standing::new(),
             checks: Checks::default(),
         }
@@ -128,6 +147,37 @@ impl Host {
     /// What it is called.
     pub fn key(&self) -> &HostKey {
         &self.key
+    }
+
+    /// Where it is: of one that is known by its name, the address that answered last, or that is tried first.
+    pub fn address(&self) -> SocketAddr {
+        let Some(ways) = self.ways.get() else { return self.key.address };
+        let ways = ways.lock();
+        ways.taken.or_else(|| ways.addresses.first().copied()).unwrap_or(self.key.address)
+    }
+
+    /// The address that is dialled: the mesh port when there is one, else [`Self::address`].
+    pub fn dial(&self) -> SocketAddr {
+        if self.key.mesh.is_some() { self.key.dial() } else { self.address() }
+    }
+
+    /// The addresses of one that is known by its name, in the order in which they are tried.
+    pub(super) fn ways(&self) -> Option<Arc<[SocketAddr]>> {
+        self.ways.get().map(|ways| Arc::clone(&ways.lock().addresses))
+    }
+
+    /// From now on its name has these addresses. Connections that stand are kept.
+    pub(super) fn point_at(&self, addresses: &Arc<[SocketAddr]>) {
+        let mut ways = self.ways.get_or_init(Box::default).lock();
+        ways.addresses = Arc::clone(addresses);
+        ways.taken = ways.taken.filter(|taken| addresses.contains(taken));
+    }
+
+    /// Its name was dialled, and this address answered.
+    pub(super) fn took(&self, address: SocketAddr) {
+        if let Some(ways) = self.ways.get() {
+            ways.lock().taken = Some(address);
+        }
     }
 
     /// The SPIFFE id of its sidecar, as text; empty when it has none.

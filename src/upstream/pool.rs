@@ -32,8 +32,8 @@ pub struct Pool {
     peers: Mutex<HashMap<Dialled, Vec<Arc<Peer>>>>,
 }
 
-/// Where a connection leads, and how.
-type Dialled = (SocketAddr, Via);
+/// Where a connection leads, and how; by its name where that is what matters.
+type Dialled = (SocketAddr, Via, Option<Arc<str>>);
 
 /// Who is expected to answer there (`None`: anybody), and the connections to them.
 #[derive(Debug)]
@@ -93,7 +93,7 @@ impl Pool {
     /// # Errors
     /// Nothing has been sent when this fails.
     pub async fn dial(&self, host: &Host, deadline: Duration) -> Result<Transport, ProxyError> {
-        connect(&self.dialer, &self.tls, host.key(), deadline).await
+        connect(&self.dialer, &self.tls, host, deadline).await
     }
 
     /// An HTTP/1.1 connection: a kept one when `fresh` is false and there is one.
@@ -113,8 +113,8 @@ impl Pool {
     }
 
     async fn open_http1(&self, host: &Host, peer: Arc<Peer>, deadline: Duration) -> Result<Lease1, ProxyError> {
-        let transport = connect(&self.dialer, &self.tls, host.key(), deadline).await?;
-        let sender = connect_http1(transport).await.map_err(|error| broken(host.key(), &error))?;
+        let transport = connect(&self.dialer, &self.tls, host, deadline).await?;
+        let sender = connect_http1(transport).await.map_err(|error| broken(host, &error))?;
         Ok(Lease1 { sender, reused: false, peer, birth: Birth::now() })
     }
 
@@ -152,7 +152,7 @@ impl Pool {
             {
                 return Err(repeat(error)); // They tried for us too.
             }
-            match self.open(host.key(), deadline).await {
+            match self.open(host, deadline).await {
                 Ok(connection) => Ok(peer.add(connection)),
                 Err(error) => {
                     *last_failure = Some((Instant::now(), repeat(&error)));
@@ -160,10 +160,10 @@ impl Pool {
                 }
             }
         };
-        timeout(deadline, open).await.unwrap_or_else(|_late| Err(ProxyError::ConnectTimeout(host.key().dial())))
+        timeout(deadline, open).await.unwrap_or_else(|_late| Err(ProxyError::ConnectTimeout(host.dial())))
     }
 
-    async fn open(&self, host: &HostKey, deadline: Duration) -> Result<Http2, ProxyError> {
+    async fn open(&self, host: &Host, deadline: Duration) -> Result<Http2, ProxyError> {
         let transport = connect(&self.dialer, &self.tls, host, deadline).await?;
         connect_http2(transport).await.map_err(|error| broken(host, &error))
     }
@@ -190,7 +190,7 @@ impl Pool {
     fn peer(&self, host: &HostKey) -> Arc<Peer> {
         let identity = host.mesh.as_ref().map(|mesh| &mesh.identity);
         let mut all = self.peers.lock();
-        let peers = all.entry((host.dial(), host.via)).or_default();
+        let peers = all.entry((host.dial(), host.via, host.name.clone())).or_default();
         if let Some(peer) = peers.iter().find(|peer| peer.identity.as_ref() == identity) {
             return Arc::clone(peer);
         }
@@ -311,7 +311,7 @@ impl Drop for Lease2 {
 }
 
 /// A connection that broke before it was of use: cut, as by a peer that refuses our certificate, or no HTTP.
-fn broken(host: &HostKey, error: &HttpError) -> ProxyError {
+fn broken(host: &Host, error: &HttpError) -> ProxyError {
     let (address, detail) = (host.dial(), error.detail());
     if error.is_io() {
         ProxyError::UpstreamReset { address, detail }

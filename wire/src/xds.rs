@@ -23,6 +23,8 @@ pub use envoy_types::pb::envoy::config::listener::v3 as listener;
 pub use envoy_types::pb::envoy::config::ratelimit::v3 as rate_limit_config;
 pub use envoy_types::pb::envoy::config::rbac::v3 as rbac;
 pub use envoy_types::pb::envoy::config::route::v3 as route;
+pub use envoy_types::pb::envoy::extensions::clusters::common::dns::v3 as common_dns;
+pub use envoy_types::pb::envoy::extensions::clusters::dns::v3 as dns_cluster;
 pub use envoy_types::pb::envoy::extensions::common::ratelimit::v3 as descriptor;
 pub use envoy_types::pb::envoy::extensions::filters::common::fault::v3 as common_fault;
 pub use envoy_types::pb::envoy::extensions::filters::http::adaptive_concurrency::v3 as adaptive_concurrency;
@@ -147,6 +149,8 @@ pub mod type_url {
     pub const PREVIOUS_HOSTS: &str =
         "type.googleapis.com/envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate";
 
+    /// `Cluster.cluster_type`: hosts by name, as `STRICT_DNS` and `LOGICAL_DNS` but with its settings in one message.
+    pub const DNS_CLUSTER: &str = "type.googleapis.com/envoy.extensions.clusters.dns.v3.DnsCluster";
     /// Transport socket of a cluster: TLS (gRFC A29).
     pub const UPSTREAM_TLS: &str = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext";
     /// Transport socket of a filter chain: TLS (gRFC A29).
@@ -280,6 +284,7 @@ mod tests {
             (type_url::HTTP_INSPECTOR, http_inspector::HttpInspector::type_url()),
             (type_url::ORIGINAL_DST, original_dst::OriginalDst::type_url()),
             (type_url::TLS_INSPECTOR, tls_inspector::TlsInspector::type_url()),
+            (type_url::DNS_CLUSTER, dns_cluster::DnsCluster::type_url()),
             (type_url::LEAST_REQUEST, least_request::LeastRequest::type_url()),
             (type_url::MAGLEV, maglev::Maglev::type_url()),
             (type_url::RANDOM, random::Random::type_url()),

@@ -23,6 +23,7 @@ use pillion_wire::{
 
 use super::{
     address::Assigned,
+    external::{External, ExternalPort, past_the_mesh},
     grant::Grant,
     policy::{GlobalRateLimit, Policies, Subset, TrafficPolicy},
     protocol::Protocol,
@@ -110,6 +111,7 @@ impl Mesh {
             let members = directory.members(service);
             for port in &service.ports {
                 if let Ok(key) = service_port(service, port) {
+                    note_external(service, &key, objects, &mut findings);
                     let draft = Draft::new(key, service, port, &members, &mut findings);
                     draft.note_protocols(&mut spoken);
                     drafts.push(draft);
@@ -315,6 +317,20 @@ pub(super) fn service_port(service: &Service, port: &Port) -> Result<ServicePort
     ServicePort::new(&service.name.name, &service.name.namespace, port.port)
 }
 
+/// Who names a Service of the mesh as if it were elsewhere should know what that means.
+fn note_external(service: &Service, key: &ServicePort, objects: &Objects, findings: &mut Vec<Finding>) {
+    let Some(external) = &service.external else { return };
+    let is_ours = |(name, namespace)| objects.services.contains_key(&Name::new(namespace, name));
+    if external.service().is_some_and(is_ours) {
+        findings.push(Finding {
+            subject: Subject::Service(service.name.clone()),
+            path: "spec.externalName".to_owned(),
+            reason: past_the_mesh(&external.name, key),
+            refused: false,
+        });
+    }
+}
+
 /// Workloads by each of their labels.
 struct Directory<'a> {
     by_label: HashMap<(&'a str, &'a str, &'a str), Vec<&'a Workload>>,
@@ -422,6 +438,14 @@ impl<'a> Draft<'a> {
             .unwrap_or_default()
     }
 
+    /// The port at the name that the Service stands for: documents give it as a number.
+    fn external_port(&self) -> u16 {
+        match self.port.target {
+            Target::Number(number) => number,
+            Target::Name(_) => self.port.port,
+        }
+    }
+
     fn note_protocols(&self, spoken: &mut Spoken<'a>) {
         let named = || self.port.name.as_deref().and_then(Protocol::from_port_name);
         for (workload, port) in &self.members {
@@ -463,6 +487,7 @@ impl<'a> Draft<'a> {
                 tls: Vec::new(),
                 policy: policy.clone(),
                 endpoints: self.endpoints(|workload| subset.has(&workload.labels)),
+                external: None,
             })
         };
         subsets.filter_map(view).collect()
@@ -472,6 +497,8 @@ impl<'a> Draft<'a> {
         let protocol = self.protocol();
         let policy = policies.of_port(self.service, self.port);
         let endpoints = self.endpoints(|_| true);
+        let external = |host: &External| ExternalPort { host: host.clone(), port: self.external_port() };
+        let external = self.service.external.as_ref().map(external);
         PortView {
             http: protocol.carries_http().then(|| tables.http(self.service, self.port, policies, &policy)).flatten(),
             tcp: protocol.carries_tcp().then(|| tables.tcp(self.service, self.port, policies)).flatten(),
@@ -480,6 +507,7 @@ impl<'a> Draft<'a> {
             protocol,
             policy,
             endpoints,
+            external,
         }
     }
 }

@@ -2,6 +2,7 @@
 //! together. Pure: nothing here reads, waits or speaks a protocol.
 
 pub mod address;
+pub mod external;
 pub mod filter;
 pub mod grant;
 pub mod mesh;

@@ -107,6 +107,7 @@ impl Reach {
             tls: Vec::new(),
             policy: Policy::default(),
             endpoints: vec![Endpoint { address, mesh: found.mesh.clone(), zone: found.zone.clone(), weight: 1 }],
+            external: None,
         })
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
-use super::protocol::Protocol;
+use super::{external::External, protocol::Protocol};
 
 /// A namespace and a name in it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -37,6 +37,8 @@ pub struct Service {
     pub cluster_ip: ClusterIp,
     /// Its ports, each number once.
     pub ports: Vec<Port>,
+    /// The name elsewhere that it stands for, instead of workloads.
+    pub external: Option<External>,
 }
 
 /// Where the virtual addresses of a [`Service`] come from.

@@ -11,6 +11,7 @@ use pillion_wire::{
 };
 
 use super::{
+    external::ExternalPort,
     filter::{BackendFilters, Filters},
     policy::{GlobalRateLimit, HashOn, Policy},
     protocol::Protocol,
@@ -38,6 +39,8 @@ pub struct PortView {
     pub policy: Policy,
     /// The workloads behind it, by address.
     pub endpoints: Vec<Endpoint>,
+    /// The name elsewhere that is behind it instead; then there are no endpoints.
+    pub external: Option<ExternalPort>,
 }
 
 /// One match and what is done with the requests that match.

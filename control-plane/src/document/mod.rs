@@ -9,6 +9,7 @@
 //! traffic a rule matches or where it goes; reported as a warning elsewhere.
 
 mod duration;
+mod external;
 pub mod gateway;
 pub mod path;
 mod policy;

@@ -9,7 +9,7 @@ use k8s_openapi::{
 
 use pillion_wire::label::is_label;
 
-use super::{Issues, Metadata, accept, not_a_label, path::FieldPath, tree::Node, typed::typed};
+use super::{Issues, Metadata, accept, external, not_a_label, path::FieldPath, tree::Node, typed::typed};
 use crate::core::{
     protocol::Protocol,
     service::{ClusterIp, Family, Port, Service, Target},
@@ -27,19 +27,22 @@ pub(super) fn read(node: &Node, metadata: &Metadata, issues: &mut Issues) -> Opt
         issues.error(root.key("metadata").key("name"), not_a_label(&metadata.name.name));
     }
     let spec_path = root.key("spec");
-    let Some(spec) = raw.value.spec else {
+    let Some(mut spec) = raw.value.spec else {
         issues.error(spec_path, "missing");
         return None;
     };
-    if spec.type_.as_deref() == Some("ExternalName") {
-        issues.error(spec_path.key("type"), "ExternalName is not supported");
-        return None;
+    let annotations = raw.value.metadata.annotations.unwrap_or_default();
+    let external = external::read(&mut spec, &annotations, &spec_path, issues);
+    let ports = ports(&spec, &spec_path.key("ports"), issues);
+    if external.is_some() {
+        external::check_ports(&ports, &spec_path.key("ports"), issues);
     }
     Some(Service {
         name: metadata.name.clone(),
         cluster_ip: cluster_ip(&spec, &spec_path, issues),
-        ports: ports(&spec, &spec_path.key("ports"), issues),
+        ports,
         selector: spec.selector.unwrap_or_default(),
+        external,
     })
 }
 
@@ -190,7 +193,6 @@ mod tests {
             ("{ports: [{port: 80}], clusterIP: 10.0.0.1, clusterIPs: ['fd00::1']}", "spec.clusterIP"),
             ("{ports: [{port: 80}], ipFamilies: [IPv5]}", "spec.ipFamilies[0]"),
             ("{ports: [{port: 80}], clusterIP: 10.0.0.1, ipFamilies: [IPv6]}", "spec.ipFamilies"),
-            ("{type: ExternalName, ports: [{port: 80}]}", "spec.type"),
             ("{ports: [{port: x}]}", "spec.ports[0].port"),
         ] {
             assert_eq!(errors(spec), [path], "{spec}");

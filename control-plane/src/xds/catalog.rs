@@ -392,7 +392,17 @@ impl PortResources {
                 any: pack(type_url::ROUTE, &route::configuration(view, dialect)),
             },
             cluster: Built {
-                version: version(&("cluster", dialect, key, view.protocol, &view.policy, secured, is_retried)).into(),
+                version: version(&(
+                    "cluster",
+                    dialect,
+                    key,
+                    view.protocol,
+                    &view.policy,
+                    secured,
+                    is_retried,
+                    &view.external,
+                ))
+                .into(),
                 any: pack(type_url::CLUSTER, &cluster::cluster(view, dialect, trust_domain)),
             },
             endpoints: Self::endpoints(view, None, dialect, trust_domain),

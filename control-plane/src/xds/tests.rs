@@ -690,3 +690,43 @@ fn a_changed_policy_is_a_changed_resource() {
         }
     }
 }
+
+#[test]
+fn a_name_elsewhere_is_asked_for_by_the_client_itself_as_it_can() {
+    use pillion_wire::xds::cluster::cluster::{ClusterDiscoveryType, DiscoveryType};
+    let text = |annotations: &str| {
+        format!(
+            "apiVersion: v1\nkind: Service\nmetadata: {{name: api, namespace: shop, annotations: {{{annotations}}}}}\n\
+             spec: {{type: ExternalName, externalName: api.example.com, ports: [{{port: 80, targetPort: 8080}}]}}\n"
+        )
+    };
+    let catalog = |annotations| {
+        let (mesh, findings) = Mesh::compile(&objects(&text(annotations)), None);
+        assert!(findings.is_empty(), "{findings:?}");
+        Catalog::new(mesh, "cluster.local".parse().unwrap(), None)
+    };
+    let (strict, logical) = (catalog(""), catalog("pillion.dev/dns: logical"));
+    for (catalog, dialect, kind) in [
+        (&strict, Dialect::Pillion, DiscoveryType::StrictDns),
+        (&strict, Dialect::Envoy, DiscoveryType::StrictDns),
+        (&strict, Dialect::Grpc, DiscoveryType::LogicalDns),
+        (&logical, Dialect::Pillion, DiscoveryType::LogicalDns),
+        (&logical, Dialect::Envoy, DiscoveryType::LogicalDns),
+        (&logical, Dialect::Grpc, DiscoveryType::LogicalDns),
+    ] {
+        let found = cluster(catalog, "api.shop:80", dialect);
+        assert_eq!(found.cluster_discovery_type, Some(ClusterDiscoveryType::Type(kind.into())), "{dialect:?}");
+        assert_eq!((found.eds_cluster_config, found.transport_socket), (None, None));
+        let assignment = found.load_assignment.unwrap();
+        let [locality] = assignment.endpoints.as_slice() else { panic!("{assignment:?}") };
+        assert!(format!("{:?}", locality.lb_endpoints).contains("api.example.com"), "{locality:?}");
+        assert!(format!("{:?}", locality.lb_endpoints).contains("8080"), "{locality:?}");
+    }
+    let version = |catalog| find(catalog, Kind::Cluster, "api.shop:80", Dialect::Envoy).version().clone();
+    assert_ne!(version(&strict), version(&logical));
+    assert_eq!(strict.mesh().host_addresses("api.shop", "other").map(<[_]>::len), Some(2), "virtual ones");
+    let within =
+        text("").replace("api.example.com", "b.shop.svc.cluster.local") + "---\n" + &service("b", "[{port: 80}]");
+    let (_, findings) = Mesh::compile(&objects(&within), None);
+    assert!(findings.iter().any(|it| it.reason.contains("past its policies") && !it.refused), "{findings:?}");
+}

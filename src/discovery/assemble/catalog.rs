@@ -249,6 +249,14 @@ impl Catalog {
         self.cluster(name).unwrap_or_else(|| Arc::new(hostless(name)))
     }
 
+    /// The names that the endpoints called `endpoints` come from. `None`: they come over EDS.
+    pub(super) fn dns(&self, endpoints: &str) -> Option<Arc<config::Dns>> {
+        let clusters = self.by_endpoints.get(endpoints)?.iter().filter_map(|name| self.clusters.get(name));
+        let configs = clusters
+            .flat_map(|item| item.current.as_ref().map(|current| &current.config).into_iter().chain(&item.next));
+        configs.filter(|config| config.endpoints == endpoints).find_map(|config| config.dns.clone())
+    }
+
     /// Settles all clusters that wait for the endpoints `name`; returns who uses them.
     fn settle_users_of(&mut self, name: &str) -> Users {
         let mut users = Users::new();
@@ -340,6 +348,7 @@ fn hostless(name: &str) -> Cluster {
         retry_budget: config::RetryBudget::default(),
         keep: config::Keep::default(),
         health: None,
+        dns: None,
     };
     Cluster { config, upstream: Arc::new(Upstream::new(name)) }
 }

@@ -29,6 +29,7 @@ impl World {
             match subscription {
                 Subscription::Begin(kind, name) => assert!(self.1.insert((kind, name))),
                 Subscription::End(kind, name) => assert!(self.1.remove(&(kind, name))),
+                other => panic!("{other:?}"),
             }
         }
         output.inbound
@@ -78,6 +79,7 @@ impl World {
             keep: config::Keep::default(),
             health: None,
             subsets: None,
+            dns: None,
         };
         self.tell(Kind::Cluster, name, Change::Accepted(Config::Cluster(cluster)))
     }
@@ -94,6 +96,7 @@ fn endpoints(port: u16) -> Change {
         health: Health::Healthy,
         mesh: None,
         labels: None,
+        named: None,
     };
     let locality = Locality { zone: String::new(), priority: 0, weight: NonZeroU32::MIN, endpoints: vec![endpoint] };
     let endpoints = Endpoints { name: "limits".to_owned(), localities: vec![locality], overprovisioning: None };

@@ -79,6 +79,10 @@ pub enum Subscription {
     Begin(Kind, String),
     /// It is no longer needed.
     End(Kind, String),
+    /// The same of endpoints that no control plane says: these names have to be asked for.
+    Resolve(Arc<config::Dns>),
+    /// The endpoints of this name, [`config::Dns::key`], are no longer needed.
+    Unresolve(String),
 }
 
 /// What has to be done after input was handled.
@@ -256,16 +260,34 @@ impl Assembly {
     /// Makes `uses` what our own ports keep subscribed, after `old`.
     fn reconcile_inbound(&mut self, old: &BTreeSet<Reference>, uses: BTreeSet<Reference>) {
         for (kind, name) in uses.difference(old) {
-            if self.catalog.begin_use(*kind, name, &User::Inbound) {
-                self.subscriptions.push(Subscription::Begin(*kind, name.clone()));
-            }
+            self.begin_use(*kind, name, &User::Inbound);
         }
         for (kind, name) in old.difference(&uses) {
-            if self.catalog.end_use(*kind, name, &User::Inbound) {
-                self.subscriptions.push(Subscription::End(*kind, name.clone()));
-            }
+            self.end_use(*kind, name, &User::Inbound);
         }
         self.inbound_uses = uses;
+    }
+
+    /// Asks for it when nobody used it before: the control plane, or of endpoints that come from names nameservers.
+    fn begin_use(&mut self, kind: Kind, name: &str, user: &User) {
+        if !self.catalog.begin_use(kind, name, user) {
+            return;
+        }
+        let dns = Some(kind).filter(|kind| *kind == Kind::Endpoints).and_then(|_| self.catalog.dns(name));
+        let begin = || Subscription::Begin(kind, name.to_owned());
+        self.subscriptions.push(dns.map_or_else(begin, Subscription::Resolve));
+    }
+
+    /// The end of that, when nobody uses it any more.
+    fn end_use(&mut self, kind: Kind, name: &str, user: &User) {
+        if !self.catalog.end_use(kind, name, user) {
+            return;
+        }
+        let is_ours = kind == Kind::Endpoints && config::Dns::is_key(name);
+        self.subscriptions.push(match is_ours {
+            true => Subscription::Unresolve(name.to_owned()),
+            false => Subscription::End(kind, name.to_owned()),
+        });
     }
 
     /// Our own ports. Applications that stay where they are keep their host.
@@ -389,17 +411,13 @@ impl Assembly {
     /// Makes `uses` what `destination` keeps subscribed.
     fn reconcile(&mut self, destination: &Destination, uses: BTreeSet<Reference>) {
         let Some(entry) = self.destinations.get_mut(destination) else { return };
-        let old = std::mem::replace(&mut entry.uses, uses);
+        let old = std::mem::replace(&mut entry.uses, uses.clone());
         let user = User::Destination(destination.clone());
-        for (kind, name) in entry.uses.difference(&old) {
-            if self.catalog.begin_use(*kind, name, &user) {
-                self.subscriptions.push(Subscription::Begin(*kind, name.clone()));
-            }
+        for (kind, name) in uses.difference(&old) {
+            self.begin_use(*kind, name, &user);
         }
-        for (kind, name) in old.difference(&entry.uses) {
-            if self.catalog.end_use(*kind, name, &user) {
-                self.subscriptions.push(Subscription::End(*kind, name.clone()));
-            }
+        for (kind, name) in old.difference(&uses) {
+            self.end_use(*kind, name, &user);
         }
     }
 }

@@ -18,12 +18,15 @@ struct World {
     outbound: Outbound,
     publications: usize,
     subscribed: BTreeSet<Reference>,
+    resolving: BTreeSet<String>,
 }
 
 impl World {
     fn new() -> Self {
         let (now, outbound) = (Instant::now(), Outbound::default());
-        Self { assembly: Assembly::new(None, false, IDLE), now, outbound, publications: 0, subscribed: BTreeSet::new() }
+        let assembly = Assembly::new(None, false, IDLE);
+        let (subscribed, resolving) = (BTreeSet::new(), BTreeSet::new());
+        Self { assembly, now, outbound, publications: 0, subscribed, resolving }
     }
 
     fn poll(&mut self) {
@@ -32,6 +35,8 @@ impl World {
             match subscription {
                 Subscription::Begin(kind, name) => assert!(self.subscribed.insert((kind, name))),
                 Subscription::End(kind, name) => assert!(self.subscribed.remove(&(kind, name))),
+                Subscription::Resolve(dns) => assert!(self.resolving.insert(dns.key())),
+                Subscription::Unresolve(key) => assert!(self.resolving.remove(&key)),
             }
         }
         if let Some(outbound) = output.outbound {
@@ -149,6 +154,7 @@ fn cluster(name: &str, endpoints: &str) -> Cluster {
         keep: config::Keep::default(),
         health: None,
         subsets: None,
+        dns: None,
     }
 }
 
@@ -159,6 +165,7 @@ fn endpoints(name: &str, ports: &[u16]) -> Endpoints {
         health: Health::Healthy,
         mesh: None,
         labels: None,
+        named: None,
     };
     let endpoints = ports.iter().map(endpoint).collect();
     let locality = Locality { zone: String::new(), priority: 0, weight: NonZeroU32::MIN, endpoints };
@@ -518,4 +525,59 @@ async fn parts_of_a_cluster_follow_its_endpoints_and_its_configuration() {
     catalog.set_cluster("c", plain);
     let whole = catalog.part("c", &criteria("2")).expect("known");
     assert_eq!((whole.config.name.as_str(), whole.upstream.hosts().len()), ("c", 3), "it has no subsets");
+}
+
+#[tokio::test(start_paused = true)]
+async fn names_are_asked_for_while_a_cluster_needs_them_and_anew_only_when_they_change() {
+    let named = |name: &str, refresh| {
+        let dns = Arc::new(crate::config::Dns {
+            kind: crate::config::DnsKind::Strict,
+            family: crate::config::LookupFamily::V4Only,
+            refresh: Duration::from_secs(refresh),
+            failure: (Duration::from_secs(1), Duration::from_secs(10)),
+            respect_ttl: true,
+            jitter: Duration::ZERO,
+            localities: Vec::new(),
+            overprovisioning: None,
+        });
+        let key = dns.key();
+        (Config::Cluster(Cluster { dns: Some(dns), ..cluster(name, &key) }), key)
+    };
+    let mut world = World::new();
+    world.demand("a.shop:80");
+    world.listener("a.shop:80", "r");
+    world.route("r", &["x"]);
+    let (config, first) = named("x", 5);
+    world.tell(Kind::Cluster, "x", config.clone());
+    assert_eq!(world.resolving, BTreeSet::from([first.clone()]));
+    assert_eq!(world.publications, 0, "nothing was found yet");
+    assert!(!world.is_subscribed(Kind::Endpoints, &first), "no control plane knows them");
+    world.endpoints(&first, &[1]);
+    assert_eq!(world.publications, 1);
+    let upstream = |world: &World| Arc::clone(&world.outbound.clusters()[0].upstream);
+    let before = (upstream(&world), upstream(&world).hosts()[0].clone());
+    world.endpoints(&first, &[2, 1]);
+    assert_eq!(world.publications, 1, "hosts flow into what is there");
+    assert!(upstream(&world).hosts().iter().any(|host| Arc::ptr_eq(host, &before.1)), "who stays is the same");
+    // The same again; a change of something else.
+    world.tell(Kind::Cluster, "x", config);
+    let Config::Cluster(mut other) = named("x", 5).0 else { panic!() };
+    other.connect_timeout = Duration::from_secs(1);
+    world.tell(Kind::Cluster, "x", Config::Cluster(other));
+    assert_eq!(world.resolving, BTreeSet::from([first.clone()]));
+    // Other settings: the old ones stay until there is an answer.
+    let (config, second) = named("x", 7);
+    world.tell(Kind::Cluster, "x", config);
+    assert_eq!(world.resolving, BTreeSet::from([first.clone(), second.clone()]));
+    world.endpoints(&second, &[1]);
+    assert_eq!(world.resolving, BTreeSet::from([second]));
+    assert!(Arc::ptr_eq(&upstream(&world), &before.0));
+    assert!(Arc::ptr_eq(&upstream(&world).hosts()[0], &before.1), "and so does its host");
+    // Nobody calls it any more.
+    world.now += 3 * IDLE;
+    world.assembly.handle_time(world.now);
+    world.now += 3 * IDLE;
+    world.assembly.handle_time(world.now);
+    world.poll();
+    assert_eq!(world.resolving, BTreeSet::new());
 }

@@ -89,11 +89,17 @@ impl HostSet {
             let share = if balancing.locality_weighted { f64::from(locality.weight.get()) / sum } else { 1.0 };
             let (hosts, weights) = by_priority.entry(locality.priority).or_default();
             for endpoint in healthy() {
-                let key = HostKey::remote(endpoint.address, endpoint.mesh.clone());
+                let key = match &endpoint.named {
+                    Some(named) => HostKey::named(Arc::clone(&named.name), endpoint.address.port()),
+                    None => HostKey::remote(endpoint.address, endpoint.mesh.clone()),
+                };
                 let host = match known.get(&key) {
                     Some(host) => Arc::clone(host),
                     None => Arc::new(Host::beside(key, hosts.last(), Some(now))),
                 };
+                if let Some(named) = &endpoint.named {
+                    host.point_at(&named.addresses);
+                }
                 hosts.push(host);
                 weights.push(f64::from(endpoint.weight.get()) * share);
             }

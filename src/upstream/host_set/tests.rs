@@ -11,6 +11,7 @@ fn endpoint(port: u16, weight: u32) -> Endpoint {
         health: Health::Healthy,
         mesh: None,
         labels: None,
+        named: None,
     }
 }
 

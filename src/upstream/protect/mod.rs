@@ -166,7 +166,7 @@ pub async fn watch(list: impl Fn() -> Vec<Arc<Upstream>>, metrics: Arc<Metrics>)
 impl Event {
     /// Writes it to the log and the metrics.
     pub fn tell(&self, upstream: &Upstream, host: &Host, metrics: &Metrics) {
-        let (cluster, address) = (upstream.name(), host.key().address);
+        let (cluster, address) = (upstream.name(), host.address());
         match self {
             Self::Breaker(Change::Opened(time, why)) => {
                 metrics.breaker(cluster, "opened");

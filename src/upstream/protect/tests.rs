@@ -21,6 +21,7 @@ fn endpoints(hosts: u16) -> Endpoints {
         health: Health::Healthy,
         mesh: None,
         labels: None,
+        named: None,
     };
     let endpoints = (1..=hosts).map(endpoint).collect();
     let locality = Locality { zone: String::new(), priority: 0, weight: NonZeroU32::MIN, endpoints };

@@ -1,4 +1,8 @@
-"""A nameserver: `nameserver.py ADDRESS ANSWER`. Every question for an A record has ANSWER, for a second; others have none."""
+"""A nameserver: `nameserver.py ADDRESS ANSWER`. Every question for an A record has ANSWER, for a second; others have none.
+
+With `@FILE` as ANSWER it is the zone, read for each question: JSON, `{"name": {"a": [..], "aaaa": [..], "ttl": 1, "code": 0}}`.
+A name that is not in it does not exist. `code` is the answer's RCODE instead.
+"""
 
 import json
 import socket
@@ -7,13 +11,31 @@ import sys
 import threading
 
 host, port = sys.argv[1].rsplit(":", 1)
-record = b"\xc0\x0c" + struct.pack(">HHIH", 1, 1, 1, 4) + socket.inet_aton(sys.argv[2])
+NXDOMAIN = 3
+
+
+def look_up(name, kind):
+    """RCODE, TTL and data of the records."""
+    if not sys.argv[2].startswith("@"):
+        return 0, 1, [socket.inet_aton(sys.argv[2])] if kind == 1 else []
+    with open(sys.argv[2][1:]) as file:
+        entry = json.load(file).get(name)
+    if entry is None or entry.get("code"):
+        return NXDOMAIN if entry is None else entry["code"], 0, []
+    field, family = {1: ("a", socket.AF_INET), 28: ("aaaa", socket.AF_INET6)}.get(kind, ("", 0))
+    return 0, entry.get("ttl", 1), [socket.inet_pton(family, text) for text in entry.get(field, [])]
 
 
 def answer(query):
-    end = query.index(b"\0", 12) + 5  # The name's end, type, class.
-    found = query[end - 4 : end - 2] == b"\0\1"
-    return query[:2] + struct.pack(">HHHHH", 0x8180, 1, found, 0, 0) + query[12:end] + (record if found else b"")
+    labels, at = [], 12
+    while query[at]:
+        labels.append(query[at + 1 : at + 1 + query[at]].decode().lower())
+        at += 1 + query[at]
+    end = at + 5  # The name's end, type, class.
+    (kind,) = struct.unpack(">H", query[end - 4 : end - 2])
+    code, ttl, found = look_up(".".join(labels), kind)
+    records = b"".join(b"\xc0\x0c" + struct.pack(">HHIH", kind, 1, ttl, len(data)) + data for data in found)
+    return query[:2] + struct.pack(">HHHHH", 0x8180 | code, 1, len(found), 0, 0) + query[12:end] + records
 
 
 def serve_tcp(listener):

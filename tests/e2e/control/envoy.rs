@@ -7,8 +7,10 @@ use std::time::Duration;
 use pillion_wire::name::ListenerName;
 use serde_json::Value;
 
-use super::{BALANCING, Shop, balancing, certificates, policy, refusals, soon, split};
-use crate::support::{Mesh, Process, Workload, curl, eventually, in_workspace, python_app, python_files, python_json};
+use super::{BALANCING, Shop, balancing, certificates, elsewhere, policy, refusals, soon, split};
+use crate::support::{
+    Mesh, Process, Workload, curl, eventually, in_workspace, nginx_command, python_app, python_files, python_json,
+};
 
 #[test]
 fn envoy_is_served_over_the_delta_protocol() {
@@ -382,6 +384,36 @@ fn as_static(inbound: &Value, at: std::net::SocketAddr) -> Value {
             },
         }],
     })
+}
+
+#[test]
+fn envoy_finds_services_that_are_names_elsewhere() {
+    let mesh = Mesh::start();
+    let port = free_port_of_localhost();
+    let folder = mesh.scratch().join("nginx");
+    let command = &mut nginx_command(&folder, &format!("127.0.0.1:{port}"), "location / { return 200 $http_host; }");
+    let _app = Process::spawn("nginx", command);
+    elsewhere(&mesh, "strict", "{}", port, "http");
+    elsewhere(&mesh, "logical", "{ pillion.dev/dns: logical }", port, "http");
+    let envoy = Envoy::start(&mesh, "DELTA_GRPC");
+    let answer =
+        |name: &str| curl(&[&format!("http://{}/", envoy.outbound), "-H", &format!("Host: {name}.shop")]).text();
+    let clusters = || curl(&[&format!("http://{}/config_dump?resource=dynamic_active_clusters", envoy.admin)]).text();
+    for (name, kind) in [("strict", "STRICT_DNS"), ("logical", "LOGICAL_DNS")] {
+        soon("Envoy has found it", || answer(name) == format!("{name}.shop"));
+        assert!(clusters().contains(kind), "{}", clusters());
+        for section in BALANCING {
+            let modified = envoy.statistic("cluster_manager.cluster_modified");
+            mesh.write("balancing.yaml", &balancing(name, section));
+            soon(section, || envoy.statistic("cluster_manager.cluster_modified") > modified);
+            soon(section, || answer(name) == format!("{name}.shop"));
+        }
+    }
+    assert_eq!((refusals(&mesh), envoy.statistic("cluster_manager.cds.update_rejected")), (0.0, 0));
+}
+
+fn free_port_of_localhost() -> u16 {
+    std::net::TcpListener::bind(("127.0.0.1", 0)).and_then(|free| free.local_addr()).unwrap().port()
 }
 
 /// Envoy with its outbound listener and its admin page.

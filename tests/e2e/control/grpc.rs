@@ -1,11 +1,12 @@
 //! gRPC's own xDS client: no sidecar on its side, certificates from `pillion certs`.
 
+use std::net::SocketAddr;
 use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::{BALANCING, balancing, certificates, policy, refusals, soon};
-use crate::support::{App, Mesh, Sidecar, Workload, curl, python_app};
+use super::{BALANCING, balancing, certificates, elsewhere, policy, refusals, sent, soon};
+use crate::support::{App, Mesh, Process, Sidecar, Workload, curl, in_workspace, python, python_app};
 
 #[test]
 fn grpcs_own_client_balances_over_mutual_tls_and_follows_a_changed_weight() {
@@ -111,6 +112,29 @@ fn grpcs_own_client_follows_faults_and_takes_what_it_cannot_follow() {
     });
     mesh.remove("policy.yaml");
     soon("calls are answered again", || call(&client, 2)["answers"] == json!({ "a": 2 }));
+    assert_eq!(refusals(&mesh), 0.0);
+}
+
+#[test]
+fn grpcs_own_client_finds_services_that_are_names_elsewhere() {
+    let mesh = Mesh::start();
+    let mut command = python();
+    command.arg(in_workspace("tests/e2e/apps/greeter.py")).args(["127.0.0.1:0", "a"]);
+    let mut greeter = Process::spawn("greeter.py", &mut command);
+    let address = greeter.ready()["listen"].as_str().unwrap().parse::<SocketAddr>().unwrap();
+    elsewhere(&mesh, "greeter", "{}", address.port(), "grpc");
+    let client = client(&mesh, "greeter.shop:80");
+    soon("calls are answered", || call(&client, 2)["answers"] == json!({ "a": 2 }));
+    for section in BALANCING {
+        let before = sent(&mesh, "cluster");
+        mesh.write("balancing.yaml", &balancing("greeter", section));
+        soon(section, || sent(&mesh, "cluster") > before);
+        soon("calls are answered", || call(&client, 4)["errors"] == json!({}));
+    }
+    let statuses: Value = serde_json::from_str(&page(&client, "/csds")).unwrap();
+    let statuses = statuses.as_array().unwrap();
+    assert!(statuses.iter().all(|status| status["status"] == "ACKED"), "{statuses:?}");
+    assert!(statuses.iter().all(|status| !status.to_string().contains("ClusterLoadAssignment")), "{statuses:?}");
     assert_eq!(refusals(&mesh), 0.0);
 }
 

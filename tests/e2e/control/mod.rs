@@ -143,6 +143,18 @@ const BALANCING: [&str; 8] = [
     "{ algorithm: roundRobin }",
 ];
 
+/// Service `name`, port 80, which stands for port `port` of this machine by its name; `annotations` as YAML in braces.
+fn elsewhere(mesh: &Mesh, name: &str, annotations: &str, port: u16, protocol: &str) {
+    mesh.write(
+        &format!("elsewhere-{name}.yaml"),
+        &format!(
+            "apiVersion: v1\nkind: Service\nmetadata: {{ name: {name}, namespace: shop, annotations: {annotations} }}\n\
+             spec:\n  type: ExternalName\n  externalName: localhost\n  \
+             ports: [ {{ name: web, port: 80, targetPort: {port}, appProtocol: {protocol} }} ]\n"
+        ),
+    );
+}
+
 /// A policy that says how the endpoints of a Service are picked.
 fn balancing(service: &str, section: &str) -> String {
     format!(

@@ -4,6 +4,7 @@ mod actor;
 mod balance;
 mod breaker;
 mod connections;
+mod dns;
 mod fallback;
 mod global_rate_limit;
 mod grpc;

@@ -20,7 +20,7 @@ use pillion_wire::{
     },
 };
 
-use super::{ads, balancing, connections, duration, health, resilience, treatment};
+use super::{ads, balancing, connections, duration, health, names, resilience, treatment};
 use crate::{
     core::{protocol::Protocol, view::PortView},
     xds::dialect::Dialect,
@@ -54,6 +54,9 @@ pub(crate) fn cluster(view: &PortView, dialect: Dialect, trust_domain: &TrustDom
         metadata: resilience::metadata(&view.policy, dialect),
         ..Cluster::default()
     };
+    if let Some(external) = &view.external {
+        names::apply(&mut cluster, external, dialect);
+    }
     balancing::apply(&mut cluster, view.policy.load_balancing.as_ref(), dialect);
     health::apply(&mut cluster, view, dialect, secured);
     treatment::budget(cluster, view, dialect)

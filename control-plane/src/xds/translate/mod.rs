@@ -13,6 +13,7 @@ pub(super) mod host;
 pub(super) mod http_filters;
 pub(super) mod inbound;
 mod load_shedding;
+mod names;
 pub(super) mod outbound;
 mod resilience;
 pub(super) mod route;

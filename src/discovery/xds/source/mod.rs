@@ -13,8 +13,9 @@ use super::delta::{self, Delta};
 use super::kept::{self, Kept};
 use crate::backoff::Backoff;
 use crate::discovery::assemble::{Assembly, Subscription};
+use crate::discovery::names::Names;
 use crate::discovery::source::{ConfigSource, Context};
-use crate::discovery::{Change, Kind};
+use crate::discovery::{Change, Kind, Update};
 use crate::snapshot::{Demand, Inbound};
 use crate::tls::control::ControlError;
 
@@ -40,6 +41,7 @@ async fn run(context: Context) -> Infallible {
             context.bootstrap.timeouts.destination_idle,
         ),
         kept: context.store.clone().map(|store| Kept::new(store, std::sync::Arc::clone(&context.metrics))),
+        names: Names::new(context.naming.clone()),
         context,
         demand_closed: false,
     };
@@ -79,6 +81,7 @@ struct Task {
     delta: Delta,
     assembly: Assembly,
     kept: Option<Kept>,
+    names: Names,
     demand_closed: bool,
 }
 
@@ -190,6 +193,7 @@ impl Task {
                     }
                 },
                 demand = self.context.demand.recv(), if !self.demand_closed => self.demanded(demand),
+                update = self.names.next() => self.found(update),
                 () = sleep_until(expiry.unwrap_or_else(far_away)), if expiry.is_some() => self.expired(),
             }
         }
@@ -203,6 +207,7 @@ impl Task {
             tokio::select! {
                 output = &mut other => return output,
                 demand = self.context.demand.recv(), if !self.demand_closed => self.demanded(demand),
+                update = self.names.next() => self.found(update),
             }
         }
     }
@@ -265,6 +270,12 @@ impl Task {
         self.publish();
     }
 
+    /// Nameservers have said something new.
+    fn found(&mut self, update: Update) {
+        self.assembly.handle_update(update, Instant::now());
+        self.publish();
+    }
+
     fn expired(&mut self) {
         self.assembly.handle_time(Instant::now());
         self.publish();
@@ -280,6 +291,8 @@ impl Task {
                     self.delta.unsubscribe(kind, &name);
                     self.forget(kind, &name);
                 }
+                Subscription::Resolve(dns) => self.names.begin(dns),
+                Subscription::Unresolve(key) => self.names.end(&key),
             }
         }
         if let Some(outbound) = output.outbound {

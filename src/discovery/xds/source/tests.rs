@@ -17,6 +17,7 @@ use tokio::time::timeout;
 
 use super::*;
 use crate::discovery::xds::test_ads::Ads;
+use crate::dns::{Lookups, Upstream as Nameservers};
 use crate::identity::Identity;
 use crate::identity::test_ca::{Ca, Sidecar};
 use crate::slot::Slot;
@@ -62,15 +63,19 @@ impl World {
         let (inbound, metrics) = (Arc::new(Slot::new(None)), Arc::new(Metrics::new()));
         let (sender, demand) = mpsc::channel(crate::discovery::DEMAND_CAPACITY);
         let directory = Directory::new(Arc::clone(&outbound), sender);
-        let task = tokio::spawn(crate::discovery::run(
-            Arc::clone(&sidecar.bootstrap),
-            Arc::clone(&identity),
+        let task = tokio::spawn(crate::discovery::run(Context {
+            bootstrap: Arc::clone(&sidecar.bootstrap),
+            identity: Arc::clone(&identity),
             demand,
             outbound,
-            Arc::clone(&inbound),
-            Arc::clone(&metrics),
-            None,
-        ));
+            inbound: Arc::clone(&inbound),
+            metrics: Arc::clone(&metrics),
+            store: None,
+            naming: crate::discovery::Naming {
+                lookups: Arc::new(Lookups::new(Nameservers::fixed(vec![]), vec![], Arc::clone(&metrics))),
+                resolutions: Arc::default(),
+            },
+        }));
         Self { ads, ca, server: Some(server), address, _sidecar: sidecar, identity, inbound, directory, metrics, task }
     }
 

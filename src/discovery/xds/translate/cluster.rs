@@ -1,5 +1,6 @@
 //! Clusters.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use pillion_wire::xds::cluster as pb;
@@ -10,26 +11,30 @@ use pillion_wire::xds::upstream_http::http_protocol_options::UpstreamProtocolOpt
 use pillion_wire::xds::upstream_http::http_protocol_options::explicit_http_config::ProtocolConfig;
 
 use super::at::{At, Reason, Refusal, duration, from_ads, pass_over, refuse, same_name, unpack};
-use super::{balancing, health, resilience, subsets, tls, treatment};
-use crate::config::{Age, Cluster, Keep, UpstreamProtocol};
+use super::{balancing, dns, health, resilience, subsets, tls, treatment};
+use crate::config::{Age, Cluster, Dns, Keep, UpstreamProtocol};
 
 /// Envoy's default of `Cluster.connect_timeout`.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A cluster whose hosts come over EDS.
-pub(super) fn cluster(at: &At<'_>, name: &str, cluster: pb::Cluster) -> Result<Cluster, Refusal> {
+/// A cluster whose hosts come over EDS, or are found by name.
+pub(super) fn cluster(at: &At<'_>, name: &str, mut cluster: pb::Cluster) -> Result<Cluster, Refusal> {
     refuse_extras(at, &cluster)?;
     let lb = balancing::balancing(at, &cluster)?;
     let subsets = subsets::subsets(&at.field("lb_subset_config"), cluster.lb_subset_config.as_ref())?;
     let retry_budget = treatment::budget(at, cluster.circuit_breakers.as_ref(), cluster.metadata.as_ref())?;
-    let name = same_name(&at.field("name"), name, cluster.name)?;
-    match cluster.cluster_discovery_type {
-        Some(ClusterDiscoveryType::Type(kind)) if kind == DiscoveryType::Eds as i32 => {}
-        _ => return Err(at.field("type").refuse(Reason::Unsupported)),
-    }
-    let eds = &at.field("eds_cluster_config");
-    let source = eds.required(cluster.eds_cluster_config)?;
-    from_ads(&eds.field("eds_config"), source.eds_config.as_ref())?;
+    let name = same_name(&at.field("name"), name, std::mem::take(&mut cluster.name))?;
+    let (dns, eds) = match &cluster.cluster_discovery_type {
+        Some(ClusterDiscoveryType::Type(kind)) if *kind == DiscoveryType::Eds as i32 => {
+            refuse!(at, cluster; load_assignment);
+            (None, eds(at, &name, cluster.eds_cluster_config.take())?)
+        }
+        _ => {
+            let dns = dns::dns(at, &mut cluster)?;
+            let key = dns.key();
+            (Some(Arc::new(dns)), key)
+        }
+    };
     if let Some(socket) = cluster.transport_socket {
         tls::plaintext(&at.field("transport_socket"), socket)?;
     }
@@ -53,7 +58,6 @@ pub(super) fn cluster(at: &At<'_>, name: &str, cluster: pb::Cluster) -> Result<C
         }
         protocol = upstream_protocol(options, told)?;
     }
-    let endpoints = if source.service_name.is_empty() { name.clone() } else { source.service_name };
     let metadata = cluster.metadata.as_ref();
     let health = health::health(at, cluster.health_checks, metadata)?;
     if health.is_some() {
@@ -61,18 +65,42 @@ pub(super) fn cluster(at: &At<'_>, name: &str, cluster: pb::Cluster) -> Result<C
         health::beside(at, cluster.outlier_detection.as_ref())?;
     }
     let resilience = resilience::resilience(at, cluster.circuit_breakers, cluster.outlier_detection, metadata)?;
-    Ok(Cluster { name, endpoints, connect_timeout, lb, subsets, protocol, resilience, health, retry_budget, keep })
+    Ok(Cluster {
+        name,
+        endpoints: eds,
+        connect_timeout,
+        lb,
+        subsets,
+        protocol,
+        resilience,
+        health,
+        retry_budget,
+        keep,
+        dns,
+    })
+}
+
+/// Under which name the endpoints are asked for.
+fn eds(at: &At<'_>, name: &str, config: Option<pb::cluster::EdsClusterConfig>) -> Result<String, Refusal> {
+    let at = &at.field("eds_cluster_config");
+    let source = at.required(config)?;
+    from_ads(&at.field("eds_config"), source.eds_config.as_ref())?;
+    let endpoints = if source.service_name.is_empty() { name.to_owned() } else { source.service_name };
+    match Dns::is_key(&endpoints) {
+        true => Err(at.field("service_name").invalid("begins as only names of our own do")),
+        false => Ok(endpoints),
+    }
 }
 
 fn refuse_extras(at: &At<'_>, cluster: &pb::Cluster) -> Result<(), Refusal> {
     refuse!(at, cluster;
-        transport_socket_matches, transport_socket_matcher, load_assignment,
+        transport_socket_matches, transport_socket_matcher,
         max_requests_per_connection, upstream_http_protocol_options, common_http_protocol_options,
         http_protocol_options, http2_protocol_options, upstream_bind_config,
         protocol_selection, filters, upstream_config, preconnect_policy, connection_pool_per_downstream_connection,
         queuing_policies);
     pass_over!(at, cluster;
-        alt_stat_name, stats_matcher, per_connection_buffer_limit_bytes, dns_lookup_family, wait_for_warm_on_init,
+        alt_stat_name, stats_matcher, per_connection_buffer_limit_bytes, wait_for_warm_on_init,
         cleanup_interval, upstream_connection_options, close_connections_on_host_health_failure,
         ignore_health_on_host_removal, lrs_server, lrs_report_endpoint_metrics, track_cluster_stats);
     Ok(())

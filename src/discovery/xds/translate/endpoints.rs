@@ -14,26 +14,32 @@ use super::subsets;
 use crate::config::{Endpoint, Endpoints, Health, Locality};
 
 /// As Envoy: priorities from 0 to 128.
-const LAST_PRIORITY: u32 = 128;
+pub(super) const LAST_PRIORITY: u32 = 128;
 
 /// `ClusterLoadAssignment`. Linear in its hosts.
 pub(super) fn assignment(at: &At<'_>, name: &str, assignment: pb::ClusterLoadAssignment) -> Result<Endpoints, Refusal> {
     refuse!(at, assignment; named_endpoints);
     let name = same_name(&at.field("cluster_name"), name, assignment.cluster_name)?;
-    let mut overprovisioning = None;
-    if let Some(policy) = assignment.policy {
-        let at = &at.field("policy");
-        refuse!(at, policy; drop_overloads, endpoint_stale_after);
-        pass_over!(at, policy; weighted_priority_health);
-        let at = &at.field("overprovisioning_factor");
-        overprovisioning = policy.overprovisioning_factor.map(|given| at.required(NonZeroU32::new(given.value)));
-    }
+    let overprovisioning = overprovisioning(at, assignment.policy)?;
     let places = &at.field("endpoints");
     let mut localities = Vec::with_capacity(assignment.endpoints.len());
     for (index, group) in assignment.endpoints.into_iter().enumerate() {
         localities.extend(locality(&places.index(index), group)?);
     }
-    Ok(Endpoints { name, localities, overprovisioning: overprovisioning.transpose()? })
+    Ok(Endpoints { name, localities, overprovisioning })
+}
+
+/// `ClusterLoadAssignment.policy`.
+pub(super) fn overprovisioning(
+    at: &At<'_>,
+    policy: Option<pb::cluster_load_assignment::Policy>,
+) -> Result<Option<NonZeroU32>, Refusal> {
+    let Some(policy) = policy else { return Ok(None) };
+    let at = &at.field("policy");
+    refuse!(at, policy; drop_overloads, endpoint_stale_after);
+    pass_over!(at, policy; weighted_priority_health);
+    let at = &at.field("overprovisioning_factor");
+    policy.overprovisioning_factor.map(|given| at.required(NonZeroU32::new(given.value))).transpose()
 }
 
 /// `None`: its weight is 0, so that it gets nothing.
@@ -54,11 +60,7 @@ fn locality(at: &At<'_>, group: pb::LocalityLbEndpoints) -> Result<Option<Locali
 }
 
 fn endpoint(at: &At<'_>, host: pb::LbEndpoint) -> Result<Endpoint, Refusal> {
-    let health = match HealthStatus::try_from(host.health_status) {
-        Ok(HealthStatus::Unknown | HealthStatus::Healthy) => Health::Healthy,
-        Ok(HealthStatus::Draining) => Health::Draining,
-        Ok(HealthStatus::Unhealthy | HealthStatus::Timeout | HealthStatus::Degraded) | Err(_) => Health::Unhealthy,
-    };
+    let health = health(host.health_status);
     let weight = weight(host.load_balancing_weight)
         .ok_or_else(|| at.field("load_balancing_weight").invalid("has to be at least 1"))?;
     let metadata = &at.field("metadata");
@@ -76,10 +78,19 @@ fn endpoint(at: &At<'_>, host: pb::LbEndpoint) -> Result<Endpoint, Refusal> {
         refuse!(at, checked; port_value, hostname, address, disable_active_health_check);
     }
     let address = socket_address(&at.field("address"), endpoint.address)?;
-    Ok(Endpoint { address, weight, health, mesh, labels })
+    Ok(Endpoint { address, weight, health, mesh, labels, named: None })
+}
+
+/// `HealthStatus`.
+pub(super) fn health(status: i32) -> Health {
+    match HealthStatus::try_from(status) {
+        Ok(HealthStatus::Unknown | HealthStatus::Healthy) => Health::Healthy,
+        Ok(HealthStatus::Draining) => Health::Draining,
+        Ok(HealthStatus::Unhealthy | HealthStatus::Timeout | HealthStatus::Degraded) | Err(_) => Health::Unhealthy,
+    }
 }
 
 /// Not said: 1.
-fn weight(given: Option<UInt32Value>) -> Option<NonZeroU32> {
+pub(super) fn weight(given: Option<UInt32Value>) -> Option<NonZeroU32> {
     given.map_or(Some(NonZeroU32::MIN), |given| NonZeroU32::new(given.value))
 }

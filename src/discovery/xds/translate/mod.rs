@@ -9,6 +9,7 @@ mod at;
 mod balancing;
 mod changes;
 mod cluster;
+mod dns;
 mod endpoints;
 mod filters;
 mod hash;
@@ -63,6 +64,8 @@ pub fn resource(kind: Kind, name: &str, content: &Any) -> Result<Config, Refusal
     }
 }
 
+#[cfg(test)]
+mod dns_tests;
 #[cfg(test)]
 mod filters_tests;
 #[cfg(test)]

@@ -894,11 +894,18 @@ fn a_locality_without_weight_in_the_balance_is_left_out() {
 /// Real messages to damage, with the name that each is asked for by.
 fn samples() -> Vec<(Kind, &'static str, Any)> {
     let http = http_filter(http_connection_manager::CodecType::Auto);
+    let by_name = Cluster {
+        cluster_discovery_type: Some(cluster::ClusterDiscoveryType::Type(cluster::DiscoveryType::StrictDns.into())),
+        eds_cluster_config: None,
+        load_assignment: Some(assignment(vec![host("127.0.0.1:80")])),
+        ..eds()
+    };
     vec![
         (Kind::Listener, "orders.shop:80", pack(type_url::LISTENER, &outbound(&manager()))),
         (Kind::Listener, INBOUND, pack(type_url::LISTENER, &inbound(vec![chain(80, http)]))),
         (Kind::Route, "r", pack(type_url::ROUTE, &routes(vec![any_path()]))),
         (Kind::Cluster, "c", pack(type_url::CLUSTER, &eds())),
+        (Kind::Cluster, "c", pack(type_url::CLUSTER, &by_name)),
         (Kind::Endpoints, "e", pack(type_url::ENDPOINTS, &assignment(vec![host("127.0.0.1:80")]))),
     ]
 }
