@@ -144,14 +144,7 @@ async fn forward(
     let (parts, body) = request.into_parts();
     let worker = &client.worker;
     let authority = Authority::of(&parts);
-    let (plan, found) = match &client.way {
-        Way::Outbound => {
-            let destination = client.destination(authority.as_ref().map_err(|why| ProxyError::BadAuthority(why))?)?;
-            outbound::plan(worker, &destination, &parts, client.address.ip(), record).await?
-        }
-        Way::Bound(destination) => outbound::plan(worker, destination, &parts, client.address.ip(), record).await?,
-        Way::Mesh(_) | Way::Front { .. } => (inbound::plan(client, &parts, record).await?, Filtered::default()),
-    };
+    let (plan, found) = plan(client, &parts, authority.as_ref(), record).await?;
     *filters = found;
     if filters.route.is_some()
         && let Some(response) = Box::pin(filters.on_request(worker, &parts, record)).await?
@@ -224,6 +217,24 @@ async fn forward(
     }
     let limits = call.and_then(Call::limits);
     Ok(Outcome::Reply(response.map(|body| body.joined(member).limited(limits).holding(said.places, said.held))))
+}
+
+/// What is to become of a request, and what is done to it on the way.
+async fn plan(
+    client: &Client,
+    parts: &request::Parts,
+    authority: Result<&Authority, &&'static str>,
+    record: &mut Record,
+) -> Result<(Plan, Filtered), ProxyError> {
+    let from = client.address.ip();
+    match &client.way {
+        Way::Outbound => {
+            let destination = client.destination(authority.map_err(|why| ProxyError::BadAuthority(why))?)?;
+            outbound::plan(&client.worker, &destination, parts, from, record).await
+        }
+        Way::Bound(destination) => outbound::plan(&client.worker, destination, parts, from, record).await,
+        Way::Mesh(_) | Way::Front { .. } => Ok((inbound::plan(client, parts, record).await?, Filtered::default())),
+    }
 }
 
 /// A request that asks to change the protocol: until that is answered, it may take as long as any request.

@@ -269,23 +269,27 @@ impl Metrics {
             "When the current certificate ends, as a Unix time",
             metrics.certificate_expiry.clone(),
         );
-        registry.register("dns_queries", "DNS queries of the application, by result", metrics.dns_queries.clone());
-        registry.register(
-            "dns_duration_seconds",
-            "From a DNS query to its answer, by result",
-            metrics.dns_durations.clone(),
-        );
-        registry.register("name_lookups", "Names of clusters asked for, by result", metrics.name_lookups.clone());
-        registry.register(
-            "cluster_names",
-            "Names of clusters, by how their addresses stand",
-            metrics.names_in_use.clone(),
-        );
+        metrics.register_names(&mut registry);
         metrics.register_traffic(&mut registry);
         metrics.register_resilience(&mut registry);
         metrics.health.register(&mut registry);
         *metrics.registry.lock() = registry;
         metrics
+    }
+
+    fn register_names(&self, registry: &mut Registry) {
+        registry.register("dns_queries", "DNS queries of the application, by result", self.dns_queries.clone());
+        registry.register(
+            "dns_duration_seconds",
+            "From a DNS query to its answer, by result",
+            self.dns_durations.clone(),
+        );
+        registry.register("name_lookups", "Names of clusters asked for, by result", self.name_lookups.clone());
+        registry.register(
+            "cluster_names",
+            "Names of clusters, by how their addresses stand",
+            self.names_in_use.clone(),
+        );
     }
 
     fn register_traffic(&self, registry: &mut Registry) {
