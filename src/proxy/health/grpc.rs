@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::header::{CONTENT_TYPE, TE};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use prost::Message;
 
 use super::exchange::{Answer, Question, ask};
 use super::{failed, passed};
+use crate::http::{frame, unframe};
+use crate::resilience::deadline::{GRPC_TIMEOUT, format_grpc};
 use crate::resilience::health::Finding;
 use crate::upstream::{Found, Host, Pool};
 
@@ -31,9 +32,6 @@ const STATUSES: [&str; 4] = ["UNKNOWN", "SERVING", "NOT_SERVING", "SERVICE_UNKNO
 const SERVING: i32 = 1;
 const NOT_SERVING: i32 = 2;
 
-/// Flag and length before each message (gRPC's `PROTOCOL-HTTP2.md`).
-const PREFIX: usize = 5;
-
 /// Calls `Check`, and judges by the serving status.
 pub(super) async fn check(
     pool: &Pool,
@@ -46,31 +44,19 @@ pub(super) async fn check(
     let mut headers = HeaderMap::new();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     headers.insert(TE, HeaderValue::from_static("trailers"));
-    // At most eight digits.
-    let millis = time.as_millis().min(99_999_999);
-    if let Ok(value) = HeaderValue::try_from(format!("{millis}m")) {
-        headers.insert(HeaderName::from_static("grpc-timeout"), value);
-    }
+    headers.insert(GRPC_TIMEOUT, format_grpc(time));
     let question = Question {
         method: Method::POST,
         authority: if authority.is_empty() { cluster } else { authority },
         path: "/grpc.health.v1.Health/Check",
         headers,
-        body: framed(&HealthCheckRequest { service: service.to_owned() }),
+        body: frame(&HealthCheckRequest { service: service.to_owned() }),
         http2: true,
     };
     match ask(pool, host, &question, time).await {
         Ok(answer) => judge(&answer),
         Err(found) => found,
     }
-}
-
-fn framed(message: &impl Message) -> Bytes {
-    let length = u32::try_from(message.encoded_len()).unwrap_or(u32::MAX);
-    let mut bytes = vec![0];
-    bytes.extend_from_slice(&length.to_be_bytes());
-    bytes.extend_from_slice(&message.encode_to_vec());
-    bytes.into()
 }
 
 fn judge(answer: &Answer) -> Found {
@@ -85,8 +71,7 @@ fn judge(answer: &Answer) -> Found {
         Some(code) => return failed(format!("the call ends with grpc-status {code}")),
         None => return failed("the call ends without a grpc-status".to_owned()),
     }
-    let message = answer.body.get(PREFIX..).filter(|_| answer.body.first() == Some(&0));
-    let Some(Ok(response)) = message.map(HealthCheckResponse::decode) else {
+    let Some(response) = unframe::<HealthCheckResponse>(&answer.body) else {
         return failed("the answer is no HealthCheckResponse".to_owned());
     };
     let name = usize::try_from(response.status).ok().and_then(|status| STATUSES.get(status)).unwrap_or(&"no status");
@@ -100,6 +85,8 @@ fn judge(answer: &Answer) -> Found {
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderName;
+
     use super::*;
 
     fn answer(status: u16, grpc: Option<&'static str>, body: &[u8]) -> Answer {
@@ -114,13 +101,13 @@ mod tests {
 
     #[test]
     fn only_serving_is_serving() {
-        let serving = framed(&HealthCheckResponse { status: SERVING });
-        let not_serving = framed(&HealthCheckResponse { status: NOT_SERVING });
+        let serving = frame(&HealthCheckResponse { status: SERVING });
+        let not_serving = frame(&HealthCheckResponse { status: NOT_SERVING });
         for (answer, wanted, why) in [
             (answer(200, Some("0"), &serving), Finding::Passed, ""),
             (answer(200, Some("0"), &not_serving), Finding::Refused, "it says NOT_SERVING"),
-            (answer(200, Some("0"), &framed(&HealthCheckResponse { status: 3 })), Finding::Failed, "SERVICE_UNKNOWN"),
-            (answer(200, Some("0"), &framed(&HealthCheckResponse { status: -7 })), Finding::Failed, "no status"),
+            (answer(200, Some("0"), &frame(&HealthCheckResponse { status: 3 })), Finding::Failed, "SERVICE_UNKNOWN"),
+            (answer(200, Some("0"), &frame(&HealthCheckResponse { status: -7 })), Finding::Failed, "no status"),
             (answer(200, Some("0"), b""), Finding::Failed, "no HealthCheckResponse"),
             (answer(200, Some("0"), &[1, 0, 0, 0, 2, 8, 1]), Finding::Failed, "no HealthCheckResponse"),
             (answer(200, Some("0"), &[0, 0, 0, 0, 1, 8]), Finding::Failed, "no HealthCheckResponse"),

@@ -139,6 +139,7 @@ impl Policy {
         [
             ("timeouts.connect", timeouts.is_some_and(|timeouts| timeouts.connect.is_some())),
             ("timeouts.idle", timeouts.is_some_and(|timeouts| timeouts.idle.is_some())),
+            ("timeouts.connectionAge", timeouts.is_some_and(|timeouts| timeouts.connection_age.is_some())),
             ("retries.budget", retries.is_some_and(|retries| retries.budget.is_some())),
         ]
         .into_iter()
