@@ -522,6 +522,24 @@ fn load_shedding_is_a_filter_of_envoys_that_grpc_is_not_told() {
 }
 
 #[test]
+fn global_rate_limits_are_a_filter_of_envoys_that_grpc_is_not_told() {
+    let sections =
+        "globalRateLimit: {service: {name: limits, port: 80}, domain: d, descriptors: [{entries: [{type: path}]}]}";
+    let limits = service("limits", "[{port: 80, appProtocol: grpc}]");
+    let catalog = catalog(&[shop(1), limits, policy("a", sections)].concat(), None);
+    for (dialect, wanted) in [(Dialect::Pillion, (2, 1)), (Dialect::Envoy, (2, 1)), (Dialect::Grpc, (1, 0))] {
+        let listener = listener(&catalog, &inbound("10.0.0.1:15008"), dialect);
+        let chain = &listener.filter_chains[0];
+        let Some(filter::ConfigType::TypedConfig(any)) = &chain.filters[0].config_type else { panic!("{chain:?}") };
+        let manager: HttpConnectionManager = unpack(type_url::HCM, any).unwrap();
+        let Some(http_connection_manager::RouteSpecifier::RouteConfig(routes)) = manager.route_specifier else {
+            panic!("{chain:?}")
+        };
+        assert_eq!((manager.http_filters.len(), routes.virtual_hosts[0].rate_limits.len()), wanted, "{dialect:?}");
+    }
+}
+
+#[test]
 fn tls_routes_are_filter_chains_by_server_name() {
     let with = |hostname: &str| {
         [

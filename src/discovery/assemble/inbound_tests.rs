@@ -24,6 +24,10 @@ impl World {
     /// What is published, and has to be asked for.
     fn tell(&mut self, kind: Kind, name: &str, change: Change) -> Option<Inbound> {
         self.0.handle_update(Update { kind, name: name.to_owned(), change }, Instant::now());
+        self.turn()
+    }
+
+    fn turn(&mut self) -> Option<Inbound> {
         let output = self.0.poll_output();
         for subscription in output.subscriptions {
             match subscription {
@@ -153,4 +157,27 @@ async fn who_is_asked_is_there_before_anything_is_asked() {
     assert!(!world.has(Kind::Cluster, "limits") && !world.has(Kind::Endpoints, "limits"));
     assert!(asked(&world.serve(None).expect("published")).is_none());
     assert!(!world.has(Kind::Cluster, "others"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_never_comes_does_not_keep_the_rest_from_being_in_force() {
+    let mut world = World::new();
+    world.0.handle_connection(true);
+    assert!(world.serve(Some("limits")).is_none(), "it is about to come");
+    let until = world.0.poll_time().expect("the wait has an end");
+    world.0.handle_time(until - Duration::from_millis(1));
+    assert!(world.turn().is_none());
+    world.0.handle_time(until);
+    let served = world.turn().expect("long enough");
+    assert!(asked(&served).is_some_and(|limit| limit.cluster.upstream.hosts().is_empty()), "the policy says what then");
+    assert!(world.has(Kind::Cluster, "limits"), "it is still asked for");
+    world.cluster("limits", UpstreamProtocol::Http2);
+    let complete = world.tell(Kind::Endpoints, "limits", endpoints(1)).expect("complete");
+    assert_eq!(asked(&complete).expect("it asks").cluster.upstream.hosts().len(), 1);
+
+    let mut world = World::new();
+    world.0.handle_connection(true);
+    assert!(world.serve(Some("limits")).is_none(), "it is about to come");
+    world.0.handle_connection(false);
+    assert!(world.turn().is_some(), "and now it is not");
 }

@@ -57,6 +57,8 @@ pub struct Assembly {
     inbound: BTreeMap<u16, Arc<InboundPort>>,
     /// What we were told last of our own ports: in force when all that it refers to is there.
     own_listener: Option<InboundListener>,
+    /// Until when it waits for that; `None`: no longer.
+    inbound_waits: Option<Instant>,
     /// What our own ports keep subscribed.
     inbound_uses: BTreeSet<Reference>,
     destinations: HashMap<Destination, Entry>,
@@ -111,6 +113,9 @@ struct Published {
     uses: BTreeSet<Reference>,
 }
 
+/// How long our own ports wait for the clusters that they refer to.
+const INBOUND_PATIENCE: Duration = Duration::from_secs(5);
+
 impl Assembly {
     /// Knows nothing yet. `mesh` is the address that our inbound listener is named by; with `intercepted`, its IP address
     /// is one that the application may itself listen on. What is not used for `idle` to twice that is given up.
@@ -122,6 +127,7 @@ impl Assembly {
             workload: mesh.filter(|_| intercepted).map(|mesh| mesh.ip()),
             inbound: BTreeMap::new(),
             own_listener: None,
+            inbound_waits: None,
             inbound_uses: BTreeSet::new(),
             destinations: HashMap::new(),
             hosts: HashMap::new(),
@@ -172,6 +178,7 @@ impl Assembly {
     /// The control plane can be asked, or no longer. While it cannot, nothing known gives way to something new.
     pub fn handle_connection(&mut self, connected: bool) {
         self.connected = connected;
+        self.dirty.insert(User::Inbound);
     }
 
     /// News from the source.
@@ -180,6 +187,7 @@ impl Assembly {
         let users = match (kind, change) {
             (Kind::Listener, Change::Accepted(Config::Inbound(listener))) => {
                 self.own_listener = Some(listener);
+                self.inbound_waits = Some(now + INBOUND_PATIENCE);
                 [User::Inbound].into()
             }
             (Kind::Listener, Change::Accepted(Config::Outbound(listener))) => return self.know(listener, now),
@@ -202,11 +210,14 @@ impl Assembly {
         for demand in self.book.expire(now, |known| was_used(destinations, known)) {
             self.forget(&demand);
         }
+        if self.inbound_waits.take_if(|until| *until <= now).is_some() {
+            self.dirty.insert(User::Inbound);
+        }
     }
 
     /// When [`Self::handle_time`] has something to do.
     pub fn poll_time(&self) -> Option<Instant> {
-        self.book.next_expiry()
+        self.book.next_expiry().into_iter().chain(self.inbound_waits).min()
     }
 
     /// What follows from everything that was handled since the last call.
@@ -237,8 +248,9 @@ impl Assembly {
         }
     }
 
-    /// Serves what we were told if all that it refers to is there; else asks for what is missing. What serves nothing
-    /// yet, and cannot ask either, does not wait.
+    /// Serves what we were told if all that it refers to is there; else asks for what is missing, and waits for a while:
+    /// what never comes must not keep the rest from being in force. What serves nothing yet, and cannot ask either, does
+    /// not wait.
     fn settle_inbound(&mut self) {
         let Some(listener) = self.own_listener.take() else { return };
         let wanted = self.catalog.inbound_references(&listener);
@@ -246,8 +258,9 @@ impl Assembly {
         self.reconcile_inbound(&in_force, &wanted | &in_force);
         let mut limits = listener.ports.values().filter_map(|port| port.global.as_ref());
         let is_complete = limits.all(|limit| self.catalog.cluster(&limit.cluster).is_some());
-        let cannot_wait = !self.connected && self.inbound.is_empty();
+        let cannot_wait = (!self.connected && self.inbound.is_empty()) || self.inbound_waits.is_none();
         if is_complete {
+            self.inbound_waits = None;
             self.serve(&listener);
             let (old, wanted) = (std::mem::take(&mut self.inbound_uses), self.catalog.inbound_references(&listener));
             self.reconcile_inbound(&old, wanted);

@@ -232,7 +232,7 @@ fn turn(
     is_queued: bool,
     cx: &mut Context<'_>,
 ) -> Poll<Result<(), HttpError>> {
-    if is_queued {
+    if is_queued && gather.poll_readable(cx).is_ready() {
         // `h2` answers pings before it sends requests. A peer that retires the connection takes the answer to its ping
         // for the end of what was under way (RFC 9113, section 6.8), so that requests must go before it.
         gather.set_deaf(true);

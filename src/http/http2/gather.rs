@@ -59,8 +59,7 @@ impl Gather {
         self.0.lock().is_deaf = is_deaf;
     }
 
-    /// Something can be read.
-    #[cfg(test)]
+    /// Something can be read. What was read ahead before does not count: `h2` has taken all of that.
     pub(super) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.0.lock().transport.tcp().poll_read_ready(cx)
     }

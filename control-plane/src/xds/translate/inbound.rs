@@ -25,6 +25,7 @@ use pillion_wire::{
 use super::{connections, global_rate_limit, http_filters, load_shedding, outbound::tcp_filter, socket_address};
 use crate::{
     core::{
+        policy::GlobalRateLimit,
         protocol::Protocol,
         view::{InboundPort, WorkloadView},
         workload::Access,
@@ -96,15 +97,20 @@ fn network_filter(port: &InboundPort, dialect: Dialect) -> Filter {
             });
         }
     };
-    let limit = port.global_rate_limit.iter().map(AsRef::as_ref);
-    // gRPC would refuse a filter that it does not know (gRFC A39).
+    // gRPC would refuse filters that it does not know (gRFC A39).
+    let limit = port.global_rate_limit.as_deref().filter(|_| dialect != Dialect::Grpc);
     let shedding = port.load_shedding.as_ref().filter(|_| dialect != Dialect::Grpc).map(load_shedding::filter);
     let manager = HttpConnectionManager {
         stat_prefix: APPLICATION.to_owned(),
         codec_type: codec.into(),
         common_http_protocol_options: connections(None, port.connection_age),
-        route_specifier: Some(http_connection_manager::RouteSpecifier::RouteConfig(everything_here(port))),
-        http_filters: limit.map(global_rate_limit::asking).chain(shedding).chain([http_filters::router()]).collect(),
+        route_specifier: Some(http_connection_manager::RouteSpecifier::RouteConfig(everything_here(limit))),
+        http_filters: limit
+            .map(global_rate_limit::asking)
+            .into_iter()
+            .chain(shedding)
+            .chain([http_filters::router()])
+            .collect(),
         ..HttpConnectionManager::default()
     };
     Filter {
@@ -114,8 +120,7 @@ fn network_filter(port: &InboundPort, dialect: Dialect) -> Filter {
 }
 
 /// Every request ends here (gRFC A36, `non_forwarding_action`).
-fn everything_here(port: &InboundPort) -> RouteConfiguration {
-    let limit = port.global_rate_limit.as_deref();
+fn everything_here(limit: Option<&GlobalRateLimit>) -> RouteConfiguration {
     RouteConfiguration {
         name: APPLICATION.to_owned(),
         virtual_hosts: vec![VirtualHost {
