@@ -29,6 +29,7 @@ use super::{
     protocol::Protocol,
     reach::{Reach, inside},
     route::{Route, RouteKind},
+    said::Said,
     service::{ClusterIp, Name, Port, Service, Target},
     table,
     view::{Endpoint, InboundPort, PortView, WorkloadView},
@@ -120,11 +121,11 @@ impl Mesh {
             mesh.add_host(service, &members, &mut findings);
         }
         let policies = Policies::new(objects, &mut findings);
-        let (mut limited, mut ages, mut asking) = (HashMap::new(), HashMap::new(), HashMap::new());
+        let (mut limited, mut ages) = (Said::new("rateLimits"), Said::new("timeouts.connectionAge"));
+        let (mut asking, mut shedding) = (Said::new("globalRateLimit"), Said::new("loadShedding"));
         let (counting, mut counted) = (rate_limit_services(objects), BTreeSet::new());
         Policies::check_subsets(objects, |service| directory.members(service), &mut findings);
         let tables = table::Tables::new(objects, &policies, &mut findings);
-        let mut shedding = HashMap::new();
         for draft in drafts {
             let key = draft.key.clone();
             let members: Vec<_> = draft.members.iter().map(|(workload, port)| (&workload.name, port.port)).collect();
@@ -138,31 +139,17 @@ impl Mesh {
                 }
             }
             let view = draft.finish(&tables, &policies);
-            if let Some(limit) = &view.policy.global_rate_limit {
-                for port in &members {
-                    asking.entry(*port).or_insert_with(|| Arc::clone(limit));
-                }
-            }
-            if let Some(limits) = &view.policy.rate_limits {
-                for &port in &members {
-                    limited.entry(port).or_insert_with(|| limits.clone());
-                }
-            }
-            if let Some(section) = &view.policy.load_shedding {
-                for &port in &members {
-                    shedding.entry(port).or_insert_with(|| section.clone());
-                }
-            }
-            if let Some(age) = view.policy.timeouts.as_ref().and_then(|timeouts| timeouts.connection_age) {
-                for port in members {
-                    ages.entry(port).or_insert(age);
-                }
-            }
+            let policy = &view.policy;
+            let age = policy.timeouts.as_ref().and_then(|timeouts| timeouts.connection_age.as_ref());
+            limited.note(&key, &members, policy.rate_limits.as_ref(), &mut findings);
+            asking.note(&key, &members, policy.global_rate_limit.as_ref(), &mut findings);
+            shedding.note(&key, &members, policy.load_shedding.as_ref(), &mut findings);
+            ages.note(&key, &members, age, &mut findings);
             let kept = previous.and_then(|mesh| mesh.ports.get(&key));
             mesh.ports.insert(key, keep_equal(view, kept));
         }
         for (workload, port) in counted {
-            if asking.remove(&(workload, port)).is_some() {
+            if asking.take_back(workload, port) {
                 findings.push(Finding {
                     subject: Subject::Workload(workload.clone()),
                     path: "spec.ports".to_owned(),
@@ -370,10 +357,10 @@ type Spoken<'a> = HashMap<(&'a Name, u16), Protocol>;
 /// What Services and their policies say of workloads' ports: the first Service by name that leads there and says it.
 struct Ports<'a> {
     spoken: Spoken<'a>,
-    limited: HashMap<(&'a Name, u16), RateLimits>,
-    ages: HashMap<(&'a Name, u16), Duration>,
-    asking: HashMap<(&'a Name, u16), Arc<GlobalRateLimit>>,
-    shedding: HashMap<(&'a Name, u16), LoadShedding>,
+    limited: Said<'a, RateLimits>,
+    ages: Said<'a, Duration>,
+    asking: Said<'a, Arc<GlobalRateLimit>>,
+    shedding: Said<'a, LoadShedding>,
 }
 
 /// A port of a Service and the workload ports behind it.
@@ -527,10 +514,10 @@ fn inbound_ports(workload: &Workload, said: &Ports<'_>) -> Vec<InboundPort> {
                 .or_else(|| port.name.as_deref().and_then(Protocol::from_port_name))
                 .unwrap_or_default(),
             access: port.access,
-            rate_limits: said.limited.get(&(&workload.name, port.port)).cloned().unwrap_or_default(),
-            connection_age: said.ages.get(&(&workload.name, port.port)).copied(),
-            global_rate_limit: said.asking.get(&(&workload.name, port.port)).cloned(),
-            load_shedding: said.shedding.get(&(&workload.name, port.port)).cloned(),
+            rate_limits: said.limited.of(&workload.name, port.port).cloned().unwrap_or_default(),
+            connection_age: said.ages.of(&workload.name, port.port).copied(),
+            global_rate_limit: said.asking.of(&workload.name, port.port).cloned(),
+            load_shedding: said.shedding.of(&workload.name, port.port).cloned(),
         })
         .collect();
     ports.sort_unstable_by_key(|port| port.port);

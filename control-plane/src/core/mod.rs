@@ -11,6 +11,7 @@ pub mod protocol;
 mod reach;
 pub mod resolve;
 pub mod route;
+mod said;
 pub mod service;
 mod table;
 #[cfg(test)]

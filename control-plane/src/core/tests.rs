@@ -521,6 +521,46 @@ fn a_backend_to_fall_back_on_that_does_not_exist_is_told() {
 }
 
 #[test]
+fn what_two_services_say_differently_of_one_workload_port_and_what_says_nothing_at_all_is_told() {
+    let policy = |name: &str, sections: &str| {
+        format!(
+            "apiVersion: pillion.dev/v1alpha1\nkind: TrafficPolicy\nmetadata: {{name: {name}, namespace: shop}}\n\
+             spec: {{targetRefs: [{{kind: Service, name: {name}}}], {sections}}}\n---\n"
+        )
+    };
+    let limits = |requests: u32| format!("rateLimits: [{{name: x, requests: {requests}, per: 1m}}]");
+    let (mesh, mut findings) = compile(
+        &[
+            service("a", "[{port: 80, targetPort: web}]"),
+            service("b", "[{port: 80, targetPort: web}]").replace("app: b", "app: a"),
+            service("c", "[{port: 80, targetPort: web}]").replace("app: c", "app: a"),
+            service("stream", "[{port: 7000, appProtocol: tcp}]"),
+            service("far", "[{port: 80}]")
+                .replace("selector: {app: far}", "type: ExternalName, externalName: far.example"),
+            workload("w", "a", "address: 10.0.0.1, ports: [{name: web, port: 8080}]"),
+            policy("a", &limits(1)),
+            policy("b", &limits(2)),
+            policy("c", &limits(1)),
+            policy("stream", &limits(1)),
+            policy("far", &limits(1)),
+        ]
+        .concat(),
+    );
+    findings.sort_by(|a, b| a.reason.cmp(&b.reason));
+    let told: Vec<&str> = findings.iter().map(|finding| finding.reason.as_str()).collect();
+    assert_eq!(
+        told,
+        [
+            "no such port carries requests: rateLimits has no effect on it",
+            "port 8080 has rateLimits of Service a.shop:80; what the policy of b.shop:80 says of it has no effect here",
+            "the Service is a name outside the mesh, with no sidecar there: rateLimits has no effect",
+        ]
+    );
+    assert_eq!(findings.iter().filter(|finding| finding.refused).count(), 0);
+    assert!(port(&mesh, "b.shop:80").policy.rate_limits.is_some());
+}
+
+#[test]
 fn the_nearest_and_oldest_policy_says_a_section() {
     let policy = |name: &str, created: &str, target: &str, connect: &str| {
         format!(

@@ -219,6 +219,7 @@ impl<'a> Policies<'a> {
                 there.push((section, policy));
                 conflict
                     .or_else(|| without_requests(policy, service, section))
+                    .or_else(|| without_sidecars(policy, service))
                     .or_else(|| health::unfit(policy, service, section))
             }
             Target::Route { kind, name } => {
@@ -299,12 +300,27 @@ fn without_requests(policy: &TrafficPolicy, service: &Service, section: Option<&
         ("sessionPersistence", policy.policy.session.is_some()),
         ("globalRateLimit", policy.policy.global_rate_limit.is_some()),
         ("loadShedding", policy.policy.load_shedding.is_some()),
+        ("rateLimits", policy.policy.rate_limits.is_some()),
+        ("retries", policy.policy.retries.is_some()),
     ];
     let said: Vec<&str> = said.into_iter().filter_map(|(name, is_there)| is_there.then_some(name)).collect();
     let mut ports = service.ports.iter().filter(|port| section.is_none() || port.name.as_deref() == section);
     let has_none = ports.all(|port| port.app_protocol.is_some_and(|protocol| !protocol.carries_http()));
     (has_none && !said.is_empty())
         .then(|| format!("no such port carries requests: {} has no effect on it", said.join(", ")))
+}
+
+/// Which sections of `policy` are for the sidecars of workloads, where there are none.
+fn without_sidecars(policy: &TrafficPolicy, service: &Service) -> Option<String> {
+    let said = [
+        ("rateLimits", policy.policy.rate_limits.is_some()),
+        ("globalRateLimit", policy.policy.global_rate_limit.is_some()),
+        ("loadShedding", policy.policy.load_shedding.is_some()),
+    ];
+    let said: Vec<&str> = said.into_iter().filter_map(|(name, is_there)| is_there.then_some(name)).collect();
+    (service.external.is_some() && !said.is_empty()).then(|| {
+        format!("the Service is a name outside the mesh, with no sidecar there: {} has no effect", said.join(", "))
+    })
 }
 
 /// Which sections of `policy` an earlier one has said already.
