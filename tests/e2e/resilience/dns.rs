@@ -214,6 +214,31 @@ fn while_no_nameserver_answers_the_last_addresses_stay_in_use_and_are_called_sta
 }
 
 #[test]
+fn settings_that_change_while_no_nameserver_answers_take_no_address_away() {
+    let world = World::start();
+    let _nameserver = world.start_nameserver();
+    let _servers = [1, 2].map(|number| world.server(number));
+    world.zone(json!({ "api.test": { "a": [world.address(1)], "ttl": 1 } }));
+    world.service("", "http");
+    let client = world.client();
+    assert_eq!(answers(&client), "1");
+    world.zone(json!({ "api.test": { "code": FAILURE } }));
+    until("the name is stale", || is_stale(&client));
+    for (annotations, field, value) in [
+        ("pillion.dev/dns-lookup-family: AUTO", "family", "Auto"),
+        ("pillion.dev/dns-lookup-family: V4_ONLY", "family", "V4Only"),
+        ("pillion.dev/dns: logical", "kind", "logical"),
+    ] {
+        world.service(annotations, "http");
+        until("the settings are in force", || cluster(&client)["dns"][field] == value);
+        assert_eq!(answers(&client), "1", "{annotations}");
+        assert!(is_stale(&client), "{annotations}: {}", name(&client));
+    }
+    world.zone(json!({ "api.test": { "a": [world.address(2)], "ttl": 1 } }));
+    until("the name is followed again", || name(&client)["addresses"] == json!([world.address(2)]));
+}
+
+#[test]
 fn a_name_without_addresses_is_an_error_that_says_so_until_it_has_some() {
     let world = World::start();
     let nameserver = world.start_nameserver();
