@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::{ask, logged, policy, says};
 use crate::support::{
     Host, Mesh, Network, Pod, Process, Sidecar, Stack, Workload, connect, in_workspace, nginx, nginx_command, python,
-    tool, until,
+    run, tool, until,
 };
 
 /// SERVFAIL.
@@ -239,6 +239,36 @@ fn settings_that_change_while_no_nameserver_answers_take_no_address_away() {
 }
 
 #[test]
+fn sessions_of_a_logical_name_need_no_token() {
+    let world = World::start();
+    let _nameserver = world.start_nameserver();
+    let _server = world.server(1);
+    world.zone(json!({ "api.test": { "a": [world.address(1)], "ttl": 60 } }));
+    world.service("pillion.dev/dns: logical", "http");
+    policy(&world.mesh, "api", "sessionPersistence: { type: Cookie, sessionName: stay, strict: true }");
+    let client = world.client();
+    let url = "http://api.shop/";
+    until("sessions are kept", || {
+        let _asked = ask(&client, url, &[]);
+        let dump: Value = serde_json::from_str(&client.admin_page("/config_dump")).expect("JSON");
+        dump["outbound"]["api.shop:80"]["routes"][0]["filters"]["session"].is_string()
+    });
+    let first = ask(&client, url, &[]);
+    assert_eq!((first.status, first.header("set-cookie")), (200, None), "{first:?}");
+    // One that says where it was dialled: nowhere. `0.0.0.0` would be ourselves.
+    let port = world.port;
+    for text in [format!("0.0.0.0:{port};api.shop:80"), format!("[::]:{port};api.shop:80")] {
+        let token = run(python().args([
+            "-c",
+            "import sys, base64; print(base64.b64encode(sys.argv[1].encode()).decode())",
+            &text,
+        ]));
+        let answer = ask(&client, url, &["-H", &format!("Cookie: stay={}", token.trim())]);
+        assert!(answer.text().starts_with("1 "), "{answer:?}");
+    }
+}
+
+#[test]
 fn a_name_without_addresses_is_an_error_that_says_so_until_it_has_some() {
     let world = World::start();
     let nameserver = world.start_nameserver();
@@ -378,7 +408,7 @@ fn an_intercepted_program_calls_it_by_name_and_an_address_that_is_silent_hardly_
     let _server = Process::spawn("nginx", &mut elsewhere.wrap(&command));
     let listens = || {
         let mut command = elsewhere.command(tool("ss", "iproute2"));
-        !crate::support::run(command.args(["--no-header", "-ltn", "sport = :8080"])).is_empty()
+        !run(command.args(["--no-header", "-ltn", "sport = :8080"])).is_empty()
     };
     until("nginx listens", listens);
     mesh.write(
