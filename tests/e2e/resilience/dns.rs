@@ -269,6 +269,29 @@ fn sessions_of_a_logical_name_need_no_token() {
 }
 
 #[test]
+fn a_name_that_leads_back_to_the_sidecar_is_refused_and_its_other_addresses_are_used() {
+    let mut world = World::start();
+    let _nameserver = world.start_nameserver();
+    let client = world.client();
+    let own = client.outbound();
+    world.port = own.port();
+    let _server = world.server(1);
+    let other = world.address(1);
+    for kind in ["strict", "logical"] {
+        world.zone(json!({ "api.test": { "a": [own.ip()], "ttl": 1 } }));
+        world.service(&format!("pillion.dev/dns: {kind}"), "http");
+        let answer = |status| {
+            let found = ask(&client, "http://api.shop/", &[]);
+            (cluster(&client)["dns"]["kind"] == kind && found.status == status).then_some(found)
+        };
+        until("it is refused", || answer(508).is_some_and(|found| found.reason() == "own_port"));
+        world.zone(json!({ "api.test": { "a": [own.ip(), other], "ttl": 1 } }));
+        until("the other address is known", || answer(200).is_some());
+        assert!((0..5).all(|_| answers(&client) == "1"), "{kind}");
+    }
+}
+
+#[test]
 fn a_name_without_addresses_is_an_error_that_says_so_until_it_has_some() {
     let world = World::start();
     let nameserver = world.start_nameserver();
