@@ -161,6 +161,32 @@ fn what_istiod_says_of_every_cluster_is_taken() {
 }
 
 #[test]
+fn resolvers_of_their_own_and_identities_are_refused() {
+    let options = DnsResolverOptions { use_tcp_for_dns_lookups: true, ..Default::default() };
+    let over_tcp = CaresDnsResolverConfig { dns_resolver_options: Some(options), ..Default::default() };
+    let others = CaresDnsResolverConfig { resolvers: vec![Address::default()], ..Default::default() };
+    for (config, wanted) in [
+        (others, "resolvers: is not supported"),
+        (over_tcp, "dns_resolver_options.use_tcp_for_dns_lookups: is not supported"),
+    ] {
+        let typed_dns_resolver_config = asked_by(type_url::CARES_RESOLVER, &config);
+        let old = Cluster {
+            typed_dns_resolver_config: typed_dns_resolver_config.clone(),
+            ..dns(cluster::DiscoveryType::StrictDns)
+        };
+        let new = extension(&DnsCluster { typed_dns_resolver_config, ..DnsCluster::default() });
+        let path = format!("typed_dns_resolver_config.typed_config.{wanted}");
+        assert_eq!(translated(&old).expect_err(wanted), path);
+        assert_eq!(translated(&new).expect_err(wanted), format!("cluster_type.typed_config.{path}"));
+    }
+    let mesh = MeshEndpoint { port: 15008, identity: "spiffe://cluster.local/ns/a/sa/b".parse().expect("an id") };
+    let host = LbEndpoint { metadata: Some(mesh.to_metadata()), ..host("a", 1) };
+    let message = Cluster { load_assignment: assignment(vec![host]), ..dns(cluster::DiscoveryType::StrictDns) };
+    let wanted = "load_assignment.endpoints[0].lb_endpoints[0].metadata: is not supported";
+    assert_eq!(translated(&message).expect_err(wanted), wanted);
+}
+
+#[test]
 #[allow(deprecated, reason = "deprecated fields are refused, not used")]
 fn what_would_mean_something_else_is_refused_with_the_path() {
     let changed = |change: &dyn Fn(&mut Cluster)| {
@@ -176,9 +202,6 @@ fn what_would_mean_something_else_is_refused_with_the_path() {
         hosts(vec![host])
     };
     let custom = |told: DnsCluster| extension(&told);
-    let mesh = MeshEndpoint { port: 15008, identity: "spiffe://cluster.local/ns/a/sa/b".parse().expect("an id") };
-    let options = DnsResolverOptions { use_tcp_for_dns_lookups: true, ..Default::default() };
-    let over_tcp = CaresDnsResolverConfig { dns_resolver_options: Some(options), ..Default::default() };
     for (message, wanted) in [
         (changed(&|cluster| cluster.load_assignment = None), "load_assignment: is missing"),
         (changed(&|cluster| cluster.use_tcp_for_dns_lookups = true), "use_tcp_for_dns_lookups: is not supported"),
@@ -224,25 +247,6 @@ fn what_would_mean_something_else_is_refused_with_the_path() {
         (
             with_host(&|host| host.load_balancing_weight = Some(UInt32Value { value: 0 })),
             "load_assignment.endpoints[0].lb_endpoints[0].load_balancing_weight: has to be at least 1",
-        ),
-        (
-            with_host(&|host| host.metadata = Some(mesh.to_metadata())),
-            "load_assignment.endpoints[0].lb_endpoints[0].metadata: is not supported",
-        ),
-        (
-            changed(&|cluster| {
-                let cares = CaresDnsResolverConfig { resolvers: vec![Address::default()], ..Default::default() };
-                cluster.typed_dns_resolver_config = asked_by(type_url::CARES_RESOLVER, &cares);
-            }),
-            "typed_dns_resolver_config.typed_config.resolvers: is not supported",
-        ),
-        (
-            custom(DnsCluster {
-                typed_dns_resolver_config: asked_by(type_url::CARES_RESOLVER, &over_tcp),
-                ..DnsCluster::default()
-            }),
-            "cluster_type.typed_config.typed_dns_resolver_config.typed_config.dns_resolver_options.\
-             use_tcp_for_dns_lookups: is not supported",
         ),
         (
             custom(DnsCluster { typed_dns_resolver_config: resolver(), ..DnsCluster::default() }),
