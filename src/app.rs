@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::net::{TcpListener, UdpSocket};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +18,7 @@ use tokio::time::{Instant, timeout};
 use crate::bootstrap::{self, Bootstrap, BootstrapError};
 use crate::drain::Drain;
 use crate::filter::Active;
-use crate::listeners::{Bound, Listeners};
+use crate::listeners::{Bound, Listeners, other_family};
 use crate::net::{Dialer, Namespace};
 use crate::proxy::{Memory, Shared, health};
 use crate::readiness::Readiness;
@@ -106,7 +106,7 @@ async fn serve(mut settings: Bootstrap) -> anyhow::Result<()> {
         drain: Drain::default(),
         settings: Arc::clone(&settings),
     });
-    let dialer = Dialer { namespace };
+    let dialer = dialer(&settings, namespace);
     let tls = Arc::new(TlsClient::new(Arc::clone(&identity)));
     let workers = (0..settings.workers.get())
         .map(|number| worker::start(number, Arc::clone(&shared), Arc::clone(&tls), dialer.clone()))
@@ -156,6 +156,24 @@ fn store(settings: &Bootstrap) -> anyhow::Result<Option<Arc<Store>>> {
     let store = Store::open(root, settings.id.namespace(), &settings.workload)
         .with_context(|| format!("cannot keep certificate and configuration in {} (--state)", root.display()))?;
     Ok(Some(Arc::new(store)))
+}
+
+/// What knows which ports are our own, so that nothing goes round.
+fn dialer(settings: &Bootstrap, namespace: Option<Namespace>) -> Dialer {
+    let outbound = settings.outbound_http.into_iter().flat_map(|own| {
+        // Interception takes what comes to either family.
+        let other = settings.intercept.is_some().then(|| SocketAddr::new(other_family(own.ip()), own.port()));
+        std::iter::once(own).chain(other)
+    });
+    let tcp = settings.tcp.iter().map(|binding| binding.listen);
+    let (own_ports, own_ports_there): (Arc<[_]>, Arc<[_]>) = match namespace {
+        Some(_) => (tcp.collect(), outbound.collect()),
+        None => {
+            let all: Arc<[_]> = outbound.chain(tcp).collect();
+            (Arc::clone(&all), all)
+        }
+    };
+    Dialer { namespace, own_ports, own_ports_there }
 }
 
 fn namespace(settings: &Bootstrap) -> anyhow::Result<Option<Namespace>> {

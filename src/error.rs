@@ -312,7 +312,7 @@ impl ProxyError {
 
     /// True when nothing of the request has reached an application, so that another host may be tried.
     pub fn never_sent(&self) -> bool {
-        matches!(self, Self::Connect { .. } | Self::ConnectTimeout(_) | Self::UpstreamTls { .. })
+        matches!(self, Self::Connect { .. } | Self::ConnectTimeout(_) | Self::UpstreamTls { .. } | Self::OwnPort(_))
     }
 
     /// What the client is told: which kind of failure, not which addresses.

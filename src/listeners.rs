@@ -172,7 +172,7 @@ fn wildcard(address: IpAddr) -> IpAddr {
 }
 
 /// Loopback for loopback, all addresses for all addresses.
-fn other_family(address: IpAddr) -> IpAddr {
+pub(crate) fn other_family(address: IpAddr) -> IpAddr {
     match (address, address.is_unspecified()) {
         (IpAddr::V4(_), true) => Ipv6Addr::UNSPECIFIED.into(),
         (IpAddr::V4(_), false) => Ipv6Addr::LOCALHOST.into(),

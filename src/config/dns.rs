@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Health;
+use super::{Health, Labels};
 
 /// What begins the key of a cluster that is found by name; no endpoints resource may be called so.
 const PREFIX: &str = "dns:";
@@ -80,6 +80,8 @@ pub struct DnsEndpoint {
     pub weight: NonZeroU32,
     /// What the control plane knows of its health.
     pub health: Health,
+    /// As in [`super::Endpoint`].
+    pub labels: Option<Arc<Labels>>,
 }
 
 /// What stands where an address belongs.

@@ -44,7 +44,7 @@ fn host(endpoint: &DnsEndpoint, address: IpAddr) -> Endpoint {
         weight: endpoint.weight,
         health: endpoint.health,
         mesh: None,
-        labels: None,
+        labels: endpoint.labels.clone(),
         named: None,
     }
 }
@@ -72,6 +72,7 @@ mod tests {
             port: 80,
             weight: NonZeroU32::new(3).unwrap(),
             health: Health::Healthy,
+            labels: None,
         };
         let endpoints = names.iter().map(endpoint).collect();
         Dns {

@@ -29,7 +29,7 @@ mod upstream;
 mod watch;
 
 pub use lookup::{Found, Lookups};
-pub use refresh::{Refresh, Standing};
+pub use refresh::{Belief, Refresh, Standing};
 pub use upstream::Upstream;
 pub use watch::{Resolutions, watch};
 

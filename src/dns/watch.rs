@@ -11,28 +11,45 @@ use tokio::time::{Instant, sleep_until};
 
 use super::hosts::{Addresses, hosts};
 use super::lookup::Lookups;
-
-use super::refresh::{Refresh, Standing};
+use super::refresh::{Belief, Refresh, Standing};
 use crate::config::{Dns, Endpoints};
 
 /// How the names of clusters stand, for the admin pages and for whoever finds no host. Touched by no request that finds one.
 #[derive(Debug, Default)]
-pub struct Resolutions(Mutex<BTreeMap<String, BTreeMap<Arc<str>, Standing>>>);
+pub struct Resolutions(Mutex<BTreeMap<String, BTreeMap<Arc<str>, Known>>>);
+
+#[derive(Debug)]
+struct Known {
+    standing: Standing,
+    belief: Belief,
+}
 
 impl Resolutions {
     /// How the names stand of the cluster whose hosts are called `key`, see [`Dns::key`].
     pub fn of(&self, key: &str) -> BTreeMap<Arc<str>, Standing> {
-        self.0.lock().get(key).cloned().unwrap_or_default()
+        let all = self.0.lock();
+        let names = all.get(key).into_iter().flatten();
+        names.map(|(name, known)| (Arc::clone(name), known.standing.clone())).collect()
     }
 
     /// What was wrong the last time with one of these names, and with which.
     pub fn trouble(&self, key: &str) -> Option<(Arc<str>, String)> {
         let all = self.0.lock();
-        all.get(key)?.iter().find_map(|(name, standing)| Some((Arc::clone(name), standing.trouble.clone()?)))
+        all.get(key)?.iter().find_map(|(name, known)| Some((Arc::clone(name), known.standing.trouble.clone()?)))
     }
 
-    fn set(&self, key: &str, name: &Arc<str>, standing: Standing) {
-        self.0.lock().entry(key.to_owned()).or_default().insert(Arc::clone(name), standing);
+    /// What is known of `name`, whichever clusters it is asked for.
+    fn belief(&self, name: &str) -> Belief {
+        let all = self.0.lock();
+        let known = all.values().filter_map(|names| names.get(name));
+        known.fold(Belief::default(), |all, known| all.and(known.belief.clone()))
+    }
+
+    fn set(&self, key: &str, name: &Arc<str>, refresh: &Refresh) -> Standing {
+        let (standing, belief) = (refresh.standing(), refresh.belief());
+        let known = Known { standing: standing.clone(), belief };
+        self.0.lock().entry(key.to_owned()).or_default().insert(Arc::clone(name), known);
+        standing
     }
 
     fn forget(&self, key: &str) {
@@ -94,7 +111,8 @@ async fn keep(
     resolutions: Arc<Resolutions>,
     news: mpsc::Sender<(Arc<str>, Vec<std::net::IpAddr>)>,
 ) {
-    let mut refresh = Refresh::new(&dns);
+    // Other settings are another watch, and no reason to forget what the one before it knows.
+    let mut refresh = Refresh::new(&dns).believing(resolutions.belief(&name));
     let mut patience = FIRST_PATIENCE;
     loop {
         loop {
@@ -111,9 +129,7 @@ async fn keep(
         }
         patience = PATIENCE;
         let next = refresh.end(Instant::now(), rand::random());
-        let standing = refresh.standing();
-        log(&name, &standing);
-        resolutions.set(&key, &name, standing);
+        log(&name, &resolutions.set(&key, &name, &refresh));
         if news.send((Arc::clone(&name), refresh.addresses())).await.is_err() {
             return;
         }

@@ -240,7 +240,7 @@ fn grpc_status(headers: &HeaderMap) -> Option<u8> {
 
 fn of_error(failures: &Failures, error: &ProxyError) -> Outcome {
     let is_failure = match error {
-        ProxyError::Connect { .. } | ProxyError::ConnectTimeout(_) | ProxyError::UpstreamTls { .. } => failures.connect,
+        error if error.never_sent() => failures.connect,
         ProxyError::UpstreamReset { .. } | ProxyError::UpstreamProtocol { .. } | ProxyError::TunnelRefused { .. } => {
             failures.reset
         }

@@ -62,7 +62,8 @@ pub(super) fn choose<'a>(
             Some(Bound { rules: Arc::clone(rules), token, pinned: None }),
         ));
     };
-    let pinned = token.as_ref().map(|token| token.address);
+    // One that is known by its name is the only host of its cluster, and at no address.
+    let pinned = token.as_ref().map(|token| token.address).filter(|address| !address.ip().is_unspecified());
     Ok((choice, Some(Bound { rules: Arc::clone(rules), token, pinned })))
 }
 
@@ -70,8 +71,8 @@ pub(super) fn choose<'a>(
 pub(super) fn give(worker: &Worker, upstreams: &Upstreams, host: &Host, headers: &mut HeaderMap, record: &Record) {
     let Upstreams::Cluster(cluster, Some(affinity)) = upstreams else { return };
     let Some(bound) = &affinity.session else { return };
-    // A fallback is no place to stay.
-    if record.cluster != *cluster.upstream.name() {
+    // A fallback is no place to stay, and a host that is known by its name needs none: it is the only one.
+    if record.cluster != *cluster.upstream.name() || host.key().name.is_some() {
         return;
     }
     let (address, name) = (host.key().address, cluster.config.name.as_str());

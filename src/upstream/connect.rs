@@ -30,6 +30,9 @@ pub(super) async fn connect(
         if let Some(addresses) = host.ways() {
             return Box::pin(named(dialer, host, &addresses)).await; // Rare, and large.
         }
+        if dialer.is_loop(address, key.via) {
+            return Err(ProxyError::OwnPort(address.port()));
+        }
         let tcp = dialer.dial(address, key.via).await.map_err(|source| ProxyError::Connect { address, source })?;
         let Some(mesh) = &key.mesh else { return Ok(Transport::Dialled(tcp)) };
         let config = tls.to(&mesh.identity).ok_or(ProxyError::NoIdentity)?;
@@ -46,7 +49,11 @@ pub(super) async fn connect(
 /// Connects to one of the addresses of a host that is known by its name.
 async fn named(dialer: &Dialer, host: &Host, addresses: &[SocketAddr]) -> Result<Transport, ProxyError> {
     let via = host.key().via;
-    let dialled = race(addresses, |address| dialer.dial(address, via)).await;
+    let others: Vec<SocketAddr> = addresses.iter().copied().filter(|to| !dialer.is_loop(*to, via)).collect();
+    if others.is_empty() && !addresses.is_empty() {
+        return Err(ProxyError::OwnPort(host.key().address.port()));
+    }
+    let dialled = race(&others, |address| dialer.dial(address, via)).await;
     let (address, tcp) = dialled.map_err(|(address, source)| match address {
         Some(address) => ProxyError::Connect { address, source },
         None => ProxyError::Connect { address: host.address(), source },
@@ -64,6 +71,7 @@ pub(super) fn repeat(error: &ProxyError) -> ProxyError {
             ProxyError::UpstreamTls { address: *address, expected: expected.clone(), source: copy(source) }
         }
         ProxyError::ConnectTimeout(address) => ProxyError::ConnectTimeout(*address),
+        ProxyError::OwnPort(port) => ProxyError::OwnPort(*port),
         ProxyError::UpstreamReset { address, detail } => {
             ProxyError::UpstreamReset { address: *address, detail: detail.clone() }
         }

@@ -48,6 +48,9 @@ pub use envoy_types::pb::envoy::extensions::load_balancing_policies::random::v3 
 pub use envoy_types::pb::envoy::extensions::load_balancing_policies::ring_hash::v3 as ring_hash;
 pub use envoy_types::pb::envoy::extensions::load_balancing_policies::round_robin::v3 as round_robin;
 pub use envoy_types::pb::envoy::extensions::load_balancing_policies::wrr_locality::v3 as wrr_locality;
+pub use envoy_types::pb::envoy::extensions::network::dns_resolver::apple::v3 as apple_resolver;
+pub use envoy_types::pb::envoy::extensions::network::dns_resolver::cares::v3 as cares_resolver;
+pub use envoy_types::pb::envoy::extensions::network::dns_resolver::getaddrinfo::v3 as getaddrinfo_resolver;
 pub use envoy_types::pb::envoy::extensions::rate_limit_descriptors::expr::v3 as rate_limit_expr;
 pub use envoy_types::pb::envoy::extensions::retry::host::previous_hosts::v3 as previous_hosts;
 pub use envoy_types::pb::envoy::extensions::transport_sockets::raw_buffer::v3 as raw_buffer;
@@ -151,6 +154,15 @@ pub mod type_url {
 
     /// `Cluster.cluster_type`: hosts by name, as `STRICT_DNS` and `LOGICAL_DNS` but with its settings in one message.
     pub const DNS_CLUSTER: &str = "type.googleapis.com/envoy.extensions.clusters.dns.v3.DnsCluster";
+    /// How Envoy asks for names: its default on macOS.
+    pub const APPLE_RESOLVER: &str =
+        "type.googleapis.com/envoy.extensions.network.dns_resolver.apple.v3.AppleDnsResolverConfig";
+    /// How Envoy asks for names: by c-ares, its default.
+    pub const CARES_RESOLVER: &str =
+        "type.googleapis.com/envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig";
+    /// How Envoy asks for names: by the C library.
+    pub const GETADDRINFO_RESOLVER: &str =
+        "type.googleapis.com/envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig";
     /// Transport socket of a cluster: TLS (gRFC A29).
     pub const UPSTREAM_TLS: &str = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext";
     /// Transport socket of a filter chain: TLS (gRFC A29).
@@ -285,6 +297,9 @@ mod tests {
             (type_url::ORIGINAL_DST, original_dst::OriginalDst::type_url()),
             (type_url::TLS_INSPECTOR, tls_inspector::TlsInspector::type_url()),
             (type_url::DNS_CLUSTER, dns_cluster::DnsCluster::type_url()),
+            (type_url::APPLE_RESOLVER, apple_resolver::AppleDnsResolverConfig::type_url()),
+            (type_url::CARES_RESOLVER, cares_resolver::CaresDnsResolverConfig::type_url()),
+            (type_url::GETADDRINFO_RESOLVER, getaddrinfo_resolver::GetAddrInfoDnsResolverConfig::type_url()),
             (type_url::LEAST_REQUEST, least_request::LeastRequest::type_url()),
             (type_url::MAGLEV, maglev::Maglev::type_url()),
             (type_url::RANDOM, random::Random::type_url()),

@@ -31,7 +31,7 @@ impl Parts {
     /// The whole cluster has these endpoints from now on. Parts that nobody leads to any more are forgotten.
     pub(super) fn update(&self, endpoints: &Endpoints) {
         let mut parts = self.0.lock();
-        parts.retain(|_, part| Arc::strong_count(part) > 1);
+        parts.retain(|_, part| is_used(part));
         for (criteria, part) in parts.iter() {
             if let Some(subsets) = &part.config.subsets {
                 part.upstream.update(&subsets.select(criteria, endpoints), part.config.lb);
@@ -42,11 +42,16 @@ impl Parts {
     /// The whole cluster is configured so from now on. What was measured stays.
     pub(super) fn renew(&self, config: &config::Cluster, endpoints: &Endpoints) {
         let mut parts = self.0.lock();
-        parts.retain(|_, part| config.subsets.is_some() && Arc::strong_count(part) > 1);
+        parts.retain(|_, part| config.subsets.is_some() && is_used(part));
         for (criteria, part) in parts.iter_mut() {
             *part = made(config, &part.config.name, Arc::clone(&part.upstream), criteria, endpoints);
         }
     }
+}
+
+/// Does anybody but us lead to it, or to what it was before it was renewed?
+fn is_used(part: &Arc<Cluster>) -> bool {
+    Arc::strong_count(part) > 1 || Arc::strong_count(&part.upstream) > 1
 }
 
 fn made(

@@ -517,10 +517,23 @@ async fn parts_of_a_cluster_follow_its_endpoints_and_its_configuration() {
     assert!(Arc::ptr_eq(&part, &again));
     catalog.set_endpoints("e", hosts(&["1", "1", "2"]));
     assert_eq!(part.upstream.hosts().len(), 1);
-    catalog.set_cluster("c", Cluster { connect_timeout: Duration::from_secs(1), ..told });
+    catalog.set_cluster("c", Cluster { connect_timeout: Duration::from_secs(1), ..told.clone() });
     let renewed = catalog.part("c", &criteria("2")).expect("known");
     assert_eq!(renewed.config.connect_timeout, Duration::from_secs(1));
     assert!(Arc::ptr_eq(&renewed.upstream, &part.upstream), "what was measured stays");
+    // Who leads to it has not changed over yet when endpoints, or another configuration, come.
+    drop(renewed);
+    catalog.set_endpoints("e", hosts(&["2", "2", "2"]));
+    assert_eq!(part.upstream.hosts().len(), 3, "it is still followed");
+    catalog.set_cluster("c", Cluster { connect_timeout: Duration::from_secs(2), ..told.clone() });
+    catalog.set_cluster("c", Cluster { connect_timeout: Duration::from_secs(3), ..told.clone() });
+    let renewed = catalog.part("c", &criteria("2")).expect("known");
+    assert!(Arc::ptr_eq(&renewed.upstream, &part.upstream));
+    // Nobody leads to it any more.
+    let gone = Arc::downgrade(&part.upstream);
+    drop((part, again, renewed));
+    catalog.set_endpoints("e", hosts(&["1", "1", "2"]));
+    assert_eq!(gone.strong_count(), 0);
     let plain = cluster("c", "e");
     catalog.set_cluster("c", plain);
     let whole = catalog.part("c", &criteria("2")).expect("known");

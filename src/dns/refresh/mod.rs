@@ -66,6 +66,15 @@ struct Round {
     is_doubted: bool,
 }
 
+/// What somebody found out about a name, for others who begin to ask for it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Belief {
+    v4: Vec<IpAddr>,
+    v6: Vec<IpAddr>,
+    resolved_at: Option<Instant>,
+    ttl: Option<Duration>,
+}
+
 /// How a name stands, for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Standing {
@@ -105,6 +114,21 @@ impl Refresh {
         }
     }
 
+    /// The same, of which others know this. It is asked for at once all the same.
+    pub fn believing(mut self, belief: Belief) -> Self {
+        self.v4.addresses = belief.v4;
+        self.v6.addresses = belief.v6;
+        self.resolved_at = belief.resolved_at;
+        self.ttl = belief.ttl;
+        self
+    }
+
+    /// What it knows of both families, whichever it uses.
+    pub fn belief(&self) -> Belief {
+        let (v4, v6) = (self.v4.addresses.clone(), self.v6.addresses.clone());
+        Belief { v4, v6, resolved_at: self.resolved_at, ttl: self.ttl }
+    }
+
     /// The families to ask for now, at once. None: the round is over, see [`Self::end`].
     pub fn poll_questions(&self) -> Vec<Family> {
         let (first, second) = match self.rules.family {
@@ -116,8 +140,9 @@ impl Refresh {
             LookupFamily::All => return Vec::new(),
         };
         if self.round.asked.is_empty() {
-            // While nothing is known somebody waits: not for one after the other.
-            let both = second.filter(|_| self.addresses().is_empty());
+            // While nothing was told yet somebody waits: not for one after the other.
+            let is_awaited = self.next_at.is_none() || self.addresses().is_empty();
+            let both = second.filter(|_| is_awaited);
             return [Some(first), both].into_iter().flatten().collect();
         }
         second
@@ -221,6 +246,15 @@ impl Refresh {
             Family::V4 => &self.v4,
             Family::V6 => &self.v6,
         }
+    }
+}
+
+impl Belief {
+    /// Both: of each family the addresses that were confirmed last.
+    pub fn and(self, other: Self) -> Self {
+        let (new, old) = if other.resolved_at > self.resolved_at { (other, self) } else { (self, other) };
+        let or = |new: Vec<IpAddr>, old: Vec<IpAddr>| if new.is_empty() { old } else { new };
+        Self { v4: or(new.v4, old.v4), v6: or(new.v6, old.v6), ..new }
     }
 }
 

@@ -81,6 +81,38 @@ async fn a_failure_keeps_what_is_known_and_waits_longer_each_time() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_others_know_of_a_name_is_kept_while_it_cannot_be_asked_for() {
+    let failed = |_| Found::Failed("SERVFAIL".to_owned());
+    let mut old = Refresh::new(&dns(LookupFamily::V4Only));
+    round(&mut old, 0.0, |_| addresses(&[v4(1)], 30));
+    tokio::time::advance(seconds(60)).await;
+    let mut other = Refresh::new(&dns(LookupFamily::V6Only));
+    round(&mut other, 0.0, |_| addresses(&[v6(1)], 20));
+    let stranger = Refresh::new(&dns(LookupFamily::All));
+    let belief = [&old, &other, &stranger].into_iter().fold(Belief::default(), |all, known| all.and(known.belief()));
+    for (family, expected) in [
+        (LookupFamily::V4Only, vec![v4(1)]),
+        (LookupFamily::V4Preferred, vec![v4(1)]),
+        (LookupFamily::Auto, vec![v6(1)]),
+        (LookupFamily::All, vec![v6(1), v4(1)]),
+    ] {
+        let mut refresh = Refresh::new(&dns(family)).believing(belief.clone());
+        let families = usize::from(family != LookupFamily::V4Only) + 1;
+        assert_eq!(refresh.poll_questions().len(), families, "{family:?}: one after the other would take too long");
+        round(&mut refresh, 0.0, failed);
+        let standing = refresh.standing();
+        assert_eq!((standing.addresses, standing.is_stale), (expected, true), "{family:?}");
+        assert_eq!(standing.resolved_at, other.standing().resolved_at);
+        round(&mut refresh, 0.0, |_| Found::Nothing("NXDOMAIN"));
+        assert!(!refresh.addresses().is_empty(), "it was said once");
+        round(&mut refresh, 0.0, |_| Found::Nothing("NXDOMAIN"));
+    }
+    let mut refresh = Refresh::new(&dns(LookupFamily::V4Only)).believing(belief);
+    round(&mut refresh, 0.0, |_| addresses(&[v4(2)], 30));
+    assert_eq!((refresh.addresses(), refresh.standing().is_stale), (vec![v4(2)], false));
+}
+
+#[tokio::test(start_paused = true)]
 async fn that_there_is_nothing_is_believed_the_second_time() {
     let nothing = |_| Found::Nothing("NXDOMAIN");
     let mut refresh = Refresh::new(&dns(LookupFamily::V4Only));

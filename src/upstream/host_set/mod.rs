@@ -89,10 +89,7 @@ impl HostSet {
             let share = if balancing.locality_weighted { f64::from(locality.weight.get()) / sum } else { 1.0 };
             let (hosts, weights) = by_priority.entry(locality.priority).or_default();
             for endpoint in healthy() {
-                let key = match &endpoint.named {
-                    Some(named) => HostKey::named(Arc::clone(&named.name), endpoint.address.port()),
-                    None => HostKey::remote(endpoint.address, endpoint.mesh.clone()),
-                };
+                let key = key(endpoint);
                 let host = match known.get(&key) {
                     Some(host) => Arc::clone(host),
                     None => Arc::new(Host::beside(key, hosts.last(), Some(now))),
@@ -105,8 +102,12 @@ impl HostSet {
             }
             let drain = |endpoint: &&Endpoint| balancing.keeps_draining && endpoint.health == Health::Draining;
             draining.extend(locality.endpoints.iter().filter(drain).map(|endpoint| {
-                let key = HostKey::remote(endpoint.address, endpoint.mesh.clone());
-                known.get(&key).map_or_else(|| Arc::new(Host::new(key)), |host| Arc::clone(host))
+                let key = key(endpoint);
+                let host = known.get(&key).map_or_else(|| Arc::new(Host::new(key)), |host| Arc::clone(host));
+                if let Some(named) = &endpoint.named {
+                    host.point_at(&named.addresses);
+                }
+                host
             }));
         }
         let levels = by_priority.into_iter().filter(|(_, (hosts, _))| !hosts.is_empty());
@@ -213,15 +214,23 @@ impl HostSet {
         self.levels.iter().flat_map(|level| &level.hosts).chain(&self.draining)
     }
 
-    /// The host at `address`, also one that drains.
+    /// The host at `address`, also one that drains. One that is known by its name is at none.
     pub(super) fn at(&self, address: SocketAddr) -> Option<&Arc<Host>> {
-        let index = || self.all().map(|host| (host.key().address, Arc::clone(host))).collect();
+        let found = || self.all().filter(|host| !host.key().address.ip().is_unspecified());
+        let index = || found().map(|host| (host.key().address, Arc::clone(host))).collect();
         self.by_address.get_or_init(index).get(&address)
     }
 
     /// How hosts are picked.
     pub(super) fn balancing(&self) -> Balancing {
         self.balancing
+    }
+}
+
+fn key(endpoint: &Endpoint) -> HostKey {
+    match &endpoint.named {
+        Some(named) => HostKey::named(Arc::clone(&named.name), endpoint.address.port()),
+        None => HostKey::remote(endpoint.address, endpoint.mesh.clone()),
     }
 }
 

@@ -2,7 +2,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use super::*;
-use crate::config::{Endpoint, Locality, SlowStart};
+use crate::config::{Endpoint, Locality, Named, SlowStart};
 
 fn endpoint(port: u16, weight: u32) -> Endpoint {
     Endpoint {
@@ -124,6 +124,25 @@ async fn a_new_host_starts_slowly_and_the_others_do_not_start_again() {
         [1, 0],
         "what survived is kept"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_host_that_is_known_by_its_name_is_found_at_no_address_draining_or_not() {
+    let addresses: Arc<[SocketAddr]> = ["192.0.2.1:80".parse().expect("literal")].into();
+    let named = Named { name: "api.test:80".into(), addresses: Arc::clone(&addresses) };
+    let nowhere = SocketAddr::from(([0; 4], 80));
+    let balancing = Balancing { keeps_draining: true, ..Balancing::default() };
+    let mut last = HostSet::default();
+    for health in [Health::Draining, Health::Healthy, Health::Draining] {
+        let named = Endpoint { address: nowhere, health, named: Some(named.clone()), ..endpoint(80, 1) };
+        let set = HostSet::new(&endpoints(vec![locality(0, 1, vec![named])]), balancing, &last);
+        let [host] = set.all().collect::<Vec<_>>()[..] else { panic!("{set:?}") };
+        assert_eq!(host.key(), &HostKey::named("api.test:80".into(), 80));
+        assert_eq!(host.ways(), Some(Arc::clone(&addresses)), "{health:?}: else our own loopback is dialled");
+        assert!(last.all().next().is_none_or(|before| Arc::ptr_eq(before, host)), "the same as before");
+        assert!(set.at(nowhere).is_none() && set.at(addresses[0]).is_none());
+        last = set;
+    }
 }
 
 #[tokio::test(start_paused = true)]

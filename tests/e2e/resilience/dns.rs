@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::{ask, logged, policy, says};
 use crate::support::{
     Host, Mesh, Network, Pod, Process, Sidecar, Stack, Workload, connect, in_workspace, nginx, nginx_command, python,
-    tool, until,
+    run, tool, until,
 };
 
 /// SERVFAIL.
@@ -214,6 +214,84 @@ fn while_no_nameserver_answers_the_last_addresses_stay_in_use_and_are_called_sta
 }
 
 #[test]
+fn settings_that_change_while_no_nameserver_answers_take_no_address_away() {
+    let world = World::start();
+    let _nameserver = world.start_nameserver();
+    let _servers = [1, 2].map(|number| world.server(number));
+    world.zone(json!({ "api.test": { "a": [world.address(1)], "ttl": 1 } }));
+    world.service("", "http");
+    let client = world.client();
+    assert_eq!(answers(&client), "1");
+    world.zone(json!({ "api.test": { "code": FAILURE } }));
+    until("the name is stale", || is_stale(&client));
+    for (annotations, field, value) in [
+        ("pillion.dev/dns-lookup-family: AUTO", "family", "Auto"),
+        ("pillion.dev/dns-lookup-family: V4_ONLY", "family", "V4Only"),
+        ("pillion.dev/dns: logical", "kind", "logical"),
+    ] {
+        world.service(annotations, "http");
+        until("the settings are in force", || cluster(&client)["dns"][field] == value);
+        assert_eq!(answers(&client), "1", "{annotations}");
+        assert!(is_stale(&client), "{annotations}: {}", name(&client));
+    }
+    world.zone(json!({ "api.test": { "a": [world.address(2)], "ttl": 1 } }));
+    until("the name is followed again", || name(&client)["addresses"] == json!([world.address(2)]));
+}
+
+#[test]
+fn sessions_of_a_logical_name_need_no_token() {
+    let world = World::start();
+    let _nameserver = world.start_nameserver();
+    let _server = world.server(1);
+    world.zone(json!({ "api.test": { "a": [world.address(1)], "ttl": 60 } }));
+    world.service("pillion.dev/dns: logical", "http");
+    policy(&world.mesh, "api", "sessionPersistence: { type: Cookie, sessionName: stay, strict: true }");
+    let client = world.client();
+    let url = "http://api.shop/";
+    until("sessions are kept", || {
+        let _asked = ask(&client, url, &[]);
+        let dump: Value = serde_json::from_str(&client.admin_page("/config_dump")).expect("JSON");
+        dump["outbound"]["api.shop:80"]["routes"][0]["filters"]["session"].is_string()
+    });
+    let first = ask(&client, url, &[]);
+    assert_eq!((first.status, first.header("set-cookie")), (200, None), "{first:?}");
+    // One that says where it was dialled: nowhere. `0.0.0.0` would be ourselves.
+    let port = world.port;
+    for text in [format!("0.0.0.0:{port};api.shop:80"), format!("[::]:{port};api.shop:80")] {
+        let token = run(python().args([
+            "-c",
+            "import sys, base64; print(base64.b64encode(sys.argv[1].encode()).decode())",
+            &text,
+        ]));
+        let answer = ask(&client, url, &["-H", &format!("Cookie: stay={}", token.trim())]);
+        assert!(answer.text().starts_with("1 "), "{answer:?}");
+    }
+}
+
+#[test]
+fn a_name_that_leads_back_to_the_sidecar_is_refused_and_its_other_addresses_are_used() {
+    let mut world = World::start();
+    let _nameserver = world.start_nameserver();
+    let client = world.client();
+    let own = client.outbound();
+    world.port = own.port();
+    let _server = world.server(1);
+    let other = world.address(1);
+    for kind in ["strict", "logical"] {
+        world.zone(json!({ "api.test": { "a": [own.ip()], "ttl": 1 } }));
+        world.service(&format!("pillion.dev/dns: {kind}"), "http");
+        let answer = |status| {
+            let found = ask(&client, "http://api.shop/", &[]);
+            (cluster(&client)["dns"]["kind"] == kind && found.status == status).then_some(found)
+        };
+        until("it is refused", || answer(508).is_some_and(|found| found.reason() == "own_port"));
+        world.zone(json!({ "api.test": { "a": [own.ip(), other], "ttl": 1 } }));
+        until("the other address is known", || answer(200).is_some());
+        assert!((0..5).all(|_| answers(&client) == "1"), "{kind}");
+    }
+}
+
+#[test]
 fn a_name_without_addresses_is_an_error_that_says_so_until_it_has_some() {
     let world = World::start();
     let nameserver = world.start_nameserver();
@@ -353,7 +431,7 @@ fn an_intercepted_program_calls_it_by_name_and_an_address_that_is_silent_hardly_
     let _server = Process::spawn("nginx", &mut elsewhere.wrap(&command));
     let listens = || {
         let mut command = elsewhere.command(tool("ss", "iproute2"));
-        !crate::support::run(command.args(["--no-header", "-ltn", "sport = :8080"])).is_empty()
+        !run(command.args(["--no-header", "-ltn", "sport = :8080"])).is_empty()
     };
     until("nginx listens", listens);
     mesh.write(

@@ -11,6 +11,7 @@ mod grpc;
 mod health;
 mod joined;
 mod limits;
+mod loops;
 mod rate_limits;
 mod retries;
 mod sessions;

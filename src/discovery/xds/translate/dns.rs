@@ -1,14 +1,17 @@
 //! Clusters whose hosts are found by name: `STRICT_DNS`, `LOGICAL_DNS`, `envoy.clusters.dns`.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
+use pillion_wire::mesh::MeshEndpoint;
+use pillion_wire::xds::cares_resolver::CaresDnsResolverConfig;
 use pillion_wire::xds::cluster as pb;
 use pillion_wire::xds::cluster::cluster::{
     ClusterDiscoveryType, CustomClusterType, DiscoveryType, DnsLookupFamily as OldFamily,
 };
 use pillion_wire::xds::common_dns::DnsLookupFamily;
-use pillion_wire::xds::core::{SocketAddress, address, socket_address};
+use pillion_wire::xds::core::{SocketAddress, TypedExtensionConfig, address, socket_address};
 use pillion_wire::xds::dns_cluster::DnsCluster;
 use pillion_wire::xds::endpoint::lb_endpoint::HostIdentifier;
 use pillion_wire::xds::endpoint::{ClusterLoadAssignment, LbEndpoint, LocalityLbEndpoints};
@@ -16,6 +19,7 @@ use pillion_wire::xds::{Duration as PbDuration, type_url};
 
 use super::at::{At, Reason, Refusal, duration, pass_over, port_number, refuse, unpack};
 use super::endpoints::{LAST_PRIORITY, health, overprovisioning, weight};
+use super::subsets;
 use crate::config::{Dns, DnsEndpoint, DnsHost, DnsKind, DnsLocality, LookupFamily};
 
 /// Envoy's default of `dns_refresh_rate`.
@@ -99,7 +103,8 @@ fn finish(
 
 #[allow(deprecated, reason = "deprecated fields are refused, not used")]
 fn of_cluster(at: &At<'_>, cluster: &pb::Cluster) -> Result<Rates, Refusal> {
-    refuse!(at, cluster; dns_resolvers, use_tcp_for_dns_lookups, dns_resolution_config, typed_dns_resolver_config);
+    refuse!(at, cluster; dns_resolvers, use_tcp_for_dns_lookups, dns_resolution_config);
+    resolver(&at.field("typed_dns_resolver_config"), cluster.typed_dns_resolver_config.as_ref())?;
     let family = match OldFamily::try_from(cluster.dns_lookup_family) {
         Ok(OldFamily::Auto) => LookupFamily::Auto,
         Ok(OldFamily::V4Only) => LookupFamily::V4Only,
@@ -124,7 +129,8 @@ fn of_extension(at: &At<'_>, custom: CustomClusterType) -> Result<(DnsKind, Rate
         return Err(at.refuse(Reason::Unsupported));
     }
     let told: DnsCluster = unpack(at, type_url::DNS_CLUSTER, &any)?;
-    refuse!(at, told; typed_dns_resolver_config, dns_min_refresh_rate);
+    refuse!(at, told; dns_min_refresh_rate);
+    resolver(&at.field("typed_dns_resolver_config"), told.typed_dns_resolver_config.as_ref())?;
     let family = match DnsLookupFamily::try_from(told.dns_lookup_family) {
         Ok(DnsLookupFamily::Unspecified | DnsLookupFamily::Auto) => LookupFamily::Auto,
         Ok(DnsLookupFamily::V4Only) => LookupFamily::V4Only,
@@ -142,6 +148,25 @@ fn of_extension(at: &At<'_>, custom: CustomClusterType) -> Result<(DnsKind, Rate
         respect_ttl: told.respect_dns_ttl,
     };
     Ok((kind, rates))
+}
+
+/// Whom to ask is ours to know; how a resolver goes about it is passed over. istiod says that of every cluster.
+fn resolver(at: &At<'_>, given: Option<&TypedExtensionConfig>) -> Result<(), Refusal> {
+    let Some(given) = given else { return Ok(()) };
+    let config_at = &at.field("typed_config");
+    match &given.typed_config {
+        Some(any) if any.type_url == type_url::CARES_RESOLVER => {
+            let cares: CaresDnsResolverConfig = unpack(config_at, type_url::CARES_RESOLVER, any)?;
+            refuse!(config_at, cares; resolvers);
+            if let Some(options) = &cares.dns_resolver_options {
+                refuse!(config_at.field("dns_resolver_options"), options; use_tcp_for_dns_lookups);
+            }
+        }
+        Some(any) if [type_url::GETADDRINFO_RESOLVER, type_url::APPLE_RESOLVER].contains(&any.type_url.as_str()) => {}
+        _ => return Err(at.refuse(Reason::Unsupported)),
+    }
+    at.passed_over();
+    Ok(())
 }
 
 /// At least `least`, and at most a year.
@@ -183,7 +208,12 @@ fn locality(at: &At<'_>, group: LocalityLbEndpoints) -> Result<Option<DnsLocalit
 
 fn endpoint(at: &At<'_>, given: LbEndpoint) -> Result<DnsEndpoint, Refusal> {
     // Who stands behind a name that others answer for has no identity of the mesh.
-    refuse!(at, given; metadata);
+    let metadata_at = &at.field("metadata");
+    let mesh = given.metadata.as_ref().map(MeshEndpoint::from_metadata).transpose();
+    if mesh.map_err(|error| metadata_at.refuse(error))?.flatten().is_some() {
+        return Err(metadata_at.refuse(Reason::Unsupported));
+    }
+    let labels = given.metadata.as_ref().map(subsets::labels).filter(|labels| !labels.is_empty()).map(Arc::new);
     let weight = weight(given.load_balancing_weight)
         .ok_or_else(|| at.field("load_balancing_weight").invalid("has to be at least 1"))?;
     let health = health(given.health_status);
@@ -206,7 +236,7 @@ fn endpoint(at: &At<'_>, given: LbEndpoint) -> Result<DnsEndpoint, Refusal> {
         socket_address::PortSpecifier::PortValue(port) => port_number(port_at, port)?,
         socket_address::PortSpecifier::NamedPort(_) => return Err(at.field("named_port").refuse(Reason::Unsupported)),
     };
-    Ok(DnsEndpoint { host: host(&at.field("address"), &address)?, port, weight, health })
+    Ok(DnsEndpoint { host: host(&at.field("address"), &address)?, port, weight, health, labels })
 }
 
 fn host(at: &At<'_>, text: &str) -> Result<DnsHost, Refusal> {

@@ -2,11 +2,18 @@
 
 use std::time::Duration;
 
+use pillion_wire::mesh::MeshEndpoint;
+use pillion_wire::xds::apple_resolver::AppleDnsResolverConfig;
+use pillion_wire::xds::cares_resolver::CaresDnsResolverConfig;
 use pillion_wire::xds::cluster::{Cluster, cluster};
-use pillion_wire::xds::core::{Address, SocketAddress, TypedExtensionConfig, address, socket_address};
+use pillion_wire::xds::core::{
+    Address, DnsResolverOptions, Metadata, SocketAddress, TypedExtensionConfig, address, socket_address,
+};
 use pillion_wire::xds::dns_cluster::{DnsCluster, dns_cluster};
 use pillion_wire::xds::endpoint::{ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints, lb_endpoint};
-use pillion_wire::xds::{Duration as PbDuration, UInt32Value, pack, type_url};
+use pillion_wire::xds::getaddrinfo_resolver::GetAddrInfoDnsResolverConfig;
+use pillion_wire::xds::{Duration as PbDuration, Struct, UInt32Value, Value, pack, type_url, value};
+use prost::Message;
 
 use super::resource;
 use crate::config::{self, Dns, DnsHost, DnsKind, LookupFamily};
@@ -119,6 +126,66 @@ fn what_is_said_is_taken_over_from_both_places() {
     assert_ne!(names(&extension(&single)).key(), found.key(), "what differs has another key");
 }
 
+fn asked_by<M: Message>(url: &str, config: &M) -> Option<TypedExtensionConfig> {
+    Some(TypedExtensionConfig { name: "x".into(), typed_config: Some(pack(url, config)) })
+}
+
+#[test]
+fn what_istiod_says_of_every_cluster_is_taken() {
+    let fields = |list: &[(&str, &str)]| {
+        let value = |text: &str| Value { kind: Some(value::Kind::StringValue(text.into())) };
+        Struct { fields: list.iter().map(|(key, text)| ((*key).into(), value(text))).collect() }
+    };
+    let mut host = host("api.example.com", 443);
+    let filter_metadata = [
+        ("istio".into(), fields(&[("workload", "api;shop;api;latest;Kubernetes")])),
+        ("envoy.lb".into(), fields(&[("version", "v2")])),
+    ];
+    host.metadata = Some(Metadata { filter_metadata: filter_metadata.into(), ..Metadata::default() });
+    let cares = CaresDnsResolverConfig { udp_max_queries: Some(UInt32Value { value: 100 }), ..Default::default() };
+    for resolver in [
+        asked_by(type_url::CARES_RESOLVER, &cares),
+        asked_by(type_url::GETADDRINFO_RESOLVER, &GetAddrInfoDnsResolverConfig::default()),
+        asked_by(type_url::APPLE_RESOLVER, &AppleDnsResolverConfig::default()),
+    ] {
+        for kind in [cluster::DiscoveryType::StrictDns, cluster::DiscoveryType::LogicalDns] {
+            let load_assignment = assignment(vec![host.clone()]);
+            let typed_dns_resolver_config = resolver.clone();
+            let found = names(&Cluster { load_assignment, typed_dns_resolver_config, ..dns(kind) });
+            let labels = found.localities[0].endpoints[0].labels.clone().expect("labels");
+            assert_eq!(*labels, [("version".to_owned(), "\"v2\"".to_owned())].into());
+        }
+        let told = DnsCluster { typed_dns_resolver_config: resolver, ..DnsCluster::default() };
+        assert_eq!(names(&extension(&told)), names(&dns(cluster::DiscoveryType::StrictDns)));
+    }
+}
+
+#[test]
+fn resolvers_of_their_own_and_identities_are_refused() {
+    let options = DnsResolverOptions { use_tcp_for_dns_lookups: true, ..Default::default() };
+    let over_tcp = CaresDnsResolverConfig { dns_resolver_options: Some(options), ..Default::default() };
+    let others = CaresDnsResolverConfig { resolvers: vec![Address::default()], ..Default::default() };
+    for (config, wanted) in [
+        (others, "resolvers: is not supported"),
+        (over_tcp, "dns_resolver_options.use_tcp_for_dns_lookups: is not supported"),
+    ] {
+        let typed_dns_resolver_config = asked_by(type_url::CARES_RESOLVER, &config);
+        let old = Cluster {
+            typed_dns_resolver_config: typed_dns_resolver_config.clone(),
+            ..dns(cluster::DiscoveryType::StrictDns)
+        };
+        let new = extension(&DnsCluster { typed_dns_resolver_config, ..DnsCluster::default() });
+        let path = format!("typed_dns_resolver_config.typed_config.{wanted}");
+        assert_eq!(translated(&old).expect_err(wanted), path);
+        assert_eq!(translated(&new).expect_err(wanted), format!("cluster_type.typed_config.{path}"));
+    }
+    let mesh = MeshEndpoint { port: 15008, identity: "spiffe://cluster.local/ns/a/sa/b".parse().expect("an id") };
+    let host = LbEndpoint { metadata: Some(mesh.to_metadata()), ..host("a", 1) };
+    let message = Cluster { load_assignment: assignment(vec![host]), ..dns(cluster::DiscoveryType::StrictDns) };
+    let wanted = "load_assignment.endpoints[0].lb_endpoints[0].metadata: is not supported";
+    assert_eq!(translated(&message).expect_err(wanted), wanted);
+}
+
 #[test]
 #[allow(deprecated, reason = "deprecated fields are refused, not used")]
 fn what_would_mean_something_else_is_refused_with_the_path() {
@@ -180,10 +247,6 @@ fn what_would_mean_something_else_is_refused_with_the_path() {
         (
             with_host(&|host| host.load_balancing_weight = Some(UInt32Value { value: 0 })),
             "load_assignment.endpoints[0].lb_endpoints[0].load_balancing_weight: has to be at least 1",
-        ),
-        (
-            with_host(&|host| host.metadata = Some(Default::default())),
-            "load_assignment.endpoints[0].lb_endpoints[0].metadata: is not supported",
         ),
         (
             custom(DnsCluster { typed_dns_resolver_config: resolver(), ..DnsCluster::default() }),
