@@ -114,6 +114,7 @@ async fn keep(
     // Other settings are another watch, and no reason to forget what the one before it knows.
     let mut refresh = Refresh::new(&dns).believing(resolutions.belief(&name));
     let mut patience = FIRST_PATIENCE;
+    let (mut was_well, mut had_any) = (true, true);
     loop {
         loop {
             match *refresh.poll_questions() {
@@ -129,7 +130,12 @@ async fn keep(
         }
         patience = PATIENCE;
         let next = refresh.end(Instant::now(), rand::random());
-        log(&name, &resolutions.set(&key, &name, &refresh));
+        let standing = resolutions.set(&key, &name, &refresh);
+        let (is_well, has_any) = (standing.trouble.is_none(), !standing.addresses.is_empty());
+        if (is_well, has_any) != (was_well, had_any) {
+            log(&name, &standing); // Each change is a line, and not each question.
+        }
+        (was_well, had_any) = (is_well, has_any);
         if news.send((Arc::clone(&name), refresh.addresses())).await.is_err() {
             return;
         }
@@ -143,7 +149,7 @@ fn log(name: &str, standing: &Standing) {
             tracing::warn!(name, trouble, addresses = ?standing.addresses, "the last addresses of a name stay in use");
         }
         Some(trouble) => tracing::warn!(name, trouble, "a name has no address"),
-        None => tracing::debug!(name, addresses = ?standing.addresses, ttl = ?standing.ttl, "addresses of a name"),
+        None => tracing::info!(name, addresses = ?standing.addresses, ttl = ?standing.ttl, "a name is found again"),
     }
 }
 
