@@ -318,6 +318,23 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_session_keeps_its_host_until_a_check_fails_even_one_that_was_not_checked_yet() {
+        let upstream = upstream(&[1], 1);
+        check(&upstream, 1, Finding::Passed).await;
+        upstream.update(&endpoints(&[1, 2]), Balancing::default());
+        assert_eq!(picked(&upstream), [1].into());
+        let kept = |strict| upstream.session_host(([127, 0, 0, 1], 2).into(), strict, Instant::now).is_some();
+        assert_eq!((kept(false), kept(true)), (true, true));
+        let host = upstream.hosts().remove(1);
+        let limits = pillion_wire::resilience::Limits { endpoint_requests: Some(1), ..Default::default() };
+        upstream.protect(Some(Arc::new(crate::config::Resilience { limits: Some(limits), ..Default::default() })));
+        assert!(host.standing.take(super::super::Kind::Request, 1));
+        assert_eq!((kept(false), kept(true)), (false, true), "a strict one is told that it is full, not lost");
+        check(&upstream, 2, Finding::Failed).await;
+        assert_eq!((kept(false), kept(true)), (false, false));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn what_has_served_so_far_does_so_until_a_check_fails() {
         let upstream = Upstream::new("a");
         upstream.update(&endpoints(&[1, 2]), Balancing::default());

@@ -119,7 +119,7 @@ impl Standing {
         bits == 0 || self.permits(bits, now)
     }
 
-    /// The same where nobody else was checked, either.
+    /// The same though it was not checked yet: nobody else is well, or nobody else will do.
     pub(super) fn allows_unchecked(&self, now: impl FnOnce() -> Instant) -> bool {
         self.permits(self.bits.load(Ordering::Acquire) & !UNCHECKED, now)
     }
