@@ -72,6 +72,8 @@ pub(super) enum Found {
     Well,
     /// In a later priority, since the ones before have too few healthy hosts.
     Spilled,
+    /// It was not checked yet, and of those that were none is well.
+    Unchecked,
     /// Regardless of health.
     Panicked,
 }
@@ -151,7 +153,8 @@ impl HostSet {
             Some(host) => Some((host, Found::Well)),
             // Nothing is known of those yet, and that is better than what is known of the others.
             None if let Some(host) = of_any(&|host: &Host| fresh(host) && host.is_usable_unchecked(call.now)) => {
-                Some((host, Found::Well))
+                let found = if self.has_healthy() { Found::Well } else { Found::Unchecked };
+                Some((host, found))
             }
             None => {
                 let others = self.has_healthy();
