@@ -108,6 +108,9 @@ fn reconcile(prober: &Arc<Prober>, cluster: &Cluster, running: &mut HashMap<Stri
     }
     let mut old = std::mem::take(&mut known.hosts);
     for host in upstream.hosts() {
+        if known.hosts.contains_key(host.key()) {
+            continue; // It stands in several places.
+        }
         let same = old.remove(host.key()).filter(|(known, task)| Arc::ptr_eq(known, &host) && !task.is_finished());
         let start = || {
             let task = tokio::spawn(watch(Arc::clone(prober), Arc::clone(upstream), Arc::clone(&host)));

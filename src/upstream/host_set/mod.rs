@@ -82,6 +82,8 @@ impl HostSet {
     /// The set that `endpoints` describe; hosts of `old` that are in it again are the same.
     pub(super) fn new(endpoints: &Endpoints, balancing: Balancing, old: &Self) -> Self {
         let known: HashMap<&HostKey, &Arc<Host>> = old.all().map(|host| (host.key(), host)).collect();
+        // An address may stand in several places, and is one host.
+        let mut made: HashMap<HostKey, Arc<Host>> = HashMap::new();
         let now = Instant::now();
         let mut draining = Vec::new();
         let mut by_priority: BTreeMap<u32, (Vec<Arc<Host>>, Vec<f64>)> = BTreeMap::new();
@@ -95,9 +97,13 @@ impl HostSet {
                     Some(named) => HostKey::named(Arc::clone(&named.name), endpoint.address.port()),
                     None => HostKey::remote(endpoint.address, endpoint.mesh.clone()),
                 };
-                let host = match known.get(&key) {
+                let host = match known.get(&key).copied().or_else(|| made.get(&key)) {
                     Some(host) => Arc::clone(host),
-                    None => Arc::new(Host::beside(key, hosts.last(), Some(now))),
+                    None => {
+                        let host = Arc::new(Host::beside(key.clone(), hosts.last(), Some(now)));
+                        made.insert(key, Arc::clone(&host));
+                        host
+                    }
                 };
                 if let Some(named) = &endpoint.named {
                     host.point_at(&named.addresses);
@@ -108,7 +114,8 @@ impl HostSet {
             let drain = |endpoint: &&Endpoint| balancing.keeps_draining && endpoint.health == Health::Draining;
             draining.extend(locality.endpoints.iter().filter(drain).map(|endpoint| {
                 let key = HostKey::remote(endpoint.address, endpoint.mesh.clone());
-                known.get(&key).map_or_else(|| Arc::new(Host::new(key)), |host| Arc::clone(host))
+                let same = known.get(&key).copied().or_else(|| made.get(&key)).map(Arc::clone);
+                same.unwrap_or_else(|| Arc::new(Host::new(key)))
             }));
         }
         let levels = by_priority.into_iter().filter(|(_, (hosts, _))| !hosts.is_empty());
