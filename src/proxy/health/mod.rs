@@ -69,13 +69,14 @@ pub async fn run(shared: Arc<Shared>, tls: Arc<TlsClient>, dialer: Dialer) -> In
         tls,
         dialer,
     });
-    let outbound = prober.shared.directory.shared_outbound();
-    let mut changes = outbound.subscribe();
+    let mut outbound = prober.shared.directory.outbound().subscribe();
+    let mut inbound = prober.shared.inbound.subscribe();
     let mut running: HashMap<String, Running> = HashMap::new();
     let mut swept = Instant::now();
     loop {
-        changes.mark_unchanged();
-        let mut clusters = outbound.load_full().clusters();
+        outbound.mark_unchanged();
+        inbound.mark_unchanged();
+        let mut clusters = prober.shared.clusters();
         clusters.retain(|cluster| cluster.config.health.is_some());
         running.retain(|name, _| clusters.iter().any(|cluster| cluster.config.name == *name));
         loop {
@@ -88,7 +89,9 @@ pub async fn run(shared: Arc<Shared>, tls: Arc<TlsClient>, dialer: Dialer) -> In
             }
             // Endpoints change without a word.
             let pause = if clusters.is_empty() { SWEEP_EVERY } else { TICK };
-            if timeout(pause, changes.changed()).await.is_ok() {
+            // Those that the application uses, or those that our own ports ask.
+            let changed = async { tokio::select! { _ = outbound.changed() => {}, _ = inbound.changed() => {} } };
+            if timeout(pause, changed).await.is_ok() {
                 break;
             }
         }
