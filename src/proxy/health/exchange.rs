@@ -23,6 +23,10 @@ const MAX_BODY: usize = 64 << 10;
 /// What programs see of who asks; Envoy's is `Envoy/HC`.
 const WHO: HeaderValue = HeaderValue::from_static("Pillion/HC");
 
+/// Reasons of a sidecar that a limit keeps from asking its application: its own, one that a rate-limit service counts, and
+/// that service gives no answer.
+const LIMITED: [&str; 3] = ["rate_limited", "over_limit", "rate_limit_service"];
+
 /// What is asked.
 pub(super) struct Question<'a> {
     pub(super) method: Method,
@@ -129,12 +133,13 @@ pub(super) fn unconnected(error: &ProxyError) -> Found {
     }
 }
 
-/// The host's sidecar answered in its stead. That it takes no more just now says nothing of the application.
+/// The host's sidecar answered in its stead. That it takes no more just now, or does not know whether it may, says nothing
+/// of the application.
 pub(super) fn of_sidecar(host: &Host, headers: &HeaderMap) -> Option<Found> {
     let reason = headers.get(REASON).filter(|_| host.key().mesh.is_some())?;
     let reason = String::from_utf8_lossy(reason.as_bytes());
     let why = format!("its sidecar answers in its stead: {reason}");
-    let is_busy = reason == "rate_limited" || headers.contains_key(OVERLOADED);
+    let is_busy = LIMITED.contains(&reason.as_ref()) || headers.contains_key(OVERLOADED);
     Some(if is_busy { Found { finding: Finding::Unknown, why, is_network: false } } else { network(why) })
 }
 
@@ -154,6 +159,8 @@ mod tests {
             (&inside, &[][..], None),
             (&inside, &[("x-pillion-reason", "connect_failure")], Some(Finding::Failed)),
             (&inside, &[("x-pillion-reason", "rate_limited")], Some(Finding::Unknown)),
+            (&inside, &[("x-pillion-reason", "over_limit"), ("x-envoy-ratelimited", "true")], Some(Finding::Unknown)),
+            (&inside, &[("x-pillion-reason", "rate_limit_service")], Some(Finding::Unknown)),
             (&inside, &[("x-pillion-reason", "overflow"), ("x-envoy-overloaded", "true")], Some(Finding::Unknown)),
             (&inside, &[("x-envoy-overloaded", "true")], None),
             (&outside, &[("x-pillion-reason", "rate_limited")], None),
