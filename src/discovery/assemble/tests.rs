@@ -502,8 +502,7 @@ async fn parts_of_a_cluster_follow_its_endpoints_and_its_configuration() {
     };
     let probe = pillion_wire::health::Probe::Grpc { service: "s".to_owned(), authority: String::new() };
     let rules = Arc::new(pillion_wire::health::HealthCheck::new(probe));
-    let told =
-        Cluster { subsets: Some(Arc::new(subsets)), health: Some(Arc::clone(&rules)), ..cluster("c", "e") };
+    let told = Cluster { subsets: Some(Arc::new(subsets)), health: Some(Arc::clone(&rules)), ..cluster("c", "e") };
     let hosts = |versions: &[&str]| {
         let mut all = endpoints("e", &(1..).take(versions.len()).collect::<Vec<u16>>());
         for (endpoint, version) in all.localities[0].endpoints.iter_mut().zip(versions) {

@@ -9,7 +9,7 @@ use http_body_util::BodyExt as _;
 use pillion_wire::mesh::HTTP_VERSION_HEADER;
 
 use super::super::attempt::Lease;
-use super::super::message::{PORT, REASON};
+use super::super::message::{CHECK, PORT, REASON};
 use super::super::reply::OVERLOADED;
 use super::network;
 use crate::config::Keep;
@@ -109,6 +109,7 @@ impl Question<'_> {
             let version = HeaderValue::from_static(if self.http2 { "2" } else { "1.1" });
             headers.insert(HeaderName::from_static(HTTP_VERSION_HEADER), version);
             headers.insert(PORT, HeaderValue::from(host.key().address.port()));
+            headers.insert(CHECK, HeaderValue::from_static("1"));
         }
         if http2 {
             *request.version_mut() = Version::HTTP_2;
@@ -173,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn a_question_is_asked_in_the_form_of_its_version_and_names_the_port_to_sidecars_only() {
+    fn a_question_is_asked_in_the_form_of_its_version_and_says_what_it_is_to_sidecars_only() {
         let address = "127.0.0.1:8080".parse().expect("literal");
         let mesh = MeshEndpoint { port: 15008, identity: "spiffe://a/ns/b/sa/c".parse().expect("literal") };
         let question = Question {
@@ -187,11 +188,12 @@ mod tests {
         let plain = question.request(&Host::new(HostKey::remote(address, None)), false);
         assert_eq!(plain.uri().to_string(), "/up?q");
         assert_eq!(plain.headers()[HOST], "app.shop:80");
-        assert!(!plain.headers().contains_key(PORT));
+        assert!(!plain.headers().contains_key(PORT) && !plain.headers().contains_key(CHECK));
         let tunnelled = question.request(&Host::new(HostKey::remote(address, Some(mesh))), true);
         assert_eq!(tunnelled.uri().to_string(), "http://app.shop:80/up?q");
         assert_eq!(tunnelled.version(), Version::HTTP_2);
         assert_eq!(tunnelled.headers()[PORT], "8080");
+        assert!(tunnelled.headers().contains_key(CHECK));
         assert_eq!(tunnelled.headers()[HTTP_VERSION_HEADER], "1.1");
         assert!(!tunnelled.headers().contains_key(HOST));
     }

@@ -90,7 +90,9 @@ pub async fn run(shared: Arc<Shared>, tls: Arc<TlsClient>, dialer: Dialer) -> In
             // Endpoints change without a word.
             let pause = if clusters.is_empty() { SWEEP_EVERY } else { TICK };
             // Those that the application uses, or those that our own ports ask.
-            let changed = async { tokio::select! { _ = outbound.changed() => {}, _ = inbound.changed() => {} } };
+            let changed = async {
+                tokio::select! { _ = outbound.changed() => {}, _ = inbound.changed() => {} }
+            };
             if timeout(pause, changed).await.is_ok() {
                 break;
             }
