@@ -135,6 +135,9 @@ pub(super) async fn send(
                 }
                 if !application_unreachable(&sent) {
                     host.mark_reachable();
+                    if !sent.response.status().is_server_error() {
+                        host.admit();
+                    }
                     return Ok(Sent { guard: std::mem::take(guard), ..sent });
                 }
                 host.mark_unreachable(Instant::now());

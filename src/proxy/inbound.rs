@@ -7,7 +7,7 @@ use super::Worker;
 use super::attempt::Upstreams;
 use super::client::{Client, Way};
 use super::http::{Plan, Said};
-use super::message::PORT;
+use super::message::{CHECK, PORT};
 use super::{global_rate_limit, rate_limit, shedding};
 use crate::bootstrap::Redirection;
 use crate::config::{self, Access, AppProtocol};
@@ -43,7 +43,7 @@ pub(super) async fn plan(client: &Client, request: &request::Parts, record: &mut
     if let Some(limit) = &served.global {
         said.told = Box::pin(global_rate_limit::admit(client, limit, request)).await?;
     }
-    if let Some(shedder) = &served.shedder {
+    if let Some(shedder) = served.shedder.as_ref().filter(|_| !is_check(client, request)) {
         said.held = Box::pin(shedding::admit(client, &served, shedder, request)).await.map(Some)?;
     }
     Ok(Plan::Forward(Upstreams::Application(served), said))
@@ -71,6 +71,12 @@ pub(super) fn tunnel_port(
     let served = served(&client.worker, Some(address), port, client.address.ip())?;
     note(record, &served);
     Ok(served)
+}
+
+/// Is it a sidecar's health check? It is quick, and its end is waited for: held back it would fail, and what it takes says
+/// nothing of requests.
+fn is_check(client: &Client, request: &request::Parts) -> bool {
+    matches!(client.way, Way::Mesh(_)) && request.headers.contains_key(&CHECK)
 }
 
 fn named_port(request: &request::Parts) -> Result<&str, ProxyError> {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderName, TE, UPGRADE};
 use http::uri::{PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderValue, Method, Request, Uri, request};
-use pillion_wire::mesh::{CALL_HEADER, CALL_RETRY, HTTP_VERSION_HEADER, PORT_HEADER, REASON_HEADER};
+use pillion_wire::mesh::{CALL_HEADER, CALL_RETRY, CHECK_HEADER, HTTP_VERSION_HEADER, PORT_HEADER, REASON_HEADER};
 
 use super::authority::Authority;
 use crate::http::{Body, clean_request, upgrade_token};
@@ -15,6 +15,8 @@ use crate::upstream::Host;
 pub(super) const PORT: HeaderName = HeaderName::from_static(PORT_HEADER);
 /// What the calling application spoke; see [`HTTP_VERSION_HEADER`].
 const HTTP_VERSION: HeaderName = HeaderName::from_static(HTTP_VERSION_HEADER);
+/// It is a health check; see [`CHECK_HEADER`].
+pub(super) const CHECK: HeaderName = HeaderName::from_static(CHECK_HEADER);
 /// Why a proxy answered itself; see [`REASON_HEADER`].
 pub(super) const REASON: HeaderName = HeaderName::from_static(REASON_HEADER);
 

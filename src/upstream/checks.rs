@@ -85,9 +85,21 @@ impl Upstream {
 
     pub(super) fn check_hosts(&self) {
         let rules = self.checks.rules.lock().clone();
-        for host in self.hosts() {
-            host.check(rules.as_ref(), Instant::now());
+        let hosts = self.hosts();
+        // Those that come first, or all at once in the place of others, are equal: the first that passes is not to take the
+        // traffic of them all.
+        let are_first = !hosts.iter().any(|host| host.is_checked());
+        for host in &hosts {
+            host.check(rules.as_ref(), are_first, Instant::now());
         }
+        if hosts.iter().all(|host| host.standing.has(UNCHECKED)) {
+            self.admit_unchecked();
+        }
+    }
+
+    /// Those that wait for their first check are used from now on until one speaks against them: no other is well.
+    pub(super) fn admit_unchecked(&self) {
+        self.hosts().iter().for_each(|host| host.admit());
     }
 
     /// Changes whenever its hosts do, or how they are checked.
@@ -114,8 +126,8 @@ impl Upstream {
 }
 
 impl Host {
-    /// Takes over how it is checked.
-    fn check(&self, rules: Option<&Arc<HealthCheck>>, now: Instant) {
+    /// Takes over how it is checked. `is_first`: does it come without others that are checked already?
+    fn check(&self, rules: Option<&Arc<HealthCheck>>, is_first: bool, now: Instant) {
         if rules.is_none() && self.checks.0.get().is_none() {
             return;
         }
@@ -137,12 +149,20 @@ impl Host {
                 let checked = Checked::new(rules, now, rand::random());
                 *told = Some(Told { rules: Arc::clone(rules), checked, last: None });
                 // What has served so far goes on doing so until a check speaks against it.
-                self.standing.set(UNCHECKED, self.totals().0 == 0);
+                self.standing.set(UNCHECKED, !is_first && self.totals().0 == 0);
             }
         }
         self.standing.set(FAIL_FAST, rules.keep == 0);
         inner.is_on.store(true, Ordering::Release);
         inner.earlier.notify_one();
+    }
+
+    /// It is used without having been checked: it has answered a request well, or no other is well. One load unless it
+    /// waits for its first check.
+    pub fn admit(&self) {
+        if self.standing.has(UNCHECKED) {
+            self.standing.set(UNCHECKED, false);
+        }
     }
 
     /// Is it checked?
@@ -265,13 +285,13 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn hosts_that_were_not_checked_are_used_only_until_one_is_known_to_be_well() {
+    async fn hosts_that_come_together_are_used_until_a_check_fails_and_later_ones_wait_for_theirs() {
         let upstream = upstream(&[1, 2, 3], 1);
         assert_eq!(picked(&upstream), [1, 2, 3].into());
         assert_eq!(check(&upstream, 1, Finding::Failed).await, Some((State::Unchecked, State::Unhealthy)));
         assert_eq!(picked(&upstream), [2, 3].into());
         assert_eq!(check(&upstream, 2, Finding::Passed).await, Some((State::Unchecked, State::Healthy)));
-        assert_eq!(picked(&upstream), [2].into());
+        assert_eq!(picked(&upstream), [2, 3].into(), "the first that passes does not take all");
         assert_eq!((upstream.rescued(), upstream.health()), ((0, 0), (1, 1)));
         check(&upstream, 3, Finding::Passed).await;
         // What is known survives an update, and a new one waits for its check.
@@ -280,6 +300,36 @@ mod tests {
         check(&upstream, 4, Finding::Passed).await;
         check(&upstream, 1, Finding::Passed).await;
         assert_eq!(picked(&upstream), [1, 2, 3, 4].into());
+        // All others in their place: as at first.
+        upstream.update(&endpoints(&[5, 6]), Balancing::default());
+        check(&upstream, 6, Finding::Passed).await;
+        assert_eq!(picked(&upstream), [5, 6].into());
+        // One that has answered well waits for nothing.
+        upstream.update(&endpoints(&[5, 6, 7, 8]), Balancing::default());
+        assert_eq!(picked(&upstream), [5, 6].into());
+        upstream.hosts().into_iter().filter(|host| host.key().address.port() == 8).for_each(|host| host.admit());
+        assert_eq!(picked(&upstream), [5, 6, 8].into());
+        // Only those are left of which nothing is known.
+        upstream.update(&endpoints(&[7, 9, 10]), Balancing::default());
+        assert_eq!(check(&upstream, 9, Finding::Passed).await, Some((State::Unchecked, State::Healthy)));
+        assert_eq!(picked(&upstream), [7, 9, 10].into());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn hosts_that_stand_in_for_those_that_fail_are_not_given_up_for_the_first_that_passes() {
+        let upstream = upstream(&[1], 1);
+        check(&upstream, 1, Finding::Passed).await;
+        upstream.update(&endpoints(&[1, 2, 3]), Balancing::default());
+        assert_eq!(picked(&upstream), [1].into());
+        let tried = [upstream.hosts().remove(0).key().clone()];
+        assert!(upstream.pick(&tried, None, Instant::now).is_some(), "another try may go there");
+        assert_eq!(picked(&upstream), [1].into(), "and changes nothing");
+        check(&upstream, 1, Finding::Failed).await;
+        check(&upstream, 1, Finding::Failed).await;
+        check(&upstream, 1, Finding::Failed).await;
+        assert_eq!(picked(&upstream), [2, 3].into());
+        check(&upstream, 3, Finding::Passed).await;
+        assert_eq!(picked(&upstream), [2, 3].into());
     }
 
     #[tokio::test(start_paused = true)]
@@ -291,6 +341,11 @@ mod tests {
         upstream.check(Some(rules(1)));
         upstream.update(&all, Balancing { panic_threshold: 50, ..Balancing::default() });
         assert_eq!(picked(&upstream), [1, 2].into());
+        let second = Upstream::new("b");
+        second.check(Some(rules(1)));
+        second.update(&all, Balancing::default());
+        check(&second, 11, Finding::Passed).await;
+        assert_eq!(picked(&second), [1, 2].into(), "a later zone that is checked first takes nothing");
         for port in [1, 2] {
             check(&upstream, port, Finding::Failed).await;
         }
@@ -315,6 +370,23 @@ mod tests {
             upstream.check(None);
             assert_eq!(picked(&upstream), ports.into_iter().collect(), "without checks nothing is against them");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_session_keeps_its_host_until_a_check_fails_even_one_that_was_not_checked_yet() {
+        let upstream = upstream(&[1], 1);
+        check(&upstream, 1, Finding::Passed).await;
+        upstream.update(&endpoints(&[1, 2]), Balancing::default());
+        assert_eq!(picked(&upstream), [1].into());
+        let kept = |strict| upstream.session_host(([127, 0, 0, 1], 2).into(), strict, Instant::now).is_some();
+        assert_eq!((kept(false), kept(true)), (true, true));
+        let host = upstream.hosts().remove(1);
+        let limits = pillion_wire::resilience::Limits { endpoint_requests: Some(1), ..Default::default() };
+        upstream.protect(Some(Arc::new(crate::config::Resilience { limits: Some(limits), ..Default::default() })));
+        assert!(host.standing.take(super::super::Kind::Request, 1));
+        assert_eq!((kept(false), kept(true)), (false, true), "a strict one is told that it is full, not lost");
+        check(&upstream, 2, Finding::Failed).await;
+        assert_eq!((kept(false), kept(true)), (false, false));
     }
 
     #[tokio::test(start_paused = true)]

@@ -84,6 +84,7 @@ impl Upstream {
         let (host, found) = self.hosts.load().pick(&Pick { tried, hash, now: &now })?;
         match found {
             Way::Well => {}
+            Way::Unchecked => self.admit_unchecked(),
             Way::Spilled => drop(self.spilled.fetch_add(1, Ordering::Relaxed)),
             Way::Panicked => drop(self.panicked.fetch_add(1, Ordering::Relaxed)),
         }

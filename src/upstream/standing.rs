@@ -23,7 +23,8 @@ const STRICT: u8 = 8;
 
 /// It fails its health checks.
 pub(super) const UNHEALTHY: u8 = 16;
-/// It was never asked for anything, nor has it been checked.
+/// It came when others of its destination were checked already, and has neither been checked since nor answered a request
+/// well: it is used only while none of the others is well, and for sessions of its own.
 pub(super) const UNCHECKED: u8 = 32;
 /// Nothing of the destination has to stay in use when health checks fail.
 pub(super) const FAIL_FAST: u8 = 64;
@@ -119,7 +120,7 @@ impl Standing {
         bits == 0 || self.permits(bits, now)
     }
 
-    /// The same where nobody else was checked, either.
+    /// The same though it was not checked yet: nobody else is well, or nobody else will do.
     pub(super) fn allows_unchecked(&self, now: impl FnOnce() -> Instant) -> bool {
         self.permits(self.bits.load(Ordering::Acquire) & !UNCHECKED, now)
     }

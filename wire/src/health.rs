@@ -100,6 +100,21 @@ impl HealthCheck {
     }
 }
 
+impl HealthCheck {
+    /// The same for endpoints that are asked as those of the cluster `name`, where it is not said how.
+    #[must_use]
+    pub fn asking_for(&self, name: &str) -> Self {
+        let mut rules = self.clone();
+        match &mut rules.probe {
+            Probe::Http(HttpProbe { host: authority, .. }) | Probe::Grpc { authority, .. } if authority.is_empty() => {
+                name.clone_into(authority);
+            }
+            Probe::Http(_) | Probe::Grpc { .. } | Probe::Tcp { .. } => {}
+        }
+        rules
+    }
+}
+
 impl HttpProbe {
     /// Envoy's `expected_statuses`, if none are said.
     pub const EXPECTED: Range<u16> = 200..201;

@@ -34,6 +34,10 @@ pub const CALL_HEADER: &str = "x-pillion-call";
 /// See [`CALL_HEADER`].
 pub const CALL_RETRY: &str = ";retry";
 
+/// Header of health checks that a sidecar makes of an application behind another: the latter's load shedding neither refuses
+/// nor measures them. The value means nothing. Like [`PORT_HEADER`], only between sidecars.
+pub const CHECK_HEADER: &str = "x-pillion-check";
+
 /// Header carrying a stable reason code, on every response that a proxy made
 /// itself and on no other.
 pub const REASON_HEADER: &str = "x-pillion-reason";

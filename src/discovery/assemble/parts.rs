@@ -61,10 +61,12 @@ fn made(
     criteria: &Labels,
     endpoints: &Endpoints,
 ) -> Arc<Cluster> {
+    let health = whole.health.as_deref().map(|rules| Arc::new(rules.asking_for(&whole.name)));
     upstream.protect(whole.resilience.clone());
+    upstream.check(health.clone());
     if let Some(subsets) = &whole.subsets {
         upstream.update(&subsets.select(criteria, endpoints), whole.lb);
     }
-    let config = config::Cluster { name: name.to_owned(), ..whole.clone() };
+    let config = config::Cluster { name: name.to_owned(), health, ..whole.clone() };
     Arc::new(Cluster { config, upstream })
 }

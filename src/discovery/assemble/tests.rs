@@ -500,7 +500,9 @@ async fn parts_of_a_cluster_follow_its_endpoints_and_its_configuration() {
         fallback: config::SubsetFallback::Nobody,
         default: config::Labels::new(),
     };
-    let told = Cluster { subsets: Some(Arc::new(subsets)), ..cluster("c", "e") };
+    let probe = pillion_wire::health::Probe::Grpc { service: "s".to_owned(), authority: String::new() };
+    let rules = Arc::new(pillion_wire::health::HealthCheck::new(probe));
+    let told = Cluster { subsets: Some(Arc::new(subsets)), health: Some(Arc::clone(&rules)), ..cluster("c", "e") };
     let hosts = |versions: &[&str]| {
         let mut all = endpoints("e", &(1..).take(versions.len()).collect::<Vec<u16>>());
         for (endpoint, version) in all.localities[0].endpoints.iter_mut().zip(versions) {
@@ -515,12 +517,16 @@ async fn parts_of_a_cluster_follow_its_endpoints_and_its_configuration() {
     assert_eq!(catalog.part("c", &config::Labels::new()).expect("known").upstream.hosts().len(), 0, "no fallback");
     let again = catalog.part("c", &criteria("2")).expect("known");
     assert!(Arc::ptr_eq(&part, &again));
+    assert!(part.upstream.hosts().iter().all(|host| host.is_checked()));
+    assert_eq!(part.config.health.as_deref(), Some(&rules.asking_for("c")), "asked by the name of the whole");
     catalog.set_endpoints("e", hosts(&["1", "1", "2"]));
     assert_eq!(part.upstream.hosts().len(), 1);
-    catalog.set_cluster("c", Cluster { connect_timeout: Duration::from_secs(1), ..told.clone() });
+    assert!(part.upstream.hosts()[0].is_checked());
+    catalog.set_cluster("c", Cluster { connect_timeout: Duration::from_secs(1), health: None, ..told.clone() });
     let renewed = catalog.part("c", &criteria("2")).expect("known");
     assert_eq!(renewed.config.connect_timeout, Duration::from_secs(1));
     assert!(Arc::ptr_eq(&renewed.upstream, &part.upstream), "what was measured stays");
+    assert!(!part.upstream.hosts()[0].is_checked());
     // Who leads to it has not changed over yet when endpoints, or another configuration, come.
     drop(renewed);
     catalog.set_endpoints("e", hosts(&["2", "2", "2"]));

@@ -9,7 +9,7 @@ use http_body_util::BodyExt as _;
 use pillion_wire::mesh::HTTP_VERSION_HEADER;
 
 use super::super::attempt::Lease;
-use super::super::message::{PORT, REASON};
+use super::super::message::{CHECK, PORT, REASON};
 use super::super::reply::OVERLOADED;
 use super::network;
 use crate::config::Keep;
@@ -22,6 +22,10 @@ use crate::upstream::{Found, Host, Pool};
 const MAX_BODY: usize = 64 << 10;
 /// What programs see of who asks; Envoy's is `Envoy/HC`.
 const WHO: HeaderValue = HeaderValue::from_static("Pillion/HC");
+
+/// Reasons of a sidecar that a limit keeps from asking its application: its own, one that a rate-limit service counts, and
+/// that service gives no answer.
+const LIMITED: [&str; 3] = ["rate_limited", "over_limit", "rate_limit_service"];
 
 /// What is asked.
 pub(super) struct Question<'a> {
@@ -105,6 +109,7 @@ impl Question<'_> {
             let version = HeaderValue::from_static(if self.http2 { "2" } else { "1.1" });
             headers.insert(HeaderName::from_static(HTTP_VERSION_HEADER), version);
             headers.insert(PORT, HeaderValue::from(host.key().address.port()));
+            headers.insert(CHECK, HeaderValue::from_static("1"));
         }
         if http2 {
             *request.version_mut() = Version::HTTP_2;
@@ -129,12 +134,13 @@ pub(super) fn unconnected(error: &ProxyError) -> Found {
     }
 }
 
-/// The host's sidecar answered in its stead. That it takes no more just now says nothing of the application.
+/// The host's sidecar answered in its stead. That it takes no more just now, or does not know whether it may, says nothing
+/// of the application.
 pub(super) fn of_sidecar(host: &Host, headers: &HeaderMap) -> Option<Found> {
     let reason = headers.get(REASON).filter(|_| host.key().mesh.is_some())?;
     let reason = String::from_utf8_lossy(reason.as_bytes());
     let why = format!("its sidecar answers in its stead: {reason}");
-    let is_busy = reason == "rate_limited" || headers.contains_key(OVERLOADED);
+    let is_busy = LIMITED.contains(&reason.as_ref()) || headers.contains_key(OVERLOADED);
     Some(if is_busy { Found { finding: Finding::Unknown, why, is_network: false } } else { network(why) })
 }
 
@@ -154,6 +160,8 @@ mod tests {
             (&inside, &[][..], None),
             (&inside, &[("x-pillion-reason", "connect_failure")], Some(Finding::Failed)),
             (&inside, &[("x-pillion-reason", "rate_limited")], Some(Finding::Unknown)),
+            (&inside, &[("x-pillion-reason", "over_limit"), ("x-envoy-ratelimited", "true")], Some(Finding::Unknown)),
+            (&inside, &[("x-pillion-reason", "rate_limit_service")], Some(Finding::Unknown)),
             (&inside, &[("x-pillion-reason", "overflow"), ("x-envoy-overloaded", "true")], Some(Finding::Unknown)),
             (&inside, &[("x-envoy-overloaded", "true")], None),
             (&outside, &[("x-pillion-reason", "rate_limited")], None),
@@ -166,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn a_question_is_asked_in_the_form_of_its_version_and_names_the_port_to_sidecars_only() {
+    fn a_question_is_asked_in_the_form_of_its_version_and_says_what_it_is_to_sidecars_only() {
         let address = "127.0.0.1:8080".parse().expect("literal");
         let mesh = MeshEndpoint { port: 15008, identity: "spiffe://a/ns/b/sa/c".parse().expect("literal") };
         let question = Question {
@@ -180,11 +188,12 @@ mod tests {
         let plain = question.request(&Host::new(HostKey::remote(address, None)), false);
         assert_eq!(plain.uri().to_string(), "/up?q");
         assert_eq!(plain.headers()[HOST], "app.shop:80");
-        assert!(!plain.headers().contains_key(PORT));
+        assert!(!plain.headers().contains_key(PORT) && !plain.headers().contains_key(CHECK));
         let tunnelled = question.request(&Host::new(HostKey::remote(address, Some(mesh))), true);
         assert_eq!(tunnelled.uri().to_string(), "http://app.shop:80/up?q");
         assert_eq!(tunnelled.version(), Version::HTTP_2);
         assert_eq!(tunnelled.headers()[PORT], "8080");
+        assert!(tunnelled.headers().contains_key(CHECK));
         assert_eq!(tunnelled.headers()[HTTP_VERSION_HEADER], "1.1");
         assert!(!tunnelled.headers().contains_key(HOST));
     }

@@ -69,13 +69,14 @@ pub async fn run(shared: Arc<Shared>, tls: Arc<TlsClient>, dialer: Dialer) -> In
         tls,
         dialer,
     });
-    let outbound = prober.shared.directory.shared_outbound();
-    let mut changes = outbound.subscribe();
+    let mut outbound = prober.shared.directory.outbound().subscribe();
+    let mut inbound = prober.shared.inbound.subscribe();
     let mut running: HashMap<String, Running> = HashMap::new();
     let mut swept = Instant::now();
     loop {
-        changes.mark_unchanged();
-        let mut clusters = outbound.load_full().clusters();
+        outbound.mark_unchanged();
+        inbound.mark_unchanged();
+        let mut clusters = prober.shared.clusters();
         clusters.retain(|cluster| cluster.config.health.is_some());
         running.retain(|name, _| clusters.iter().any(|cluster| cluster.config.name == *name));
         loop {
@@ -88,7 +89,11 @@ pub async fn run(shared: Arc<Shared>, tls: Arc<TlsClient>, dialer: Dialer) -> In
             }
             // Endpoints change without a word.
             let pause = if clusters.is_empty() { SWEEP_EVERY } else { TICK };
-            if timeout(pause, changes.changed()).await.is_ok() {
+            // Those that the application uses, or those that our own ports ask.
+            let changed = async {
+                tokio::select! { _ = outbound.changed() => {}, _ = inbound.changed() => {} }
+            };
+            if timeout(pause, changed).await.is_ok() {
                 break;
             }
         }
@@ -108,6 +113,9 @@ fn reconcile(prober: &Arc<Prober>, cluster: &Cluster, running: &mut HashMap<Stri
     }
     let mut old = std::mem::take(&mut known.hosts);
     for host in upstream.hosts() {
+        if known.hosts.contains_key(host.key()) {
+            continue; // It stands in several places.
+        }
         let same = old.remove(host.key()).filter(|(known, task)| Arc::ptr_eq(known, &host) && !task.is_finished());
         let start = || {
             let task = tokio::spawn(watch(Arc::clone(prober), Arc::clone(upstream), Arc::clone(&host)));

@@ -72,6 +72,8 @@ pub(super) enum Found {
     Well,
     /// In a later priority, since the ones before have too few healthy hosts.
     Spilled,
+    /// It was not checked yet, and of those that were none is well.
+    Unchecked,
     /// Regardless of health.
     Panicked,
 }
@@ -80,6 +82,8 @@ impl HostSet {
     /// The set that `endpoints` describe; hosts of `old` that are in it again are the same.
     pub(super) fn new(endpoints: &Endpoints, balancing: Balancing, old: &Self) -> Self {
         let known: HashMap<&HostKey, &Arc<Host>> = old.all().map(|host| (host.key(), host)).collect();
+        // An address may stand in several places, and is one host.
+        let mut made: HashMap<HostKey, Arc<Host>> = HashMap::new();
         let now = Instant::now();
         let mut draining = Vec::new();
         let mut by_priority: BTreeMap<u32, (Vec<Arc<Host>>, Vec<f64>)> = BTreeMap::new();
@@ -90,9 +94,13 @@ impl HostSet {
             let (hosts, weights) = by_priority.entry(locality.priority).or_default();
             for endpoint in healthy() {
                 let key = key(endpoint);
-                let host = match known.get(&key) {
+                let host = match known.get(&key).copied().or_else(|| made.get(&key)) {
                     Some(host) => Arc::clone(host),
-                    None => Arc::new(Host::beside(key, hosts.last(), Some(now))),
+                    None => {
+                        let host = Arc::new(Host::beside(key.clone(), hosts.last(), Some(now)));
+                        made.insert(key, Arc::clone(&host));
+                        host
+                    }
                 };
                 if let Some(named) = &endpoint.named {
                     host.point_at(&named.addresses);
@@ -103,7 +111,8 @@ impl HostSet {
             let drain = |endpoint: &&Endpoint| balancing.keeps_draining && endpoint.health == Health::Draining;
             draining.extend(locality.endpoints.iter().filter(drain).map(|endpoint| {
                 let key = key(endpoint);
-                let host = known.get(&key).map_or_else(|| Arc::new(Host::new(key)), |host| Arc::clone(host));
+                let same = known.get(&key).copied().or_else(|| made.get(&key)).map(Arc::clone);
+                let host = same.unwrap_or_else(|| Arc::new(Host::new(key)));
                 if let Some(named) = &endpoint.named {
                     host.point_at(&named.addresses);
                 }
@@ -152,7 +161,8 @@ impl HostSet {
             Some(host) => Some((host, Found::Well)),
             // Nothing is known of those yet, and that is better than what is known of the others.
             None if let Some(host) = of_any(&|host: &Host| fresh(host) && host.is_usable_unchecked(call.now)) => {
-                Some((host, Found::Well))
+                let found = if self.has_healthy() { Found::Well } else { Found::Unchecked };
+                Some((host, found))
             }
             None => {
                 let others = self.has_healthy();

@@ -79,6 +79,22 @@ async fn below_the_panic_threshold_all_hosts_are_used() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_address_in_several_places_is_one_host_from_the_first() {
+    let all = endpoints(vec![
+        locality(0, 1, vec![endpoint(1, 1)]),
+        locality(0, 1, vec![endpoint(1, 1)]),
+        locality(1, 1, vec![endpoint(1, 1), endpoint(2, 1)]),
+    ]);
+    let first = HostSet::new(&all, Balancing::default(), &HostSet::default());
+    let second = HostSet::new(&all, Balancing::default(), &first);
+    for set in [&first, &second] {
+        let hosts: Vec<_> = set.members().map(|member| member.host).collect();
+        assert!(Arc::ptr_eq(&hosts[0], &hosts[1]) && Arc::ptr_eq(&hosts[0], &hosts[2]));
+        assert_eq!(hosts.len(), 4);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_host_that_was_tried_is_not_picked_again() {
     let all = endpoints(vec![locality(0, 1, vec![endpoint(1, 1)]), locality(1, 1, vec![endpoint(2, 1)])]);
     let set = HostSet::new(&all, Balancing::default(), &HostSet::default());

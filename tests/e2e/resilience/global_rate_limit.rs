@@ -325,6 +325,24 @@ fn a_sidecar_that_restarts_without_the_control_plane_still_asks() {
     assert_eq!(statuses, [200, 429, 429, 429], "the first was before the restart");
 }
 
+/// No application asks the service: only sidecars do.
+#[test]
+fn a_rate_limit_service_is_checked_by_those_that_ask_it() {
+    let stage = Stage::open(1_000_000);
+    stage.mesh.write(
+        "policy-limits.yaml",
+        "apiVersion: pillion.dev/v1alpha1\nkind: TrafficPolicy\nmetadata: { name: limits, namespace: shop }\n\
+         spec:\n  targetRefs: [ { kind: Service, name: limits } ]\n  \
+         healthChecks: { tcp: {}, interval: 50ms, timeout: 10s }\n",
+    );
+    stage.limit("domain: shop, timeout: 10s, onFailure: deny, descriptors: [ { entries: [ { type: caller } ] } ]");
+    let passed = |sidecar: &Sidecar| {
+        let labels = [("cluster", "limits.shop:8081"), ("event", "success")];
+        sidecar.metric("pillion_health_check_events_total", &labels)
+    };
+    until("both check it", || stage.api.iter().all(|sidecar| passed(sidecar) >= 1.0));
+}
+
 /// What is in the files of a folder.
 fn texts(folder: &Path) -> Vec<String> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());

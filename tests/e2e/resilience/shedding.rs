@@ -236,6 +236,38 @@ fn the_limit_is_found_by_what_requests_take() {
     assert_eq!(ask_api(&client, &[]).status, 200);
 }
 
+#[test]
+fn health_checks_are_neither_refused_nor_measured_and_nobody_else_can_say_to_be_one() {
+    let mesh = Mesh::start();
+    let application = Actor::start(mesh.ip(), |request| match request.path() {
+        "/hang" => Act::Hang,
+        _ => Act::Answer(200, String::new()),
+    });
+    let spec = format!("healthChecks: {{ http: {{ path: /up }}, interval: 50ms, timeout: 10s }}\n  {}", fixed(1));
+    let server = serve(&mesh, &application, &spec);
+    let client = mesh.workload(Workload::new("client"));
+    until("it answers", || ask_api(&client, &[]).status == 200);
+    until("the place is back", || stand(&server)["in_flight"] == 0);
+    let _hanging = Background::ask(&client, "/hang");
+    until("the only place is taken", || application.seen("/hang").len() == 1);
+    let passed = || {
+        let labels = [("cluster", "api.shop:80"), ("event", "success")];
+        client.metric("pillion_health_check_events_total", &labels)
+    };
+    let before = passed();
+    until("checks pass all the same", || passed() >= before + 3.0);
+    assert_eq!(shed(&server, &[]), 0.0, "none was refused");
+    let quiet = application.seen("/quiet").len();
+    let refused = ask_api(&client, &["-H", "x-pillion-check: 1"]);
+    assert_eq!((refused.status, refused.reason()), (503, "shed"), "an application is not believed");
+    let text = "GET /quiet HTTP/1.1\r\nhost: api.shop\r\nx-pillion-check: 1\r\nconnection: close\r\n\r\n";
+    let answer = exchange(server.front("web"), text.as_bytes(), false, Duration::from_secs(60));
+    assert!(answer.starts_with(b"HTTP/1.1 503"), "nor is a stranger: {}", String::from_utf8_lossy(&answer));
+    assert_eq!(application.seen("/quiet").len(), quiet);
+    let checks = application.seen("/up");
+    assert!(checks.iter().all(|check| check.field("x-pillion-check").is_none()), "{:?}", checks.first());
+}
+
 /// curl that is left waiting for an answer, and killed when dropped.
 struct Background(Child);
 
