@@ -122,14 +122,7 @@ impl http_body::Body for ReplyBody {
             let is_grpc = limits.is_grpc;
             return Poll::Ready(this.cut(&error, is_grpc));
         }
-        let polled = Pin::new(&mut this.body).poll_frame(cx);
-        if polled.is_pending()
-            && let Some(held) = &mut this.held
-            && held.poll_stream(cx).is_ready()
-        {
-            this.held = None;
-        }
-        let frame = ready!(polled);
+        let frame = ready!(Pin::new(&mut this.body).poll_frame(cx));
         match &frame {
             Some(Ok(frame)) => {
                 if let Some(limits) = &this.limits {

@@ -5,19 +5,16 @@
 //! if that comes later, to the head of its response: a client that reads or writes slowly says nothing of our application.
 //! For gRPC it is the time to the end. Failures of the application (5xx) and upgrades say nothing.
 //!
-//! The place is held to the end of the response; of what is still going on [`STREAM`] after its head, which is then a
-//! stream, until that time only, and of an upgrade (WebSocket) until its head. So streams do not use up the limit, nor is
-//! their length taken for a latency.
+//! The place is held to the end of the response; of what is still going on 1 s after its head, which is then a stream,
+//! until that time only, and of an upgrade (WebSocket) until its head. So streams do not use up the limit, nor is their
+//! length taken for a latency. A request has its place as long as its content takes to arrive: our application has it.
 
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
-use std::time::Duration;
 
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, Response, request};
 use pillion_wire::load_shedding::CriticalityRule;
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::time::Instant;
 
 use super::client::Client;
 use super::message::Head;
@@ -28,8 +25,6 @@ use crate::http::{Activity, Body};
 use crate::resilience::shedding::{Shedder, Ticket};
 use crate::snapshot::InboundPort;
 
-/// A response that goes on for longer than this after its head is a stream.
-const STREAM: Duration = Duration::from_secs(1);
 /// When it is worth trying again, in seconds: nobody knows, and it is the least that can be said.
 const RETRY_AFTER_SECONDS: u16 = 1;
 
@@ -42,8 +37,6 @@ pub(super) struct Held {
     is_stranger: bool,
     /// When the last of its content was read, if it has any.
     content: Option<Activity>,
-    /// Runs from the head of the response on.
-    stream: Option<Pin<Box<Sleep>>>,
 }
 
 /// A place for the request, perhaps after a while (see [`Shedder::enter`]).
@@ -66,7 +59,7 @@ pub(super) async fn admit(
     match shedder.enter(&client.peer, criticality).await {
         Ok(ticket) => {
             let is_grpc = is_grpc(&request.headers);
-            Ok(Box::new(Held { ticket, is_grpc, is_stranger, content: None, stream: None }))
+            Ok(Box::new(Held { ticket, is_grpc, is_stranger, content: None }))
         }
         Err(why) => {
             let (criticality, why) = (criticality.name(), why.name());
@@ -108,7 +101,6 @@ impl Held {
     /// The head of the response is there.
     pub(super) fn answered<T>(&mut self, response: &Response<T>) {
         let now = Instant::now();
-        self.stream = Some(Box::pin(sleep(STREAM)));
         let kind = response.headers().get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
         if response.status().is_server_error() || kind.starts_with(b"text/event-stream") {
             self.ticket.says_nothing();
@@ -117,16 +109,7 @@ impl Held {
             let began = read.into_iter().chain([self.ticket.since()]).max().unwrap_or(now);
             self.ticket.took(now.saturating_duration_since(began), now);
         }
-    }
-
-    /// Nothing comes for now. Ready: it is a stream, and has to give its place back.
-    pub(super) fn poll_stream(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(stream) = &mut self.stream else { return Poll::Pending };
-        let polled = stream.as_mut().poll(cx);
-        if polled.is_ready() {
-            self.ticket.says_nothing();
-        }
-        polled
+        self.ticket.answered(now);
     }
 
     /// The response has ended.

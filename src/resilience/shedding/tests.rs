@@ -270,6 +270,58 @@ async fn those_held_back_go_on_as_others_end_and_when_it_is_enough() {
     assert_eq!((shedder.report().in_flight, shedder.report().held), (0, 0));
 }
 
+#[tokio::test(start_paused = true)]
+async fn time_alone_frees_the_places_of_streams() {
+    let fixed = MinRtt { fixed: Some(MILLI), ..MinRtt::default() };
+    let shedder = shedder(Settings { most: 3, min_rtt: fixed, ..Settings::default() });
+    let caller: Arc<str> = "a".into();
+    let mut downloads = Vec::new();
+    for _ in 0..3 {
+        let mut ticket = shedder.enter(&caller, HIGH).await.expect("room");
+        ticket.answered(Instant::now());
+        downloads.push(ticket);
+    }
+    tokio::time::advance(STREAM - MILLI).await;
+    assert_eq!(shedder.enter(&caller, HIGH).await.err(), Some(Why::Full));
+    downloads.pop().expect("three").says_nothing();
+    assert_eq!(shedder.report().in_flight, 2, "what ends before is no stream");
+    tokio::time::advance(MILLI).await;
+    let mut next = shedder.enter(&caller, HIGH).await.expect("nobody has polled anything");
+    assert_eq!(shedder.report().in_flight, 1);
+    next.answered(Instant::now());
+    tokio::time::advance(STREAM).await;
+    assert_eq!(shedder.report().in_flight, 0, "whoever looks");
+    for mut ticket in downloads {
+        ticket.took(ticket.since().elapsed(), Instant::now());
+    }
+    drop(next);
+    let state = shedder.state.lock();
+    assert_eq!((state.shares.in_flight(), state.answered.len()), (0, 0), "places come back once");
+    assert!(format!("{:?}", state.gradient).contains("latencies: []"), "what they took says nothing");
+}
+
+#[tokio::test(start_paused = true)]
+async fn streams_hold_nobody_back_while_min_rtt_is_measured() {
+    let min_rtt = MinRtt { requests: 1, interval: MILLI, ..MinRtt::default() };
+    let shedder = shedder(Settings { min_rtt, ..Settings::default() });
+    let caller: Arc<str> = "a".into();
+    shedder.enter(&caller, HIGH).await.expect("room").took(Duration::from_secs(5), Instant::now());
+    tokio::time::advance(2 * MILLI).await; // It is measured again; requests are held back for 15 s at most.
+    let mut downloads = Vec::new();
+    for _ in 0..3 {
+        downloads.push(shedder.enter(&caller, HIGH).await.expect("room"));
+    }
+    let waiting = {
+        let (shedder, caller) = (Arc::clone(&shedder), Arc::clone(&caller));
+        tokio::spawn(async move { (shedder.enter(&caller, HIGH).await.expect("room"), Instant::now()) })
+    };
+    tokio::time::advance(500 * MILLI).await;
+    let heads = Instant::now();
+    downloads.iter_mut().for_each(|ticket| ticket.answered(heads));
+    let (_ticket, at) = waiting.await.expect("no panic");
+    assert_eq!(at, heads + STREAM);
+}
+
 /// An application that serves `capacity` requests at once in 10 ms each and queues the others, under more load than that.
 /// The limit at the end.
 fn simulate(gradient: &mut Gradient, now: &mut Instant, capacity: usize, rounds: usize) -> u32 {

@@ -1,5 +1,7 @@
 //! `loadShedding`: how much a workload takes, whom it refuses then, and what they are told.
 
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
@@ -209,6 +211,26 @@ fn streams_are_neither_taken_for_requests_nor_for_slow_ones() {
     until("the latency is known", || stand(&server)["min_rtt_ms"].as_f64().is_some_and(|millis| millis < 1000.0));
     assert!(application.gone().is_empty(), "the streams go on");
     drop(streams);
+}
+
+#[test]
+fn whoever_reads_nothing_gives_its_place_back() {
+    let mesh = Mesh::start();
+    let application = Actor::start(mesh.ip(), |request| match request.path() {
+        "/big" => Act::Send(32 << 20),
+        _ => Act::Answer(200, String::new()),
+    });
+    let server = serve(&mesh, &application, &fixed(1));
+    let client = mesh.workload(Workload::new("client"));
+    let mut reader = TcpStream::connect(client.outbound()).expect("it listens");
+    reader.write_all(b"GET /big HTTP/1.1\r\nhost: api.shop\r\n\r\n").expect("written");
+    until("it is there", || !application.seen("/big").is_empty());
+    until("its place is free", || ask_api(&client, &[]).status == 200);
+    until("nothing is under way", || stand(&server)["in_flight"] == 0);
+    let mut first = [0; 12];
+    reader.read_exact(&mut first).expect("the answer goes on");
+    assert_eq!(&first, b"HTTP/1.1 200");
+    assert_eq!(application.closed(), 0, "most of it is still to be sent");
 }
 
 #[test]
