@@ -171,18 +171,19 @@ impl State {
         (entered, released)
     }
 
-    /// One who is held back looks again.
-    fn may_go(&mut self, now: Instant) -> Result<(), Instant> {
-        self.pass_time(now);
+    /// One who is held back looks again; and whether the others who are may, too.
+    fn may_go(&mut self, now: Instant) -> (Result<(), Instant>, bool) {
+        let released = self.pass_time(now);
         let in_service = self.shares.in_flight() - self.held;
-        match self.gradient.holds(in_service, now).then(|| self.gradient.held_until()).flatten() {
+        let verdict = match self.gradient.holds(in_service, now).then(|| self.gradient.held_until()).flatten() {
             // Later heads become streams later than that.
             Some(until) => Err(until.min(self.answered.values().next().map_or(now + STREAM, |(due, _)| *due))),
             None => {
                 self.held -= 1;
                 Ok(())
             }
-        }
+        };
+        (verdict, released)
     }
 
     /// True: those who are held back are to look again.
@@ -251,7 +252,10 @@ impl Ticket {
             let mut freed = std::pin::pin!(self.shedder.freed.notified());
             freed.as_mut().enable(); // Before looking: what is freed from now on is not missed.
             let now = Instant::now();
-            let verdict = self.shedder.state.lock().may_go(now);
+            let (verdict, released) = self.shedder.state.lock().may_go(now);
+            if released {
+                self.shedder.freed.notify_waiters();
+            }
             match verdict {
                 Ok(()) => {
                     self.since = Some(now);

@@ -322,6 +322,38 @@ async fn streams_hold_nobody_back_while_min_rtt_is_measured() {
     assert_eq!(at, heads + STREAM);
 }
 
+#[tokio::test(start_paused = true)]
+async fn the_end_of_a_measurement_that_one_who_waits_finds_is_told_to_the_others() {
+    let min_rtt = MinRtt { requests: 5, interval: 100 * MILLI, ..MinRtt::default() };
+    let shedder = shedder(Settings { min_rtt, ..Settings::default() });
+    let caller: Arc<str> = "a".into();
+    for _ in 0..5 {
+        shedder.enter(&caller, HIGH).await.expect("room").took(Duration::from_secs(5), Instant::now());
+    }
+    tokio::time::advance(200 * MILLI).await;
+    let mut first = Vec::new();
+    for _ in 0..3 {
+        first.push(shedder.enter(&caller, HIGH).await.expect("room"));
+    }
+    let began = Instant::now();
+    let wait = || {
+        let (shedder, caller) = (Arc::clone(&shedder), Arc::clone(&caller));
+        tokio::spawn(async move { (shedder.enter(&caller, HIGH).await.expect("room"), Instant::now()) })
+    };
+    let mut waiting = vec![wait()];
+    sleep(500 * MILLI).await;
+    waiting.push(wait()); // It looks for itself half a second after the one before.
+    tokio::task::yield_now().await;
+    assert_eq!(shedder.report().held, 2);
+    // What was measured is there, and only time is missing.
+    let three = [700 * MILLI; 3];
+    three.into_iter().for_each(|latency| shedder.state.lock().gradient.handle_latency(began, latency, began, || 0.0));
+    for waiting in waiting {
+        let (_ticket, at) = waiting.await.expect("no panic");
+        assert_eq!(at.duration_since(began), gradient::HOLD);
+    }
+}
+
 /// An application that serves `capacity` requests at once in 10 ms each and queues the others, under more load than that.
 /// The limit at the end.
 fn simulate(gradient: &mut Gradient, now: &mut Instant, capacity: usize, rounds: usize) -> u32 {
