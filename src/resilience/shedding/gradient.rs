@@ -73,6 +73,11 @@ struct Samples {
 }
 
 impl Gradient {
+    /// What it goes by.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
     /// Begins to measure, unless minRTT is told.
     pub fn new(settings: Settings, now: Instant) -> Self {
         let fixed = settings.min_rtt.fixed;
@@ -89,6 +94,36 @@ impl Gradient {
             samples: Samples::default(),
             peak: 0,
             at_least: 0,
+        }
+    }
+
+    /// Goes on with other settings, and with all that is known: the limit is only brought into their bounds, and neither
+    /// what was planned nor what is being measured is put off. What was fixed and is no longer is measured at once.
+    pub fn set(&mut self, settings: Settings, now: Instant, random: impl FnOnce() -> f64) {
+        let was_fixed = self.settings.min_rtt.fixed.is_some();
+        self.settings = settings;
+        let floor = self.settings.floor();
+        self.limit = self.limit.clamp(floor, self.settings.most.max(floor));
+        self.at_least = 0;
+        let next = now + self.settings.update_interval;
+        match (self.settings.min_rtt.fixed, self.phase) {
+            (Some(fixed), phase) => {
+                if self.min_rtt.replace(fixed) != Some(fixed) || matches!(phase, Phase::Measuring { .. }) {
+                    self.samples.clear();
+                }
+                let window = if let Phase::Steady { window, .. } = phase { window.min(next) } else { next };
+                self.phase = Phase::Steady { window, again: None };
+            }
+            (None, _) if was_fixed => {
+                self.min_rtt = None;
+                self.measure(now);
+            }
+            (None, Phase::Steady { window, again }) => {
+                let soonest = self.planned(now, random);
+                let again = again.map_or(soonest, |again| again.min(soonest));
+                self.phase = Phase::Steady { window: window.min(next), again: Some(again) };
+            }
+            (None, Phase::Measuring { .. }) => {}
         }
     }
 
@@ -202,11 +237,16 @@ impl Gradient {
     }
 
     fn steady(&mut self, now: Instant, random: impl FnOnce() -> f64) {
-        let params = &self.settings.min_rtt;
-        let again = now + params.interval.mul_f64(1.0 + params.jitter.share() * random());
+        let again = self.planned(now, random);
         self.phase = Phase::Steady { window: now + self.settings.update_interval, again: Some(again) };
         self.samples.clear();
         self.peak = 0;
+    }
+
+    /// When it is measured again if that is planned now.
+    fn planned(&self, now: Instant, random: impl FnOnce() -> f64) -> Instant {
+        let params = &self.settings.min_rtt;
+        now + params.interval.mul_f64(1.0 + params.jitter.share() * random())
     }
 
     /// What was known before has to do; else it goes on with nobody held back.

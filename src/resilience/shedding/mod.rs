@@ -34,7 +34,6 @@ const STREAM: Duration = Duration::from_secs(1);
 /// The limit of one port and all that is under way.
 #[derive(Debug)]
 pub struct Shedder {
-    settings: Settings,
     state: Mutex<State>,
     /// Somebody who is held back may look again.
     freed: Notify,
@@ -89,14 +88,20 @@ impl Shedder {
     /// Nothing is under way.
     pub fn new(settings: Settings) -> Self {
         let now = Instant::now();
-        let gradient = Gradient::new(settings.clone(), now);
+        let gradient = Gradient::new(settings, now);
         let state = State { gradient, shares: Shares::new(now), held: 0, answered: BTreeMap::new(), heads: 0 };
-        Self { settings, state: Mutex::new(state), freed: Notify::new(), shed: Default::default() }
+        Self { state: Mutex::new(state), freed: Notify::new(), shed: Default::default() }
     }
 
-    /// What it was made from.
-    pub fn settings(&self) -> &Settings {
-        &self.settings
+    /// Goes on with other settings. All that is under way keeps its place, and what is known of callers stays.
+    pub fn set(&self, settings: &Settings) {
+        let mut state = self.state.lock();
+        if state.gradient.settings() == settings {
+            return;
+        }
+        state.gradient.set(settings.clone(), Instant::now(), rand::random);
+        drop(state);
+        self.freed.notify_waiters(); // More may be let through now, or nobody be held back.
     }
 
     /// A place for a request of `caller`; while minRTT is measured perhaps after a while.

@@ -354,6 +354,68 @@ async fn the_end_of_a_measurement_that_one_who_waits_finds_is_told_to_the_others
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn other_settings_forget_nothing_that_is_under_way() {
+    let shedder = shedder(settings(Some(MILLI)));
+    let (one, other): (Arc<str>, Arc<str>) = ("a".into(), "b".into());
+    let mut held = Vec::new();
+    for _ in 0..10 {
+        held.push(shedder.enter(&one, HIGH).await.expect("room"));
+    }
+    held.push(shedder.enter(&other, HIGH).await.expect("room"));
+    shedder.set(&Settings { most: 5, ..settings(Some(MILLI)) });
+    let report = shedder.report();
+    assert_eq!((report.limit, report.in_flight, report.callers), (5, 11, 2), "nobody is cut");
+    assert_eq!(shedder.enter(&one, HIGH).await.err(), Some(Why::Full));
+    held.truncate(4);
+    assert_eq!(shedder.enter(&one, HIGH).await.err(), Some(Why::Caller), "the other's demand is remembered");
+    drop(shedder.enter(&other, HIGH).await.expect("one has become free"));
+    shedder.set(&Settings { least: Some(50), most: 100, ..settings(Some(MILLI)) });
+    assert_eq!((shedder.report().limit, shedder.report().in_flight), (50, 4));
+    assert_eq!(shedder.shed().concat().iter().sum::<u64>(), 2, "what was counted stays");
+
+    shedder.set(&settings(None));
+    assert!(shedder.report().is_measuring && shedder.report().min_rtt.is_none(), "what was told is no longer known");
+    let waiting = {
+        let (shedder, one) = (Arc::clone(&shedder), Arc::clone(&one));
+        tokio::spawn(async move { shedder.enter(&one, HIGH).await.expect("room").since() })
+    };
+    tokio::task::yield_now().await;
+    assert_eq!(shedder.report().held, 1);
+    shedder.set(&settings(Some(MILLI)));
+    assert_eq!(waiting.await.expect("no panic"), Instant::now(), "nothing is measured any more");
+    drop(held);
+    assert_eq!(shedder.report().in_flight, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn other_settings_put_off_nothing_that_was_planned() {
+    let mut now = Instant::now();
+    let mut gradient = Gradient::new(settings(None), now);
+    for _ in 0..50 {
+        gradient.handle_latency(now, 10 * MILLI, now, || 0.0);
+    }
+    let every = |seconds| {
+        let min_rtt = MinRtt { interval: Duration::from_secs(seconds), ..MinRtt::default() };
+        Settings { min_rtt, ..Settings::default() }
+    };
+    for seconds in [60, 600] {
+        now += Duration::from_secs(20);
+        gradient.handle_time(now, || 0.0);
+        gradient.set(every(seconds), now, || 0.0);
+        assert_eq!((gradient.is_measuring(), gradient.min_rtt()), (false, Some(10 * MILLI)));
+    }
+    now += Duration::from_secs(20);
+    gradient.handle_time(now, || 0.0);
+    assert!(gradient.is_measuring(), "a minute after the last time");
+    for _ in 0..49 {
+        gradient.handle_latency(now, 20 * MILLI, now, || 0.0);
+    }
+    gradient.set(every(30), now, || 0.0);
+    gradient.handle_latency(now, 20 * MILLI, now, || 0.0);
+    assert_eq!((gradient.is_measuring(), gradient.min_rtt()), (false, Some(20 * MILLI)), "it goes on");
+}
+
 /// An application that serves `capacity` requests at once in 10 ms each and queues the others, under more load than that.
 /// The limit at the end.
 fn simulate(gradient: &mut Gradient, now: &mut Instant, capacity: usize, rounds: usize) -> u32 {

@@ -234,6 +234,26 @@ fn whoever_reads_nothing_gives_its_place_back() {
 }
 
 #[test]
+fn a_changed_policy_forgets_nothing_that_is_under_way() {
+    let mesh = Mesh::start();
+    let application = Actor::start(mesh.ip(), |request| match request.path() {
+        "/hang" => Act::Hang,
+        _ => Act::Answer(200, String::new()),
+    });
+    let server = serve(&mesh, &application, &fixed(1));
+    let client = mesh.workload(Workload::new("client"));
+    let first = Background::ask(&client, "/hang");
+    until("it is under way", || stand(&server)["in_flight"] == 1);
+    assert_eq!(ask_api(&client, &[]).reason(), "shed");
+    policy(&mesh, "api", &fixed(2));
+    until("the change is in force", || stand(&server)["limit"] == 2);
+    let report = stand(&server);
+    assert_eq!((&report["in_flight"], &report["shed"]["CRITICAL"]["full"]), (&1.into(), &1.into()), "{report}");
+    drop(first);
+    until("its place comes back", || stand(&server)["in_flight"] == 0);
+}
+
+#[test]
 fn the_limit_is_found_by_what_requests_take() {
     let mesh = Mesh::start();
     let application = busy(&mesh, 4);
