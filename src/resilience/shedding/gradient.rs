@@ -12,8 +12,9 @@
 //! - while minRTT is measured, those who are too many for that are not refused but held back: see [`Gradient::holds`]. From
 //!   [`HOLD`] on few latencies have to do, and after three times the latency of then it ends without a result: by that time
 //!   all that was under way before has ended, whatever queue there was, or never will;
-//! - a request that is given up after longer than minRTT counts: it would have taken at least so long. Else callers that
-//!   lose patience would hide that everything is slow.
+//! - a request that is given up or fails after longer than minRTT counts: it would have taken at least so long. Else callers
+//!   that lose patience, and applications whose own time limits make errors of it, would hide that everything is slow. One
+//!   that fails sooner says nothing: to fail is quick.
 
 use std::time::Duration;
 
@@ -189,7 +190,7 @@ impl Gradient {
         }
     }
 
-    /// A request was given up by its caller after this time.
+    /// A request was given up by its caller, or failed, after this time.
     pub fn handle_given_up(&mut self, waited: Duration) {
         let is_long = self.buffered().is_some_and(|usual| waited > usual);
         if is_long && !self.is_measuring() {

@@ -231,6 +231,16 @@ impl Ticket {
 
     /// Tells that it took so long, if nothing has been said yet and it is no stream.
     pub fn took(&mut self, latency: Duration, now: Instant) {
+        let since = self.since.unwrap_or(now);
+        self.tell(now, |gradient| gradient.handle_latency(since, latency, now, rand::random));
+    }
+
+    /// Tells that it failed after so long, in the same way: it would have taken at least that.
+    pub fn failed(&mut self, after: Duration, now: Instant) {
+        self.tell(now, |gradient| gradient.handle_given_up(after));
+    }
+
+    fn tell(&mut self, now: Instant, what: impl FnOnce(&mut Gradient)) {
         if std::mem::replace(&mut self.settled, true) {
             return;
         }
@@ -238,7 +248,7 @@ impl Ticket {
         let has_freed = state.free_streams(now);
         let was_held = state.gradient.held_until().is_some();
         if self.head.is_none_or(|head| state.answered.contains_key(&head)) {
-            state.gradient.handle_latency(self.since.unwrap_or(now), latency, now, rand::random);
+            what(&mut state.gradient);
         }
         let released = has_freed || (was_held && state.gradient.held_until().is_none());
         drop(state);
