@@ -171,11 +171,22 @@ async fn forward(
     let body = said.begin(&upstreams, &mut head, body);
     if head.upgrade.is_some() {
         let mut outcome = Box::pin(upgrade(client, &upstreams, &head, body, switch, said.treatment, record)).await?;
+        if let (Outcome::Reply(response), Some(held)) = (&outcome, &mut said.held) {
+            held.answered(response);
+        }
         filters.on_response(outcome.response().headers_mut());
         if let Some(told) = &said.told {
             global_rate_limit::add(outcome.response().headers_mut(), &told.response);
         }
-        return Ok(outcome);
+        return Ok(match outcome {
+            Outcome::Reply(response) => Outcome::Reply(response.map(|body| body.holding(said.places, said.held))),
+            switched @ Outcome::Switched(..) => {
+                if let Some(held) = said.held {
+                    held.switched();
+                }
+                switched
+            }
+        });
     }
     let body = filters.copy(worker, &head, body, record);
     let is_inbound = matches!(client.way, Way::Mesh(_) | Way::Front { .. });

@@ -7,7 +7,7 @@
 //! than minRTT, else they say nothing; nor do responses that are cut, and upgrades.
 //!
 //! The place is held to the end of the response; of what is still going on 1 s after its head, which is then a stream,
-//! until that time only, and of an upgrade (WebSocket) until its head. So streams do not use up the limit, nor is their
+//! until that time only, and of an upgrade (WebSocket) that is agreed until its head. So streams do not use up the limit, nor is their
 //! length taken for a latency. A request has its place as long as its content takes to arrive: our application has it.
 
 use std::sync::Arc;
@@ -91,9 +91,6 @@ impl Held {
         if let Some(rule) = rule(port).filter(|_| self.is_stranger) {
             head.headers.remove(rule.header.as_str());
         }
-        if head.upgrade.is_some() {
-            self.ticket.says_nothing();
-        }
         if head.upgrade.is_some() || self.is_grpc || body.is_empty() {
             return body;
         }
@@ -128,6 +125,11 @@ impl Held {
             let now = Instant::now();
             self.ticket.failed(self.latency(now), now);
         }
+    }
+
+    /// The protocol changes: what follows is no request, and how long it was until then says nothing.
+    pub(super) fn switched(mut self) {
+        self.ticket.says_nothing();
     }
 
     /// The response has ended as it should.

@@ -254,6 +254,33 @@ fn a_changed_policy_forgets_nothing_that_is_under_way() {
 }
 
 #[test]
+fn an_upgrade_that_is_declined_is_a_request_like_any_other() {
+    let mesh = Mesh::start();
+    let application = Actor::start(mesh.ip(), |request| match request.path() {
+        "/stall" => Act::Stall,
+        _ => Act::Answer(200, String::new()),
+    });
+    let limits = "rateLimits: [ { name: one, requests: 1, algorithm: concurrency, keys: [ { type: caller } ] } ]";
+    let server = serve(&mesh, &application, &format!("loadShedding: {{ minRtt: {{ requestCount: 3 }} }}\n  {limits}"));
+    let client = mesh.workload(Workload::new("client"));
+    let upgrade = ["-H", "Connection: Upgrade", "-H", "Upgrade: websocket"];
+    for _ in 0..3 {
+        assert!(stand(&server)["min_rtt_ms"].is_null());
+        until("the one before has given its place back", || ask_api(&client, &upgrade).status == 200);
+    }
+    until("they have been measured", || stand(&server)["min_rtt_ms"].as_f64().is_some());
+    let mut stalled = TcpStream::connect(client.outbound()).expect("it listens");
+    let text = b"GET /stall HTTP/1.1\r\nhost: api.shop\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
+    stalled.write_all(text).expect("written");
+    let mut head = [0; 12];
+    stalled.read_exact(&mut head).expect("a head");
+    assert_eq!(&head, b"HTTP/1.1 200");
+    assert_eq!(ask_api(&client, &[]).reason(), "rate_limited", "it holds its place while it goes on");
+    drop(stalled);
+    until("it gives it back", || ask_api(&client, &[]).status == 200);
+}
+
+#[test]
 fn the_limit_is_found_by_what_requests_take() {
     let mesh = Mesh::start();
     let application = busy(&mesh, 4);
