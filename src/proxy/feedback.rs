@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use http::header::RETRY_AFTER;
-use http::{Response, StatusCode};
+use http::{HeaderMap, Response, StatusCode};
 
 use crate::error::ProxyError;
 
@@ -22,11 +22,14 @@ pub(super) fn failure<B>(result: Result<&Response<B>, &ProxyError>) -> Option<Du
         Err(_) => return Some(Duration::ZERO),
     };
     let (status, headers) = (response.status(), response.headers());
-    let has_failed = status.is_server_error()
-        || status == StatusCode::TOO_MANY_REQUESTS
-        || headers.get(GRPC_STATUS).is_some_and(|code| GRPC_FAILURES.contains(&code.as_bytes()));
+    let has_failed = status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS || is_grpc_failure(headers);
     let asked = || headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok().map(Duration::from_secs);
     has_failed.then(|| asked().unwrap_or_default())
+}
+
+/// Does this head, or do these trailers, say that a gRPC call failed for its server's sake?
+pub(super) fn is_grpc_failure(headers: &HeaderMap) -> bool {
+    headers.get(GRPC_STATUS).is_some_and(|code| GRPC_FAILURES.contains(&code.as_bytes()))
 }
 
 #[cfg(test)]

@@ -76,6 +76,27 @@ impl Said {
             _ => body,
         }
     }
+
+    /// A request to change the protocol is answered. One that is declined holds its places as any other.
+    fn upgraded(mut self, mut outcome: Outcome) -> Outcome {
+        if let Some(told) = &self.told {
+            global_rate_limit::add(outcome.response().headers_mut(), &told.response);
+        }
+        match outcome {
+            Outcome::Reply(response) => {
+                if let Some(held) = &mut self.held {
+                    held.answered(&response);
+                }
+                Outcome::Reply(response.map(|body| body.holding(self.places, self.held)))
+            }
+            Outcome::Switched(..) => {
+                if let Some(held) = self.held {
+                    held.switched();
+                }
+                outcome
+            }
+        }
+    }
 }
 
 /// What became of a request.
@@ -170,11 +191,10 @@ async fn forward(
     }
     let body = said.begin(&upstreams, &mut head, body);
     if head.upgrade.is_some() {
-        let mut outcome = Box::pin(upgrade(client, &upstreams, &head, body, switch, said.treatment, record)).await?;
+        let treatment = said.treatment.take();
+        let outcome = Box::pin(upgrade(client, &upstreams, &head, body, switch, treatment, record)).await?;
+        let mut outcome = said.upgraded(outcome);
         filters.on_response(outcome.response().headers_mut());
-        if let Some(told) = &said.told {
-            global_rate_limit::add(outcome.response().headers_mut(), &told.response);
-        }
         return Ok(outcome);
     }
     let body = filters.copy(worker, &head, body, record);

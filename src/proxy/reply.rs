@@ -91,6 +91,9 @@ impl ReplyBody {
     fn cut(&mut self, error: &ProxyError, is_grpc: bool) -> Option<Result<Frame<Bytes>, BoxError>> {
         let reason = error.reason();
         (self.limits, self.lease, self.body, self.ended) = (None, None, Body::default(), true);
+        if let Some(held) = self.held.take() {
+            held.broke();
+        }
         if let Some(record) = self.record.as_mut() {
             record.fail(reason.code, reason.flag, error.to_string());
         }
@@ -122,14 +125,7 @@ impl http_body::Body for ReplyBody {
             let is_grpc = limits.is_grpc;
             return Poll::Ready(this.cut(&error, is_grpc));
         }
-        let polled = Pin::new(&mut this.body).poll_frame(cx);
-        if polled.is_pending()
-            && let Some(held) = &mut this.held
-            && held.poll_stream(cx).is_ready()
-        {
-            this.held = None;
-        }
-        let frame = ready!(polled);
+        let frame = ready!(Pin::new(&mut this.body).poll_frame(cx));
         match &frame {
             Some(Ok(frame)) => {
                 if let Some(limits) = &this.limits {
@@ -140,11 +136,17 @@ impl http_body::Body for ReplyBody {
                 }
                 if let Some(trailers) = frame.trailers_ref() {
                     this.guard.trailers(trailers);
+                    if let Some(held) = &mut this.held {
+                        held.trailers(trailers);
+                    }
                 }
             }
             Some(Err(error)) => {
                 this.lease = None;
                 this.guard.broke();
+                if let Some(held) = this.held.take() {
+                    held.broke();
+                }
                 if let Some(record) = this.record.as_mut() {
                     record.fail("upstream_reset", "UR", error.to_string());
                 }

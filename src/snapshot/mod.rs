@@ -170,12 +170,12 @@ impl InboundPort {
         Self { config, hosts: addresses.iter().map(host).collect(), limiters, global: None, shedder, label }
     }
 
-    /// Takes over what `old`, the same port before, has counted and found out for limits that are still the same.
+    /// Takes over what `old`, the same port before, has counted for limits that are still the same, and its shedder with
+    /// all that is under way, whatever its settings are now.
     pub fn keep_counting(&mut self, old: &Self) {
-        if let (Some(new), Some(old)) = (&mut self.shedder, &old.shedder)
-            && new.settings() == old.settings()
-        {
-            *new = Arc::clone(old);
+        if let (Some(told), Some(old)) = (&self.config.load_shedding, &old.shedder) {
+            old.set(&told.gradient);
+            self.shedder = Some(Arc::clone(old));
         }
         let kept = |new: &Arc<Limiter>| {
             let same = old.limiters.iter().find(|old| old.config() == new.config());

@@ -12,8 +12,9 @@
 //! - while minRTT is measured, those who are too many for that are not refused but held back: see [`Gradient::holds`]. From
 //!   [`HOLD`] on few latencies have to do, and after three times the latency of then it ends without a result: by that time
 //!   all that was under way before has ended, whatever queue there was, or never will;
-//! - a request that is given up after longer than minRTT counts: it would have taken at least so long. Else callers that
-//!   lose patience would hide that everything is slow.
+//! - a request that is given up or fails after longer than minRTT counts: it would have taken at least so long. Else callers
+//!   that lose patience, and applications whose own time limits make errors of it, would hide that everything is slow. One
+//!   that fails sooner says nothing: to fail is quick.
 
 use std::time::Duration;
 
@@ -73,6 +74,11 @@ struct Samples {
 }
 
 impl Gradient {
+    /// What it goes by.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
     /// Begins to measure, unless minRTT is told.
     pub fn new(settings: Settings, now: Instant) -> Self {
         let fixed = settings.min_rtt.fixed;
@@ -89,6 +95,36 @@ impl Gradient {
             samples: Samples::default(),
             peak: 0,
             at_least: 0,
+        }
+    }
+
+    /// Goes on with other settings, and with all that is known: the limit is only brought into their bounds, and neither
+    /// what was planned nor what is being measured is put off. What was fixed and is no longer is measured at once.
+    pub fn set(&mut self, settings: Settings, now: Instant, random: impl FnOnce() -> f64) {
+        let was_fixed = self.settings.min_rtt.fixed.is_some();
+        self.settings = settings;
+        let floor = self.settings.floor();
+        self.limit = self.limit.clamp(floor, self.settings.most.max(floor));
+        self.at_least = 0;
+        let next = now + self.settings.update_interval;
+        match (self.settings.min_rtt.fixed, self.phase) {
+            (Some(fixed), phase) => {
+                if self.min_rtt.replace(fixed) != Some(fixed) || matches!(phase, Phase::Measuring { .. }) {
+                    self.samples.clear();
+                }
+                let window = if let Phase::Steady { window, .. } = phase { window.min(next) } else { next };
+                self.phase = Phase::Steady { window, again: None };
+            }
+            (None, _) if was_fixed => {
+                self.min_rtt = None;
+                self.measure(now);
+            }
+            (None, Phase::Steady { window, again }) => {
+                let soonest = self.planned(now, random);
+                let again = again.map_or(soonest, |again| again.min(soonest));
+                self.phase = Phase::Steady { window: window.min(next), again: Some(again) };
+            }
+            (None, Phase::Measuring { .. }) => {}
         }
     }
 
@@ -154,7 +190,7 @@ impl Gradient {
         }
     }
 
-    /// A request was given up by its caller after this time.
+    /// A request was given up by its caller, or failed, after this time.
     pub fn handle_given_up(&mut self, waited: Duration) {
         let is_long = self.buffered().is_some_and(|usual| waited > usual);
         if is_long && !self.is_measuring() {
@@ -202,11 +238,16 @@ impl Gradient {
     }
 
     fn steady(&mut self, now: Instant, random: impl FnOnce() -> f64) {
-        let params = &self.settings.min_rtt;
-        let again = now + params.interval.mul_f64(1.0 + params.jitter.share() * random());
+        let again = self.planned(now, random);
         self.phase = Phase::Steady { window: now + self.settings.update_interval, again: Some(again) };
         self.samples.clear();
         self.peak = 0;
+    }
+
+    /// When it is measured again if that is planned now.
+    fn planned(&self, now: Instant, random: impl FnOnce() -> f64) -> Instant {
+        let params = &self.settings.min_rtt;
+        now + params.interval.mul_f64(1.0 + params.jitter.share() * random())
     }
 
     /// What was known before has to do; else it goes on with nobody held back.

@@ -5,6 +5,9 @@
 //! [`Shedder`] is both behind one short lock, for all workers. Nothing queues: who has no place is told so at once. Only
 //! while minRTT is measured are requests that have a place held back; [`gradient`] says for how long at most.
 //!
+//! A response that goes on for [`STREAM`] after its head is a stream. Its place is free from then on, whether or not anybody
+//! takes more of it: time alone does that, whenever anybody looks.
+//!
 //! At no time is anybody let in while as many as the limit are under way; a limit that falls cuts nobody. It never falls
 //! below the least that is configured.
 
@@ -15,6 +18,7 @@ mod share;
 pub use gradient::Gradient;
 pub use share::{Place, Shares, Why};
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -24,10 +28,12 @@ use pillion_wire::load_shedding::{Criticality, Gradient as Settings};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
+/// A response that goes on for longer than this after its head is a stream.
+const STREAM: Duration = Duration::from_secs(1);
+
 /// The limit of one port and all that is under way.
 #[derive(Debug)]
 pub struct Shedder {
-    settings: Settings,
     state: Mutex<State>,
     /// Somebody who is held back may look again.
     freed: Notify,
@@ -40,6 +46,10 @@ struct State {
     shares: Shares,
     /// Of those under way, who is held back.
     held: u32,
+    /// Responses that go on, in the order of their heads: when they become streams, and which places are free then.
+    answered: BTreeMap<u64, (Instant, Place)>,
+    /// Heads that there have been.
+    heads: u64,
 }
 
 /// A request's place; given back when dropped.
@@ -49,6 +59,8 @@ pub struct Ticket {
     place: Place,
     /// When it was let through; `None`: it is held back.
     since: Option<Instant>,
+    /// The number of its response's head, once that is there.
+    head: Option<u64>,
     /// Nothing is to be concluded from its end.
     settled: bool,
 }
@@ -76,14 +88,20 @@ impl Shedder {
     /// Nothing is under way.
     pub fn new(settings: Settings) -> Self {
         let now = Instant::now();
-        let gradient = Gradient::new(settings.clone(), now);
-        let state = State { gradient, shares: Shares::new(now), held: 0 };
-        Self { settings, state: Mutex::new(state), freed: Notify::new(), shed: Default::default() }
+        let gradient = Gradient::new(settings, now);
+        let state = State { gradient, shares: Shares::new(now), held: 0, answered: BTreeMap::new(), heads: 0 };
+        Self { state: Mutex::new(state), freed: Notify::new(), shed: Default::default() }
     }
 
-    /// What it was made from.
-    pub fn settings(&self) -> &Settings {
-        &self.settings
+    /// Goes on with other settings. All that is under way keeps its place, and what is known of callers stays.
+    pub fn set(&self, settings: &Settings) {
+        let mut state = self.state.lock();
+        if state.gradient.settings() == settings {
+            return;
+        }
+        state.gradient.set(settings.clone(), Instant::now(), rand::random);
+        drop(state);
+        self.freed.notify_waiters(); // More may be let through now, or nobody be held back.
     }
 
     /// A place for a request of `caller`; while minRTT is measured perhaps after a while.
@@ -101,7 +119,7 @@ impl Shedder {
         }
         let (place, is_held) = entered.inspect_err(|why| self.count(criticality, *why))?;
         let since = (!is_held).then_some(now);
-        let mut ticket = Ticket { shedder: Arc::clone(self), place, since, settled: false };
+        let mut ticket = Ticket { shedder: Arc::clone(self), place, since, head: None, settled: false };
         if is_held {
             Box::pin(ticket.wait()).await;
         }
@@ -122,7 +140,10 @@ impl Shedder {
 
     /// How things stand.
     pub fn report(&self) -> Report {
-        let state = self.state.lock();
+        let mut state = self.state.lock();
+        if state.free_streams(Instant::now()) {
+            self.freed.notify_waiters();
+        }
         Report {
             limit: state.gradient.limit(),
             in_flight: state.shares.in_flight(),
@@ -155,24 +176,41 @@ impl State {
         (entered, released)
     }
 
-    /// One who is held back looks again.
-    fn may_go(&mut self, now: Instant) -> Result<(), Instant> {
-        self.pass_time(now);
+    /// One who is held back looks again; and whether the others who are may, too.
+    fn may_go(&mut self, now: Instant) -> (Result<(), Instant>, bool) {
+        let released = self.pass_time(now);
         let in_service = self.shares.in_flight() - self.held;
-        match self.gradient.holds(in_service, now).then(|| self.gradient.held_until()).flatten() {
-            Some(until) => Err(until),
+        let verdict = match self.gradient.holds(in_service, now).then(|| self.gradient.held_until()).flatten() {
+            // Later heads become streams later than that.
+            Some(until) => Err(until.min(self.answered.values().next().map_or(now + STREAM, |(due, _)| *due))),
             None => {
                 self.held -= 1;
                 Ok(())
             }
-        }
+        };
+        (verdict, released)
     }
 
-    /// True: nobody is to be held back any longer.
+    /// True: those who are held back are to look again.
     fn pass_time(&mut self, now: Instant) -> bool {
+        let has_freed = self.free_streams(now);
         let held = self.gradient.held_until().is_some();
         self.gradient.handle_time(now, rand::random);
-        held && self.gradient.held_until().is_none()
+        has_freed || (held && self.gradient.held_until().is_none())
+    }
+
+    /// The places of what is a stream by now. True: those who are held back are to look again.
+    fn free_streams(&mut self, now: Instant) -> bool {
+        let limit = self.gradient.limit();
+        let mut has_freed = false;
+        while let Some(first) = self.answered.first_entry()
+            && first.get().0 <= now
+        {
+            let (_due, place) = first.remove();
+            self.shares.leave(&place, limit, now);
+            has_freed = true;
+        }
+        has_freed && self.held > 0
     }
 }
 
@@ -182,15 +220,37 @@ impl Ticket {
         self.since.unwrap_or_else(Instant::now)
     }
 
-    /// Tells that it took so long, if nothing has been said yet.
+    /// The head of its response is there. What goes on for [`STREAM`] after it has no place from then on.
+    pub fn answered(&mut self, now: Instant) {
+        let mut state = self.shedder.state.lock();
+        let head = state.heads;
+        state.heads += 1;
+        state.answered.insert(head, (now + STREAM, self.place.clone()));
+        self.head = Some(head);
+    }
+
+    /// Tells that it took so long, if nothing has been said yet and it is no stream.
     pub fn took(&mut self, latency: Duration, now: Instant) {
+        let since = self.since.unwrap_or(now);
+        self.tell(now, |gradient| gradient.handle_latency(since, latency, now, rand::random));
+    }
+
+    /// Tells that it failed after so long, in the same way: it would have taken at least that.
+    pub fn failed(&mut self, after: Duration, now: Instant) {
+        self.tell(now, |gradient| gradient.handle_given_up(after));
+    }
+
+    fn tell(&mut self, now: Instant, what: impl FnOnce(&mut Gradient)) {
         if std::mem::replace(&mut self.settled, true) {
             return;
         }
         let mut state = self.shedder.state.lock();
+        let has_freed = state.free_streams(now);
         let was_held = state.gradient.held_until().is_some();
-        state.gradient.handle_latency(self.since.unwrap_or(now), latency, now, rand::random);
-        let released = was_held && state.gradient.held_until().is_none();
+        if self.head.is_none_or(|head| state.answered.contains_key(&head)) {
+            what(&mut state.gradient);
+        }
+        let released = has_freed || (was_held && state.gradient.held_until().is_none());
         drop(state);
         if released {
             self.shedder.freed.notify_waiters();
@@ -207,7 +267,10 @@ impl Ticket {
             let mut freed = std::pin::pin!(self.shedder.freed.notified());
             freed.as_mut().enable(); // Before looking: what is freed from now on is not missed.
             let now = Instant::now();
-            let verdict = self.shedder.state.lock().may_go(now);
+            let (verdict, released) = self.shedder.state.lock().may_go(now);
+            if released {
+                self.shedder.freed.notify_waiters();
+            }
             match verdict {
                 Ok(()) => {
                     self.since = Some(now);
@@ -228,16 +291,24 @@ impl Drop for Ticket {
     fn drop(&mut self) {
         let now = Instant::now();
         let mut state = self.shedder.state.lock();
+        let has_freed = state.free_streams(now);
+        let is_stream = self.head.is_some_and(|head| state.answered.remove(&head).is_none());
         match self.since {
             None => state.held = state.held.saturating_sub(1),
-            Some(since) if !self.settled => state.gradient.handle_given_up(now.saturating_duration_since(since)),
+            Some(since) if !self.settled && !is_stream => {
+                state.gradient.handle_given_up(now.saturating_duration_since(since));
+            }
             Some(_) => {}
         }
-        let limit = state.gradient.limit();
-        state.shares.leave(&self.place, limit, now);
+        if !is_stream {
+            let limit = state.gradient.limit();
+            state.shares.leave(&self.place, limit, now);
+        }
         let somebody_waits = state.held > 0;
         drop(state);
-        if somebody_waits {
+        if has_freed {
+            self.shedder.freed.notify_waiters();
+        } else if somebody_waits {
             self.shedder.freed.notify_one();
         }
     }

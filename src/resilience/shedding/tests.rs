@@ -270,6 +270,153 @@ async fn those_held_back_go_on_as_others_end_and_when_it_is_enough() {
     assert_eq!((shedder.report().in_flight, shedder.report().held), (0, 0));
 }
 
+#[tokio::test(start_paused = true)]
+async fn time_alone_frees_the_places_of_streams() {
+    let fixed = MinRtt { fixed: Some(MILLI), ..MinRtt::default() };
+    let shedder = shedder(Settings { most: 3, min_rtt: fixed, ..Settings::default() });
+    let caller: Arc<str> = "a".into();
+    let mut downloads = Vec::new();
+    for _ in 0..3 {
+        let mut ticket = shedder.enter(&caller, HIGH).await.expect("room");
+        ticket.answered(Instant::now());
+        downloads.push(ticket);
+    }
+    tokio::time::advance(STREAM - MILLI).await;
+    assert_eq!(shedder.enter(&caller, HIGH).await.err(), Some(Why::Full));
+    downloads.pop().expect("three").says_nothing();
+    assert_eq!(shedder.report().in_flight, 2, "what ends before is no stream");
+    tokio::time::advance(MILLI).await;
+    let mut next = shedder.enter(&caller, HIGH).await.expect("nobody has polled anything");
+    assert_eq!(shedder.report().in_flight, 1);
+    next.answered(Instant::now());
+    tokio::time::advance(STREAM).await;
+    assert_eq!(shedder.report().in_flight, 0, "whoever looks");
+    for mut ticket in downloads {
+        ticket.took(ticket.since().elapsed(), Instant::now());
+    }
+    drop(next);
+    let state = shedder.state.lock();
+    assert_eq!((state.shares.in_flight(), state.answered.len()), (0, 0), "places come back once");
+    assert!(format!("{:?}", state.gradient).contains("latencies: []"), "what they took says nothing");
+}
+
+#[tokio::test(start_paused = true)]
+async fn streams_hold_nobody_back_while_min_rtt_is_measured() {
+    let min_rtt = MinRtt { requests: 1, interval: MILLI, ..MinRtt::default() };
+    let shedder = shedder(Settings { min_rtt, ..Settings::default() });
+    let caller: Arc<str> = "a".into();
+    shedder.enter(&caller, HIGH).await.expect("room").took(Duration::from_secs(5), Instant::now());
+    tokio::time::advance(2 * MILLI).await; // It is measured again; requests are held back for 15 s at most.
+    let mut downloads = Vec::new();
+    for _ in 0..3 {
+        downloads.push(shedder.enter(&caller, HIGH).await.expect("room"));
+    }
+    let waiting = {
+        let (shedder, caller) = (Arc::clone(&shedder), Arc::clone(&caller));
+        tokio::spawn(async move { (shedder.enter(&caller, HIGH).await.expect("room"), Instant::now()) })
+    };
+    tokio::time::advance(500 * MILLI).await;
+    let heads = Instant::now();
+    downloads.iter_mut().for_each(|ticket| ticket.answered(heads));
+    let (_ticket, at) = waiting.await.expect("no panic");
+    assert_eq!(at, heads + STREAM);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_end_of_a_measurement_that_one_who_waits_finds_is_told_to_the_others() {
+    let min_rtt = MinRtt { requests: 5, interval: 100 * MILLI, ..MinRtt::default() };
+    let shedder = shedder(Settings { min_rtt, ..Settings::default() });
+    let caller: Arc<str> = "a".into();
+    for _ in 0..5 {
+        shedder.enter(&caller, HIGH).await.expect("room").took(Duration::from_secs(5), Instant::now());
+    }
+    tokio::time::advance(200 * MILLI).await;
+    let mut first = Vec::new();
+    for _ in 0..3 {
+        first.push(shedder.enter(&caller, HIGH).await.expect("room"));
+    }
+    let began = Instant::now();
+    let wait = || {
+        let (shedder, caller) = (Arc::clone(&shedder), Arc::clone(&caller));
+        tokio::spawn(async move { (shedder.enter(&caller, HIGH).await.expect("room"), Instant::now()) })
+    };
+    let mut waiting = vec![wait()];
+    sleep(500 * MILLI).await;
+    waiting.push(wait()); // It looks for itself half a second after the one before.
+    tokio::task::yield_now().await;
+    assert_eq!(shedder.report().held, 2);
+    // What was measured is there, and only time is missing.
+    let three = [700 * MILLI; 3];
+    three.into_iter().for_each(|latency| shedder.state.lock().gradient.handle_latency(began, latency, began, || 0.0));
+    for waiting in waiting {
+        let (ticket, at) = waiting.await.expect("no panic");
+        first.push(ticket); // One that ends would wake the next.
+        assert_eq!(at.duration_since(began), gradient::HOLD);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn other_settings_forget_nothing_that_is_under_way() {
+    let shedder = shedder(settings(Some(MILLI)));
+    let (one, other): (Arc<str>, Arc<str>) = ("a".into(), "b".into());
+    let mut held = Vec::new();
+    for _ in 0..10 {
+        held.push(shedder.enter(&one, HIGH).await.expect("room"));
+    }
+    held.push(shedder.enter(&other, HIGH).await.expect("room"));
+    shedder.set(&Settings { most: 5, ..settings(Some(MILLI)) });
+    let report = shedder.report();
+    assert_eq!((report.limit, report.in_flight, report.callers), (5, 11, 2), "nobody is cut");
+    assert_eq!(shedder.enter(&one, HIGH).await.err(), Some(Why::Full));
+    held.truncate(4);
+    assert_eq!(shedder.enter(&one, HIGH).await.err(), Some(Why::Caller), "the other's demand is remembered");
+    drop(shedder.enter(&other, HIGH).await.expect("one has become free"));
+    shedder.set(&Settings { least: Some(50), most: 100, ..settings(Some(MILLI)) });
+    assert_eq!((shedder.report().limit, shedder.report().in_flight), (50, 4));
+    assert_eq!(shedder.shed().concat().iter().sum::<u64>(), 2, "what was counted stays");
+
+    shedder.set(&settings(None));
+    assert!(shedder.report().is_measuring && shedder.report().min_rtt.is_none(), "what was told is no longer known");
+    let waiting = {
+        let (shedder, one) = (Arc::clone(&shedder), Arc::clone(&one));
+        tokio::spawn(async move { shedder.enter(&one, HIGH).await.expect("room").since() })
+    };
+    tokio::task::yield_now().await;
+    assert_eq!(shedder.report().held, 1);
+    shedder.set(&settings(Some(MILLI)));
+    assert_eq!(waiting.await.expect("no panic"), Instant::now(), "nothing is measured any more");
+    drop(held);
+    assert_eq!(shedder.report().in_flight, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn other_settings_put_off_nothing_that_was_planned() {
+    let mut now = Instant::now();
+    let mut gradient = Gradient::new(settings(None), now);
+    for _ in 0..50 {
+        gradient.handle_latency(now, 10 * MILLI, now, || 0.0);
+    }
+    let every = |seconds| {
+        let min_rtt = MinRtt { interval: Duration::from_secs(seconds), ..MinRtt::default() };
+        Settings { min_rtt, ..Settings::default() }
+    };
+    for seconds in [60, 600] {
+        now += Duration::from_secs(20);
+        gradient.handle_time(now, || 0.0);
+        gradient.set(every(seconds), now, || 0.0);
+        assert_eq!((gradient.is_measuring(), gradient.min_rtt()), (false, Some(10 * MILLI)));
+    }
+    now += Duration::from_secs(20);
+    gradient.handle_time(now, || 0.0);
+    assert!(gradient.is_measuring(), "a minute after the last time");
+    for _ in 0..49 {
+        gradient.handle_latency(now, 20 * MILLI, now, || 0.0);
+    }
+    gradient.set(every(30), now, || 0.0);
+    gradient.handle_latency(now, 20 * MILLI, now, || 0.0);
+    assert_eq!((gradient.is_measuring(), gradient.min_rtt()), (false, Some(20 * MILLI)), "it goes on");
+}
+
 /// An application that serves `capacity` requests at once in 10 ms each and queues the others, under more load than that.
 /// The limit at the end.
 fn simulate(gradient: &mut Gradient, now: &mut Instant, capacity: usize, rounds: usize) -> u32 {

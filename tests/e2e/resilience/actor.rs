@@ -26,6 +26,8 @@ pub(super) enum Act {
     Hang,
     /// The head of an answer and the first of its two bytes, then nothing.
     Stall,
+    /// An answer of so many bytes.
+    Send(usize),
     /// The connection is cut.
     Cut,
 }
@@ -111,6 +113,10 @@ fn serve(
             Act::Stall => {
                 let _gone = stream.write_all(b"HTTP/1.1 200 Said\r\ncontent-length: 2\r\n\r\no");
                 return wait(&mut stream, &request, gone);
+            }
+            Act::Send(length) => {
+                let head = format!("HTTP/1.1 200 Said\r\ncontent-length: {length}\r\n\r\n");
+                stream.write_all(&[head.as_bytes(), &vec![b'x'; length]].concat())
             }
             Act::Cut => return,
         };

@@ -1,5 +1,7 @@
 //! `loadShedding`: how much a workload takes, whom it refuses then, and what they are told.
 
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
@@ -209,6 +211,73 @@ fn streams_are_neither_taken_for_requests_nor_for_slow_ones() {
     until("the latency is known", || stand(&server)["min_rtt_ms"].as_f64().is_some_and(|millis| millis < 1000.0));
     assert!(application.gone().is_empty(), "the streams go on");
     drop(streams);
+}
+
+#[test]
+fn whoever_reads_nothing_gives_its_place_back() {
+    let mesh = Mesh::start();
+    let application = Actor::start(mesh.ip(), |request| match request.path() {
+        "/big" => Act::Send(32 << 20),
+        _ => Act::Answer(200, String::new()),
+    });
+    let server = serve(&mesh, &application, &fixed(1));
+    let client = mesh.workload(Workload::new("client"));
+    let mut reader = TcpStream::connect(client.outbound()).expect("it listens");
+    reader.write_all(b"GET /big HTTP/1.1\r\nhost: api.shop\r\n\r\n").expect("written");
+    until("it is there", || !application.seen("/big").is_empty());
+    until("its place is free", || ask_api(&client, &[]).status == 200);
+    until("nothing is under way", || stand(&server)["in_flight"] == 0);
+    let mut first = [0; 12];
+    reader.read_exact(&mut first).expect("the answer goes on");
+    assert_eq!(&first, b"HTTP/1.1 200");
+    assert_eq!(application.closed(), 0, "most of it is still to be sent");
+}
+
+#[test]
+fn a_changed_policy_forgets_nothing_that_is_under_way() {
+    let mesh = Mesh::start();
+    let application = Actor::start(mesh.ip(), |request| match request.path() {
+        "/hang" => Act::Hang,
+        _ => Act::Answer(200, String::new()),
+    });
+    let server = serve(&mesh, &application, &fixed(1));
+    let client = mesh.workload(Workload::new("client"));
+    let first = Background::ask(&client, "/hang");
+    until("it is under way", || stand(&server)["in_flight"] == 1);
+    assert_eq!(ask_api(&client, &[]).reason(), "shed");
+    policy(&mesh, "api", &fixed(2));
+    until("the change is in force", || stand(&server)["limit"] == 2);
+    let report = stand(&server);
+    assert_eq!((&report["in_flight"], &report["shed"]["CRITICAL"]["full"]), (&1.into(), &1.into()), "{report}");
+    drop(first);
+    until("its place comes back", || stand(&server)["in_flight"] == 0);
+}
+
+#[test]
+fn an_upgrade_that_is_declined_is_a_request_like_any_other() {
+    let mesh = Mesh::start();
+    let application = Actor::start(mesh.ip(), |request| match request.path() {
+        "/stall" => Act::Stall,
+        _ => Act::Answer(200, String::new()),
+    });
+    let limits = "rateLimits: [ { name: one, requests: 1, algorithm: concurrency, keys: [ { type: caller } ] } ]";
+    let server = serve(&mesh, &application, &format!("loadShedding: {{ minRtt: {{ requestCount: 3 }} }}\n  {limits}"));
+    let client = mesh.workload(Workload::new("client"));
+    let upgrade = ["-H", "Connection: Upgrade", "-H", "Upgrade: websocket"];
+    for _ in 0..3 {
+        assert!(stand(&server)["min_rtt_ms"].is_null());
+        until("the one before has given its place back", || ask_api(&client, &upgrade).status == 200);
+    }
+    until("they have been measured", || stand(&server)["min_rtt_ms"].as_f64().is_some());
+    let mut stalled = TcpStream::connect(client.outbound()).expect("it listens");
+    let text = b"GET /stall HTTP/1.1\r\nhost: api.shop\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
+    stalled.write_all(text).expect("written");
+    let mut head = [0; 12];
+    stalled.read_exact(&mut head).expect("a head");
+    assert_eq!(&head, b"HTTP/1.1 200");
+    assert_eq!(ask_api(&client, &[]).reason(), "rate_limited", "it holds its place while it goes on");
+    drop(stalled);
+    until("it gives it back", || ask_api(&client, &[]).status == 200);
 }
 
 #[test]
