@@ -3,9 +3,9 @@
 //!
 //! [`Gradient`] finds the limit, [`Shares`] the places within it; both are told the time and do nothing themselves. A
 //! [`Shedder`] is both behind one short lock, for all workers. Nothing queues: who has no place is told so at once. Only
-//! while minRTT is measured are requests that have a place held back; [`gradient`] says for how long at most.
+//! while minRTT is measured are requests that have a place held back; `gradient` says for how long at most.
 //!
-//! A response that goes on for [`STREAM`] after its head is a stream. Its place is free from then on, whether or not anybody
+//! A response that goes on for `STREAM` after its head is a stream. Its place is free from then on, whether or not anybody
 //! takes more of it: time alone does that, whenever anybody looks.
 //!
 //! At no time is anybody let in while as many as the limit are under way; a limit that falls cuts nobody. It never falls
@@ -220,7 +220,7 @@ impl Ticket {
         self.since.unwrap_or_else(Instant::now)
     }
 
-    /// The head of its response is there. What goes on for [`STREAM`] after it has no place from then on.
+    /// The head of its response is there. What goes on for `STREAM` after it has no place from then on.
     pub fn answered(&mut self, now: Instant) {
         let mut state = self.shedder.state.lock();
         let head = state.heads;
