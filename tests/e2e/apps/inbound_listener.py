@@ -35,6 +35,7 @@ with grpc.secure_channel(ASKED["server"], credentials) as channel:
     requests = queue.Queue()  # The stream stays open until the answer is there.
     requests.put(request)
     request.node.id = f"shop/{node}"
+    request.node.user_agent_name = "pillion"  # What a sidecar is sent.
     stream = ads_pb2_grpc.AggregatedDiscoveryServiceStub(channel).DeltaAggregatedResources(iter(requests.get, None))
     listener = listener_pb2.Listener()
     next(iter(stream)).resources[0].resource.Unpack(listener)
