@@ -35,8 +35,10 @@ with grpc.secure_channel(ASKED["server"], credentials) as channel:
     requests = queue.Queue()  # The stream stays open until the answer is there.
     requests.put(request)
     request.node.id = f"shop/{node}"
-    request.node.user_agent_name = "pillion"  # What a sidecar is sent.
-    stream = ads_pb2_grpc.AggregatedDiscoveryServiceStub(channel).DeltaAggregatedResources(iter(requests.get, None))
+    request.node.user_agent_name, request.node.user_agent_version = "pillion", "1"  # What a sidecar is sent.
+    request.node.metadata.update({"namespace": "shop", "workload": node, "serviceAccount": node})
+    stub = ads_pb2_grpc.AggregatedDiscoveryServiceStub(channel)
+    stream = stub.DeltaAggregatedResources(iter(requests.get, None), timeout=20)
     listener = listener_pb2.Listener()
     next(iter(stream)).resources[0].resource.Unpack(listener)
     requests.put(None)
