@@ -178,7 +178,9 @@ impl Assembly {
     /// The control plane can be asked, or no longer. While it cannot, nothing known gives way to something new.
     pub fn handle_connection(&mut self, connected: bool) {
         self.connected = connected;
-        self.dirty.insert(User::Inbound);
+        if self.inbound_waits.is_some() {
+            self.dirty.insert(User::Inbound);
+        }
     }
 
     /// News from the source.
@@ -254,31 +256,35 @@ impl Assembly {
     fn settle_inbound(&mut self) {
         let Some(listener) = self.own_listener.take() else { return };
         let wanted = self.catalog.inbound_references(&listener);
-        let in_force = std::mem::take(&mut self.inbound_uses);
-        self.reconcile_inbound(&in_force, &wanted | &in_force);
+        self.reconcile_inbound(&wanted | &self.inbound_uses);
         let mut limits = listener.ports.values().filter_map(|port| port.global.as_ref());
         let is_complete = limits.all(|limit| self.catalog.cluster(&limit.cluster).is_some());
         let cannot_wait = (!self.connected && self.inbound.is_empty()) || self.inbound_waits.is_none();
         if is_complete {
             self.inbound_waits = None;
             self.serve(&listener);
-            let (old, wanted) = (std::mem::take(&mut self.inbound_uses), self.catalog.inbound_references(&listener));
-            self.reconcile_inbound(&old, wanted);
+            self.reconcile_inbound(self.catalog.inbound_references(&listener));
         } else if cannot_wait {
             self.serve(&listener);
         }
         self.own_listener = Some(listener);
     }
 
-    /// Makes `uses` what our own ports keep subscribed, after `old`.
-    fn reconcile_inbound(&mut self, old: &BTreeSet<Reference>, uses: BTreeSet<Reference>) {
-        for (kind, name) in uses.difference(old) {
-            self.begin_use(*kind, name, &User::Inbound);
-        }
-        for (kind, name) in old.difference(&uses) {
-            self.end_use(*kind, name, &User::Inbound);
-        }
+    /// Makes `uses` what our own ports keep subscribed.
+    fn reconcile_inbound(&mut self, uses: BTreeSet<Reference>) {
+        let old = std::mem::take(&mut self.inbound_uses);
+        self.change_uses(&old, &uses, &User::Inbound);
         self.inbound_uses = uses;
+    }
+
+    /// `user` has used `old`, and now uses `new`.
+    fn change_uses(&mut self, old: &BTreeSet<Reference>, new: &BTreeSet<Reference>, user: &User) {
+        for (kind, name) in new.difference(old) {
+            self.begin_use(*kind, name, user);
+        }
+        for (kind, name) in old.difference(new) {
+            self.end_use(*kind, name, user);
+        }
     }
 
     /// Asks for it when nobody used it before: the control plane, or of endpoints that come from names nameservers.
@@ -424,13 +430,10 @@ impl Assembly {
     /// Makes `uses` what `destination` keeps subscribed.
     fn reconcile(&mut self, destination: &Destination, uses: BTreeSet<Reference>) {
         let Some(entry) = self.destinations.get_mut(destination) else { return };
-        let old = std::mem::replace(&mut entry.uses, uses.clone());
-        let user = User::Destination(destination.clone());
-        for (kind, name) in uses.difference(&old) {
-            self.begin_use(*kind, name, &user);
-        }
-        for (kind, name) in old.difference(&uses) {
-            self.end_use(*kind, name, &user);
+        let old = std::mem::take(&mut entry.uses);
+        self.change_uses(&old, &uses, &User::Destination(destination.clone()));
+        if let Some(entry) = self.destinations.get_mut(destination) {
+            entry.uses = uses;
         }
     }
 }
