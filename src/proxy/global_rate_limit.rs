@@ -30,6 +30,7 @@ use crate::error::{OverLimit, ProxyError};
 use crate::filter::headers;
 use crate::http::{Body, frame, unframe};
 use crate::policy::global_rate_limit::{self as policy, Answer, Source, Told};
+use crate::resilience::deadline::{GRPC_TIMEOUT, format_grpc};
 use crate::snapshot::GlobalLimit;
 use crate::telemetry::Record;
 use crate::upstream::Kind;
@@ -201,11 +202,7 @@ fn head(limit: &GlobalLimit, fields: &HeaderMap) -> Result<Head, NoAnswer> {
     let mut headers = HeaderMap::with_capacity(5);
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     headers.insert(TE, HeaderValue::from_static("trailers"));
-    // Eight digits at most (gRPC over HTTP/2, Timeout).
-    let millis = limit.config.timeout.as_millis().min(99_999_999);
-    if let Ok(timeout) = HeaderValue::try_from(format!("{millis}m")) {
-        headers.insert("grpc-timeout", timeout);
-    }
+    headers.insert(GRPC_TIMEOUT, format_grpc(limit.config.timeout));
     for name in TRACE {
         if let Some(value) = fields.get(&name) {
             headers.insert(name, value.clone());
