@@ -8,7 +8,7 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use pillion_proxy::config::{Balancing, Cluster, OutboundListener, Split, UpstreamProtocol};
+use pillion_proxy::config::{Cluster, OutboundListener, Split, UpstreamProtocol};
 use pillion_proxy::discovery::assemble::Assembly;
 use pillion_proxy::discovery::xds::translate;
 use pillion_proxy::discovery::{Change, Config, Kind, Update};
@@ -60,19 +60,7 @@ fn assembly() -> Assembly {
     let listener =
         OutboundListener { destination, http: None, filters: Vec::new(), tcp: Some(Split::one(NAME)), tls: Vec::new() };
     tell(&mut assembly, Kind::Listener, Config::Outbound(listener));
-    let cluster = Cluster {
-        name: NAME.to_owned(),
-        endpoints: NAME.to_owned(),
-        connect_timeout: Duration::from_secs(5),
-        lb: Balancing::default(),
-        protocol: UpstreamProtocol::Http1,
-        resilience: None,
-        retry_budget: Default::default(),
-        keep: pillion_proxy::config::Keep::default(),
-        health: None,
-        subsets: None,
-        dns: None,
-    };
+    let cluster = Cluster { protocol: UpstreamProtocol::Http1, ..Cluster::new(NAME) };
     tell(&mut assembly, Kind::Cluster, Config::Cluster(cluster));
     assembly
 }

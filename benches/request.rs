@@ -24,8 +24,7 @@ use http_body_util::{BodyExt, Empty, Full};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use pillion_proxy::config::{
-    Access, AppProtocol, Balancing, Cluster as ClusterConfig, Endpoint, Endpoints, Health, InboundPort as PortConfig,
-    Locality, RouteMatch, UpstreamProtocol,
+    AppProtocol, Balancing, Cluster as ClusterConfig, Endpoint, Endpoints, InboundPort as PortConfig, RouteMatch,
 };
 use pillion_proxy::drain::Drain;
 use pillion_proxy::filter::Active;
@@ -41,7 +40,6 @@ use pillion_proxy::tls::{TlsClient, TlsServer};
 use pillion_proxy::upstream::Upstream;
 use pillion_proxy::{bootstrap, net};
 use pillion_wire::mesh::MeshEndpoint;
-use pillion_wire::rate_limit::RateLimits;
 use pillion_wire::spiffe::SpiffeId;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, SanType};
 use rustls::RootCertStore;
@@ -56,25 +54,14 @@ criterion_main!(benches);
 fn requests(criterion: &mut Criterion) {
     let application = application();
     let identities = Identities::new();
-    let plain = Endpoint {
-        address: application,
-        weight: NonZeroU32::MIN,
-        health: Health::Healthy,
-        mesh: None,
-        labels: None,
-        named: None,
-    };
+    let plain = Endpoint::new(application);
     let one = sidecar(identities.issue("client"), Some(plain), None);
     let server = identities.issue("server");
     let id = server.id.clone();
     let mesh = sidecar(server, None, Some(application)).mesh;
     let behind = Endpoint {
-        address: SocketAddr::new(mesh.ip(), 80),
-        weight: NonZeroU32::MIN,
-        health: Health::Healthy,
         mesh: Some(MeshEndpoint { port: mesh.port(), identity: id }),
-        labels: None,
-        named: None,
+        ..Endpoint::new(SocketAddr::new(mesh.ip(), 80))
     };
     let pair = sidecar(identities.issue("client"), Some(behind), None);
 
@@ -176,22 +163,9 @@ fn sidecar(identity: Identity, endpoint: Option<Endpoint>, application: Option<S
 fn outbound(endpoint: Option<Endpoint>) -> Outbound {
     let Some(endpoint) = endpoint else { return Outbound::default() };
     let upstream = Arc::new(Upstream::new("app.bench:80"));
-    let locality = Locality { zone: String::new(), priority: 0, weight: NonZeroU32::MIN, endpoints: vec![endpoint] };
-    let endpoints = Endpoints { name: "app.bench:80".to_owned(), localities: vec![locality], overprovisioning: None };
+    let endpoints = Endpoints::new("app.bench:80", vec![endpoint]);
     upstream.update(&endpoints, Balancing::default());
-    let config = ClusterConfig {
-        name: "app.bench:80".to_owned(),
-        endpoints: "app.bench:80".to_owned(),
-        connect_timeout: Duration::from_secs(5),
-        lb: Balancing::default(),
-        protocol: UpstreamProtocol::Downstream,
-        resilience: None,
-        retry_budget: Default::default(),
-        keep: pillion_proxy::config::Keep::default(),
-        health: None,
-        subsets: None,
-        dns: None,
-    };
+    let config = ClusterConfig::new("app.bench:80");
     let split = Split::new([(NonZeroU32::MIN, Arc::new(Cluster { config, upstream }))]).expect("a cluster");
     let route = Route {
         name: "bench".into(),
@@ -211,16 +185,7 @@ fn outbound(endpoint: Option<Endpoint>) -> Outbound {
 
 fn inbound(application: Option<SocketAddr>) -> Inbound {
     let Some(address) = application else { return Inbound::default() };
-    let config = PortConfig {
-        port: 80,
-        application: address,
-        protocol: AppProtocol::Http1,
-        access: Access::Strict,
-        rate_limits: RateLimits::default(),
-        age: None,
-        global: None,
-        load_shedding: None,
-    };
+    let config = PortConfig::new(80, address, AppProtocol::Http1);
     Inbound { ports: BTreeMap::from([(80, Arc::new(InboundPort::new(config, &[address])))]) }
 }
 

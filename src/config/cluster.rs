@@ -10,6 +10,9 @@ use pillion_wire::mesh::MeshEndpoint;
 
 use super::{Balancing, Dns, Labels, Resilience, Subsets};
 
+/// Envoy's default of `Cluster.connect_timeout`.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// A set of interchangeable hosts and how to talk to them (`envoy.config.cluster.v3.Cluster`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cluster {
@@ -35,6 +38,25 @@ pub struct Cluster {
     pub keep: Keep,
     /// Where its hosts come from names: then [`Self::endpoints`] is [`Dns::key`]. `None`: they come over EDS.
     pub dns: Option<Arc<Dns>>,
+}
+
+impl Cluster {
+    /// Nothing said of it but its name: Envoy's defaults, and hosts that come over EDS under the same name.
+    pub fn new(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            endpoints: name.to_owned(),
+            connect_timeout: CONNECT_TIMEOUT,
+            lb: Balancing::default(),
+            subsets: None,
+            protocol: UpstreamProtocol::default(),
+            resilience: None,
+            health: None,
+            retry_budget: super::RetryBudget::default(),
+            keep: Keep::default(),
+            dns: None,
+        }
+    }
 }
 
 /// How long connections are kept for use (`common_http_protocol_options`).
@@ -85,9 +107,17 @@ pub struct Endpoints {
     pub overprovisioning: Option<NonZeroU32>,
 }
 
-/// Hosts of one locality (`LocalityLbEndpoints`).
+impl Endpoints {
+    /// Hosts that are all in one place.
+    pub fn new(name: &str, endpoints: Vec<Endpoint>) -> Self {
+        let locality = Locality { zone: String::new(), priority: 0, weight: NonZeroU32::MIN, endpoints };
+        Self { name: name.to_owned(), localities: vec![locality], overprovisioning: None }
+    }
+}
+
+/// Hosts of one locality (`LocalityLbEndpoints`), or names that they are found by.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Locality {
+pub struct Locality<E = Endpoint> {
     /// Zone name; empty when unknown.
     pub zone: String,
     /// 0 is used first.
@@ -95,7 +125,7 @@ pub struct Locality {
     /// Share of the traffic among localities of the same priority.
     pub weight: NonZeroU32,
     /// The hosts.
-    pub endpoints: Vec<Endpoint>,
+    pub endpoints: Vec<E>,
 }
 
 /// One host (`LbEndpoint`).
@@ -113,6 +143,13 @@ pub struct Endpoint {
     pub labels: Option<Arc<Labels>>,
     /// Present when it is one host by its name, whatever addresses that has (`LOGICAL_DNS`).
     pub named: Option<Named>,
+}
+
+impl Endpoint {
+    /// Outside the mesh, well, and with the weight of any.
+    pub fn new(address: SocketAddr) -> Self {
+        Self { address, weight: NonZeroU32::MIN, health: Health::Healthy, mesh: None, labels: None, named: None }
+    }
 }
 
 /// What a host that is known by its name is dialled at now.

@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Health, Labels};
+use super::{Health, Labels, Locality};
 
 /// What begins the key of a cluster that is found by name; no endpoints resource may be called so.
 const PREFIX: &str = "dns:";
@@ -27,7 +27,7 @@ pub struct Dns {
     /// `dns_jitter`: each answer holds longer by a random part of this. Default 0.
     pub jitter: Duration,
     /// What is asked for, in the order sent. `Logical`: exactly one name.
-    pub localities: Vec<DnsLocality>,
+    pub localities: Vec<Locality<DnsEndpoint>>,
     /// As in [`super::Endpoints`].
     pub overprovisioning: Option<NonZeroU32>,
 }
@@ -54,19 +54,6 @@ pub enum LookupFamily {
     V4Preferred,
     /// Both.
     All,
-}
-
-/// Names of one locality.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DnsLocality {
-    /// Zone name; empty when unknown.
-    pub zone: String,
-    /// 0 is used first.
-    pub priority: u32,
-    /// Share of the traffic among localities of the same priority.
-    pub weight: NonZeroU32,
-    /// The names.
-    pub endpoints: Vec<DnsEndpoint>,
 }
 
 /// A name with a port. What it says holds for each of its addresses.

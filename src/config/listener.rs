@@ -83,6 +83,22 @@ pub struct InboundPort {
     pub load_shedding: Option<LoadShedding>,
 }
 
+impl InboundPort {
+    /// Nothing said of it but where it is and what it speaks.
+    pub fn new(port: u16, application: SocketAddr, protocol: AppProtocol) -> Self {
+        Self {
+            port,
+            application,
+            protocol,
+            access: Access::Strict,
+            rate_limits: RateLimits::default(),
+            age: None,
+            global: None,
+            load_shedding: None,
+        }
+    }
+}
+
 /// What an application speaks on a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum AppProtocol {

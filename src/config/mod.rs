@@ -17,8 +17,10 @@ mod subsets;
 mod treatment;
 
 pub use balancing::{Balancing, HashPolicy, HashSource, LbPolicy, SlowStart};
-pub use cluster::{Age, Cluster, Endpoint, Endpoints, Health, Keep, Locality, Named, UpstreamProtocol};
-pub use dns::{Dns, DnsEndpoint, DnsHost, DnsKind, DnsLocality, LookupFamily};
+pub use cluster::{
+    Age, CONNECT_TIMEOUT, Cluster, Endpoint, Endpoints, Health, Keep, Locality, Named, UpstreamProtocol,
+};
+pub use dns::{Dns, DnsEndpoint, DnsHost, DnsKind, LookupFamily};
 pub use filter::{
     Abort, Cors, Fault, HeaderChange, HeaderChanges, HttpFilter, Mirror, Override, PathRewrite, PerMillion, Redirect,
     RedirectPath, RouteFilters, Substitution,

@@ -72,7 +72,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::config::{Endpoint, Health, Locality};
+    use crate::config::{Endpoint, Locality};
 
     fn labels(pairs: &[(&str, &str)]) -> Labels {
         pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
@@ -81,12 +81,8 @@ mod tests {
     /// The ports that requests with these criteria go to.
     fn ports(subsets: &Subsets, criteria: &[(&str, &str)]) -> Vec<u16> {
         let endpoint = |(port, pairs): (u16, &[(&str, &str)])| Endpoint {
-            address: ([127, 0, 0, 1], port).into(),
-            weight: NonZeroU32::MIN,
-            health: Health::Healthy,
-            mesh: None,
-            named: None,
             labels: (!pairs.is_empty()).then(|| Arc::new(labels(pairs))),
+            ..Endpoint::new(([127, 0, 0, 1], port).into())
         };
         let hosts: [(u16, &[(&str, &str)]); 4] =
             [(1, &[("version", "1")]), (2, &[("version", "2"), ("stage", "prod")]), (3, &[("version", "2")]), (4, &[])];

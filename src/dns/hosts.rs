@@ -40,12 +40,10 @@ fn each(endpoint: &DnsEndpoint, addresses: &[IpAddr]) -> Vec<Endpoint> {
 
 fn host(endpoint: &DnsEndpoint, address: IpAddr) -> Endpoint {
     Endpoint {
-        address: SocketAddr::new(address, endpoint.port),
         weight: endpoint.weight,
         health: endpoint.health,
-        mesh: None,
         labels: endpoint.labels.clone(),
-        named: None,
+        ..Endpoint::new(SocketAddr::new(address, endpoint.port))
     }
 }
 
@@ -64,7 +62,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::config::{DnsLocality, Health, LookupFamily};
+    use crate::config::{Health, LookupFamily};
 
     fn dns(kind: DnsKind, names: &[&str]) -> Dns {
         let endpoint = |name: &&str| DnsEndpoint {
@@ -82,7 +80,7 @@ mod tests {
             failure: (Duration::from_secs(1), Duration::from_secs(10)),
             respect_ttl: true,
             jitter: Duration::ZERO,
-            localities: vec![DnsLocality { zone: String::new(), priority: 0, weight: NonZeroU32::MIN, endpoints }],
+            localities: vec![Locality { zone: String::new(), priority: 0, weight: NonZeroU32::MIN, endpoints }],
             overprovisioning: None,
         }
     }

@@ -16,7 +16,6 @@ use crate::net::is_reachable;
 use crate::snapshot::InboundPort;
 use crate::telemetry::Record;
 use http::request;
-use pillion_wire::rate_limit::RateLimits;
 
 /// What to do with a request for our application.
 pub(super) async fn plan(client: &Client, request: &request::Parts, record: &mut Record) -> Result<Plan, ProxyError> {
@@ -124,16 +123,7 @@ pub(super) fn served(
 }
 
 fn undeclared(address: SocketAddr) -> config::InboundPort {
-    config::InboundPort {
-        port: address.port(),
-        application: address,
-        protocol: AppProtocol::Auto,
-        access: Access::Strict,
-        rate_limits: RateLimits::default(),
-        age: None,
-        global: None,
-        load_shedding: None,
-    }
+    config::InboundPort::new(address.port(), address, AppProtocol::Auto)
 }
 
 /// Notes the port of our application that is meant.

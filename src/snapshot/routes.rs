@@ -205,19 +205,7 @@ mod tests {
     /// The cluster of each of `count` callers, when `new` of `old` + `new` go to the second.
     fn places(old: u32, new: u32, count: u64) -> Vec<String> {
         let cluster = |name: &str| {
-            let config = config::Cluster {
-                name: name.to_owned(),
-                endpoints: name.to_owned(),
-                connect_timeout: std::time::Duration::from_secs(1),
-                lb: config::Balancing::default(),
-                protocol: config::UpstreamProtocol::Http1,
-                resilience: None,
-                retry_budget: config::RetryBudget::default(),
-                keep: config::Keep::default(),
-                health: None,
-                subsets: None,
-                dns: None,
-            };
+            let config = config::Cluster::new(name);
             Arc::new(Cluster { config, upstream: Arc::new(Upstream::new(name)) })
         };
         let weights = [(old, "old"), (new, "new")];

@@ -71,27 +71,14 @@ impl TlsSplits {
 mod tests {
     use std::num::NonZeroU32;
     use std::sync::Arc;
-    use std::time::Duration;
 
     use super::*;
-    use crate::config::{self, Balancing, UpstreamProtocol};
+    use crate::config::{self};
     use crate::snapshot::{Cluster, Target};
     use crate::upstream::Upstream;
 
     fn split(name: &str) -> Split {
-        let config = config::Cluster {
-            name: name.to_owned(),
-            endpoints: name.to_owned(),
-            connect_timeout: Duration::from_secs(1),
-            lb: Balancing::default(),
-            protocol: UpstreamProtocol::Downstream,
-            resilience: None,
-            retry_budget: Default::default(),
-            keep: config::Keep::default(),
-            health: None,
-            subsets: None,
-            dns: None,
-        };
+        let config = config::Cluster::new(name);
         let cluster = Cluster { config, upstream: Arc::new(Upstream::new(name)) };
         Split::new([(NonZeroU32::MIN, Arc::new(cluster))]).expect("a cluster")
     }

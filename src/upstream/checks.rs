@@ -235,12 +235,11 @@ impl Host {
 
 #[cfg(test)]
 mod tests {
-    use std::num::NonZeroU32;
 
     use pillion_wire::health::Probe;
 
     use super::*;
-    use crate::config::{Balancing, Endpoint, Endpoints, Health, Locality};
+    use crate::config::{Balancing, Endpoint, Endpoints, Locality};
 
     fn rules(keep: u32) -> Arc<HealthCheck> {
         let probe = Probe::Tcp { send: Vec::new(), receive: Vec::new() };
@@ -248,17 +247,9 @@ mod tests {
     }
 
     fn endpoints(ports: &[u16]) -> Endpoints {
-        let endpoint = |port: &u16| Endpoint {
-            address: ([127, 0, 0, 1], *port).into(),
-            weight: NonZeroU32::MIN,
-            health: Health::Healthy,
-            mesh: None,
-            labels: None,
-            named: None,
-        };
+        let endpoint = |port: &u16| Endpoint::new(([127, 0, 0, 1], *port).into());
         let endpoints = ports.iter().map(endpoint).collect();
-        let locality = Locality { zone: String::new(), priority: 0, weight: NonZeroU32::MIN, endpoints };
-        Endpoints { name: "a".to_owned(), localities: vec![locality], overprovisioning: None }
+        Endpoints::new("a", endpoints)
     }
 
     fn found(finding: Finding) -> Found {

@@ -5,15 +5,13 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Weak};
-use std::time::Duration;
 
 use pillion_wire::mesh::INVALID_BACKEND;
 
 use super::parts::Parts;
 use super::{Reference, User};
 use crate::config::{
-    self, Action, Balancing, Endpoints, InboundListener, Labels, OutboundListener, RouteConfig, RouteSource, Split,
-    UpstreamProtocol,
+    self, Action, Endpoints, InboundListener, Labels, OutboundListener, RouteConfig, RouteSource, Split,
 };
 use crate::discovery::Kind;
 use crate::snapshot::Cluster;
@@ -337,18 +335,5 @@ fn unindex(by_endpoints: &mut HashMap<String, BTreeSet<String>>, endpoints: &str
 
 /// Stands for a cluster that does not exist.
 fn hostless(name: &str) -> Cluster {
-    let config = config::Cluster {
-        name: name.to_owned(),
-        endpoints: name.to_owned(),
-        connect_timeout: Duration::from_secs(5),
-        lb: Balancing::default(),
-        subsets: None,
-        protocol: UpstreamProtocol::default(),
-        resilience: None,
-        retry_budget: config::RetryBudget::default(),
-        keep: config::Keep::default(),
-        health: None,
-        dns: None,
-    };
-    Cluster { config, upstream: Arc::new(Upstream::new(name)) }
+    Cluster { config: config::Cluster::new(name), upstream: Arc::new(Upstream::new(name)) }
 }

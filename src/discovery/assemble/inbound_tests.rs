@@ -1,15 +1,9 @@
 //! Our own ports, and the clusters that they ask.
 
-use std::num::NonZeroU32;
-
 use http::StatusCode;
-use pillion_wire::rate_limit::RateLimits;
 
 use super::*;
-use crate::config::{
-    Access, AppProtocol, Balancing, Cluster, Endpoint, Endpoints, GlobalRateLimit, Health, Locality,
-    RATE_LIMIT_TIMEOUT, RetryBudget, UpstreamProtocol,
-};
+use crate::config::{AppProtocol, Cluster, Endpoint, Endpoints, GlobalRateLimit, RATE_LIMIT_TIMEOUT, UpstreamProtocol};
 
 const MESH: &str = "127.0.0.1:15008";
 
@@ -57,14 +51,8 @@ impl World {
             })
         });
         let port = config::InboundPort {
-            port: 80,
-            application: SocketAddr::from(([127, 0, 0, 1], 8080)),
-            protocol: AppProtocol::Http1,
-            access: Access::Strict,
-            rate_limits: RateLimits::default(),
-            age: None,
             global,
-            load_shedding: None,
+            ..config::InboundPort::new(80, SocketAddr::from(([127, 0, 0, 1], 8080)), AppProtocol::Http1)
         };
         let name = ListenerName::Inbound(MESH.parse().expect("literal")).to_string();
         let listener = InboundListener { ports: BTreeMap::from([(80, port)]) };
@@ -72,19 +60,7 @@ impl World {
     }
 
     fn cluster(&mut self, name: &str, protocol: UpstreamProtocol) -> Option<Inbound> {
-        let cluster = Cluster {
-            name: name.to_owned(),
-            endpoints: name.to_owned(),
-            connect_timeout: Duration::from_secs(5),
-            lb: Balancing::default(),
-            protocol,
-            resilience: None,
-            retry_budget: RetryBudget::default(),
-            keep: config::Keep::default(),
-            health: None,
-            subsets: None,
-            dns: None,
-        };
+        let cluster = Cluster { protocol, ..Cluster::new(name) };
         self.tell(Kind::Cluster, name, Change::Accepted(Config::Cluster(cluster)))
     }
 
@@ -94,16 +70,8 @@ impl World {
 }
 
 fn endpoints(port: u16) -> Change {
-    let endpoint = Endpoint {
-        address: SocketAddr::from(([127, 0, 0, 1], port)),
-        weight: NonZeroU32::MIN,
-        health: Health::Healthy,
-        mesh: None,
-        labels: None,
-        named: None,
-    };
-    let locality = Locality { zone: String::new(), priority: 0, weight: NonZeroU32::MIN, endpoints: vec![endpoint] };
-    let endpoints = Endpoints { name: "limits".to_owned(), localities: vec![locality], overprovisioning: None };
+    let endpoint = Endpoint::new(SocketAddr::from(([127, 0, 0, 1], port)));
+    let endpoints = Endpoints::new("limits", vec![endpoint]);
     Change::Accepted(Config::Endpoints(endpoints))
 }
 

@@ -1,11 +1,9 @@
 use std::num::NonZeroU32;
 
-use pillion_wire::rate_limit::RateLimits;
-
 use super::*;
 use crate::config::{
-    self, Access, Action, AppProtocol, Balancing, Cluster, Endpoint, Endpoints, Health, Locality, Route, RouteConfig,
-    RouteMatch, RouteSource, Split, UpstreamProtocol, VirtualHost, WeightedCluster,
+    self, Action, AppProtocol, Cluster, Endpoint, Endpoints, Route, RouteConfig, RouteMatch, RouteSource, Split,
+    UpstreamProtocol, VirtualHost, WeightedCluster,
 };
 use crate::snapshot::{self, Target};
 
@@ -143,33 +141,13 @@ fn route(name: &str, clusters: &[&str]) -> RouteConfig {
 }
 
 fn cluster(name: &str, endpoints: &str) -> Cluster {
-    Cluster {
-        name: name.into(),
-        endpoints: endpoints.into(),
-        connect_timeout: Duration::from_secs(5),
-        lb: Balancing::default(),
-        protocol: UpstreamProtocol::Http1,
-        resilience: None,
-        retry_budget: Default::default(),
-        keep: config::Keep::default(),
-        health: None,
-        subsets: None,
-        dns: None,
-    }
+    Cluster { endpoints: endpoints.into(), protocol: UpstreamProtocol::Http1, ..Cluster::new(name) }
 }
 
 fn endpoints(name: &str, ports: &[u16]) -> Endpoints {
-    let endpoint = |port: &u16| Endpoint {
-        address: SocketAddr::from(([127, 0, 0, 1], *port)),
-        weight: NonZeroU32::MIN,
-        health: Health::Healthy,
-        mesh: None,
-        labels: None,
-        named: None,
-    };
+    let endpoint = |port: &u16| Endpoint::new(SocketAddr::from(([127, 0, 0, 1], *port)));
     let endpoints = ports.iter().map(endpoint).collect();
-    let locality = Locality { zone: String::new(), priority: 0, weight: NonZeroU32::MIN, endpoints };
-    Endpoints { name: name.into(), localities: vec![locality], overprovisioning: None }
+    Endpoints::new(name, endpoints)
 }
 
 #[tokio::test(start_paused = true)]
@@ -463,16 +441,7 @@ async fn our_own_ports_keep_their_host_while_the_application_stays() {
     let serve = |assembly: &mut Assembly, applications: &[(u16, u16)]| {
         let port = |&(port, application): &(u16, u16)| {
             let application = SocketAddr::from(([127, 0, 0, 1], application));
-            let config = config::InboundPort {
-                port,
-                application,
-                protocol: AppProtocol::Http1,
-                access: Access::Strict,
-                rate_limits: RateLimits::default(),
-                age: None,
-                global: None,
-                load_shedding: None,
-            };
+            let config = config::InboundPort::new(port, application, AppProtocol::Http1);
             (port, config)
         };
         let listener = InboundListener { ports: applications.iter().map(port).collect() };

@@ -5,14 +5,7 @@ use super::*;
 use crate::config::{Endpoint, Locality, Named, SlowStart};
 
 fn endpoint(port: u16, weight: u32) -> Endpoint {
-    Endpoint {
-        address: ([127, 0, 0, 1], port).into(),
-        weight: NonZeroU32::new(weight).expect("not 0"),
-        health: Health::Healthy,
-        mesh: None,
-        labels: None,
-        named: None,
-    }
+    Endpoint { weight: NonZeroU32::new(weight).expect("not 0"), ..Endpoint::new(([127, 0, 0, 1], port).into()) }
 }
 
 fn locality(priority: u32, weight: u32, endpoints: Vec<Endpoint>) -> Locality {

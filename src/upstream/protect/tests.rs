@@ -1,9 +1,7 @@
-use std::num::NonZeroU32;
-
 use pillion_wire::resilience::{Breaker, Limits};
 
 use super::*;
-use crate::config::{Balancing, Endpoint, Endpoints, Health, Locality};
+use crate::config::{Balancing, Endpoint, Endpoints};
 use crate::resilience::breaker::Outcome;
 use crate::upstream::{Call, Denied};
 
@@ -15,17 +13,9 @@ fn upstream(rules: Resilience, hosts: u16) -> (Arc<Upstream>, Arc<Resilience>) {
 }
 
 fn endpoints(hosts: u16) -> Endpoints {
-    let endpoint = |port| Endpoint {
-        address: ([127, 0, 0, 1], port).into(),
-        weight: NonZeroU32::MIN,
-        health: Health::Healthy,
-        mesh: None,
-        labels: None,
-        named: None,
-    };
+    let endpoint = |port| Endpoint::new(([127, 0, 0, 1], port).into());
     let endpoints = (1..=hosts).map(endpoint).collect();
-    let locality = Locality { zone: String::new(), priority: 0, weight: NonZeroU32::MIN, endpoints };
-    Endpoints { name: "c".into(), localities: vec![locality], overprovisioning: None }
+    Endpoints::new("c", endpoints)
 }
 
 fn breaker(keep: u32) -> Resilience {

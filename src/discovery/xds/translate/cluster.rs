@@ -1,7 +1,6 @@
 //! Clusters.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use pillion_wire::xds::cluster as pb;
 use pillion_wire::xds::cluster::cluster::{ClusterDiscoveryType, DiscoveryType};
@@ -12,10 +11,7 @@ use pillion_wire::xds::upstream_http::http_protocol_options::explicit_http_confi
 
 use super::at::{At, Reason, Refusal, duration, from_ads, pass_over, refuse, same_name, unpack};
 use super::{balancing, dns, health, resilience, subsets, tls, treatment};
-use crate::config::{Age, Cluster, Dns, Keep, UpstreamProtocol};
-
-/// Envoy's default of `Cluster.connect_timeout`.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+use crate::config::{Age, CONNECT_TIMEOUT, Cluster, Dns, Keep, UpstreamProtocol};
 
 /// A cluster whose hosts come over EDS, or are found by name.
 pub(super) fn cluster(at: &At<'_>, name: &str, mut cluster: pb::Cluster) -> Result<Cluster, Refusal> {

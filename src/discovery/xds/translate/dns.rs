@@ -1,10 +1,8 @@
 //! Clusters whose hosts are found by name: `STRICT_DNS`, `LOGICAL_DNS`, `envoy.clusters.dns`.
 
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
-use pillion_wire::mesh::MeshEndpoint;
 use pillion_wire::xds::cares_resolver::CaresDnsResolverConfig;
 use pillion_wire::xds::cluster as pb;
 use pillion_wire::xds::cluster::cluster::{
@@ -13,14 +11,13 @@ use pillion_wire::xds::cluster::cluster::{
 use pillion_wire::xds::common_dns::DnsLookupFamily;
 use pillion_wire::xds::core::{SocketAddress, TypedExtensionConfig, address, socket_address};
 use pillion_wire::xds::dns_cluster::DnsCluster;
+use pillion_wire::xds::endpoint::LbEndpoint;
 use pillion_wire::xds::endpoint::lb_endpoint::HostIdentifier;
-use pillion_wire::xds::endpoint::{ClusterLoadAssignment, LbEndpoint, LocalityLbEndpoints};
 use pillion_wire::xds::{Duration as PbDuration, type_url};
 
 use super::at::{At, Reason, Refusal, duration, pass_over, port_number, refuse, unpack};
-use super::endpoints::{LAST_PRIORITY, health, overprovisioning, weight};
-use super::subsets;
-use crate::config::{Dns, DnsEndpoint, DnsHost, DnsKind, DnsLocality, LookupFamily};
+use super::endpoints::{Said, localities, overprovisioning, said};
+use crate::config::{Dns, DnsEndpoint, DnsHost, DnsKind, LookupFamily};
 
 /// Envoy's default of `dns_refresh_rate`.
 const REFRESH: Duration = Duration::from_secs(5);
@@ -92,7 +89,8 @@ fn finish(
     let at = &at.field("load_assignment");
     let mut assignment = at.required(cluster.load_assignment.take())?;
     let overprovisioning = overprovisioning(at, assignment.policy.take())?;
-    let localities = localities(at, assignment)?;
+    refuse!(at, assignment; named_endpoints);
+    let localities = localities(at, assignment.endpoints, endpoint)?;
     let names = || localities.iter().flat_map(|locality| &locality.endpoints);
     if kind == DnsKind::Logical && (localities.len() != 1 || names().count() != 1) {
         return Err(at.field("endpoints").invalid("has to be one locality with one endpoint: LOGICAL_DNS is one host"));
@@ -179,44 +177,12 @@ fn wait(at: &At<'_>, given: Option<PbDuration>, least: Duration) -> Result<Optio
     Ok(Some(given.min(LONGEST)))
 }
 
-fn localities(at: &At<'_>, assignment: ClusterLoadAssignment) -> Result<Vec<DnsLocality>, Refusal> {
-    refuse!(at, assignment; named_endpoints);
-    let places = &at.field("endpoints");
-    let mut localities = Vec::with_capacity(assignment.endpoints.len());
-    for (index, group) in assignment.endpoints.into_iter().enumerate() {
-        localities.extend(locality(&places.index(index), group)?);
-    }
-    Ok(localities)
-}
-
-/// `None`: its weight is 0, so that it gets nothing.
-fn locality(at: &At<'_>, group: LocalityLbEndpoints) -> Result<Option<DnsLocality>, Refusal> {
-    refuse!(at, group; lb_config);
-    pass_over!(at, group; metadata, proximity);
-    if group.priority > LAST_PRIORITY {
-        return Err(at.field("priority").invalid("is more than 128"));
-    }
-    let Some(weight) = weight(group.load_balancing_weight) else { return Ok(None) };
-    let places = &at.field("lb_endpoints");
-    let mut endpoints = Vec::with_capacity(group.lb_endpoints.len());
-    for (index, host) in group.lb_endpoints.into_iter().enumerate() {
-        endpoints.push(endpoint(&places.index(index), host)?);
-    }
-    let zone = group.locality.map(|locality| locality.zone).unwrap_or_default();
-    Ok(Some(DnsLocality { zone, priority: group.priority, weight, endpoints }))
-}
-
 fn endpoint(at: &At<'_>, given: LbEndpoint) -> Result<DnsEndpoint, Refusal> {
-    // Who stands behind a name that others answer for has no identity of the mesh.
-    let metadata_at = &at.field("metadata");
-    let mesh = given.metadata.as_ref().map(MeshEndpoint::from_metadata).transpose();
-    if mesh.map_err(|error| metadata_at.refuse(error))?.flatten().is_some() {
-        return Err(metadata_at.refuse(Reason::Unsupported));
+    let Said { weight, health, mesh, labels } = said(at, &given)?;
+    if mesh.is_some() {
+        // Who stands behind a name that others answer for has no identity of the mesh.
+        return Err(at.field("metadata").refuse(Reason::Unsupported));
     }
-    let labels = given.metadata.as_ref().map(subsets::labels).filter(|labels| !labels.is_empty()).map(Arc::new);
-    let weight = weight(given.load_balancing_weight)
-        .ok_or_else(|| at.field("load_balancing_weight").invalid("has to be at least 1"))?;
-    let health = health(given.health_status);
     let at = &at.field("endpoint");
     let Some(HostIdentifier::Endpoint(endpoint)) = given.host_identifier else {
         return Err(at.refuse(Reason::Missing));

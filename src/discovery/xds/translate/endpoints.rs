@@ -11,21 +11,17 @@ use pillion_wire::xds::endpoint::lb_endpoint::HostIdentifier;
 
 use super::at::{At, Reason, Refusal, pass_over, refuse, same_name, socket_address};
 use super::subsets;
-use crate::config::{Endpoint, Endpoints, Health, Locality};
+use crate::config::{Endpoint, Endpoints, Health, Labels, Locality};
 
 /// As Envoy: priorities from 0 to 128.
-pub(super) const LAST_PRIORITY: u32 = 128;
+const LAST_PRIORITY: u32 = 128;
 
 /// `ClusterLoadAssignment`. Linear in its hosts.
 pub(super) fn assignment(at: &At<'_>, name: &str, assignment: pb::ClusterLoadAssignment) -> Result<Endpoints, Refusal> {
     refuse!(at, assignment; named_endpoints);
     let name = same_name(&at.field("cluster_name"), name, assignment.cluster_name)?;
     let overprovisioning = overprovisioning(at, assignment.policy)?;
-    let places = &at.field("endpoints");
-    let mut localities = Vec::with_capacity(assignment.endpoints.len());
-    for (index, group) in assignment.endpoints.into_iter().enumerate() {
-        localities.extend(locality(&places.index(index), group)?);
-    }
+    let localities = localities(at, assignment.endpoints, endpoint)?;
     Ok(Endpoints { name, localities, overprovisioning })
 }
 
@@ -42,8 +38,26 @@ pub(super) fn overprovisioning(
     policy.overprovisioning_factor.map(|given| at.required(NonZeroU32::new(given.value))).transpose()
 }
 
+/// `ClusterLoadAssignment.endpoints`, each host read by `endpoint`.
+pub(super) fn localities<E>(
+    at: &At<'_>,
+    groups: Vec<pb::LocalityLbEndpoints>,
+    endpoint: impl Fn(&At<'_>, pb::LbEndpoint) -> Result<E, Refusal>,
+) -> Result<Vec<Locality<E>>, Refusal> {
+    let places = &at.field("endpoints");
+    let mut localities = Vec::with_capacity(groups.len());
+    for (index, group) in groups.into_iter().enumerate() {
+        localities.extend(locality(&places.index(index), group, &endpoint)?);
+    }
+    Ok(localities)
+}
+
 /// `None`: its weight is 0, so that it gets nothing.
-fn locality(at: &At<'_>, group: pb::LocalityLbEndpoints) -> Result<Option<Locality>, Refusal> {
+fn locality<E>(
+    at: &At<'_>,
+    group: pb::LocalityLbEndpoints,
+    endpoint: impl Fn(&At<'_>, pb::LbEndpoint) -> Result<E, Refusal>,
+) -> Result<Option<Locality<E>>, Refusal> {
     refuse!(at, group; lb_config);
     pass_over!(at, group; metadata, proximity);
     if group.priority > LAST_PRIORITY {
@@ -60,13 +74,7 @@ fn locality(at: &At<'_>, group: pb::LocalityLbEndpoints) -> Result<Option<Locali
 }
 
 fn endpoint(at: &At<'_>, host: pb::LbEndpoint) -> Result<Endpoint, Refusal> {
-    let health = health(host.health_status);
-    let weight = weight(host.load_balancing_weight)
-        .ok_or_else(|| at.field("load_balancing_weight").invalid("has to be at least 1"))?;
-    let metadata = &at.field("metadata");
-    let mesh = host.metadata.as_ref().map(MeshEndpoint::from_metadata).transpose();
-    let mesh = mesh.map_err(|error| metadata.refuse(error))?.flatten();
-    let labels = host.metadata.as_ref().map(subsets::labels).filter(|labels| !labels.is_empty()).map(Arc::new);
+    let Said { weight, health, mesh, labels } = said(at, &host)?;
     let at = &at.field("endpoint");
     let Some(HostIdentifier::Endpoint(endpoint)) = host.host_identifier else {
         return Err(at.refuse(Reason::Missing));
@@ -81,8 +89,25 @@ fn endpoint(at: &At<'_>, host: pb::LbEndpoint) -> Result<Endpoint, Refusal> {
     Ok(Endpoint { address, weight, health, mesh, labels, named: None })
 }
 
+/// What is said of a host besides its address.
+pub(super) struct Said {
+    pub(super) weight: NonZeroU32,
+    pub(super) health: Health,
+    pub(super) mesh: Option<MeshEndpoint>,
+    pub(super) labels: Option<Arc<Labels>>,
+}
+
+pub(super) fn said(at: &At<'_>, host: &pb::LbEndpoint) -> Result<Said, Refusal> {
+    let weight = weight(host.load_balancing_weight)
+        .ok_or_else(|| at.field("load_balancing_weight").invalid("has to be at least 1"))?;
+    let mesh = host.metadata.as_ref().map(MeshEndpoint::from_metadata).transpose();
+    let mesh = mesh.map_err(|error| at.field("metadata").refuse(error))?.flatten();
+    let labels = host.metadata.as_ref().map(subsets::labels).filter(|labels| !labels.is_empty()).map(Arc::new);
+    Ok(Said { weight, health: health(host.health_status), mesh, labels })
+}
+
 /// `HealthStatus`.
-pub(super) fn health(status: i32) -> Health {
+fn health(status: i32) -> Health {
     match HealthStatus::try_from(status) {
         Ok(HealthStatus::Unknown | HealthStatus::Healthy) => Health::Healthy,
         Ok(HealthStatus::Draining) => Health::Draining,
@@ -91,6 +116,6 @@ pub(super) fn health(status: i32) -> Health {
 }
 
 /// Not said: 1.
-pub(super) fn weight(given: Option<UInt32Value>) -> Option<NonZeroU32> {
+fn weight(given: Option<UInt32Value>) -> Option<NonZeroU32> {
     given.map_or(Some(NonZeroU32::MIN), |given| NonZeroU32::new(given.value))
 }

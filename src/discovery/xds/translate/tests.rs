@@ -5,7 +5,6 @@ use std::time::Duration;
 use pillion_wire::extension;
 use pillion_wire::load_shedding::{CRITICALITY_METADATA, Criticality, CriticalityRule};
 use pillion_wire::mesh::{Application, MeshEndpoint};
-use pillion_wire::rate_limit::RateLimits;
 use pillion_wire::xds::adaptive_concurrency::adaptive_concurrency::ConcurrencyControllerConfig;
 use pillion_wire::xds::adaptive_concurrency::gradient_controller_config::{
     ConcurrencyLimitCalculationParams, MinimumRttCalculationParams,
@@ -279,22 +278,7 @@ fn an_inbound_listener_lists_the_ports_of_the_application() {
     ]);
     let Config::Inbound(config) = listener(&message).expect("accepted") else { panic!("not inbound") };
     let application = "127.0.0.1:8080".parse().expect("literal");
-    let port = |port, protocol, access| {
-        let rate_limits = RateLimits::default();
-        (
-            port,
-            InboundPort {
-                port,
-                application,
-                protocol,
-                access,
-                rate_limits,
-                age: None,
-                global: None,
-                load_shedding: None,
-            },
-        )
-    };
+    let port = |port, protocol, access| (port, InboundPort { access, ..InboundPort::new(port, application, protocol) });
     let wanted = [
         port(80, AppProtocol::Http1, Access::Permissive),
         port(81, AppProtocol::Http2, Access::Strict),
