@@ -5,9 +5,11 @@
 //! the JSON file named by `--bootstrap`. Below this module nobody reads any of
 //! them: [`Bootstrap`] holds values that need no further checking.
 
+mod otlp;
 mod settings;
 mod value;
 
+pub use otlp::{Otlp, OtlpProtocol, OtlpSignal};
 pub use value::{AccessLog, Redirection, TcpBinding, UnknownDestinations, ValueError};
 
 use std::collections::HashMap;
@@ -64,6 +66,8 @@ pub struct Bootstrap {
     pub timeouts: Timeouts,
     /// Which requests are logged.
     pub access_log: AccessLog,
+    /// Where telemetry is pushed to. `None`: nowhere.
+    pub otlp: Option<Otlp>,
     /// Filter of the log, in the syntax of `tracing-subscriber`.
     pub log: String,
 }
@@ -244,6 +248,9 @@ fn build(settings: Settings) -> Result<Bootstrap, BootstrapError> {
     }
     let outbound_http = settings.outbound_http.map_or_else(|| Some(local(15001)), Switch::address);
     let intercept = intercept(&settings, outbound_http)?;
+    let endpoint = settings.otlp_endpoint.as_deref();
+    let otlp =
+        otlp::build(endpoint, settings.otlp_protocol, settings.otlp_headers.clone(), settings.otlp_signals.clone())?;
     Ok(Bootstrap {
         intercept,
         dns: settings.dns.and_then(Switch::address).map(|listen| Dns { listen }),
@@ -267,6 +274,7 @@ fn build(settings: Settings) -> Result<Bootstrap, BootstrapError> {
         limits,
         timeouts,
         access_log: settings.access_log.unwrap_or_default(),
+        otlp,
         log: settings.log.unwrap_or_else(|| "info".to_owned()),
     })
 }

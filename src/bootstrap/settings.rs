@@ -9,6 +9,7 @@ use clap::{CommandFactory, Parser};
 use serde::Deserialize;
 
 use super::BootstrapError;
+use super::otlp::{OtlpHeader, OtlpProtocol, OtlpSignal};
 use super::value::{AccessLog, InterceptMode, Span, Switch, TcpBinding, UnknownDestinations};
 
 /// The Pillion sidecar: takes over a workload's inbound and outbound traffic.
@@ -138,10 +139,30 @@ pub(super) struct Settings {
     /// Which requests are logged: off, errors, all [default: errors]
     #[arg(long, value_name = "WHICH")]
     pub(super) access_log: Option<AccessLog>,
+    /// OpenTelemetry collector that traces (and what --otlp-signals says) are sent to, as http://127.0.0.1:4317
+    /// [default: OTEL_EXPORTER_OTLP_ENDPOINT, else none]
+    #[arg(long, value_name = "URL")]
+    pub(super) otlp_endpoint: Option<String>,
+    /// How the collector is spoken to: grpc, or http/protobuf [default: OTEL_EXPORTER_OTLP_PROTOCOL, else grpc]
+    #[arg(long, value_name = "PROTOCOL")]
+    pub(super) otlp_protocol: Option<OtlpProtocol>,
+    /// Fields that every export carries; repeat it, or separate by commas [default: OTEL_EXPORTER_OTLP_HEADERS, else none]
+    #[arg(long, value_name = "NAME=VALUE", value_delimiter = ',')]
+    pub(super) otlp_headers: Option<Vec<OtlpHeader>>,
+    /// What the collector gets: traces, metrics, logs (the access log); repeat it, or separate by commas [default: traces]
+    #[arg(long, value_name = "SIGNAL", value_delimiter = ',')]
+    pub(super) otlp_signals: Option<Vec<OtlpSignal>>,
     /// What is logged, such as "info" or "info,pillion_proxy::discovery=debug" [default: info]
     #[arg(long, value_name = "FILTER")]
     pub(super) log: Option<String>,
 }
+
+/// Flags that have a variable in OpenTelemetry's specification as well ("OpenTelemetry Protocol Exporter").
+const STANDARD: [(&str, &str); 3] = [
+    ("otlp-endpoint", "OTEL_EXPORTER_OTLP_ENDPOINT"),
+    ("otlp-protocol", "OTEL_EXPORTER_OTLP_PROTOCOL"),
+    ("otlp-headers", "OTEL_EXPORTER_OTLP_HEADERS"),
+];
 
 impl Settings {
     pub(super) fn from_args(args: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
@@ -154,7 +175,10 @@ impl Settings {
         for argument in Self::command().get_arguments() {
             let Some(flag) = argument.get_long() else { continue };
             let variable = format!("PILLION_{}", argument.get_id().as_str().to_ascii_uppercase());
-            if let Some(value) = variables.get(&OsString::from(variable)).filter(|value| !value.is_empty()) {
+            let given = |name: &str| variables.get(&OsString::from(name)).filter(|value| !value.is_empty());
+            // What OpenTelemetry's specification names is known without our prefix, too.
+            let standard = STANDARD.iter().find(|(ours, _)| *ours == flag).and_then(|(_, name)| given(name));
+            if let Some(value) = given(&variable).or(standard) {
                 let mut arg = OsString::from(format!("--{flag}="));
                 arg.push(value);
                 args.push(arg);
@@ -210,6 +234,10 @@ impl Settings {
             upstream_idle_timeout: self.upstream_idle_timeout.or(lower.upstream_idle_timeout),
             drain_deadline: self.drain_deadline.or(lower.drain_deadline),
             access_log: self.access_log.or(lower.access_log),
+            otlp_endpoint: self.otlp_endpoint.or(lower.otlp_endpoint),
+            otlp_protocol: self.otlp_protocol.or(lower.otlp_protocol),
+            otlp_headers: self.otlp_headers.or(lower.otlp_headers),
+            otlp_signals: self.otlp_signals.or(lower.otlp_signals),
             log: self.log.or(lower.log),
         }
     }

@@ -46,6 +46,26 @@ fn a_flag_wins_over_the_environment_and_that_over_the_file() {
 }
 
 #[test]
+fn a_collector_is_known_by_the_variables_that_opentelemetry_names() {
+    let environment = [
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4318"),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "authorization=Bearer x,tenant=a"),
+        ("PILLION_OTLP_SIGNALS", "traces,logs"),
+    ];
+    let otlp = load_with(FILE, &[], &environment).expect("valid").otlp.expect("on");
+    assert_eq!(otlp.endpoint.to_string(), "http://127.0.0.1:4318/");
+    assert_eq!(otlp.protocol, OtlpProtocol::Http);
+    assert_eq!(otlp.headers.len(), 2);
+    assert!(!format!("{otlp:?}").contains("Bearer"));
+    assert!(otlp.wants(OtlpSignal::Logs) && !otlp.wants(OtlpSignal::Metrics));
+    let ours = [environment[0], ("PILLION_OTLP_ENDPOINT", "https://collector:4317")];
+    let otlp = load_with(FILE, &[], &ours).expect("valid").otlp.expect("on");
+    assert_eq!((otlp.endpoint.to_string(), otlp.protocol), ("https://collector:4317/".to_owned(), OtlpProtocol::Grpc));
+    assert_eq!(load_with(FILE, &[], &environment[1..3]).expect("valid").otlp, None);
+}
+
+#[test]
 fn interception_is_off_until_it_is_asked_for() {
     assert_eq!(load_with(FILE, &[], &[]).expect("valid").intercept, None);
     let loaded = load_with(FILE, &["--intercept=redirect", "--dns=127.0.0.1:15053"], &[]).expect("valid");
@@ -66,7 +86,7 @@ fn tcp_ports_may_be_repeated_or_listed() {
 #[test]
 fn a_wrong_setting_is_refused_where_it_was_given() {
     type Case = (&'static str, &'static [&'static str], &'static [(&'static str, &'static str)], &'static str);
-    let cases: [Case; 14] = [
+    let cases: [Case; 18] = [
         (FILE, &["--inbound", "[::]:1"], &[], "--inbound needs --intercept"),
         (FILE, &["--intercept", "yes"], &[], "none of off, redirect, tproxy"),
         (FILE, &["--intercept", "redirect", "--outbound-http", "off"], &[], "needs --outbound-http on a loopback"),
@@ -78,6 +98,10 @@ fn a_wrong_setting_is_refused_where_it_was_given() {
         (FILE, &["--workers", "0"], &[], "--workers: must not be 0"),
         (FILE, &["--namespace", "UPPER"], &[], "make no identity"),
         (FILE, &[], &[("PILLION_TCP", "9000=x")], "in the environment"),
+        (FILE, &["--otlp-signals", "logs"], &[], "--otlp-signals needs --otlp-endpoint"),
+        (FILE, &["--otlp-endpoint", "collector:4317"], &[], "must be a URL"),
+        (FILE, &["--otlp-headers", "secret"], &[], "is written NAME=VALUE"),
+        (FILE, &[], &[("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json")], "neither grpc nor http/protobuf"),
         (r#"{"worklod": "x"}"#, &[], &[], "unknown field `worklod`"),
         (r#"{"idle_timeout": 3}"#, &[], &[], "in the bootstrap file"),
         ("{}", &[], &[], "--workload is needed"),

@@ -7,6 +7,8 @@ use std::time::Duration;
 use pillion_wire::name::{Destination, NameError};
 use serde::{Deserialize, Deserializer, de};
 
+use super::otlp::{OtlpHeader, OtlpProtocol, OtlpSignal};
+
 /// A local TCP port that leads to one destination: `127.0.0.1:9000=ledger.shop:7000`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TcpBinding {
@@ -86,6 +88,15 @@ pub enum ValueError {
     /// Not a way to intercept.
     #[error("{0:?} is none of off, redirect, tproxy")]
     Intercept(String),
+    /// Not a transport of OTLP.
+    #[error("{0:?} is neither grpc nor http/protobuf")]
+    OtlpProtocol(String),
+    /// Not a kind of telemetry.
+    #[error("{0:?} is none of traces, metrics, logs")]
+    OtlpSignal(String),
+    /// Not a field. Its value may be a secret, so it is not repeated.
+    #[error("a field of --otlp-headers is written NAME=VALUE")]
+    OtlpHeader,
     /// Not a policy for unknown destinations.
     #[error("{0:?} is neither pass nor refuse")]
     UnknownDestinations(String),
@@ -215,4 +226,14 @@ macro_rules! read_from_text {
     };
 }
 
-read_from_text!(Span, Switch, TcpBinding, AccessLog, InterceptMode, UnknownDestinations);
+read_from_text!(
+    Span,
+    Switch,
+    TcpBinding,
+    AccessLog,
+    InterceptMode,
+    UnknownDestinations,
+    OtlpProtocol,
+    OtlpSignal,
+    OtlpHeader
+);
