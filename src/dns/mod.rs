@@ -10,7 +10,7 @@
 //! And the addresses of clusters that are found by name, from the same nameservers:
 //!
 //! ```text
-//! watch ─┬ lookup   one question, for ourselves     -> Upstream
+//! watch ─┬ lookup   one question, by hickory-resolver -> Upstream
 //!        ├ refresh  what is believed, and how long (no I/O)
 //!        └ hosts    addresses                       -> Endpoints (discovery)
 //! ```

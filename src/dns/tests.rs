@@ -482,7 +482,7 @@ async fn for_ourselves_an_answer_that_does_not_fit_is_asked_for_over_tcp_and_fai
         (good, 1, &|found| *found == addresses()),
         (cut, 2, &|found| *found == addresses()),
         (absent, 1, &|found| matches!(found, Found::Nothing(why) if why.contains("NXDOMAIN"))),
-        (broken, 1, &|found| matches!(found, Found::Failed(why) if why.contains("SERVFAIL"))),
+        (broken, 2, &|found| matches!(found, Found::Failed(why) if why.contains("SERVFAIL"))),
     ];
     for (script, questions, is_right) in cases {
         let nameserver = Nameserver::start(script).await;
@@ -494,5 +494,17 @@ async fn for_ourselves_an_answer_that_does_not_fit_is_asked_for_over_tcp_and_fai
     let text = metrics.encode();
     for line in ["{result=\"found\"} 2", "{result=\"empty\"} 1", "{result=\"failed\"} 1"] {
         assert!(text.contains(&format!("pillion_name_lookups_total{line}")), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn for_ourselves_the_third_nameserver_is_asked_before_the_first_answer_is_given_up() {
+    let [one, two, three] =
+        [Nameserver::start(silent).await, Nameserver::start(silent).await, Nameserver::start(good).await];
+    let servers = [&one, &two, &three].map(|nameserver| nameserver.address).to_vec();
+    let lookups = Lookups::new(Upstream::fixed(servers), Vec::new(), Arc::new(Metrics::new()));
+    for _ in 0..2 {
+        let found = lookups.find("api.example.com", message::Family::V4, Duration::from_secs(4)).await;
+        assert!(matches!(&found, Found::Addresses(..)), "{found:?}");
     }
 }

@@ -264,11 +264,6 @@ pub fn meaning(answer: &[u8]) -> Meaning {
     }
 }
 
-/// Did the rest of an answer not fit? Over TCP it does (RFC 7766, section 5).
-pub fn is_truncated(answer: &[u8]) -> bool {
-    answer.get(2).is_some_and(|flags| flags & 0b10 != 0)
-}
-
 /// Where the question stands. It is the first thing in the message, and so cannot be compressed.
 fn question(raw: &[u8]) -> Option<Range<usize>> {
     let mut at = HEADER;
