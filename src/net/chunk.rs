@@ -10,8 +10,8 @@ use tokio::io::{AsyncRead, ReadBuf};
 
 /// Bytes of a chunk: two TLS records. Twice as much takes no less CPU time, half as much takes a quarter more.
 pub(super) const CHUNK: usize = 32 << 10;
-/// Buffers that a thread keeps for the next borrower: in one turn hardly anybody needs more.
-const SPARE: usize = 4;
+/// Buffers that a thread keeps for the next borrower: as much as a tunnel's peer may leave unread.
+const SPARE: usize = 16;
 
 thread_local! {
     static SPARES: RefCell<Vec<Box<[u8]>>> = const { RefCell::new(Vec::new()) };
@@ -55,6 +55,12 @@ impl Chunk {
 
     pub(super) fn is_full(&self) -> bool {
         self.held.end == CHUNK
+    }
+}
+
+impl AsRef<[u8]> for Chunk {
+    fn as_ref(&self) -> &[u8] {
+        self.bytes()
     }
 }
 

@@ -16,7 +16,7 @@ mod socket;
 mod transport;
 
 pub use client_hello::{ClientHello, ClientHelloVerdict, MAX_CLIENT_HELLO, client_hello};
-pub use copy::{Broken, Copied, copy};
+pub use copy::{Broken, Copied, Stream, copy};
 pub use detect::{PREFACE, Protocol, Verdict, detect};
 pub use dialer::{Dialer, Via};
 pub use eyeballs::race;

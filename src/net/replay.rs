@@ -9,7 +9,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::time::timeout;
 
-use super::{ClientHello, ClientHelloVerdict, Protocol, Verdict, client_hello, detect};
+use super::{ClientHello, ClientHelloVerdict, Protocol, Stream, Verdict, client_hello, detect};
 
 /// A client that has begun something like HTTP goes on within this time: a request line is sent in one piece.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -183,6 +183,24 @@ impl<S: AsyncRead + Unpin> AsyncRead for Replay<S> {
             self.prefix = BytesMut::new(); // An idle connection holds no buffer.
         }
         Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: Stream> Stream for Replay<S> {
+    fn hands_over(&self) -> bool {
+        self.prefix.is_empty() && self.inner.hands_over()
+    }
+
+    fn poll_bytes(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
+        self.inner.poll_bytes(cx)
+    }
+
+    fn takes_over(&self) -> bool {
+        self.inner.takes_over()
+    }
+
+    fn poll_write_bytes(&mut self, cx: &mut Context<'_>, bytes: &mut Bytes) -> Poll<io::Result<usize>> {
+        self.inner.poll_write_bytes(cx, bytes)
     }
 }
 

@@ -4,6 +4,7 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use bytes::Bytes;
 use http::header::{CONNECTION, UPGRADE};
 use http::{HeaderValue, Request, Response, StatusCode};
 use hyper::upgrade::Upgraded;
@@ -21,7 +22,7 @@ use super::{inbound, outbound, tcp};
 use crate::config::{Lasts, Treatment};
 use crate::error::ProxyError;
 use crate::http::{Body, Duplex, Http2Tunnel, Switch, duplex};
-use crate::net::{Broken, Expired, Lifetime, Replay, Serving, Transport, copy, reset_on_close};
+use crate::net::{self, Broken, Expired, Lifetime, Replay, Serving, Transport, copy, reset_on_close};
 use crate::telemetry::Record;
 use crate::upstream::{InFlight, Kind};
 
@@ -65,7 +66,7 @@ impl Tunnel {
             (Err(error), _) => return record.fail("client_gone", "DC", error.to_string()),
             (_, Err(error)) => return record.fail("upstream_reset", "UC", error.to_string()),
         };
-        let (copied, result) = copy(&mut downstream, &mut upstream, lifetime).await;
+        let (copied, result) = copy(&mut *downstream, &mut *upstream, lifetime).await;
         record.bytes_received = copied.forward;
         record.bytes_sent = copied.backward;
         if let Err(broken) = result {
@@ -246,6 +247,30 @@ macro_rules! each {
             Self::Bodies($stream) => $do,
         }
     };
+}
+
+impl net::Stream for Stream {
+    fn hands_over(&self) -> bool {
+        matches!(self, Self::Http2(_))
+    }
+
+    fn poll_bytes(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
+        match self {
+            Self::Http2(tunnel) => tunnel.poll_bytes(cx),
+            Self::Transport(_) | Self::Bodies(_) => Poll::Ready(Err(io::ErrorKind::Unsupported.into())),
+        }
+    }
+
+    fn takes_over(&self) -> bool {
+        matches!(self, Self::Http2(_))
+    }
+
+    fn poll_write_bytes(&mut self, cx: &mut Context<'_>, bytes: &mut Bytes) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Http2(tunnel) => tunnel.poll_write_bytes(cx, bytes),
+            Self::Transport(_) | Self::Bodies(_) => Poll::Ready(Err(io::ErrorKind::Unsupported.into())),
+        }
+    }
 }
 
 impl AsyncRead for Stream {

@@ -8,13 +8,48 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use bytes::{Buf as _, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::chunk::Chunk;
+use super::chunk::{CHUNK, Chunk};
 use super::{Expired, Lifetime};
 
 /// Bytes copied one way before other connections of the thread have their turn.
 const TURN: usize = 512 << 10;
+
+/// A buffer that holds less is copied, and used again at once, when it could be handed over: so that what a slow peer leaves
+/// unread takes at most twice its size.
+const HANDED_OVER: usize = CHUNK / 2;
+
+/// A stream that is copied from and to. One whose bytes lie in shared memory anyway hands them over, or takes them over, as
+/// they are: each copy of bytes in bulk is 3 % of what carrying them costs.
+pub trait Stream: AsyncRead + AsyncWrite + Unpin {
+    /// Is [`Self::poll_bytes`] to be used instead of `poll_read` now? Not, when nothing is said about it.
+    fn hands_over(&self) -> bool {
+        false
+    }
+
+    /// What came next, as it is; empty at the end.
+    ///
+    /// # Errors
+    /// As `poll_read`.
+    fn poll_bytes(&mut self, _cx: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
+        Poll::Ready(Err(io::ErrorKind::Unsupported.into()))
+    }
+
+    /// Is [`Self::poll_write_bytes`] to be used instead of `poll_write`? Not, when nothing is said about it.
+    fn takes_over(&self) -> bool {
+        false
+    }
+
+    /// Takes as many of the first bytes as it has room for, and says how many that are.
+    ///
+    /// # Errors
+    /// As `poll_write`.
+    fn poll_write_bytes(&mut self, _cx: &mut Context<'_>, _bytes: &mut Bytes) -> Poll<io::Result<usize>> {
+        Poll::Ready(Err(io::ErrorKind::Unsupported.into()))
+    }
+}
 
 /// How many bytes went each way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -39,16 +74,16 @@ pub enum Broken {
 ///
 /// The end of one direction is passed on as a shutdown of the other stream's writing
 /// side; the opposite direction goes on (TCP half-close).
-pub async fn copy<A, B>(mut a: A, mut b: B, mut lifetime: Option<Box<Lifetime>>) -> (Copied, Result<(), Broken>)
+pub async fn copy<A, B>(a: &mut A, b: &mut B, mut lifetime: Option<Box<Lifetime>>) -> (Copied, Result<(), Broken>)
 where
-    A: AsyncRead + AsyncWrite + Unpin,
-    B: AsyncRead + AsyncWrite + Unpin,
+    A: Stream,
+    B: Stream,
 {
     let mut forward = Way::default();
     let mut backward = Way::default();
     let result = poll_fn(|cx| {
-        let there = forward.poll(cx, &mut a, &mut b).map_err(Broken::Failed)?;
-        let back = backward.poll(cx, &mut b, &mut a).map_err(Broken::Failed)?;
+        let there = forward.poll(cx, a, b).map_err(Broken::Failed)?;
+        let back = backward.poll(cx, b, a).map_err(Broken::Failed)?;
         if there.is_ready() && back.is_ready() {
             return Poll::Ready(Ok(()));
         }
@@ -68,9 +103,17 @@ where
 struct Way {
     read: u64,
     /// Read, and not all of it written yet.
-    chunk: Option<Chunk>,
+    piece: Option<Piece>,
     source: Source,
     unflushed: bool,
+}
+
+#[derive(Debug)]
+enum Piece {
+    /// In a buffer that somebody else wants.
+    Lent(Chunk),
+    /// To be handed over.
+    Shared(Bytes),
 }
 
 #[derive(Debug, Default)]
@@ -85,11 +128,7 @@ enum Source {
 }
 
 impl Way {
-    fn poll<R, W>(&mut self, cx: &mut Context<'_>, from: &mut R, to: &mut W) -> Poll<io::Result<()>>
-    where
-        R: AsyncRead + Unpin,
-        W: AsyncWrite + Unpin,
-    {
+    fn poll<R: Stream, W: Stream>(&mut self, cx: &mut Context<'_>, from: &mut R, to: &mut W) -> Poll<io::Result<()>> {
         let turn_ends = self.read + TURN as u64;
         loop {
             ready!(self.poll_write(cx, to))?;
@@ -109,8 +148,12 @@ impl Way {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
-            let is_dry = self.poll_read(cx, from).is_pending();
-            if is_dry && self.chunk.is_none() {
+            let is_dry = match from.hands_over() {
+                true => self.poll_take(cx, from),
+                false => self.poll_fill(cx, from, to.takes_over()),
+            }
+            .is_pending();
+            if is_dry && self.piece.is_none() {
                 if self.unflushed {
                     ready!(Pin::new(&mut *to).poll_flush(cx))?;
                     self.unflushed = false;
@@ -120,8 +163,21 @@ impl Way {
         }
     }
 
+    /// Takes what is there as it is. Pending: nothing is.
+    fn poll_take<R: Stream>(&mut self, cx: &mut Context<'_>, from: &mut R) -> Poll<()> {
+        match ready!(from.poll_bytes(cx)) {
+            Ok(bytes) if bytes.is_empty() => self.source = Source::Ended,
+            Ok(bytes) => {
+                self.read += bytes.len() as u64;
+                self.piece = Some(Piece::Shared(bytes));
+            }
+            Err(error) => self.source = Source::Failed(error),
+        }
+        Poll::Ready(())
+    }
+
     /// Fills a chunk. Pending: nothing more is to be had now.
-    fn poll_read<R: AsyncRead + Unpin>(&mut self, cx: &mut Context<'_>, from: &mut R) -> Poll<()> {
+    fn poll_fill<R: Stream>(&mut self, cx: &mut Context<'_>, from: &mut R, is_shared: bool) -> Poll<()> {
         let mut chunk = Chunk::new();
         let polled = loop {
             if chunk.is_full() {
@@ -135,22 +191,39 @@ impl Way {
             }
             break Poll::Ready(());
         };
-        self.read += chunk.bytes().len() as u64;
-        self.chunk = Some(chunk).filter(|chunk| !chunk.bytes().is_empty());
+        let length = chunk.bytes().len();
+        self.read += length as u64;
+        self.piece = match length {
+            0 => None,
+            HANDED_OVER.. if is_shared => Some(Piece::Shared(Bytes::from_owner(chunk))),
+            _ if is_shared => Some(Piece::Shared(Bytes::copy_from_slice(chunk.bytes()))),
+            _ => Some(Piece::Lent(chunk)),
+        };
         polled
     }
 
     /// Writes what has been read.
-    fn poll_write<W: AsyncWrite + Unpin>(&mut self, cx: &mut Context<'_>, to: &mut W) -> Poll<io::Result<()>> {
-        while let Some(chunk) = &mut self.chunk {
-            let count = ready!(Pin::new(&mut *to).poll_write(cx, chunk.bytes()))?;
+    fn poll_write<W: Stream>(&mut self, cx: &mut Context<'_>, to: &mut W) -> Poll<io::Result<()>> {
+        while let Some(piece) = &mut self.piece {
+            let (count, is_written) = match piece {
+                Piece::Lent(chunk) => {
+                    let count = ready!(Pin::new(&mut *to).poll_write(cx, chunk.bytes()))?;
+                    chunk.consume(count);
+                    (count, chunk.bytes().is_empty())
+                }
+                Piece::Shared(bytes) if to.takes_over() => (ready!(to.poll_write_bytes(cx, bytes))?, bytes.is_empty()),
+                Piece::Shared(bytes) => {
+                    let count = ready!(Pin::new(&mut *to).poll_write(cx, bytes))?;
+                    bytes.advance(count);
+                    (count, bytes.is_empty())
+                }
+            };
             if count == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.unflushed = true;
-            chunk.consume(count);
-            if chunk.bytes().is_empty() {
-                self.chunk = None;
+            if is_written {
+                self.piece = None;
             }
         }
         Poll::Ready(Ok(()))

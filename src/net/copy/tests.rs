@@ -2,7 +2,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadBuf, duplex, join, sink};
+use parking_lot::Mutex;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, Join, ReadBuf, duplex, join, sink};
 use tokio::task::JoinHandle;
 
 use super::*;
@@ -14,8 +15,15 @@ type Copying = JoinHandle<(Copied, Result<(), Broken>)>;
 fn tunnel(capacity: usize) -> (DuplexStream, DuplexStream, Copying) {
     let (client, near) = duplex(capacity);
     let (far, server) = duplex(capacity);
-    (client, server, tokio::spawn(copy(near, far, None)))
+    (client, server, spawn(near, far))
 }
+
+fn spawn(mut a: impl Stream + Send + 'static, mut b: impl Stream + Send + 'static) -> Copying {
+    tokio::spawn(async move { copy(&mut a, &mut b, None).await })
+}
+
+impl Stream for DuplexStream {}
+impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Stream for Join<R, W> {}
 
 fn bytes(count: usize) -> Vec<u8> {
     (0..count).map(|at| (at % 251) as u8).collect()
@@ -112,7 +120,7 @@ async fn what_came_before_an_error_is_delivered_and_counted() {
     let broken = Scripted(|_: &mut ReadBuf<'_>| Err(io::ErrorKind::ConnectionReset.into()));
     let client = join(AsyncReadExt::chain(&b"half a message"[..], broken), sink());
     let (far, server) = duplex(1024);
-    let copying = tokio::spawn(copy(client, far, None));
+    let copying = spawn(client, far);
     assert_eq!(read_all(server).await, b"half a message");
     let (copied, result) = copying.await.unwrap();
     assert!(matches!(result, Err(Broken::Failed(error)) if error.kind() == io::ErrorKind::ConnectionReset));
@@ -138,7 +146,7 @@ async fn a_busy_tunnel_lets_others_have_their_turn() {
         buf.advance(buf.remaining());
         Ok(())
     });
-    let copying = tokio::spawn(copy(join(endless, sink()), join(tokio::io::empty(), sink()), None));
+    let copying = spawn(join(endless, sink()), join(tokio::io::empty(), sink()));
     for _ in 0..100 {
         tokio::task::yield_now().await;
     }
@@ -176,11 +184,92 @@ async fn an_idle_way_holds_no_buffer() {
     let mut way = Way::default();
     let mut step = async || {
         assert!(poll_fn(|cx| Poll::Ready(way.poll(cx, &mut near, &mut far).is_pending())).await);
-        way.chunk.is_some()
+        way.piece.is_some()
     };
     assert!(!step().await);
     client.write_all(&bytes(CHUNK)).await.unwrap();
     assert!(step().await, "half of it does not fit");
     server.read_exact(&mut [0; CHUNK / 2]).await.unwrap();
     assert!(!step().await);
+}
+
+/// Has pieces to hand over, and takes over what it gets, so many bytes at a time.
+struct Shared {
+    to_read: Vec<Bytes>,
+    taken: Arc<Mutex<Vec<Bytes>>>,
+    room: usize,
+}
+
+impl Stream for Shared {
+    fn hands_over(&self) -> bool {
+        true
+    }
+
+    fn poll_bytes(&mut self, _cx: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
+        Poll::Ready(Ok(self.to_read.pop().unwrap_or_default()))
+    }
+
+    fn takes_over(&self) -> bool {
+        true
+    }
+
+    fn poll_write_bytes(&mut self, _cx: &mut Context<'_>, bytes: &mut Bytes) -> Poll<io::Result<usize>> {
+        let count = bytes.len().min(self.room);
+        self.taken.lock().push(bytes.split_to(count));
+        Poll::Ready(Ok(count))
+    }
+}
+
+impl AsyncRead for Shared {
+    fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        unreachable!("it hands over")
+    }
+}
+
+impl AsyncWrite for Shared {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, _: &[u8]) -> Poll<io::Result<usize>> {
+        unreachable!("it takes over")
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[tokio::test]
+async fn what_is_handed_over_is_not_copied() {
+    let piece = Bytes::from(bytes(3 * CHUNK));
+    let taken = Arc::new(Mutex::new(Vec::new()));
+    let from = Shared { to_read: vec![piece.clone()], taken: Arc::default(), room: 0 };
+    let to = Shared { to_read: Vec::new(), taken: Arc::clone(&taken), room: 20_000 };
+    let (copied, result) = spawn(from, to).await.unwrap();
+    result.unwrap();
+    assert_eq!(copied, Copied { forward: piece.len() as u64, backward: 0 });
+    let mut at = 0;
+    for part in taken.lock().iter() {
+        assert_eq!(part.as_ptr(), piece[at..].as_ptr());
+        at += part.len();
+    }
+    assert_eq!(at, piece.len());
+}
+
+#[tokio::test]
+async fn what_is_taken_over_and_handed_over_is_what_was_written() {
+    let (mut client, near) = duplex(4 * CHUNK);
+    let taken = Arc::new(Mutex::new(Vec::new()));
+    let answer = bytes(CHUNK + 1);
+    let far = Shared { to_read: vec![answer.clone().into()], taken: Arc::clone(&taken), room: 10_000 };
+    let copying = spawn(near, far);
+    let sent = bytes(2 * CHUNK + 100);
+    client.write_all(&sent).await.unwrap();
+    client.shutdown().await.unwrap();
+    assert_eq!(read_all(client).await, answer);
+    let (copied, result) = copying.await.unwrap();
+    result.unwrap();
+    assert_eq!(copied, Copied { forward: sent.len() as u64, backward: answer.len() as u64 });
+    assert_eq!(taken.lock().concat(), sent);
 }
