@@ -36,6 +36,8 @@ class Contender:
         self.host = "backend.bench"
         self.tls = None
         """Who a client with mutual TLS trusts and what it shows (`root`, `client`), where the port takes that."""
+        self.settings = {}
+        """Further settings of Pillion's sidecars."""
         self.counted = []
         """The processes whose CPU time and memory count."""
         self.under = []

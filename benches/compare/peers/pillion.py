@@ -126,7 +126,7 @@ def _plan(it, protocol, back_end, pair):
 def _sidecar(it, name, account, plan, settings):
     """Starts a sidecar and waits until it says that it is ready."""
     wait_until_ready(it.proxy(plan.mesh.start_sidecar(
-        "bench", name, account, {**settings, "workers": it.workers}, under=it.under)))
+        "bench", name, account, {**settings, **it.settings, "workers": it.workers}, under=it.under)))
 
 
 def _prove_mutual_tls(it, metric):
