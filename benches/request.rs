@@ -172,6 +172,7 @@ fn outbound(endpoint: Option<Endpoint>) -> Outbound {
     let route = Route {
         name: "bench".into(),
         matches: RouteMatch::default(),
+        paths: "/*".into(),
         action: Action::Forward(split),
         filters: None,
         fallback: None,

@@ -32,7 +32,7 @@ pub struct Logs {
 
 /// One record.
 #[derive(Debug)]
-pub struct LogRecord {
+pub(super) struct LogRecord {
     at: SystemTime,
     severity: Severity,
     level: &'static str,

@@ -32,6 +32,13 @@ impl Record {
         self.unwanted.remove(headers);
     }
 
+    /// The paths of its route, as configured.
+    pub fn trace_route(&mut self, paths: &Arc<str>) {
+        if let Some(story) = &mut self.story {
+            story.route = Some(Arc::clone(paths));
+        }
+    }
+
     /// It is sent to a host now. Returns what that is told of the trace; `None`: nothing but what came.
     pub fn begin_attempt(&mut self, address: SocketAddr) -> Option<Onward> {
         let context = self.trace.filter(|context| context.is_ours)?;

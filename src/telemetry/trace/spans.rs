@@ -46,7 +46,7 @@ impl Finished {
     fn span(&self, scope: &InstrumentationScope, kind: SpanKind, id: SpanId, only: Option<&Attempt>) -> SpanData {
         let mut attributes = Attributes::default();
         self.describe(&mut attributes, &kind);
-        attributes.text("http.route", if self.is_inbound { "" } else { &self.route });
+        attributes.text("http.route", self.story.route.as_deref().unwrap_or_default());
         attributes.number("http.response.status_code", i64::from(self.status));
         attributes.number("http.response.body.size", i64::try_from(self.bytes_sent).unwrap_or(i64::MAX));
         if let Some(status) = self.grpc_status {

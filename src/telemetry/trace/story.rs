@@ -21,6 +21,8 @@ const MOST_TEXT: usize = 512;
 pub(in crate::telemetry) struct Story {
     pub(super) attempts: Vec<Attempt>,
     pub(super) events: Vec<Event>,
+    /// The paths of its route.
+    pub(super) route: Option<Arc<str>>,
     /// From the request to the head of its answer.
     pub(super) answered: Option<Duration>,
     /// Why it is kept although it was not to be.

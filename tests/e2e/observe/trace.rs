@@ -1,0 +1,347 @@
+//! Traces: one over all hops, kept when they should be, at a real collector.
+
+use std::collections::BTreeMap;
+use std::net::TcpListener;
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::collector::{Collector, Span};
+use crate::support::{App, Curl, Mesh, Process, Sidecar, Workload, curl, eventually, pillion, python_app, until};
+
+const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
+const SPAN: &str = "b7ad6b7169203331";
+/// More than one batch is late.
+const ARRIVAL: Duration = Duration::from_secs(30);
+
+/// client -> web -> orders -> ledger, each an application with OpenTelemetry's SDK.
+struct Shop {
+    mesh: Mesh,
+    collector: Collector,
+    client: Sidecar,
+    sidecars: Vec<Sidecar>,
+    _apps: Vec<App>,
+}
+
+struct Wanted {
+    protocol: &'static str,
+    sampling: &'static str,
+    propagators: &'static str,
+    applications_report: bool,
+}
+
+fn shop(wanted: &Wanted) -> Shop {
+    let mesh = Mesh::start();
+    let collector = Collector::start(&mesh);
+    let (mut apps, mut sidecars) = (Vec::new(), Vec::new());
+    for (name, next) in [("ledger", ""), ("orders", "ledger"), ("web", "orders")] {
+        let call = |path: &str| if next.is_empty() { vec![] } else { vec![format!("http://{next}.shop{path}")] };
+        let last = next.is_empty();
+        let routes = json!({
+            "/": { "call": call("/") },
+            "/bad": { "call": call("/bad"), "status": if last { 500 } else { 200 } },
+            "/slow": { "call": call("/slow"), "seconds": if last { 0.6 } else { 0.0 } },
+        });
+        let reports = if wanted.applications_report { format!("http://{}", collector.http) } else { String::new() };
+        let settings =
+            json!({ "name": name, "collector": reports, "propagators": wanted.propagators, "routes": routes });
+        let app = python_app(&mesh, "traced.py", &[&settings.to_string()]);
+        mesh.service(name, &[("web", 80, "http")]);
+        let workload = traced(Workload::new(name).port("web", app.address), &collector, wanted);
+        let sidecar = mesh.workload(workload);
+        let url = format!("http://{}/proxy", app.address);
+        assert_eq!(curl(&[&url, "--data", &sidecar.outbound().to_string()]).status, 200);
+        apps.push(app);
+        sidecars.push(sidecar);
+    }
+    let client = mesh.workload(traced(Workload::new("client"), &collector, wanted));
+    Shop { mesh, collector, client, sidecars, _apps: apps }
+}
+
+fn traced(workload: Workload, collector: &Collector, wanted: &Wanted) -> Workload {
+    let address = if wanted.protocol == "grpc" { collector.grpc } else { collector.http };
+    workload
+        .setting("otlp_endpoint", format!("http://{address}"))
+        .setting("otlp_protocol", wanted.protocol)
+        .setting("trace_sampling", wanted.sampling)
+        .setting("trace_slow", "500ms")
+}
+
+fn ask(client: &Sidecar, url: &str, arguments: &[&str]) -> Curl {
+    let connect_to = format!("::{}", client.outbound());
+    curl(&[&["--connect-to", &connect_to, url], arguments].concat())
+}
+
+fn of_trace(collector: &Collector, trace: &str) -> Vec<Span> {
+    collector.spans().into_iter().filter(|span| span.trace == trace).collect()
+}
+
+fn arrived(collector: &Collector, trace: &str, count: usize) -> Vec<Span> {
+    eventually(&format!("{count} spans of {trace}"), ARRIVAL, || {
+        let spans = of_trace(collector, trace);
+        (spans.len() >= count).then_some(spans)
+    })
+}
+
+/// From the span that `root` called, downwards, as long as each has one child: service and kind.
+fn chain(spans: &[Span], root: &str) -> Vec<String> {
+    let mut path = Vec::new();
+    let mut parent = root.to_owned();
+    loop {
+        let children: Vec<&Span> = spans.iter().filter(|span| span.parent == parent).collect();
+        let [child] = children.as_slice() else {
+            assert!(children.is_empty(), "{parent} has several children: {children:?}");
+            return path;
+        };
+        path.push(format!("{} {}", child.service, child.kind.trim_start_matches("SPAN_KIND_").to_lowercase()));
+        parent = child.id.clone();
+    }
+}
+
+/// Every hop twice: sidecar and application.
+const WHOLE: [&str; 11] = [
+    "client client",
+    "web server",
+    "web server",
+    "web client",
+    "web client",
+    "orders server",
+    "orders server",
+    "orders client",
+    "orders client",
+    "ledger server",
+    "ledger server",
+];
+
+#[test]
+fn one_request_through_three_services_is_one_trace() {
+    let wanted = Wanted { protocol: "grpc", sampling: "0%", propagators: "w3c", applications_report: true };
+    let shop = shop(&wanted);
+    let parent = format!("traceparent: 00-{TRACE}-{SPAN}-01");
+    let fields = ["-H", &parent, "-H", "tracestate: a=b", "-H", "baggage: k=v", "-H", "x-pillion-trace: keep"];
+    let answer = ask(&shop.client, "http://web.shop/?secret=1", &fields);
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert_eq!(answer.header("x-pillion-trace"), None);
+    let seen: Value = serde_json::from_slice(&answer.body).expect("JSON");
+    assert_eq!((&seen["headers"]["tracestate"], &seen["headers"]["baggage"]), (&"a=b".into(), &"k=v".into()));
+    let spans = arrived(&shop.collector, TRACE, WHOLE.len());
+    assert_eq!(chain(&spans, SPAN), WHOLE, "{spans:#?}");
+    let call = spans.iter().find(|span| span.parent == SPAN).expect("the first");
+    assert_eq!(call.name, "GET web.shop:80");
+    for (key, value) in [
+        ("http.request.method", "GET"),
+        ("http.response.status_code", "200"),
+        ("url.path", "/"),
+        ("server.address", "web.shop"),
+        ("pillion.peer", "spiffe://cluster.local/ns/shop/sa/web"),
+        ("pillion.cluster", "web.shop:80"),
+        ("pillion.tls", "mutual"),
+        ("pillion.attempts", "1"),
+    ] {
+        assert_eq!(call.attribute(key), value, "{key}: {call:#?}");
+    }
+    assert!(!shop.collector.text().contains("secret"), "queries are not told");
+    // The line of the access log can be found by the trace, and the other way round.
+    let line = &shop.client.access_log()[0];
+    assert_eq!((&line["trace_id"], &line["span_id"]), (&TRACE.into(), &Value::from(call.id.as_str())));
+}
+
+#[test]
+fn b3_goes_through_as_it_came_and_w3c_beside_it() {
+    for propagators in ["b3", "b3multi"] {
+        let wanted = Wanted { protocol: "http/protobuf", sampling: "0%", propagators, applications_report: true };
+        let shop = shop(&wanted);
+        let ids = [format!("x-b3-traceid: {TRACE}"), format!("x-b3-spanid: {SPAN}")];
+        let single = format!("b3: {TRACE}-{SPAN}-1");
+        let fields = match propagators {
+            "b3" => vec!["-H", &single],
+            _ => vec!["-H", &ids[0], "-H", &ids[1], "-H", "x-b3-sampled: 1"],
+        };
+        let answer = ask(&shop.client, "http://web.shop/", &fields);
+        let seen: Value = serde_json::from_slice(&answer.body).expect("JSON");
+        assert!(seen["headers"]["traceparent"].as_str().is_some_and(|text| text.contains(TRACE)), "{seen}");
+        assert_eq!(seen["headers"]["b3"].is_string(), propagators == "b3", "{seen}");
+        let spans = arrived(&shop.collector, TRACE, WHOLE.len());
+        assert_eq!(chain(&spans, SPAN), WHOLE, "{spans:#?}");
+    }
+}
+
+#[test]
+fn malformed_fields_are_replaced_and_a_trace_is_started() {
+    let wanted = Wanted { protocol: "grpc", sampling: "100%", propagators: "w3c", applications_report: false };
+    let shop = shop(&wanted);
+    let fields = ["-H", "traceparent: 00-nonsense-01", "-H", "tracestate: a=b", "-H", "baggage: \"", "-H", "b3: x"];
+    let answer = ask(&shop.client, "http://web.shop/", &fields);
+    let seen: Value = serde_json::from_slice(&answer.body).expect("JSON");
+    let begun = seen["headers"]["traceparent"].as_str().expect("one was started").to_owned();
+    for name in ["tracestate", "baggage", "b3"] {
+        assert!(seen["headers"][name].is_null(), "{name}: {seen}");
+    }
+    let trace = begun.split('-').nth(1).expect("an id");
+    let spans = arrived(&shop.collector, trace, 6);
+    assert!(spans.iter().any(|span| span.parent.is_empty() && span.service == "client"), "{spans:#?}");
+}
+
+#[test]
+fn an_error_or_a_slow_answer_at_the_last_hop_keeps_the_spans_of_all() {
+    let wanted = Wanted { protocol: "grpc", sampling: "0%", propagators: "w3c", applications_report: false };
+    let shop = shop(&wanted);
+    let trace = |number: u32| format!("{number:032x}");
+    let call = |path: &str, number: u32| {
+        let parent = format!("traceparent: 00-{}-{SPAN}-00", trace(number));
+        let answer = ask(&shop.client, &format!("http://web.shop{path}"), &["-H", &parent]);
+        assert_eq!(answer.status, 200, "each application in between swallows it");
+        assert_eq!(answer.header("x-pillion-trace"), None, "{}", answer.head);
+    };
+    call("/", 1);
+    call("/bad", 2);
+    call("/", 3);
+    call("/slow", 4);
+    for number in [2, 4] {
+        let spans = arrived(&shop.collector, &trace(number), 6);
+        assert_eq!(spans.len(), 6, "{spans:#?}");
+        let services = spans.iter().fold(BTreeMap::<_, u32>::new(), |mut count, span| {
+            *count.entry(span.service.as_str()).or_default() += 1;
+            count
+        });
+        assert_eq!(services, [("client", 1), ("web", 2), ("orders", 2), ("ledger", 1)].into());
+    }
+    let bad = of_trace(&shop.collector, &trace(2));
+    let whys: Vec<_> = bad.iter().map(|span| span.attribute("pillion.sampling")).collect();
+    assert!(whys.contains(&"error") && whys.contains(&"peer"), "{whys:?}");
+    let failed = bad.iter().filter(|span| span.status == "STATUS_CODE_ERROR").map(|span| span.attribute("error.type"));
+    assert_eq!(failed.collect::<Vec<_>>(), ["500", "500"], "the last hop's, and its caller's");
+    assert!([1, 3].iter().all(|number| of_trace(&shop.collector, &trace(*number)).is_empty()));
+    assert_eq!(shop.client.metric("pillion_spans_total", &[("result", "late")]), 2.0);
+}
+
+#[test]
+fn outside_callers_and_servers_cannot_keep_traces() {
+    let mesh = Mesh::start();
+    let collector = Collector::start(&mesh);
+    let wanted = Wanted { protocol: "grpc", sampling: "0%", propagators: "w3c", applications_report: false };
+    let server = crate::support::nginx(&mesh, "add_header x-pillion-trace keep always; location / { return 200 hello; }");
+    mesh.service("outside", &[("web", 80, "http")]);
+    mesh.outsider(Workload::new("outside").port("web", server.address));
+    let client = mesh.workload(traced(Workload::new("client"), &collector, &wanted));
+    let answer = ask(&client, "http://outside.shop/", &["-H", "x-pillion-trace: keep"]);
+    assert_eq!((answer.status, answer.header("x-pillion-trace")), (200, None), "{answer:?}");
+    until("it ended", || client.access_log().len() == 1);
+    assert_eq!(client.metric("pillion_spans_total", &[("result", "late")]), 0.0);
+}
+
+#[test]
+fn attempts_are_spans_of_their_own() {
+    let mesh = Mesh::start();
+    let collector = Collector::start(&mesh);
+    let wanted = Wanted { protocol: "grpc", sampling: "100%", propagators: "w3c", applications_report: false };
+    let routes = json!({ "/": { "status": [503, 503, 200] } });
+    let app = python_app(&mesh, "traced.py", &[&json!({ "name": "flaky", "routes": routes }).to_string()]);
+    mesh.service("flaky", &[("web", 80, "http")]);
+    mesh.write(
+        "policy.yaml",
+        "apiVersion: pillion.dev/v1alpha1\nkind: TrafficPolicy\nmetadata: { name: flaky, namespace: shop }\n\
+         spec:\n  targetRefs: [ { kind: Service, name: flaky } ]\n  \
+         retries: { on: [ 5xx ], attempts: 3, backoff: { base: 1ms } }\n",
+    );
+    let _flaky = mesh.workload(traced(Workload::new("flaky").port("web", app.address), &collector, &wanted));
+    let client = mesh.workload(traced(Workload::new("client"), &collector, &wanted));
+    // A destination is known from its first request on, and its policy may come a little later.
+    let parent = format!("traceparent: 00-{TRACE}-{SPAN}-01");
+    let answer = ask(&client, "http://flaky.shop/", &["-H", &parent]);
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let spans = arrived(&collector, TRACE, 7);
+    let whole = spans.iter().find(|span| span.parent == SPAN).expect("the request");
+    assert_eq!((whole.kind.as_str(), whole.attribute("pillion.attempts")), ("SPAN_KIND_INTERNAL", "3"));
+    assert_eq!(whole.events, ["retry", "response", "retry", "response"]);
+    let attempts: Vec<&Span> = spans.iter().filter(|span| span.parent == whole.id).collect();
+    let said = |key: &str| attempts.iter().map(|span| span.attribute(key).to_owned()).collect::<Vec<_>>();
+    assert_eq!(said("http.response.status_code"), ["503", "503", "200"], "{attempts:#?}");
+    assert_eq!(said("http.request.resend_count"), ["", "1", "2"]);
+    for attempt in attempts {
+        assert_eq!(spans.iter().filter(|span| span.parent == attempt.id).count(), 1, "its other end");
+    }
+}
+
+#[test]
+fn a_collector_that_is_not_there_costs_requests_nothing() {
+    let mesh = Mesh::start();
+    // One that refuses, and one that takes connections and never says a word.
+    let silent = TcpListener::bind((mesh.ip(), 0)).expect("a free port");
+    let gone = mesh.free_address();
+    let app = crate::support::nginx(&mesh, "location / { return 200 hello; }");
+    mesh.service("app", &[("web", 80, "http")]);
+    let _app = mesh.workload(Workload::new("app").port("web", app.address));
+    for (name, address) in [("refused", gone), ("silent", silent.local_addr().expect("bound"))] {
+        let workload = Workload::new(name)
+            .setting("otlp_endpoint", format!("http://{address}"))
+            .setting("trace_sampling", "100%")
+            .setting("access_log", "off")
+            .setting("drain_deadline", "1s");
+        let mut client = mesh.workload(workload);
+        assert_eq!(ask(&client, "http://app.shop/", &[]).status, 200);
+        let load = |requests: &str| {
+            let mut command = Command::new(crate::support::tool("h2load", "nghttp2-client"));
+            command.args(["--h1", "-c", "8", "-n", requests, "-H", "host: app.shop"]);
+            command.arg(format!("http://{}/", client.outbound()));
+            crate::support::run(&mut command)
+        };
+        // The queue fills, and with it what memory it may take.
+        load("6000");
+        let before = client.process.resident_kib();
+        let report = load("20000");
+        assert!(report.contains("20000 succeeded, 0 failed, 0 errored"), "{report}");
+        let after = client.process.resident_kib();
+        assert!(after < before + 8 * 1024, "{name}: {before} KiB, then {after} KiB");
+        let count = |result| client.metric("pillion_spans_total", &[("result", result)]);
+        assert!(count("dropped") > 10_000.0, "{name}: {}", client.admin_page("/metrics"));
+        assert_eq!(count("sampled"), 26_001.0);
+        assert!(client.process.terminate().success(), "{name}: what cannot be sent does not hold up the end");
+    }
+}
+
+#[test]
+fn logs_go_to_the_collector_with_their_trace() {
+    let mesh = Mesh::start();
+    let mut collector = Collector::start(&mesh);
+    let workload = Workload::new("client")
+        .setting("otlp_endpoint", format!("http://{}", collector.http))
+        .setting("otlp_protocol", "http/protobuf")
+        .setting("otlp_signals", json!(["traces", "logs"]));
+    let client = mesh.workload(workload);
+    let parent = format!("traceparent: 00-{TRACE}-{SPAN}-01");
+    let answer = ask(&client, "http://nobody.shop/", &["-H", &parent]);
+    assert_ne!(answer.status, 200, "{answer:?}");
+    let span = arrived(&collector, TRACE, 1).remove(0);
+    assert_eq!((span.kind.as_str(), span.status.as_str()), ("SPAN_KIND_CLIENT", "STATUS_CODE_ERROR"));
+    assert_eq!(span.attribute("error.type"), answer.reason());
+    until("the line of the access log is there, and what the sidecar says of itself", || {
+        let text = collector.text();
+        text.contains("\"event\":\"access\"") && text.contains("connected to the control plane")
+    });
+    collector.kill();
+}
+
+#[test]
+fn the_control_plane_tells_what_it_pushes_and_signs() {
+    let first = Mesh::start();
+    let collector = Collector::start(&first);
+    let mesh = Mesh::start_with(&["--otlp-endpoint", &format!("http://{}", collector.grpc)]);
+    let _client = mesh.workload(Workload::new("client"));
+    for name in ["configuration", "certificate", "push"] {
+        until(&format!("a span {name}"), || {
+            collector.spans().iter().any(|span| span.name == name && span.service == "pillion-control-plane")
+        });
+    }
+    let refused = Process::spawn(
+        "control plane",
+        pillion().args(["control-plane", "--config", "/nonexistent", "--state", "/nonexistent"]).args([
+            "--otlp-endpoint",
+            "https://127.0.0.1:4317",
+        ]),
+    );
+    let mut refused = refused;
+    assert!(!refused.wait().success());
+    assert!(refused.log().contains("by http:// only"), "{}", refused.log());
+}
