@@ -129,9 +129,11 @@ impl Spans {
 
     fn exporter(&self) -> anyhow::Result<SpanExporter> {
         let mut exporter = match self.protocol {
-            Protocol::Grpc => {
-                SpanExporter::builder().with_tonic().with_endpoint(&self.endpoint).with_timeout(EXPORT_TIMEOUT).build()?
-            }
+            Protocol::Grpc => SpanExporter::builder()
+                .with_tonic()
+                .with_endpoint(&self.endpoint)
+                .with_timeout(EXPORT_TIMEOUT)
+                .build()?,
             _ => {
                 let endpoint = format!("{}/v1/traces", self.endpoint.trim_end_matches('/'));
                 let builder = SpanExporter::builder().with_http().with_endpoint(endpoint);

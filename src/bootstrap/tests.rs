@@ -86,7 +86,7 @@ fn tcp_ports_may_be_repeated_or_listed() {
 #[test]
 fn a_wrong_setting_is_refused_where_it_was_given() {
     type Case = (&'static str, &'static [&'static str], &'static [(&'static str, &'static str)], &'static str);
-    let cases: [Case; 18] = [
+    let cases: [Case; 23] = [
         (FILE, &["--inbound", "[::]:1"], &[], "--inbound needs --intercept"),
         (FILE, &["--intercept", "yes"], &[], "none of off, redirect, tproxy"),
         (FILE, &["--intercept", "redirect", "--outbound-http", "off"], &[], "needs --outbound-http on a loopback"),

@@ -64,7 +64,9 @@ impl FromStr for Percent {
         let number = text.strip_suffix('%').and_then(|number| number.trim().parse::<f64>().ok());
         let number = number.filter(|number| (0.0..=100.0).contains(number));
         // In range, as has just been seen.
-        number.map(|number| Self((number * 10_000.0).round() as u32)).ok_or_else(|| ValueError::Percent(text.to_owned()))
+        number
+            .map(|number| Self((number * 10_000.0).round() as u32))
+            .ok_or_else(|| ValueError::Percent(text.to_owned()))
     }
 }
 

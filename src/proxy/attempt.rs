@@ -133,7 +133,7 @@ pub(super) async fn send(
         }
         match result {
             Ok(sent) => {
-                record.attempt_answered(sent.response.status().as_u16(), is_marked(upstreams, &sent));
+                record.attempt_answered(&sent.response, is_marked(upstreams, &sent));
                 guard.answered(&sent.response);
                 if host.is_checked() && sent.response.headers().contains_key(IMMEDIATE_FAIL) {
                     host.alarm(Instant::now());

@@ -52,12 +52,7 @@ pub(super) enum Whose {
 
 impl Call {
     /// `None`, without a look at the clock: nothing is configured for the route and no inbound request is joined.
-    pub(super) fn of(
-        worker: &Worker,
-        treatment: Option<Arc<Treatment>>,
-        head: &Head,
-        record: &Record,
-    ) -> Option<Self> {
+    pub(super) fn of(worker: &Worker, treatment: Option<Arc<Treatment>>, head: &Head, record: &Record) -> Option<Self> {
         let received = record.started();
         let is_detached = treatment.as_ref().is_some_and(|treatment| treatment.detached);
         let table: &Table = &worker.shared.joined;

@@ -213,7 +213,9 @@ mod tests {
         let member = table.enter(None, &headers(TRACE.0, TRACE.1), facts(Some(deadline), true)).expect("it has an id");
         assert_eq!(table.find(None, &headers(SPAN.0, SPAN.1)).expect("joined").facts, facts(Some(deadline), true));
         assert!(
-            table.find(None, &headers("traceparent", "00-1af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")).is_none()
+            table
+                .find(None, &headers("traceparent", "00-1af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"))
+                .is_none()
         );
         assert!(table.find(None, &headers("traceparent", "nonsense")).is_none());
         member.answered();
@@ -224,7 +226,7 @@ mod tests {
     fn every_way_to_name_a_trace_is_read() {
         let table = Arc::new(Table::default());
         for (name, inbound, outbound) in [
-                        ("b3", "463ac35c9f6413ad-0020000000000001-1", "463ac35c9f6413ad-0020000000000002-1-0020000000000001"),
+            ("b3", "463ac35c9f6413ad-0020000000000001-1", "463ac35c9f6413ad-0020000000000002-1-0020000000000001"),
             ("x-request-id", "abc", "abc"),
         ] {
             let _member = table.enter(None, &headers(name, inbound), facts(None, true)).expect("it has an id");

@@ -351,7 +351,11 @@ impl Metrics {
             "Lines of the access log that were dropped because its reader is slow",
             self.access_log_dropped.clone(),
         );
-        registry.register("spans", "Requests that could be spans of a trace, by what became of them", self.spans.clone());
+        registry.register(
+            "spans",
+            "Requests that could be spans of a trace, by what became of them",
+            self.spans.clone(),
+        );
         registry.register(
             "otlp_items",
             "Requests, log records and metrics for the OpenTelemetry collector, by signal and what became of them",

@@ -34,7 +34,8 @@ impl Recorder {
 
     /// Does the access log want anything at all, or do spans? If not, nothing need be noted for them alone.
     pub fn has_access_log(&self) -> bool {
-        self.telemetry.access_log.wants(true) || self.telemetry.tracer.as_ref().is_some_and(|tracer| tracer.makes_spans())
+        self.telemetry.access_log.wants(true)
+            || self.telemetry.tracer.as_ref().is_some_and(|tracer| tracer.makes_spans())
     }
 
     /// A label that says nothing. The default of `Arc<str>` is one for the whole process, for which workers would fight.

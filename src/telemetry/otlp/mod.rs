@@ -22,8 +22,8 @@ use opentelemetry_sdk::Resource;
 use rustls::ClientConfig;
 use tokio::sync::mpsc;
 
-use super::trace::{Finished, QUEUE};
 use super::Metrics;
+use super::trace::{Finished, QUEUE};
 use crate::bootstrap::{Bootstrap, OtlpSignal};
 
 pub use connect::OtlpError;

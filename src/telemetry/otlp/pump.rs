@@ -42,7 +42,8 @@ pub struct Exporter {
 impl Exporter {
     /// Begins to send what comes by `queue`, on the current runtime.
     pub fn start<S: Sink>(&mut self, queue: mpsc::Receiver<S::Item>, sink: S, metrics: &Metrics) {
-        let counts = Counts { exported: metrics.otlp(S::SIGNAL, "exported"), failed: metrics.otlp(S::SIGNAL, "failed") };
+        let counts =
+            Counts { exported: metrics.otlp(S::SIGNAL, "exported"), failed: metrics.otlp(S::SIGNAL, "failed") };
         self.tasks.push(tokio::spawn(run(queue, sink, counts, self.stop.clone())));
     }
 

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use http::HeaderMap;
+use http::{HeaderMap, Response};
 use tokio::time::Instant;
 
 use super::context::Onward;
@@ -52,17 +52,29 @@ impl Record {
         }
         if story.attempts.len() < story::MOST_ATTEMPTS {
             let (cluster, peer) = (Arc::clone(&self.cluster), Arc::clone(&self.peer));
-            let attempt = Attempt { span_id, began, ended: None, address, cluster, peer, status: 0, reason: "" };
+            let attempt = Attempt {
+                span_id,
+                began,
+                ended: None,
+                address,
+                cluster,
+                peer,
+                status: 0,
+                grpc_status: None,
+                reason: "",
+            };
             story.attempts.push(attempt);
         }
         Some(Onward { context, span_id })
     }
 
     /// The host answered; `is_marked`: and says that the trace is to be kept.
-    pub fn attempt_answered(&mut self, status: u16, is_marked: bool) {
+    pub fn attempt_answered<B>(&mut self, response: &Response<B>, is_marked: bool) {
+        let is_grpc = self.is_grpc;
         let Some(story) = &mut self.story else { return };
         if let Some(attempt) = story.attempts.last_mut() {
-            attempt.status = status;
+            attempt.status = response.status().as_u16();
+            attempt.grpc_status = is_grpc.then(|| grpc_status(response.headers())).flatten();
         }
         if is_marked {
             self.keep_trace("peer");
@@ -113,10 +125,8 @@ impl Record {
 
     /// Notes the status of a gRPC call, which comes in the head or at the end.
     pub fn grpc_trailers(&mut self, trailers: &HeaderMap) {
-        if self.is_grpc
-            && let Some(status) = trailers.get("grpc-status").and_then(|status| status.to_str().ok()?.parse().ok())
-        {
-            self.grpc_status = Some(status);
+        if self.is_grpc {
+            self.grpc_status = grpc_status(trailers).or(self.grpc_status);
         }
     }
 
@@ -183,4 +193,8 @@ impl Record {
             bytes_sent: self.bytes_sent,
         })
     }
+}
+
+fn grpc_status(fields: &HeaderMap) -> Option<u16> {
+    fields.get("grpc-status")?.to_str().ok()?.parse().ok()
 }

@@ -56,6 +56,7 @@ impl Ring {
     }
 
     /// All that is held of a trace, the last one first.
+    #[expect(clippy::vec_box, reason = "they are passed on as they are")]
     pub(super) fn take(&mut self, trace: TraceId) -> Vec<Box<Finished>> {
         let mut taken = Vec::new();
         let mut next = self.last.remove(&trace);

@@ -17,15 +17,14 @@ use super::story::{Attempt, Finished};
 use super::tracer::new_span;
 
 /// Methods that OpenTelemetry has names for; all others are `_OTHER`, lest clients invent any number of them.
-const METHODS: [&str; 10] =
-    ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "QUERY"];
+const METHODS: [&str; 10] = ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "QUERY"];
 
 impl Finished {
     /// Its spans, the outermost first.
     pub fn into_spans(mut self, scope: &InstrumentationScope) -> Vec<SpanData> {
         let attempts = std::mem::take(&mut self.story.attempts);
         if self.is_inbound {
-            return vec![self.span(scope, SpanKind::Server, self.context.span_id, None)];
+            return vec![self.span(scope, SpanKind::Server, self.context.span_id, attempts.first())];
         }
         if let [only] = attempts.as_slice() {
             return vec![self.span(scope, SpanKind::Client, only.span_id, Some(only))];
@@ -34,7 +33,7 @@ impl Finished {
             return vec![self.span(scope, SpanKind::Client, self.context.span_id, None)];
         }
         // The first attempt has taken the id that was ours.
-        let whole = self.span(scope, SpanKind::Internal, new_span(), None);
+        let whole = self.span(scope, SpanKind::Internal, new_span(), attempts.first());
         let above = whole.span_context.span_id();
         let count = attempts.len();
         let mut spans = vec![whole];
@@ -43,7 +42,7 @@ impl Finished {
         spans
     }
 
-    fn span(&self, scope: &InstrumentationScope, kind: SpanKind, id: SpanId, only: Option<&Attempt>) -> SpanData {
+    fn span(&self, scope: &InstrumentationScope, kind: SpanKind, id: SpanId, first: Option<&Attempt>) -> SpanData {
         let mut attributes = Attributes::default();
         self.describe(&mut attributes, &kind);
         attributes.text("http.route", self.story.route.as_deref().unwrap_or_default());
@@ -65,9 +64,9 @@ impl Finished {
         if let Some(sent) = self.story.answered {
             attributes.seconds("pillion.time_to_response", sent);
         }
-        if let Some(only) = only {
-            // Filters, limits, queues, and the search for a host.
-            attributes.seconds("pillion.time_to_attempt", only.began.saturating_duration_since(self.started));
+        if let Some(first) = first {
+            // Discovery, filters, limits and their queues, load shedding, and the choice of a host.
+            attributes.seconds("pillion.time_to_attempt", first.began.saturating_duration_since(self.started));
         }
         let status = self.status(&kind, &mut attributes);
         SpanData {
@@ -106,14 +105,14 @@ impl Finished {
         attributes.text("pillion.peer", attempt.peer.as_ref());
         attributes.text("pillion.endpoint", attempt.address.to_string());
         attributes.text("pillion.reason", attempt.reason);
-        let grpc = self.grpc_status.filter(|_| is_last);
+        let grpc = if is_last { self.grpc_status } else { attempt.grpc_status };
         if let Some(status) = grpc {
             attributes.0.push(KeyValue::new("rpc.grpc.status_code", i64::from(status)));
         }
-        let why = if attempt.status >= 400 || attempt.reason.is_empty() {
-            Cow::Owned(attempt.status.to_string())
-        } else {
-            attempt.reason.into()
+        let why = match (attempt.status, attempt.reason, grpc) {
+            (200..400, _, Some(status)) => Cow::Owned(status.to_string()),
+            (0, reason, _) if !reason.is_empty() => reason.into(),
+            (status, ..) => Cow::Owned(status.to_string()),
         };
         let failed = attempt.status == 0 || attempt.status >= 400 || grpc.is_some_and(|status| status != 0);
         let status = if failed { attributes.failed(why, "") } else { Status::Unset };

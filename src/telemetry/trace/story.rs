@@ -41,6 +41,8 @@ pub(super) struct Attempt {
     pub(super) peer: Arc<str>,
     /// HTTP status; 0 without an answer.
     pub(super) status: u16,
+    /// gRPC's status, where the head of the answer said it.
+    pub(super) grpc_status: Option<u16>,
     /// Why there was none; else empty.
     pub(super) reason: &'static str,
 }

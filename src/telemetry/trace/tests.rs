@@ -227,6 +227,7 @@ fn attempts_are_spans_below_the_request_when_there_are_several() {
         cluster: Arc::from("c"),
         peer: Arc::from("p"),
         status,
+        grpc_status: None,
         reason,
     };
     let once = Story { attempts: vec![attempt(5, 200, "")], ..Story::default() };
@@ -239,7 +240,10 @@ fn attempts_are_spans_below_the_request_when_there_are_several() {
     let [whole, first, second] = spans.as_slice() else { panic!("{spans:?}") };
     assert_eq!((&whole.span_kind, whole.parent_span_id), (&SpanKind::Internal, SpanId::from(99)));
     for (span, id, why) in [(first, 5, "connect_failure"), (second, 6, "503")] {
-        assert_eq!((span.parent_span_id, span.span_context.span_id()), (whole.span_context.span_id(), SpanId::from(id)));
+        assert_eq!(
+            (span.parent_span_id, span.span_context.span_id()),
+            (whole.span_context.span_id(), SpanId::from(id))
+        );
         assert!(matches!(span.status, Status::Error { .. }));
         assert!(span.attributes.iter().any(|a| a.key.as_str() == "error.type" && a.value.as_str() == why), "{span:?}");
     }

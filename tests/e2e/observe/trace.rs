@@ -1,6 +1,6 @@
 //! Traces: one over all hops, kept when they should be, at a real collector.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::TcpListener;
 use std::process::Command;
 use std::time::Duration;
@@ -8,7 +8,10 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::collector::{Collector, Span};
-use crate::support::{App, Curl, Mesh, Process, Sidecar, Workload, curl, eventually, pillion, python_app, until};
+use crate::support::{
+    App, Curl, Mesh, Process, Sidecar, Workload, curl, eventually, in_workspace, nginx_command, pillion, python,
+    python_app, run, until,
+};
 
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const SPAN: &str = "b7ad6b7169203331";
@@ -17,10 +20,10 @@ const ARRIVAL: Duration = Duration::from_secs(30);
 
 /// client -> web -> orders -> ledger, each an application with OpenTelemetry's SDK.
 struct Shop {
-    mesh: Mesh,
+    _mesh: Mesh,
     collector: Collector,
     client: Sidecar,
-    sidecars: Vec<Sidecar>,
+    _sidecars: Vec<Sidecar>,
     _apps: Vec<App>,
 }
 
@@ -29,7 +32,11 @@ struct Wanted {
     sampling: &'static str,
     propagators: &'static str,
     applications_report: bool,
+    slow: &'static str,
 }
+
+const QUIET: Wanted =
+    Wanted { protocol: "grpc", sampling: "0%", propagators: "w3c", applications_report: false, slow: "off" };
 
 fn shop(wanted: &Wanted) -> Shop {
     let mesh = Mesh::start();
@@ -56,7 +63,7 @@ fn shop(wanted: &Wanted) -> Shop {
         sidecars.push(sidecar);
     }
     let client = mesh.workload(traced(Workload::new("client"), &collector, wanted));
-    Shop { mesh, collector, client, sidecars, _apps: apps }
+    Shop { _mesh: mesh, collector, client, _sidecars: sidecars, _apps: apps }
 }
 
 fn traced(workload: Workload, collector: &Collector, wanted: &Wanted) -> Workload {
@@ -65,7 +72,7 @@ fn traced(workload: Workload, collector: &Collector, wanted: &Wanted) -> Workloa
         .setting("otlp_endpoint", format!("http://{address}"))
         .setting("otlp_protocol", wanted.protocol)
         .setting("trace_sampling", wanted.sampling)
-        .setting("trace_slow", "500ms")
+        .setting("trace_slow", wanted.slow)
 }
 
 fn ask(client: &Sidecar, url: &str, arguments: &[&str]) -> Curl {
@@ -116,8 +123,7 @@ const WHOLE: [&str; 11] = [
 
 #[test]
 fn one_request_through_three_services_is_one_trace() {
-    let wanted = Wanted { protocol: "grpc", sampling: "0%", propagators: "w3c", applications_report: true };
-    let shop = shop(&wanted);
+    let shop = shop(&Wanted { applications_report: true, ..QUIET });
     let parent = format!("traceparent: 00-{TRACE}-{SPAN}-01");
     let fields = ["-H", &parent, "-H", "tracestate: a=b", "-H", "baggage: k=v", "-H", "x-pillion-trace: keep"];
     let answer = ask(&shop.client, "http://web.shop/?secret=1", &fields);
@@ -150,8 +156,7 @@ fn one_request_through_three_services_is_one_trace() {
 #[test]
 fn b3_goes_through_as_it_came_and_w3c_beside_it() {
     for propagators in ["b3", "b3multi"] {
-        let wanted = Wanted { protocol: "http/protobuf", sampling: "0%", propagators, applications_report: true };
-        let shop = shop(&wanted);
+        let shop = shop(&Wanted { protocol: "http/protobuf", propagators, applications_report: true, ..QUIET });
         let ids = [format!("x-b3-traceid: {TRACE}"), format!("x-b3-spanid: {SPAN}")];
         let single = format!("b3: {TRACE}-{SPAN}-1");
         let fields = match propagators {
@@ -169,8 +174,7 @@ fn b3_goes_through_as_it_came_and_w3c_beside_it() {
 
 #[test]
 fn malformed_fields_are_replaced_and_a_trace_is_started() {
-    let wanted = Wanted { protocol: "grpc", sampling: "100%", propagators: "w3c", applications_report: false };
-    let shop = shop(&wanted);
+    let shop = shop(&Wanted { sampling: "100%", ..QUIET });
     let fields = ["-H", "traceparent: 00-nonsense-01", "-H", "tracestate: a=b", "-H", "baggage: \"", "-H", "b3: x"];
     let answer = ask(&shop.client, "http://web.shop/", &fields);
     let seen: Value = serde_json::from_slice(&answer.body).expect("JSON");
@@ -184,9 +188,8 @@ fn malformed_fields_are_replaced_and_a_trace_is_started() {
 }
 
 #[test]
-fn an_error_or_a_slow_answer_at_the_last_hop_keeps_the_spans_of_all() {
-    let wanted = Wanted { protocol: "grpc", sampling: "0%", propagators: "w3c", applications_report: false };
-    let shop = shop(&wanted);
+fn an_error_at_the_last_hop_keeps_the_spans_of_all() {
+    let shop = shop(&QUIET);
     let trace = |number: u32| format!("{number:032x}");
     let call = |path: &str, number: u32| {
         let parent = format!("traceparent: 00-{}-{SPAN}-00", trace(number));
@@ -197,45 +200,63 @@ fn an_error_or_a_slow_answer_at_the_last_hop_keeps_the_spans_of_all() {
     call("/", 1);
     call("/bad", 2);
     call("/", 3);
-    call("/slow", 4);
-    for number in [2, 4] {
-        let spans = arrived(&shop.collector, &trace(number), 6);
-        assert_eq!(spans.len(), 6, "{spans:#?}");
-        let services = spans.iter().fold(BTreeMap::<_, u32>::new(), |mut count, span| {
-            *count.entry(span.service.as_str()).or_default() += 1;
-            count
-        });
-        assert_eq!(services, [("client", 1), ("web", 2), ("orders", 2), ("ledger", 1)].into());
-    }
-    let bad = of_trace(&shop.collector, &trace(2));
+    let bad = arrived(&shop.collector, &trace(2), 6);
+    assert_eq!(hops(&bad), [("client", 1), ("web", 2), ("orders", 2), ("ledger", 1)].into(), "{bad:#?}");
     let whys: Vec<_> = bad.iter().map(|span| span.attribute("pillion.sampling")).collect();
     assert!(whys.contains(&"error") && whys.contains(&"peer"), "{whys:?}");
     let failed = bad.iter().filter(|span| span.status == "STATUS_CODE_ERROR").map(|span| span.attribute("error.type"));
     assert_eq!(failed.collect::<Vec<_>>(), ["500", "500"], "the last hop's, and its caller's");
     assert!([1, 3].iter().all(|number| of_trace(&shop.collector, &trace(*number)).is_empty()));
-    assert_eq!(shop.client.metric("pillion_spans_total", &[("result", "late")]), 2.0);
+    assert_eq!(shop.client.metric("pillion_spans_total", &[("result", "late")]), 1.0);
+}
+
+#[test]
+fn a_slow_answer_keeps_the_spans_of_all() {
+    let shop = shop(&Wanted { slow: "500ms", ..QUIET });
+    let answer = ask(&shop.client, "http://web.shop/slow", &["-H", &format!("traceparent: 00-{TRACE}-{SPAN}-00")]);
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let spans = arrived(&shop.collector, TRACE, 6);
+    assert_eq!(hops(&spans), [("client", 1), ("web", 2), ("orders", 2), ("ledger", 1)].into(), "{spans:#?}");
+    assert!(spans.iter().any(|span| span.attribute("pillion.sampling") == "slow"), "{spans:#?}");
+}
+
+fn hops(spans: &[Span]) -> BTreeMap<&str, u32> {
+    spans.iter().fold(BTreeMap::new(), |mut count, span| {
+        *count.entry(span.service.as_str()).or_default() += 1;
+        count
+    })
 }
 
 #[test]
 fn outside_callers_and_servers_cannot_keep_traces() {
     let mesh = Mesh::start();
     let collector = Collector::start(&mesh);
-    let wanted = Wanted { protocol: "grpc", sampling: "0%", propagators: "w3c", applications_report: false };
-    let server = crate::support::nginx(&mesh, "add_header x-pillion-trace keep always; location / { return 200 hello; }");
+    let server =
+        crate::support::nginx(&mesh, "add_header x-pillion-trace keep always; location / { return 200 hello; }");
     mesh.service("outside", &[("web", 80, "http")]);
     mesh.outsider(Workload::new("outside").port("web", server.address));
-    let client = mesh.workload(traced(Workload::new("client"), &collector, &wanted));
+    let client = mesh.workload(traced(Workload::new("client"), &collector, &QUIET));
     let answer = ask(&client, "http://outside.shop/", &["-H", "x-pillion-trace: keep"]);
     assert_eq!((answer.status, answer.header("x-pillion-trace")), (200, None), "{answer:?}");
     until("it ended", || client.access_log().len() == 1);
     assert_eq!(client.metric("pillion_spans_total", &[("result", "late")]), 0.0);
+    // A sidecar's own application is believed, and its word goes to the caller's sidecar, but not to the caller.
+    mesh.service("own", &[("web", 80, "http")]);
+    let own = mesh.workload(traced(Workload::new("own").port("web", server.address), &collector, &QUIET));
+    let answer = ask(&client, "http://own.shop/", &[]);
+    assert_eq!((answer.status, answer.header("x-pillion-trace")), (200, None), "{answer:?}");
+    for sidecar in [&own, &client] {
+        until("it is kept", || sidecar.metric("pillion_spans_total", &[("result", "late")]) == 1.0);
+    }
+    let outside = curl(&[&format!("http://{}/", own.front("web"))]);
+    assert_eq!(outside.header("x-pillion-trace"), None, "{outside:?}");
 }
 
 #[test]
 fn attempts_are_spans_of_their_own() {
     let mesh = Mesh::start();
     let collector = Collector::start(&mesh);
-    let wanted = Wanted { protocol: "grpc", sampling: "100%", propagators: "w3c", applications_report: false };
+    let wanted = Wanted { sampling: "100%", ..QUIET };
     let routes = json!({ "/": { "status": [503, 503, 200] } });
     let app = python_app(&mesh, "traced.py", &[&json!({ "name": "flaky", "routes": routes }).to_string()]);
     mesh.service("flaky", &[("web", 80, "http")]);
@@ -246,11 +267,12 @@ fn attempts_are_spans_of_their_own() {
          retries: { on: [ 5xx ], attempts: 3, backoff: { base: 1ms } }\n",
     );
     let _flaky = mesh.workload(traced(Workload::new("flaky").port("web", app.address), &collector, &wanted));
-    let client = mesh.workload(traced(Workload::new("client"), &collector, &wanted));
-    // A destination is known from its first request on, and its policy may come a little later.
+    let mut client = mesh.workload(traced(Workload::new("client"), &collector, &wanted));
     let parent = format!("traceparent: 00-{TRACE}-{SPAN}-01");
     let answer = ask(&client, "http://flaky.shop/", &["-H", &parent]);
     assert_eq!(answer.status, 200, "{answer:?}");
+    // What waits to be sent is sent when stopping.
+    assert!(client.process.terminate().success());
     let spans = arrived(&collector, TRACE, 7);
     let whole = spans.iter().find(|span| span.parent == SPAN).expect("the request");
     assert_eq!((whole.kind.as_str(), whole.attribute("pillion.attempts")), ("SPAN_KIND_INTERNAL", "3"));
@@ -283,9 +305,9 @@ fn a_collector_that_is_not_there_costs_requests_nothing() {
         assert_eq!(ask(&client, "http://app.shop/", &[]).status, 200);
         let load = |requests: &str| {
             let mut command = Command::new(crate::support::tool("h2load", "nghttp2-client"));
-            command.args(["--h1", "-c", "8", "-n", requests, "-H", "host: app.shop"]);
-            command.arg(format!("http://{}/", client.outbound()));
-            crate::support::run(&mut command)
+            command.args(["--h1", "-c", "8", "-n", requests, "--connect-to", &client.outbound().to_string()]);
+            command.arg("http://app.shop/");
+            run(&mut command)
         };
         // The queue fills, and with it what memory it may take.
         load("6000");
@@ -298,6 +320,80 @@ fn a_collector_that_is_not_there_costs_requests_nothing() {
         assert!(count("dropped") > 10_000.0, "{name}: {}", client.admin_page("/metrics"));
         assert_eq!(count("sampled"), 26_001.0);
         assert!(client.process.terminate().success(), "{name}: what cannot be sent does not hold up the end");
+    }
+}
+
+#[test]
+fn a_grpc_call_that_fails_at_its_end_is_kept_with_its_status() {
+    let mesh = Mesh::start();
+    let collector = Collector::start(&mesh);
+    let server = python_app(&mesh, "grpc_flaky.py", &[]);
+    mesh.service("flaky", &[("grpc", 50051, "grpc")]);
+    let _flaky = mesh.workload(traced(Workload::new("flaky").port("grpc", server.address), &collector, &QUIET));
+    let client = mesh.workload(traced(Workload::new("client"), &collector, &QUIET));
+    let mut command = python();
+    command.arg(in_workspace("tests/e2e/apps/grpc_call.py")).arg(client.outbound().to_string());
+    let parent = format!("traceparent=00-{TRACE}-{SPAN}-00");
+    command.args(["flaky.shop:50051", &format!("/flaky.Flaky/INTERNAL-1,{parent}"), "/flaky.Flaky/INTERNAL-0"]);
+    run(&mut command);
+    let spans = arrived(&collector, TRACE, 2);
+    let kinds: BTreeSet<_> = spans.iter().map(|span| span.kind.as_str()).collect();
+    assert_eq!(kinds, ["SPAN_KIND_CLIENT", "SPAN_KIND_SERVER"].into());
+    for span in &spans {
+        assert_eq!((span.name.as_str(), span.status.as_str()), ("flaky.Flaky/INTERNAL-1", "STATUS_CODE_ERROR"));
+        assert_eq!(span.attribute("rpc.system"), "grpc");
+        assert_eq!((span.attribute("rpc.service"), span.attribute("rpc.method")), ("flaky.Flaky", "INTERNAL-1"));
+        assert_eq!(span.attribute("rpc.grpc.status_code"), "13", "{span:#?}");
+    }
+    assert!(collector.spans().iter().all(|span| span.trace == TRACE), "the other one was fine");
+}
+
+#[test]
+fn a_collector_behind_tls_is_believed_only_with_a_certificate_that_counts() {
+    let mesh = Mesh::start();
+    let collector = Collector::start(&mesh);
+    let made = rcgen::generate_simple_self_signed(vec![mesh.ip().to_string()]).expect("a certificate");
+    let (certificate, key) = (mesh.scratch().join("tls.pem"), mesh.scratch().join("tls.key"));
+    std::fs::write(&certificate, made.cert.pem()).expect("a file");
+    std::fs::write(&key, made.signing_key.serialize_pem()).expect("a file");
+    let tls = format!("ssl_certificate {}; ssl_certificate_key {};", certificate.display(), key.display());
+    let address = mesh.free_address();
+    let server = format!("{tls} location / {{ proxy_pass http://{}; }}", collector.http);
+    let listen = format!("{address} ssl");
+    let _front = Process::spawn("nginx", &mut nginx_command(&mesh.scratch().join("front"), &listen, &server));
+    until("nginx listens", || std::net::TcpStream::connect(address).is_ok());
+    let workload = |name: &str| {
+        Workload::new(name)
+            .setting("otlp_endpoint", format!("https://{address}"))
+            .setting("otlp_protocol", "http/protobuf")
+            .setting("trace_sampling", "100%")
+    };
+    let client = mesh.workload(workload("client").setting("otlp_ca", certificate.display().to_string()));
+    let parent = format!("traceparent: 00-{TRACE}-{SPAN}-01");
+    ask(&client, "http://nobody.shop/", &["-H", &parent]);
+    arrived(&collector, TRACE, 1);
+    let doubtful = mesh.workload(workload("doubtful"));
+    ask(&doubtful, "http://nobody.shop/", &[]);
+    until("the export failed", || {
+        doubtful.metric("pillion_otlp_items_total", &[("signal", "traces"), ("result", "failed")]) == 1.0
+    });
+    assert_eq!(collector.spans().len(), 1);
+}
+
+#[test]
+fn run_and_demo_hand_the_collector_on() {
+    let mesh = Mesh::start();
+    let collector = Collector::start(&mesh);
+    let endpoint = format!("http://{}", collector.grpc);
+    let arguments = ["demo", "--duration", "6s", "--rate", "10", "--json", "--trace-sampling", "100%"];
+    let mut demo = Process::pillion("demo", &[&arguments[..], &["--otlp-endpoint", &endpoint]].concat());
+    demo.wait();
+    let services: BTreeMap<String, u32> = collector.spans().into_iter().fold(BTreeMap::new(), |mut count, span| {
+        *count.entry(span.service).or_default() += 1;
+        count
+    });
+    for name in ["web", "orders", "pillion-control-plane"] {
+        assert!(services.contains_key(name), "{services:?}\n{}", demo.log());
     }
 }
 
@@ -336,10 +432,9 @@ fn the_control_plane_tells_what_it_pushes_and_signs() {
     }
     let refused = Process::spawn(
         "control plane",
-        pillion().args(["control-plane", "--config", "/nonexistent", "--state", "/nonexistent"]).args([
-            "--otlp-endpoint",
-            "https://127.0.0.1:4317",
-        ]),
+        pillion()
+            .args(["control-plane", "--config", "/nonexistent", "--state", "/nonexistent"])
+            .args(["--otlp-endpoint", "https://127.0.0.1:4317"]),
     );
     let mut refused = refused;
     assert!(!refused.wait().success());
