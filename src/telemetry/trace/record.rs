@@ -51,6 +51,7 @@ impl Record {
             last.ended.get_or_insert(began);
         }
         if story.attempts.len() < story::MOST_ATTEMPTS {
+            story.attempts.reserve_exact(1); // There is seldom a second one, and many are held.
             let (cluster, peer) = (Arc::clone(&self.cluster), Arc::clone(&self.peer));
             let attempt = Attempt {
                 span_id,

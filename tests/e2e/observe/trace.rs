@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 
 use super::collector::{Collector, Span};
 use crate::support::{
-    App, Curl, Mesh, Process, Sidecar, Workload, curl, eventually, in_workspace, nginx_command, pillion, python,
-    python_app, run, until,
+    App, Curl, Mesh, Process, Recorder, Sidecar, Workload, curl, eventually, in_workspace, nginx_command, pillion,
+    python, python_app, run, until,
 };
 
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
@@ -381,7 +381,7 @@ fn a_collector_behind_tls_is_believed_only_with_a_certificate_that_counts() {
 }
 
 #[test]
-fn run_and_demo_hand_the_collector_on() {
+fn the_demo_hands_the_collector_on() {
     let mesh = Mesh::start();
     let collector = Collector::start(&mesh);
     let endpoint = format!("http://{}", collector.grpc);
@@ -394,6 +394,28 @@ fn run_and_demo_hand_the_collector_on() {
     });
     for name in ["web", "orders", "pillion-control-plane"] {
         assert!(services.contains_key(name), "{services:?}\n{}", demo.log());
+    }
+}
+
+#[test]
+fn without_a_collector_a_trace_is_begun_only_where_that_is_asked_for() {
+    let mesh = Mesh::start();
+    let server = Recorder::start(mesh.ip());
+    mesh.service("server", &[("web", 80, "http")]);
+    mesh.outsider(Workload::new("server").port("web", server.address));
+    let valid = format!("traceparent: 00-{TRACE}-{SPAN}-01");
+    let malformed = "traceparent: nonsense";
+    for (mode, begins, cleans) in [("auto", false, true), ("on", true, true), ("off", false, false)] {
+        let client = mesh.workload(Workload::new(&format!("client{mode}")).setting("trace_headers", mode));
+        let sent = |field: &str| {
+            assert_eq!(ask(&client, "http://server.shop/", &["-H", field]).status, 200);
+            let heads = server.heads();
+            let head = heads.last().expect("one").to_lowercase();
+            head.lines().find(|line| line.starts_with("traceparent")).unwrap_or_default().to_owned()
+        };
+        assert_eq!(sent(&valid), valid, "{mode}: nobody would see a span of ours");
+        assert_eq!(sent("x: y").starts_with("traceparent: 00-"), begins, "{mode}");
+        assert_eq!(sent(malformed) != malformed, cleans, "{mode}");
     }
 }
 
