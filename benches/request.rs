@@ -139,6 +139,8 @@ fn sidecar(identity: Identity, endpoint: Option<Endpoint>, application: Option<S
             telemetry: Telemetry {
                 access_log: AccessLog::start(bootstrap::AccessLog::Off, metrics.access_log_dropped()),
                 metrics,
+                tracer: None,
+                logs: None,
             },
             faults: Active::default(),
             mirrors: Active::default(),
@@ -170,6 +172,7 @@ fn outbound(endpoint: Option<Endpoint>) -> Outbound {
     let route = Route {
         name: "bench".into(),
         matches: RouteMatch::default(),
+        paths: "/*".into(),
         action: Action::Forward(split),
         filters: None,
         fallback: None,

@@ -14,8 +14,10 @@ use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
-use crate::bootstrap::{self, Bootstrap, BootstrapError};
+use crate::bootstrap::{self, Bootstrap, BootstrapError, TraceHeaders};
 use crate::drain::Drain;
 use crate::filter::Active;
 use crate::listeners::{Bound, Listeners, other_family};
@@ -25,9 +27,14 @@ use crate::readiness::Readiness;
 use crate::slot::Slot;
 use crate::snapshot::{Cluster, Directory, Outbound};
 use crate::store::Store;
+use crate::telemetry::otlp::{Exporter, LogLayer, Queues};
+use crate::telemetry::trace::{Sampling, Share, Tracer};
 use crate::telemetry::{AccessLog, Metrics, Telemetry};
-use crate::tls::{TlsClient, TlsServer};
+use crate::tls::{TlsClient, TlsServer, public_client};
 use crate::{application, discovery, dns, identity, init, upstream, worker};
+
+/// How long what is left for the collector may take to be sent when stopping.
+const FLUSH_DEADLINE: Duration = Duration::from_secs(5);
 
 /// The program: reads its settings, runs until it is told to stop. With `init` as first argument it programs the redirect
 /// instead.
@@ -60,8 +67,9 @@ fn fail(error: &anyhow::Error) -> ExitCode {
 
 fn log_to_stderr(filter: &str) {
     let filter = tracing_subscriber::EnvFilter::try_new(filter).unwrap_or_else(|_invalid| "info".into());
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    let subscriber = subscriber.with_ansi(false); // Whatever another crate of the tree turns on.
+    // No colours, whatever another crate of the tree turns on.
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(false);
+    let subscriber = tracing_subscriber::registry().with(filter).with(lines).with(LogLayer);
     // It is set already when the program runs inside another one of ours.
     let _already_set = subscriber.try_init();
 }
@@ -82,6 +90,9 @@ fn run(settings: Bootstrap) -> anyhow::Result<()> {
 async fn serve(mut settings: Bootstrap) -> anyhow::Result<()> {
     let mut stop = StopSignal::new()?;
     let metrics = Arc::new(Metrics::new());
+    let queues = Queues::new(&settings, &metrics);
+    let (tracer, logs) = (tracer(&settings, &queues, &metrics), queues.logs.clone());
+    let exporter = export(queues, &settings, &metrics)?;
     let namespace = namespace(&settings)?;
     let store = store(&settings)?;
     let mut bound = Bound::bind(&mut settings, namespace.as_ref()).await?;
@@ -97,6 +108,8 @@ async fn serve(mut settings: Bootstrap) -> anyhow::Result<()> {
         telemetry: Telemetry {
             access_log: AccessLog::start(settings.access_log, metrics.access_log_dropped()),
             metrics: Arc::clone(&metrics),
+            tracer,
+            logs,
         },
         faults: Active::default(),
         mirrors: Active::default(),
@@ -148,7 +161,30 @@ async fn serve(mut settings: Bootstrap) -> anyhow::Result<()> {
         () = shared.drain.stopping() => tracing::info!("stopping, as the admin port was asked to"),
     }
     drain(&shared).await;
+    exporter.flush(FLUSH_DEADLINE).await;
     Ok(())
+}
+
+/// How requests become spans; `None`: fields of traces are left alone.
+fn tracer(settings: &Bootstrap, queues: &Queues, metrics: &Metrics) -> Option<Arc<Tracer>> {
+    let said = settings.tracing;
+    if said.headers == TraceHeaders::Off {
+        return None;
+    }
+    let share = Share::new(f64::from(said.per_million) / 1_000_000.0);
+    let sampling = Sampling { share, slow: said.slow, errors: said.errors };
+    let starts = said.headers == TraceHeaders::On;
+    Some(Arc::new(Tracer::new(sampling, starts, queues.spans.clone(), metrics.spans())))
+}
+
+/// Begins to send to the collector, if there is one.
+fn export(queues: Queues, settings: &Bootstrap, metrics: &Metrics) -> anyhow::Result<Exporter> {
+    let otlp = settings.otlp.as_ref().filter(|otlp| otlp.endpoint.scheme_str() == Some("https"));
+    let tls = otlp.map(|otlp| public_client(otlp.ca.as_deref())).transpose().context("--otlp-endpoint")?;
+    if let Some(logs) = &queues.logs {
+        logs.listen();
+    }
+    queues.start(settings, metrics, tls).context("--otlp-endpoint")
 }
 
 fn store(settings: &Bootstrap) -> anyhow::Result<Option<Arc<Store>>> {

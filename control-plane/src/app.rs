@@ -21,16 +21,18 @@ use crate::{
     settings::Settings,
     shutdown::Shutdown,
     source::file::watch::Directory,
+    telemetry::Spans,
     xds::{nodes::Nodes, server::Discovery},
 };
 
-/// Runs the control plane until SIGTERM or SIGINT.
+/// Runs the control plane until SIGTERM or SIGINT. `spans` are sent to a collector.
 ///
 /// # Errors
 ///
 /// When it cannot start.
-pub async fn run(settings: Settings) -> anyhow::Result<()> {
+pub async fn run(settings: Settings, spans: Option<Spans>) -> anyhow::Result<()> {
     let shutdown = Shutdown::new();
+    let sending = spans.map(|spans| tokio::spawn(spans.send(shutdown.clone())));
     let metrics = Arc::new(Metrics::new());
     let nodes = Nodes::new(Arc::clone(&metrics));
 
@@ -94,6 +96,9 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     shutdown.request();
     serving.await?;
     pages.await?;
+    if let Some(sending) = sending {
+        sending.await??;
+    }
     Ok(())
 }
 

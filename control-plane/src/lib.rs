@@ -16,7 +16,7 @@
 //! | [`ca`] | root, intermediate, signing, join tokens |
 //! | [`net`] | the TLS port |
 //! | [`caller`] | who is calling |
-//! | [`admin`] [`metrics`] | pages and counters |
+//! | [`admin`] [`metrics`] [`telemetry`] | pages, counters, spans |
 //! | [`mod@check`] | the same validation, for `pillion check` |
 //! | [`app`] [`settings`] | wiring and flags |
 
@@ -33,12 +33,13 @@ pub mod net;
 pub mod settings;
 pub mod shutdown;
 pub mod source;
+pub mod telemetry;
 pub mod xds;
 
-use std::{ffi::OsString, process::ExitCode};
+use std::{ffi::OsString, io::Write as _, process::ExitCode};
 
 use clap::Parser as _;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{EnvFilter, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
 pub use check::{Report, check};
 use settings::Settings;
@@ -56,15 +57,23 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     };
     let filter = EnvFilter::try_new(&settings.log).unwrap_or_else(|_| EnvFilter::new("info"));
+    let (layer, spans) = match telemetry::layer(&settings) {
+        Ok(made) => made.unzip(),
+        Err(error) => return fail(&error),
+    };
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(false);
     // Fails when a logger is there already, which then serves as well.
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).try_init();
+    let _ = tracing_subscriber::registry().with(filter).with(lines).with(layer).try_init();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    let outcome = runtime.map_err(anyhow::Error::from).and_then(|runtime| runtime.block_on(app::run(settings)));
+    let outcome = runtime.map_err(anyhow::Error::from).and_then(|runtime| runtime.block_on(app::run(settings, spans)));
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            tracing::error!("{error:#}");
-            ExitCode::FAILURE
-        }
+        Err(error) => fail(&error),
     }
+}
+
+fn fail(error: &anyhow::Error) -> ExitCode {
+    // Logging may not have begun.
+    let _closed = writeln!(std::io::stderr(), "pillion-control-plane: {error:#}");
+    ExitCode::FAILURE
 }

@@ -27,6 +27,12 @@ pub struct Settings {
     /// The longest lifetime of a workload's certificate, as 24h, 30m or 10s.
     #[arg(long, env = "PILLION_CONTROL_PLANE_MAX_CERTIFICATE_LIFETIME", default_value = "24h", value_parser = duration)]
     pub max_certificate_lifetime: Duration,
+    /// OpenTelemetry collector that gets spans of what is pushed and signed, as http://127.0.0.1:4317.
+    #[arg(long, env = "PILLION_CONTROL_PLANE_OTLP_ENDPOINT")]
+    pub otlp_endpoint: Option<String>,
+    /// How the collector is spoken to: grpc, or http/protobuf.
+    #[arg(long, env = "PILLION_CONTROL_PLANE_OTLP_PROTOCOL", default_value = "grpc")]
+    pub otlp_protocol: String,
     /// What to log, as `tracing` filters say it: info, debug, pillion_control_plane=debug.
     #[arg(long, env = "PILLION_CONTROL_PLANE_LOG", default_value = "info")]
     pub log: String,

@@ -7,9 +7,11 @@
 
 mod otlp;
 mod settings;
+mod traces;
 mod value;
 
 pub use otlp::{Otlp, OtlpProtocol, OtlpSignal};
+pub use traces::{TraceHeaders, Tracing};
 pub use value::{AccessLog, Redirection, TcpBinding, UnknownDestinations, ValueError};
 
 use std::collections::HashMap;
@@ -68,6 +70,8 @@ pub struct Bootstrap {
     pub access_log: AccessLog,
     /// Where telemetry is pushed to. `None`: nowhere.
     pub otlp: Option<Otlp>,
+    /// Which requests become spans of a trace, and who begins one.
+    pub tracing: Tracing,
     /// Filter of the log, in the syntax of `tracing-subscriber`.
     pub log: String,
 }
@@ -248,9 +252,8 @@ fn build(settings: Settings) -> Result<Bootstrap, BootstrapError> {
     }
     let outbound_http = settings.outbound_http.map_or_else(|| Some(local(15001)), Switch::address);
     let intercept = intercept(&settings, outbound_http)?;
-    let endpoint = settings.otlp_endpoint.as_deref();
-    let otlp =
-        otlp::build(endpoint, settings.otlp_protocol, settings.otlp_headers.clone(), settings.otlp_signals.clone())?;
+    let otlp = otlp::build(&settings)?;
+    let tracing = traces::build(&settings)?;
     Ok(Bootstrap {
         intercept,
         dns: settings.dns.and_then(Switch::address).map(|listen| Dns { listen }),
@@ -275,6 +278,7 @@ fn build(settings: Settings) -> Result<Bootstrap, BootstrapError> {
         timeouts,
         access_log: settings.access_log.unwrap_or_default(),
         otlp,
+        tracing,
         log: settings.log.unwrap_or_else(|| "info".to_owned()),
     })
 }

@@ -1,10 +1,12 @@
 //! Where telemetry is pushed to, and how that is written.
 
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use http::{HeaderName, HeaderValue, Uri};
 
 use super::BootstrapError;
+use super::settings::Settings;
 use super::value::ValueError;
 
 /// An OpenTelemetry collector, and what it gets.
@@ -18,6 +20,10 @@ pub struct Otlp {
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// What it gets. Never empty.
     pub signals: Vec<OtlpSignal>,
+    /// Certificates (PEM) that vouch for a collector behind `https`. `None`: those of the system.
+    pub ca: Option<PathBuf>,
+    /// What we are called there; empty: after our service account or workload.
+    pub service_name: String,
 }
 
 impl Otlp {
@@ -89,15 +95,10 @@ impl FromStr for OtlpHeader {
     }
 }
 
-pub(super) fn build(
-    endpoint: Option<&str>,
-    protocol: Option<OtlpProtocol>,
-    headers: Option<Vec<OtlpHeader>>,
-    signals: Option<Vec<OtlpSignal>>,
-) -> Result<Option<Otlp>, BootstrapError> {
-    let Some(endpoint) = endpoint else {
-        // The protocol and fields may come from variables that are meant for the application.
-        return match signals {
+pub(super) fn build(settings: &Settings) -> Result<Option<Otlp>, BootstrapError> {
+    let Some(endpoint) = settings.otlp_endpoint.as_deref() else {
+        // All others may come from variables that are meant for the application.
+        return match settings.otlp_signals {
             Some(_) => Err(BootstrapError::Needs { name: "otlp-signals", needs: "--otlp-endpoint" }),
             None => Ok(None),
         };
@@ -108,10 +109,17 @@ pub(super) fn build(
     if !matches!(endpoint.scheme_str(), Some("http" | "https")) || endpoint.host().is_none_or(str::is_empty) {
         return Err(wrong());
     }
-    let signals = signals.unwrap_or_else(|| vec![OtlpSignal::Traces]);
+    let signals = settings.otlp_signals.clone().unwrap_or_else(|| vec![OtlpSignal::Traces]);
     if signals.is_empty() {
         return Err(BootstrapError::Range { name: "otlp-signals", problem: "must not be empty" });
     }
-    let headers = headers.unwrap_or_default().into_iter().map(|OtlpHeader(name, value)| (name, value)).collect();
-    Ok(Some(Otlp { endpoint, protocol: protocol.unwrap_or_default(), headers, signals }))
+    let headers = settings.otlp_headers.clone().unwrap_or_default();
+    Ok(Some(Otlp {
+        endpoint,
+        protocol: settings.otlp_protocol.unwrap_or_default(),
+        headers: headers.into_iter().map(|OtlpHeader(name, value)| (name, value)).collect(),
+        signals,
+        ca: settings.otlp_ca.clone(),
+        service_name: settings.otlp_service_name.clone().unwrap_or_default(),
+    }))
 }

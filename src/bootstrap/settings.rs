@@ -10,6 +10,7 @@ use serde::Deserialize;
 
 use super::BootstrapError;
 use super::otlp::{OtlpHeader, OtlpProtocol, OtlpSignal};
+use super::traces::{MaybeSpan, OnOff, Percent, TraceHeaders};
 use super::value::{AccessLog, InterceptMode, Span, Switch, TcpBinding, UnknownDestinations};
 
 /// The Pillion sidecar: takes over a workload's inbound and outbound traffic.
@@ -152,16 +153,39 @@ pub(super) struct Settings {
     /// What the collector gets: traces, metrics, logs (the access log); repeat it, or separate by commas [default: traces]
     #[arg(long, value_name = "SIGNAL", value_delimiter = ',')]
     pub(super) otlp_signals: Option<Vec<OtlpSignal>>,
+    /// PEM file with certificates that vouch for a collector behind https [default: OTEL_EXPORTER_OTLP_CERTIFICATE, else
+    /// those of the system]
+    #[arg(long, value_name = "FILE")]
+    pub(super) otlp_ca: Option<PathBuf>,
+    /// What the collector knows us by (service.name) [default: OTEL_SERVICE_NAME, else the service account, or the workload
+    /// where that is "default"]
+    #[arg(long, value_name = "NAME")]
+    pub(super) otlp_service_name: Option<String>,
+    /// What is done with fields of traces (traceparent, tracestate, baggage, B3): auto begins a trace where there is none if
+    /// spans go to a collector, on always, off leaves them alone [default: auto]
+    #[arg(long, value_name = "WHAT")]
+    pub(super) trace_headers: Option<TraceHeaders>,
+    /// Share of traces that are sampled where whoever called has not decided it [default: 1%]
+    #[arg(long, value_name = "PERCENT")]
+    pub(super) trace_sampling: Option<Percent>,
+    /// Requests that take this long until their answer begins are kept in any case; or "off" [default: 1s]
+    #[arg(long, value_name = "DURATION")]
+    pub(super) trace_slow: Option<MaybeSpan>,
+    /// Whether requests that fail are kept in any case: on, off [default: on]
+    #[arg(long, value_name = "WHETHER")]
+    pub(super) trace_errors: Option<OnOff>,
     /// What is logged, such as "info" or "info,pillion_proxy::discovery=debug" [default: info]
     #[arg(long, value_name = "FILTER")]
     pub(super) log: Option<String>,
 }
 
 /// Flags that have a variable in OpenTelemetry's specification as well ("OpenTelemetry Protocol Exporter").
-const STANDARD: [(&str, &str); 3] = [
+const STANDARD: [(&str, &str); 5] = [
     ("otlp-endpoint", "OTEL_EXPORTER_OTLP_ENDPOINT"),
     ("otlp-protocol", "OTEL_EXPORTER_OTLP_PROTOCOL"),
     ("otlp-headers", "OTEL_EXPORTER_OTLP_HEADERS"),
+    ("otlp-ca", "OTEL_EXPORTER_OTLP_CERTIFICATE"),
+    ("otlp-service-name", "OTEL_SERVICE_NAME"),
 ];
 
 impl Settings {
@@ -238,6 +262,12 @@ impl Settings {
             otlp_protocol: self.otlp_protocol.or(lower.otlp_protocol),
             otlp_headers: self.otlp_headers.or(lower.otlp_headers),
             otlp_signals: self.otlp_signals.or(lower.otlp_signals),
+            otlp_ca: self.otlp_ca.or(lower.otlp_ca),
+            otlp_service_name: self.otlp_service_name.or(lower.otlp_service_name),
+            trace_headers: self.trace_headers.or(lower.trace_headers),
+            trace_sampling: self.trace_sampling.or(lower.trace_sampling),
+            trace_slow: self.trace_slow.or(lower.trace_slow),
+            trace_errors: self.trace_errors.or(lower.trace_errors),
             log: self.log.or(lower.log),
         }
     }

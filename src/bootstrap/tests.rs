@@ -86,7 +86,7 @@ fn tcp_ports_may_be_repeated_or_listed() {
 #[test]
 fn a_wrong_setting_is_refused_where_it_was_given() {
     type Case = (&'static str, &'static [&'static str], &'static [(&'static str, &'static str)], &'static str);
-    let cases: [Case; 18] = [
+    let cases: [Case; 23] = [
         (FILE, &["--inbound", "[::]:1"], &[], "--inbound needs --intercept"),
         (FILE, &["--intercept", "yes"], &[], "none of off, redirect, tproxy"),
         (FILE, &["--intercept", "redirect", "--outbound-http", "off"], &[], "needs --outbound-http on a loopback"),
@@ -101,6 +101,11 @@ fn a_wrong_setting_is_refused_where_it_was_given() {
         (FILE, &["--otlp-signals", "logs"], &[], "--otlp-signals needs --otlp-endpoint"),
         (FILE, &["--otlp-endpoint", "collector:4317"], &[], "must be a URL"),
         (FILE, &["--otlp-headers", "secret"], &[], "is written NAME=VALUE"),
+        (FILE, &["--trace-sampling", "101%"], &[], "is no share"),
+        (FILE, &["--trace-sampling", "0.5"], &[], "is no share"),
+        (FILE, &["--trace-slow", "0s"], &[], "longer than 0, or off"),
+        (FILE, &["--trace-errors", "yes"], &[], "neither on nor off"),
+        (FILE, &["--trace-headers", "always"], &[], "none of auto, on, off"),
         (FILE, &[], &[("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json")], "neither grpc nor http/protobuf"),
         (r#"{"worklod": "x"}"#, &[], &[], "unknown field `worklod`"),
         (r#"{"idle_timeout": 3}"#, &[], &[], "in the bootstrap file"),

@@ -8,6 +8,7 @@ use pillion_wire::name::{Destination, NameError};
 use serde::{Deserialize, Deserializer, de};
 
 use super::otlp::{OtlpHeader, OtlpProtocol, OtlpSignal};
+use super::traces::{MaybeSpan, OnOff, Percent, TraceHeaders};
 
 /// A local TCP port that leads to one destination: `127.0.0.1:9000=ledger.shop:7000`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,6 +98,15 @@ pub enum ValueError {
     /// Not a field. Its value may be a secret, so it is not repeated.
     #[error("a field of --otlp-headers is written NAME=VALUE")]
     OtlpHeader,
+    /// Not a share.
+    #[error("{0:?} is no share: write it like 1%, 0.1% or 100%")]
+    Percent(String),
+    /// Neither on nor off.
+    #[error("{0:?} is neither on nor off")]
+    OnOff(String),
+    /// Not a way to treat fields of traces.
+    #[error("{0:?} is none of auto, on, off")]
+    TraceHeaders(String),
     /// Not a policy for unknown destinations.
     #[error("{0:?} is neither pass nor refuse")]
     UnknownDestinations(String),
@@ -235,5 +245,9 @@ read_from_text!(
     UnknownDestinations,
     OtlpProtocol,
     OtlpSignal,
-    OtlpHeader
+    OtlpHeader,
+    Percent,
+    MaybeSpan,
+    OnOff,
+    TraceHeaders
 );

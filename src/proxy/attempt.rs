@@ -11,11 +11,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::SET_COOKIE;
-use http::{HeaderMap, Method, Response};
+use http::{HeaderMap, Method, Request, Response};
+use pillion_wire::mesh::TRACE_KEEP;
 use tokio::time::Instant;
 
 use super::guard::{self, Guard};
-use super::message::{Head, REASON, Version};
+use super::message::{Head, REASON, TRACE, Version};
 use super::{Worker, feedback, session};
 use crate::config::{AppProtocol, Keep, UpstreamProtocol};
 use crate::error::ProxyError;
@@ -23,6 +24,7 @@ use crate::http::{Body, HttpError, Unsent};
 use crate::route::Affinity;
 use crate::snapshot::{Cluster, InboundPort};
 use crate::telemetry::Record;
+use crate::telemetry::trace::Onward;
 use crate::upstream::{Host, HostKey, InFlight, Kind, Lease1, Lease2, Watch};
 
 /// Times that one host may refuse a request before we believe that it means it.
@@ -110,12 +112,14 @@ pub(super) async fn send(
     loop {
         let host = next;
         if let Err(denied) = guard.admit(&host) {
+            record.trace_event("endpoint_denied", denied.reason().code);
             tried.hosts.push(host.key().clone());
             let Some(host) = upstreams.pick(&tried.hosts) else { return Err(Failed { error: denied, unsent: body }) };
             next = host;
             continue;
         }
         note(record, &host);
+        let onward = record.begin_attempt(host.address());
         tried.follow(&host);
         let mut another = || {
             hosts += 1;
@@ -123,12 +127,13 @@ pub(super) async fn send(
             (hosts < MAX_HOSTS).then(|| upstreams.pick(&tried.hosts)).flatten()
         };
         let watch = upstreams.watch(&host);
-        let result = once(worker, upstreams, &host, head, body.take().unwrap_or_default()).await;
+        let result = once(worker, upstreams, &host, head, body.take().unwrap_or_default(), onward).await;
         if let Some(watch) = watch {
             watch.end(feedback::failure(result.as_ref().map(|sent| &sent.response).map_err(|failed| &failed.error)));
         }
         match result {
             Ok(sent) => {
+                record.attempt_answered(&sent.response, is_marked(upstreams, &sent));
                 guard.answered(&sent.response);
                 if host.is_checked() && sent.response.headers().contains_key(IMMEDIATE_FAIL) {
                     host.alarm(Instant::now());
@@ -145,6 +150,8 @@ pub(super) async fn send(
                     Some(host) => next = host,
                     None => return Ok(Sent { guard: std::mem::take(guard), ..sent }), // Its sidecar has already said why.
                 }
+                record.attempt_over("application_unreachable");
+                record.trace_event("retry", "application_unreachable");
                 worker.shared.telemetry.metrics.upstream_retry("application_unreachable");
             }
             Err(Failed { error, unsent }) => {
@@ -152,9 +159,11 @@ pub(super) async fn send(
                     host.mark_unreachable(Instant::now());
                 }
                 guard.failed(&error);
+                record.attempt_over(error.reason().code);
                 let Some(host) = another().filter(|_| unsent.is_some() && guard.may_retry()) else {
                     return Err(Failed { error, unsent });
                 };
+                record.trace_event("retry", error.reason().code);
                 tracing::debug!(%error, "trying another host");
                 worker.shared.telemetry.metrics.upstream_retry(error.reason().code);
                 next = host;
@@ -171,6 +180,7 @@ async fn once(
     host: &Arc<Host>,
     head: &Head,
     mut body: Body,
+    onward: Option<Onward>,
 ) -> Result<Sent, Failed> {
     let (deadline, keep) = (upstreams.connect_timeout(worker), upstreams.keep());
     let repeatable = body.is_empty();
@@ -187,8 +197,11 @@ async fn once(
             Err(error) => return Err(Failed { error, unsent: Some(body) }),
         };
         let (sent, reused) = match &mut lease {
-            Lease::Http1(lease) => (lease.send(head.to_http1(body)).await, lease.reused),
-            Lease::Http2(lease) => (lease.connection().send(head.to_http2(host, body)).await, lease.reused),
+            Lease::Http1(lease) => (lease.send(traced(head.to_http1(body), onward)).await, lease.reused),
+            Lease::Http2(lease) => {
+                let request = traced(head.to_http2(host, body), onward);
+                (lease.connection().send(request).await, lease.reused)
+            }
         };
         let Unsent { error, body: unsent } = match sent {
             Ok(response) => {
@@ -208,6 +221,20 @@ async fn once(
         refusals += u32::from(refused);
         fresh |= !refused;
     }
+}
+
+/// The request with our hop's span as the parent of what comes next.
+fn traced(mut request: Request<Body>, onward: Option<Onward>) -> Request<Body> {
+    if let Some(onward) = onward {
+        onward.write(request.headers_mut());
+    }
+    request
+}
+
+/// Is the request's trace to be kept, as another sidecar says, or our application?
+fn is_marked(upstreams: &Upstreams, sent: &Sent) -> bool {
+    let is_believed = sent.host.key().mesh.is_some() || matches!(upstreams, Upstreams::Application(_));
+    is_believed && sent.response.headers().get(TRACE).is_some_and(|mark| mark == TRACE_KEEP)
 }
 
 /// Did the host's sidecar answer in its stead, because it could not reach it? To gRPC it says so in a 200.

@@ -16,6 +16,7 @@ use crate::http::{Activity, Body};
 use crate::resilience::deadline::{self, GRPC_TIMEOUT};
 use crate::resilience::joined::{Join, Table};
 use crate::resilience::retry::PREVIOUS_ATTEMPTS;
+use crate::telemetry::Record;
 
 /// A request for which there is anything to say. Its deadline is fixed once, at its receipt, and holds over all tries.
 #[derive(Debug)]
@@ -51,15 +52,11 @@ pub(super) enum Whose {
 
 impl Call {
     /// `None`, without a look at the clock: nothing is configured for the route and no inbound request is joined.
-    pub(super) fn of(
-        worker: &Worker,
-        treatment: Option<Arc<Treatment>>,
-        head: &Head,
-        received: Instant,
-    ) -> Option<Self> {
+    pub(super) fn of(worker: &Worker, treatment: Option<Arc<Treatment>>, head: &Head, record: &Record) -> Option<Self> {
+        let received = record.started();
         let is_detached = treatment.as_ref().is_some_and(|treatment| treatment.detached);
         let table: &Table = &worker.shared.joined;
-        let join = if is_detached { None } else { table.find(&head.headers) };
+        let join = if is_detached { None } else { table.find(record.trace.map(|trace| trace.trace_id), &head.headers) };
         if treatment.is_none() && join.is_none() {
             return None;
         }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use http::header::{LOCATION, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, request};
+use pillion_wire::mesh::TRACE_KEEP;
 
 use super::attempt::{self, Sent, Tried, Upstreams};
 use super::authority::Authority;
@@ -12,7 +13,7 @@ use super::call::Call;
 use super::client::{Client, Way};
 use super::filters::{Filtered, local};
 use super::guard::Guard;
-use super::message::{Head, REASON};
+use super::message::{Head, REASON, TRACE};
 use super::reply::{self, ReplyBody};
 use super::shedding::Held;
 use super::tunnel::{self, Tunnel};
@@ -131,6 +132,7 @@ pub(super) fn serve(
 async fn walk(client: Arc<Client>, serving: Serving, request: Request<Body>, switch: Switch) -> Response<ReplyBody> {
     let mut record = Box::new(begin(&client, &request));
     let is_grpc = reply::is_grpc(request.headers());
+    record.is_grpc = is_grpc;
     let mut filters = Filtered::default();
     let outcome = if request.method() == Method::CONNECT {
         Box::pin(tunnel::connect(&client, request, switch, &mut record)).await
@@ -139,8 +141,8 @@ async fn walk(client: Arc<Client>, serving: Serving, request: Request<Body>, swi
     };
     let mut response = match outcome {
         Ok(Outcome::Reply(response)) => response,
-        Ok(Outcome::Switched(response, tunnel)) => {
-            record.status = response.status().as_u16();
+        Ok(Outcome::Switched(mut response, tunnel)) => {
+            answered(&client, &mut response, &mut record);
             client.worker.shared.drain.spawn(tunnel.run(record, serving));
             return response;
         }
@@ -150,7 +152,7 @@ async fn walk(client: Arc<Client>, serving: Serving, request: Request<Body>, swi
             response
         }
     };
-    record.status = response.status().as_u16();
+    answered(&client, &mut response, &mut record);
     *response.version_mut() = Version::HTTP_11; // Which version goes out is a matter of the connection.
     response.map(|body| body.finish_with(record, serving))
 }
@@ -185,6 +187,7 @@ async fn forward(
         }
     };
     let mut head = head(client, parts, authority.map_err(ProxyError::BadAuthority)?)?;
+    record.clean_trace(&mut head.headers);
     filters.on_head(&mut head, record)?;
     if let Some(told) = &said.told {
         global_rate_limit::add(&mut head.headers, &told.request);
@@ -200,7 +203,7 @@ async fn forward(
     let body = filters.copy(worker, &head, body, record);
     let is_inbound = matches!(client.way, Way::Mesh(_) | Way::Front { .. });
     let member = if is_inbound { join(worker, &head, record) } else { None };
-    let call = if is_inbound { None } else { Call::of(worker, said.treatment, &head, record.started()) };
+    let call = if is_inbound { None } else { Call::of(worker, said.treatment, &head, record) };
     let sent = match (&said.fallback, &call) {
         (None, None) => {
             let mut guard = Guard::enter(worker, &upstreams, Kind::Request).await?;
@@ -268,7 +271,7 @@ async fn upgrade(
     record: &mut Record,
 ) -> Result<Outcome, ProxyError> {
     let is_inbound = matches!(client.way, Way::Mesh(_) | Way::Front { .. });
-    let call = if is_inbound { None } else { Call::of(&client.worker, treatment.clone(), head, record.started()) };
+    let call = if is_inbound { None } else { Call::of(&client.worker, treatment.clone(), head, record) };
     let upgrade = tunnel::upgrade(client, upstreams, head, body, switch, treatment.as_deref(), record);
     match call {
         Some(call) => call.in_time(upgrade).await?,
@@ -278,8 +281,9 @@ async fn upgrade(
 
 /// Keeps an inbound request, with what its caller's sidecar said of it, for the calls that belong to it.
 fn join(worker: &Worker, head: &Head, record: &Record) -> Option<Member> {
+    let trace = record.trace.map(|trace| trace.trace_id);
     let deadline = head.caller.timeout.and_then(|left| record.started().checked_add(left));
-    worker.shared.joined.enter(&head.headers, Facts { deadline, is_retry: head.caller.is_retry })
+    worker.shared.joined.enter(trace, &head.headers, Facts { deadline, is_retry: head.caller.is_retry })
 }
 
 /// The request as it goes on: cleaned, and for our application with the word of who called.
@@ -332,6 +336,14 @@ pub(super) fn clean(headers: &mut HeaderMap, from_mesh: bool, record: &mut Recor
     }
 }
 
+/// The answer is about to go out. A sidecar that waits for it is told when the spans of its request are to be kept.
+fn answered(client: &Client, response: &mut Response<ReplyBody>, record: &mut Record) {
+    record.status = response.status().as_u16();
+    if record.answer_trace(response.headers()) && matches!(client.way, Way::Mesh(_)) {
+        response.headers_mut().insert(TRACE, HeaderValue::from_static(TRACE_KEEP));
+    }
+}
+
 fn begin(client: &Client, request: &Request<Body>) -> Record {
     let recorder = &client.worker.recorder;
     let mut record = Record::begin(recorder, client.way.direction(), client.address);
@@ -341,6 +353,9 @@ fn begin(client: &Client, request: &Request<Body>) -> Record {
         _ => "HTTP/1.1",
     };
     record.proven_end(&client.peer);
+    if request.method() != Method::CONNECT {
+        record.begin_trace(request.headers());
+    }
     if recorder.has_access_log() {
         request.method().as_str().clone_into(&mut record.method);
         request.uri().path().clone_into(&mut record.path);

@@ -5,7 +5,9 @@ use std::time::Duration;
 use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderName, TE, UPGRADE};
 use http::uri::{PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderValue, Method, Request, Uri, request};
-use pillion_wire::mesh::{CALL_HEADER, CALL_RETRY, CHECK_HEADER, HTTP_VERSION_HEADER, PORT_HEADER, REASON_HEADER};
+use pillion_wire::mesh::{
+    CALL_HEADER, CALL_RETRY, CHECK_HEADER, HTTP_VERSION_HEADER, PORT_HEADER, REASON_HEADER, TRACE_HEADER,
+};
 
 use super::authority::Authority;
 use crate::http::{Body, clean_request, upgrade_token};
@@ -20,6 +22,8 @@ pub(super) const CHECK: HeaderName = HeaderName::from_static(CHECK_HEADER);
 /// Why a proxy answered itself; see [`REASON_HEADER`].
 pub(super) const REASON: HeaderName = HeaderName::from_static(REASON_HEADER);
 
+/// Whether the spans of a request are to be kept; see [`TRACE_HEADER`].
+pub(super) const TRACE: HeaderName = HeaderName::from_static(TRACE_HEADER);
 /// The caller's situation; see [`CALL_HEADER`].
 const CALL: HeaderName = HeaderName::from_static(CALL_HEADER);
 

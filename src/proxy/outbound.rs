@@ -35,6 +35,7 @@ pub(super) async fn plan(
     let routes = target.http.as_ref().ok_or_else(|| ProxyError::WrongProtocol(destination.clone(), "HTTP"))?;
     let route = routes.select(request).ok_or_else(|| ProxyError::NoRoute(destination.clone()))?;
     record.route = Arc::clone(&route.name);
+    record.trace_route(&route.paths);
     let filters = route.filters.as_ref();
     let answer = match &route.action {
         Action::Forward(split) => {

@@ -136,6 +136,9 @@ impl http_body::Body for ReplyBody {
                 }
                 if let Some(trailers) = frame.trailers_ref() {
                     this.guard.trailers(trailers);
+                    if let Some(record) = this.record.as_mut() {
+                        record.grpc_trailers(trailers);
+                    }
                     if let Some(held) = &mut this.held {
                         held.trailers(trailers);
                     }

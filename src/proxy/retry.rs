@@ -49,7 +49,11 @@ pub(super) async fn send(
             unsent = failed.unsent;
             failed.error
         });
-        return call.try_in_time(sent).await.map_err(|error| failed(error, &mut guard, unsent));
+        let sent = call.try_in_time(sent).await;
+        return sent.map_err(|error| {
+            record.attempt_over(error.reason().code);
+            failed(error, &mut guard, unsent)
+        });
     };
     let (budget, limit) = (&cluster.upstream.budget, cluster.config.retry_budget);
     let metrics = &worker.shared.telemetry.metrics;
@@ -62,7 +66,10 @@ pub(super) async fn send(
         let mut result = call.try_in_time(sent.map_err(|failed| failed.error)).await;
         match &mut result {
             Ok(sent) => guard = std::mem::take(&mut sent.guard), // It goes with the response that is taken.
-            Err(error) => guard.failed(error),
+            Err(error) => {
+                guard.failed(error);
+                record.attempt_over(error.reason().code);
+            }
         }
         drop(permit.take());
         tried.leave();
@@ -89,6 +96,9 @@ pub(super) async fn send(
             }
         };
         metrics.retry("retried");
+        let why = result.as_ref().map_or_else(|error| error.reason().code, |_| "response");
+        record.attempt_over(why);
+        record.trace_event("retry", why);
         if let Err(error) = &result {
             tracing::debug!(%error, ?pause, "sending the request again");
         }

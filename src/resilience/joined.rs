@@ -16,9 +16,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use http::HeaderMap;
+use opentelemetry::TraceId;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+
+use crate::telemetry::trace;
 
 /// Requests that are kept, at most. More are served without being joined.
 pub const MOST: usize = 16_384;
@@ -75,15 +78,15 @@ pub struct Join {
 }
 
 impl Table {
-    /// Puts a request with these fields in. `None`: it has no trace id, or the table is full.
+    /// Puts a request of this trace, else with these fields, in. `None`: it has no id of a trace, or the table is full.
     ///
     /// One of which nothing is known counts from when the first other was seen: it has no limit, and so have those that it
     /// cannot be told from.
-    pub fn enter(self: &Arc<Self>, headers: &HeaderMap, facts: Facts) -> Option<Member> {
+    pub fn enter(self: &Arc<Self>, trace: Option<TraceId>, headers: &HeaderMap, facts: Facts) -> Option<Member> {
         if !facts.say_something() && !self.in_use.load(Ordering::Relaxed) {
             return None;
         }
-        let key = self.key(headers)?;
+        let key = self.key(trace, headers)?;
         if !self.in_use.load(Ordering::Relaxed) {
             self.in_use.store(true, Ordering::Relaxed); // Only then: a store would take the line from other workers.
         }
@@ -105,12 +108,12 @@ impl Table {
         Some(Member { table: Arc::clone(self), key, serial, answered: false })
     }
 
-    /// The request that a call with these fields belongs to.
-    pub fn find(&self, headers: &HeaderMap) -> Option<Join> {
+    /// The request that a call of this trace, else with these fields, belongs to.
+    pub fn find(&self, trace: Option<TraceId>, headers: &HeaderMap) -> Option<Join> {
         if self.is_empty() {
             return None;
         }
-        let key = self.key(headers)?;
+        let key = self.key(trace, headers)?;
         let groups = self.groups.lock();
         let group = groups.get(&key).filter(|group| !group.crowded)?;
         let all = || group.members.iter().map(|(_, facts)| facts);
@@ -150,8 +153,14 @@ impl Table {
     }
 
     /// Hashed with a secret: who makes ids up cannot make them collide.
-    fn key(&self, headers: &HeaderMap) -> Option<u64> {
-        trace_id(headers).map(|id| self.hasher.hash_one(id))
+    ///
+    /// The id is that of W3C Trace Context or of B3 (both forms), else `X-Request-Id` as a whole.
+    fn key(&self, trace: Option<TraceId>, headers: &HeaderMap) -> Option<u64> {
+        if let Some(trace) = trace.or_else(|| trace::id(headers)) {
+            return Some(self.hasher.hash_one(trace));
+        }
+        let id = headers.get("x-request-id").filter(|id| !id.is_empty())?;
+        Some(self.hasher.hash_one(id.as_bytes()))
     }
 }
 
@@ -179,21 +188,6 @@ fn latest(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
     one.zip(other).map(|(one, other)| one.max(other))
 }
 
-/// The trace id of a request: of W3C Trace Context, of B3 (both forms), or else `X-Request-Id` as a whole.
-fn trace_id(headers: &HeaderMap) -> Option<&[u8]> {
-    let field = |name: &str| headers.get(name).map(http::HeaderValue::as_bytes);
-    if let Some(context) = field("traceparent") {
-        return context.get(3..35).filter(|id| id.iter().all(u8::is_ascii_hexdigit));
-    }
-    if let Some(id) = field("x-b3-traceid") {
-        return Some(id).filter(|id| !id.is_empty());
-    }
-    if let Some(context) = field("b3") {
-        return context.split(|byte| *byte == b'-').next().filter(|id| id.len() >= 16);
-    }
-    field("x-request-id").filter(|id| !id.is_empty())
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -216,39 +210,40 @@ mod tests {
     #[test]
     fn a_call_belongs_to_the_request_of_its_trace_whatever_its_span() {
         let (table, deadline) = (Arc::new(Table::default()), Instant::now());
-        let member = table.enter(&headers(TRACE.0, TRACE.1), facts(Some(deadline), true)).expect("it has an id");
-        assert_eq!(table.find(&headers(SPAN.0, SPAN.1)).expect("joined").facts, facts(Some(deadline), true));
+        let member = table.enter(None, &headers(TRACE.0, TRACE.1), facts(Some(deadline), true)).expect("it has an id");
+        assert_eq!(table.find(None, &headers(SPAN.0, SPAN.1)).expect("joined").facts, facts(Some(deadline), true));
         assert!(
-            table.find(&headers("traceparent", "00-1af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")).is_none()
+            table
+                .find(None, &headers("traceparent", "00-1af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"))
+                .is_none()
         );
-        assert!(table.find(&headers("traceparent", "nonsense")).is_none());
+        assert!(table.find(None, &headers("traceparent", "nonsense")).is_none());
         member.answered();
-        assert!(table.find(&headers(SPAN.0, SPAN.1)).is_none() && table.is_empty());
+        assert!(table.find(None, &headers(SPAN.0, SPAN.1)).is_none() && table.is_empty());
     }
 
     #[test]
     fn every_way_to_name_a_trace_is_read() {
         let table = Arc::new(Table::default());
         for (name, inbound, outbound) in [
-            ("x-b3-traceid", "463ac35c9f6413ad48485a3953bb6124", "463ac35c9f6413ad48485a3953bb6124"),
             ("b3", "463ac35c9f6413ad-0020000000000001-1", "463ac35c9f6413ad-0020000000000002-1-0020000000000001"),
             ("x-request-id", "abc", "abc"),
         ] {
-            let _member = table.enter(&headers(name, inbound), facts(None, true)).expect("it has an id");
-            assert!(table.find(&headers(name, outbound)).is_some(), "{name}");
+            let _member = table.enter(None, &headers(name, inbound), facts(None, true)).expect("it has an id");
+            assert!(table.find(None, &headers(name, outbound)).is_some(), "{name}");
         }
-        assert!(table.enter(&HeaderMap::new(), facts(None, true)).is_none());
+        assert!(table.enter(None, &HeaderMap::new(), facts(None, true)).is_none());
     }
 
     #[test]
     fn requests_of_one_trace_are_taken_for_the_most_lenient_of_them() {
         let (table, now, id) = (Arc::new(Table::default()), Instant::now(), headers(TRACE.0, TRACE.1));
-        let found = || table.find(&id).expect("joined");
-        let early = table.enter(&id, facts(Some(now), true)).expect("it has an id");
-        let late = table.enter(&id, facts(Some(now + Duration::from_secs(1)), false)).expect("it has an id");
+        let found = || table.find(None, &id).expect("joined");
+        let early = table.enter(None, &id, facts(Some(now), true)).expect("it has an id");
+        let late = table.enter(None, &id, facts(Some(now + Duration::from_secs(1)), false)).expect("it has an id");
         let call = found();
         assert_eq!(call.facts, facts(Some(now + Duration::from_secs(1)), false));
-        let endless = table.enter(&id, facts(None, true)).expect("it has an id");
+        let endless = table.enter(None, &id, facts(None, true)).expect("it has an id");
         assert_eq!(found().facts.deadline, None);
         drop((early, endless));
         assert!(!call.gone.is_cancelled(), "one client still waits");
@@ -259,13 +254,13 @@ mod tests {
     #[test]
     fn a_request_of_which_nothing_is_known_counts_beside_others_only() {
         let (table, now, id) = (Arc::new(Table::default()), Instant::now(), headers(TRACE.0, TRACE.1));
-        assert!(table.enter(&id, facts(None, false)).is_none(), "nobody else has been seen");
-        let told = table.enter(&id, facts(Some(now), true)).expect("it has an id");
-        let call = table.find(&id).expect("joined");
-        let plain = table.enter(&id, facts(None, false)).expect("it has an id");
-        assert_eq!(table.find(&id).expect("joined").facts, facts(None, false));
+        assert!(table.enter(None, &id, facts(None, false)).is_none(), "nobody else has been seen");
+        let told = table.enter(None, &id, facts(Some(now), true)).expect("it has an id");
+        let call = table.find(None, &id).expect("joined");
+        let plain = table.enter(None, &id, facts(None, false)).expect("it has an id");
+        assert_eq!(table.find(None, &id).expect("joined").facts, facts(None, false));
         drop(told);
-        assert!(table.find(&id).is_none() && !call.gone.is_cancelled());
+        assert!(table.find(None, &id).is_none() && !call.gone.is_cancelled());
         drop(plain);
         assert!(call.gone.is_cancelled(), "nobody waits for it");
     }
@@ -273,8 +268,8 @@ mod tests {
     #[test]
     fn an_answer_cancels_nothing() {
         let (table, id) = (Arc::new(Table::default()), headers(TRACE.0, TRACE.1));
-        let (one, two) = (table.enter(&id, facts(None, true)), table.enter(&id, facts(None, true)));
-        let call = table.find(&id).expect("joined");
+        let (one, two) = (table.enter(None, &id, facts(None, true)), table.enter(None, &id, facts(None, true)));
+        let call = table.find(None, &id).expect("joined");
         one.expect("it has an id").answered();
         drop(two);
         assert!(!call.gone.is_cancelled());
@@ -287,14 +282,14 @@ mod tests {
             let value = HeaderValue::from(number);
             HeaderMap::from_iter([(HeaderName::from_static("x-request-id"), value)])
         };
-        let enter = |number| table.enter(&id(number), facts(None, true));
+        let enter = |number| table.enter(None, &id(number), facts(None, true));
         let members: Vec<_> = (0..MOST).map(|number| enter(number).expect("room")).collect();
         assert!(enter(MOST).is_none());
         drop(members);
         let crowd: Vec<_> = (0..MOST_OF_ONE).map(|_| enter(1).expect("room")).collect();
-        assert!(table.find(&id(1)).is_some());
+        assert!(table.find(None, &id(1)).is_some());
         assert!(enter(1).is_none());
-        assert!(table.find(&id(1)).is_none(), "the one that found no room is not limited by the others");
+        assert!(table.find(None, &id(1)).is_none(), "the one that found no room is not limited by the others");
         drop(crowd);
         assert!(table.is_empty() && enter(1).is_some());
     }

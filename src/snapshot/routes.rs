@@ -34,6 +34,8 @@ pub struct Route {
     pub name: Arc<str>,
     /// What it applies to.
     pub matches: config::RouteMatch,
+    /// Its paths, for people: `/a`, `/a/*`.
+    pub paths: Arc<str>,
     /// What to do.
     pub action: Action,
     /// What to do besides; for most nothing.

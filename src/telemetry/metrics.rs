@@ -12,6 +12,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 use super::health::HealthMetrics;
+use super::trace::SpanCounts;
 
 /// All metrics. Shared by every part of the sidecar; each event is counted in one place.
 #[derive(Debug)]
@@ -43,6 +44,8 @@ pub struct Metrics {
     pub health: HealthMetrics,
     drain_cut: Counter,
     access_log_dropped: Counter,
+    spans: Family<ResultLabels, Counter>,
+    otlp_exports: Family<ExportLabels, Counter>,
     xds_responses: Family<XdsLabels, Counter>,
     xds_connected: Gauge,
     configuration_recalled: Gauge,
@@ -178,6 +181,12 @@ struct ResultLabels {
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ExportLabels {
+    signal: &'static str,
+    result: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct KindLabels {
     kind: &'static str,
 }
@@ -231,6 +240,8 @@ impl Metrics {
             health: HealthMetrics::default(),
             drain_cut: Counter::default(),
             access_log_dropped: Counter::default(),
+            spans: Family::default(),
+            otlp_exports: Family::default(),
             xds_responses: Family::default(),
             xds_connected: Gauge::default(),
             configuration_recalled: Gauge::default(),
@@ -340,6 +351,16 @@ impl Metrics {
             "Lines of the access log that were dropped because its reader is slow",
             self.access_log_dropped.clone(),
         );
+        registry.register(
+            "spans",
+            "Requests that could be spans of a trace, by what became of them",
+            self.spans.clone(),
+        );
+        registry.register(
+            "otlp_items",
+            "Requests, log records and metrics for the OpenTelemetry collector, by signal and what became of them",
+            self.otlp_exports.clone(),
+        );
     }
 
     fn register_resilience(&self, registry: &mut Registry) {
@@ -372,6 +393,22 @@ impl Metrics {
         registry.register("adaptive_limit", "Requests that a port may have under way", self.adaptive_limit.clone());
         registry.register("adaptive_in_flight", "Requests that it has", self.adaptive_in_flight.clone());
         registry.register("hosts_out_of_service", "Endpoints that are left alone, by cause", self.hosts_out.clone());
+    }
+
+    /// Counters of what becomes of requests that could be spans.
+    pub fn spans(&self) -> SpanCounts {
+        let count = |result| self.spans.get_or_create(&ResultLabels { result }).clone();
+        SpanCounts {
+            sampled: count("sampled"),
+            late: count("late"),
+            not_kept: count("not_kept"),
+            dropped: count("dropped"),
+        }
+    }
+
+    /// Counts what becomes of things of one kind that are for the collector: `exported`, `failed`, `dropped`.
+    pub fn otlp(&self, signal: &'static str, result: &'static str) -> Counter {
+        self.otlp_exports.get_or_create(&ExportLabels { signal, result }).clone()
     }
 
     /// Something was not let through by a limit of `cluster`.

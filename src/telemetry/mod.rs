@@ -1,10 +1,12 @@
-//! What the sidecar tells about itself: metrics and the access log.
+//! What the sidecar tells about itself: metrics, the access log, and spans of requests.
 
 mod access_log;
 mod health;
 mod metrics;
+pub mod otlp;
 mod record;
 mod recorder;
+pub mod trace;
 
 pub use access_log::AccessLog;
 pub use health::HealthMetrics;
@@ -23,6 +25,10 @@ pub struct Telemetry {
     pub metrics: Arc<Metrics>,
     /// One line per request, when wanted.
     pub access_log: AccessLog,
+    /// Traces; `None`: fields of traces are other people's business.
+    pub tracer: Option<Arc<trace::Tracer>>,
+    /// Where else log records go; `None`: nowhere.
+    pub logs: Option<otlp::Logs>,
 }
 
 impl Telemetry {

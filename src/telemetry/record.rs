@@ -11,12 +11,13 @@ use pillion_wire::spiffe::SpiffeId;
 use serde::Serialize;
 use tokio::time::Instant;
 
+use super::trace::{Context, Story, Unwanted};
 use super::{Recorder, RequestLabels, unix_milliseconds};
 
 /// Filled in as the request walks; see the module.
 #[derive(Debug)]
 pub struct Record {
-    recorder: Arc<Recorder>,
+    pub(super) recorder: Arc<Recorder>,
     started: Instant,
     /// `outbound` or `inbound`.
     pub direction: &'static str,
@@ -62,6 +63,16 @@ pub struct Record {
     pub bytes_sent: u64,
     /// Bytes of tunnelled data received from the client.
     pub bytes_received: u64,
+    /// It is a gRPC call.
+    pub is_grpc: bool,
+    /// Status of a gRPC call, once it is known.
+    pub grpc_status: Option<u16>,
+    /// Where it stands in its trace, if in any.
+    pub trace: Option<Context>,
+    /// Fields of its trace that must not go on.
+    pub(super) unwanted: Unwanted,
+    /// What its spans will tell; `None`: none are made.
+    pub(super) story: Option<Box<Story>>,
     forgotten: bool,
 }
 
@@ -91,6 +102,10 @@ struct Line<'a> {
     bytes_sent: u64,
     bytes_received: u64,
     duration_ms: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trace_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    span_id: Option<String>,
 }
 
 impl Record {
@@ -122,6 +137,11 @@ impl Record {
             attempts: 0,
             bytes_sent: 0,
             bytes_received: 0,
+            is_grpc: false,
+            grpc_status: None,
+            trace: None,
+            unwanted: Unwanted::default(),
+            story: None,
             forgotten: false,
         }
     }
@@ -205,6 +225,8 @@ impl Record {
             bytes_sent: self.bytes_sent,
             bytes_received: self.bytes_received,
             duration_ms: self.started.elapsed().as_secs_f64() * 1000.0,
+            trace_id: self.trace.map(|trace| trace.trace_id.to_string()),
+            span_id: self.trace.map(|trace| trace.span_id.to_string()),
         }
     }
 }
@@ -226,7 +248,11 @@ impl Drop for Record {
         if telemetry.access_log.wants(!self.flag.is_empty() || self.status >= 500)
             && let Ok(line) = serde_json::to_string(&self.line())
         {
+            if let Some(logs) = &telemetry.logs {
+                logs.access(&line, self.trace, self.status >= 500 || !self.flag.is_empty());
+            }
             telemetry.access_log.write(line);
         }
+        self.end_trace(); // Last: it takes the texts.
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::metrics::Series;
+use super::trace::Ring;
 use super::{Record, RequestLabels, Telemetry};
 
 /// Takes the [records](super::Record) of one worker.
@@ -16,6 +17,8 @@ use super::{Record, RequestLabels, Telemetry};
 pub struct Recorder {
     pub(super) telemetry: Telemetry,
     recent: Mutex<Vec<Option<(RequestLabels, Series)>>>,
+    /// Requests that may become spans yet; `None`: none will.
+    pub(super) ring: Option<Arc<Mutex<Ring>>>,
     nothing: Arc<str>,
 }
 
@@ -25,12 +28,14 @@ const RECENT: usize = 64;
 impl Recorder {
     /// For a worker that has counted nothing yet.
     pub fn new(telemetry: Telemetry) -> Self {
-        Self { telemetry, recent: Mutex::default(), nothing: Arc::from("") }
+        let ring = telemetry.tracer.as_ref().and_then(|tracer| tracer.ring());
+        Self { telemetry, recent: Mutex::default(), ring, nothing: Arc::from("") }
     }
 
-    /// Does the access log want anything at all? If not, nothing need be noted for it alone.
+    /// Does the access log want anything at all, or do spans? If not, nothing need be noted for them alone.
     pub fn has_access_log(&self) -> bool {
         self.telemetry.access_log.wants(true)
+            || self.telemetry.tracer.as_ref().is_some_and(|tracer| tracer.makes_spans())
     }
 
     /// A label that says nothing. The default of `Arc<str>` is one for the whole process, for which workers would fight.
@@ -84,7 +89,7 @@ mod tests {
     fn workers_count_in_the_same_series_however_many_there_are() {
         let metrics = Arc::new(Metrics::new());
         let access_log = AccessLog::start(bootstrap::AccessLog::Off, metrics.access_log_dropped());
-        let telemetry = Telemetry { metrics: Arc::clone(&metrics), access_log };
+        let telemetry = Telemetry { metrics: Arc::clone(&metrics), access_log, tracer: None, logs: None };
         let workers = [(); 2].map(|()| Arc::new(Recorder::new(telemetry.clone())));
         for round in 0..3 {
             for status in 200..500 {

@@ -4,10 +4,12 @@
 
 mod client;
 pub mod control;
+mod public;
 mod server;
 pub mod verify;
 
 pub use client::TlsClient;
+pub use public::{PublicError, public_client};
 pub use server::TlsServer;
 
 #[cfg(test)]

@@ -38,6 +38,13 @@ pub const CALL_RETRY: &str = ";retry";
 /// nor measures them. The value means nothing. Like [`PORT_HEADER`], only between sidecars.
 pub const CHECK_HEADER: &str = "x-pillion-check";
 
+/// Header of responses that asks whoever waits for them to keep the spans of the request although its trace is not sampled:
+/// it failed, was slow, or is a part of something that was. Believed of other sidecars and of a sidecar's own
+/// application, and never passed on to an application or to callers outside the mesh.
+pub const TRACE_HEADER: &str = "x-pillion-trace";
+/// The value of [`TRACE_HEADER`].
+pub const TRACE_KEEP: &str = "keep";
+
 /// Header carrying a stable reason code, on every response that a proxy made
 /// itself and on no other.
 pub const REASON_HEADER: &str = "x-pillion-reason";

@@ -21,7 +21,7 @@ use crate::{
     documents as folder_of_documents,
     duration::parse_duration,
     run::{
-        Interrupts, SidecarDefaults,
+        Interrupts, SidecarDefaults, Telemetry,
         mesh::{CONTROL_PLANE, LocalMesh, MeshSettings},
     },
 };
@@ -57,6 +57,8 @@ pub(crate) struct Demo {
     /// Print the summary as JSON on standard output, and everything else on standard error.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    telemetry: Telemetry,
 }
 
 /// How a demo ended.
@@ -80,7 +82,7 @@ pub(crate) fn run(settings: &Demo) -> anyhow::Result<Ended> {
         let mut screen = Screen::new(settings.json);
         let shop = set_up(folder.path())?;
         let mut mesh = tokio::select! {
-            mesh = LocalMesh::start(mesh_settings(folder.path()), LogMode::Keep) => mesh?,
+            mesh = LocalMesh::start(mesh_settings(folder.path(), &settings.telemetry), LogMode::Keep) => mesh?,
             () = interrupts.next() => return Ok(Ended::Interrupted),
         };
         let outcome = tokio::select! {
@@ -106,7 +108,7 @@ fn set_up(folder: &std::path::Path) -> anyhow::Result<Shop> {
     Shop::write(&config, before).context("cannot write the shop's documents")
 }
 
-fn mesh_settings(folder: &std::path::Path) -> MeshSettings {
+fn mesh_settings(folder: &std::path::Path, telemetry: &Telemetry) -> MeshSettings {
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
     MeshSettings {
         config: folder.join("config"),
@@ -118,6 +120,7 @@ fn mesh_settings(folder: &std::path::Path) -> MeshSettings {
             drain_deadline: GRACE / 2,
             // Eight sidecars on one machine, each of which would take all CPUs for itself.
             workers: Some(1),
+            telemetry: telemetry.clone(),
         },
     }
 }

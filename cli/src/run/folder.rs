@@ -19,6 +19,7 @@ use super::{
     display::{self, Display},
     mesh::{CONTROL_PLANE, LocalMesh, MeshSettings, TOKEN_RENEWAL},
     plan::SidecarDefaults,
+    telemetry::Telemetry,
 };
 use crate::{
     child::LogMode,
@@ -51,12 +52,12 @@ pub(super) struct Folder {
 }
 
 /// Runs the mesh until SIGINT or SIGTERM.
-pub(super) fn run(dir: &Path, settings: &Folder) -> anyhow::Result<()> {
+pub(super) fn run(dir: &Path, settings: &Folder, telemetry: &Telemetry) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(Box::pin(serve(dir, settings)))
+    runtime.block_on(Box::pin(serve(dir, settings, telemetry)))
 }
 
-async fn serve(dir: &Path, settings: &Folder) -> anyhow::Result<()> {
+async fn serve(dir: &Path, settings: &Folder, telemetry: &Telemetry) -> anyhow::Result<()> {
     let mut interrupts = Interrupts::new()?;
     let temporary = match settings.state {
         Some(_) => None,
@@ -74,6 +75,7 @@ async fn serve(dir: &Path, settings: &Folder) -> anyhow::Result<()> {
             trust_domain: settings.trust_domain.to_string(),
             drain_deadline: settings.grace,
             workers: None,
+            telemetry: telemetry.clone(),
         },
     };
     let log = if settings.quiet { LogMode::Keep } else { LogMode::Show };

@@ -54,6 +54,7 @@ impl LocalMesh {
         arguments.extend(["--state".into(), state.into(), "--listen".into(), listen.into()]);
         arguments.extend(["--admin".into(), admin.into()]);
         arguments.extend(["--trust-domain".into(), settings.sidecars.trust_domain.clone().into()]);
+        arguments.extend(settings.sidecars.telemetry.arguments().into_iter().map(OsString::from));
         family.start(Spec { name: CONTROL_PLANE.to_owned(), arguments, restart: true, powers: Powers::default() });
         let serving = family.ready(CONTROL_PLANE_DEADLINE).await;
         let address = family.status(CONTROL_PLANE).and_then(|status| status.address("listen"));

@@ -5,6 +5,7 @@ mod folder;
 pub(crate) mod mesh;
 mod plan;
 mod program;
+mod telemetry;
 
 use std::{io::Write as _, path::PathBuf, process::ExitCode};
 
@@ -13,6 +14,7 @@ use clap::Args;
 pub(crate) use folder::Interrupts;
 pub(crate) use plan::SidecarDefaults;
 pub(crate) use program::{keeper, launch};
+pub(crate) use telemetry::Telemetry;
 
 /// Settings of `pillion run`.
 #[derive(Debug, Args)]
@@ -32,6 +34,8 @@ pub(crate) struct Run {
     folder: folder::Folder,
     #[command(flatten)]
     program: program::Program,
+    #[command(flatten)]
+    telemetry: Telemetry,
 }
 
 const NEITHER: &str = "\
@@ -47,11 +51,11 @@ More: pillion run --help";
 /// Runs a folder's mesh, or a program.
 pub(crate) fn run(settings: Run) -> ExitCode {
     match (&settings.dir, settings.program.is_given()) {
-        (Some(dir), _) => match folder::run(dir, &settings.folder) {
+        (Some(dir), _) => match folder::run(dir, &settings.folder, &settings.telemetry) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => crate::fail(&error),
         },
-        (None, true) => program::run(settings.program, settings.folder.grace),
+        (None, true) => program::run(settings.program, settings.folder.grace, settings.telemetry),
         (None, false) => {
             let _closed = writeln!(std::io::stderr(), "{NEITHER}");
             ExitCode::from(2)

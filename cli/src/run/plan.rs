@@ -9,6 +9,8 @@ use std::{
 use pillion_control_plane::core::workload::Workload;
 use serde_json::{Value, json};
 
+use super::telemetry::Telemetry;
+
 /// A sidecar that this machine is to run. Two that are equal need no restart.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct SidecarPlan {
@@ -35,6 +37,8 @@ pub(crate) struct SidecarDefaults {
     pub(crate) drain_deadline: Duration,
     /// Threads that carry traffic; the sidecar's own default (all CPUs) when `None`.
     pub(crate) workers: Option<usize>,
+    /// Where telemetry is sent.
+    pub(crate) telemetry: Telemetry,
 }
 
 impl SidecarPlan {
@@ -84,8 +88,11 @@ impl SidecarPlan {
             "health": self.health.to_string(),
             "drain_deadline": format!("{}ms", defaults.drain_deadline.as_millis()),
         });
-        if let (Some(workers), Some(settings)) = (defaults.workers, settings.as_object_mut()) {
-            settings.insert("workers".to_owned(), json!(workers));
+        if let Some(settings) = settings.as_object_mut() {
+            defaults.telemetry.add_to(settings);
+            if let Some(workers) = defaults.workers {
+                settings.insert("workers".to_owned(), json!(workers));
+            }
         }
         settings
     }

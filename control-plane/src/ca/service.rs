@@ -8,7 +8,7 @@ use pillion_wire::ca::{
     server::{IstioCertificateService, IstioCertificateServiceServer},
 };
 use tonic::{Request, Response, Status};
-use tracing::{error, info, warn};
+use tracing::{error, field, info, info_span, warn};
 
 use super::{
     authority::Authority,
@@ -44,14 +44,18 @@ impl IstioCertificateService for Certificates {
         request: Request<CreateCertificateRequest>,
     ) -> Result<Response<CreateCertificateResponse>, Status> {
         let caller = self.authenticator.authenticate(&request)?;
+        let span = info_span!("certificate", otel.kind = "server", %caller, otel.status_code = field::Empty);
+        let _in_span = span.enter(); // Nothing below waits.
         let request = request.into_inner();
         let key = csr::public_key(&request.csr, &caller).map_err(|error| {
+            span.record("otel.status_code", "ERROR");
             self.metrics.refused_certificate(error.reason());
             warn!(%caller, %error, "certificate request refused");
             refusal(&error)
         })?;
         let lifetime = self.lifetime(request.validity_duration);
         let leaf = self.authority.signer().sign(&caller, &key, lifetime, &ServerNames::default()).map_err(|error| {
+            span.record("otel.status_code", "ERROR");
             self.metrics.refused_certificate("signing_failed");
             error!(%caller, %error, "cannot sign");
             Status::internal("the certificate could not be signed")

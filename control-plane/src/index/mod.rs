@@ -13,7 +13,7 @@ use std::{
 use parking_lot::Mutex;
 use pillion_wire::spiffe::TrustDomain;
 use tokio::sync::watch;
-use tracing::{info, warn};
+use tracing::{info, info_span, warn};
 
 use crate::{
     core::mesh::{Finding, Mesh, Objects, Subject},
@@ -82,6 +82,7 @@ impl Index {
 
     /// Puts an update in force.
     pub fn apply(&self, update: &Update) {
+        let _in_span = info_span!("configuration", objects = update.objects.len()).entered();
         let previous = Arc::clone(&self.catalogs.borrow());
         let (mesh, problems) = compile(update, Some(previous.mesh()));
         let addresses = mesh.services().map(|(name, addresses)| (name.to_string(), addresses.to_vec())).collect();

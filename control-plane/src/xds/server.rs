@@ -4,7 +4,12 @@
 //! taken yet; while that waits, catalogs come and go, and the next response says
 //! the difference to the newest. A configuration change closes nothing.
 
-use std::{net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    pin::Pin,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use pillion_wire::{
     mesh::{MeshError, NodeInfo},
@@ -21,7 +26,7 @@ use pillion_wire::{
 use tokio::sync::{mpsc, watch};
 use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status, Streaming};
-use tracing::{debug, info, warn};
+use tracing::{debug, info, info_span, warn};
 
 use super::{
     catalog::{Catalog, Viewer},
@@ -313,7 +318,21 @@ impl<C: StreamCore> OpenStream<C> {
 
     fn poll(&mut self, catalog: &Catalog, viewer: &Viewer, registration: &Registration) -> Option<C::Response> {
         let mut events = Vec::new();
+        let began = SystemTime::now();
         let response = self.core.poll_response(catalog, viewer, &mut events);
+        if response.is_some() {
+            // Made only now, since most polls have nothing to say.
+            let span = info_span!(
+                "push",
+                otel.kind = "producer",
+                identity = %self.identity,
+                workload = viewer.workload.as_deref().unwrap_or_default(),
+                variant = self.variant,
+                names = self.core.names(),
+                seconds = began.elapsed().map_or(0.0, |took| took.as_secs_f64()),
+            );
+            drop(span.entered());
+        }
         for event in &events {
             registration.note(event);
             if let Event::Refused { name, owner } = event {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::catalog::Catalog;
-use crate::config::{self, HttpFilter, Labels, OutboundListener, RouteConfig, RouteSource};
+use crate::config::{self, HttpFilter, Labels, OutboundListener, PathMatch, RouteConfig, RouteSource};
 use crate::snapshot::{
     Action, Changes, Cluster, Fallback, Filters, Mirror, Route, Routes, Split, Target, TlsSplits, VirtualHost,
 };
@@ -66,7 +66,8 @@ impl Clusters<'_> {
         };
         let treatment = (route.treatment != config::Treatment::default()).then(|| Arc::new(route.treatment.clone()));
         let (name, matches) = (route.name.as_str().into(), route.matches.clone());
-        Some(Route { name, matches, action, filters, fallback, treatment })
+        let paths = paths(&matches.path).into();
+        Some(Route { name, matches, paths, action, filters, fallback, treatment })
     }
 
     fn fallback(&mut self, told: &pillion_wire::resilience::Fallback) -> Option<Fallback> {
@@ -93,5 +94,16 @@ impl Clusters<'_> {
         let cluster = self.catalog.part(name, criteria)?;
         self.found.insert(key, Arc::clone(&cluster));
         Some(cluster)
+    }
+}
+
+/// As traces tell it (OpenTelemetry, `http.route`).
+fn paths(path: &PathMatch) -> String {
+    match path {
+        PathMatch::Any => "/*".to_owned(),
+        PathMatch::Exact(path) => path.clone(),
+        PathMatch::Prefix(prefix) => format!("{prefix}*"),
+        PathMatch::SegmentPrefix(prefix) => format!("{prefix}/*"),
+        PathMatch::Regex(pattern) => pattern.as_str().to_owned(),
     }
 }

@@ -30,6 +30,7 @@ use anyhow::{Context as _, ensure};
 use clap::Args;
 use pillion_wire::label::is_label;
 
+use super::telemetry::Telemetry;
 use crate::child::LogMode;
 use control_plane::ControlPlane;
 use home::Home;
@@ -104,8 +105,8 @@ impl Program {
 }
 
 /// Runs the program until it ends; its status is ours.
-pub(super) fn run(settings: Program, grace: Duration) -> ExitCode {
-    match start(settings, grace) {
+pub(super) fn run(settings: Program, grace: Duration, telemetry: Telemetry) -> ExitCode {
+    match start(settings, grace, telemetry) {
         Ok(status) => ExitCode::from(status),
         Err(error) => {
             complain(&error);
@@ -119,7 +120,7 @@ fn complain(error: &anyhow::Error) {
 }
 
 /// All that must happen while there is one thread only, then the rest.
-fn start(settings: Program, grace: Duration) -> anyhow::Result<u8> {
+fn start(settings: Program, grace: Duration, telemetry: Telemetry) -> anyhow::Result<u8> {
     let name = settings.name.clone().unwrap_or_default();
     for (what, text) in [("--name", &name), ("--namespace", &settings.namespace)] {
         ensure!(is_label(text), "{what} `{text}` is not a DNS label: lower-case letters, digits and -, at most 63");
@@ -131,13 +132,19 @@ fn start(settings: Program, grace: Duration) -> anyhow::Result<u8> {
     let blocked = Blocked::block().context("cannot block signals")?;
     namespaces::become_capable()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let outcome = runtime.block_on(Box::pin(serve(&settings, &name, grace, &blocked)));
+    let outcome = runtime.block_on(Box::pin(serve(&settings, &name, grace, &blocked, telemetry)));
     runtime.shutdown_background();
     outcome
 }
 
 /// From an empty home to an empty home.
-async fn serve(settings: &Program, name: &str, grace: Duration, blocked: &Blocked) -> anyhow::Result<u8> {
+async fn serve(
+    settings: &Program,
+    name: &str,
+    grace: Duration,
+    blocked: &Blocked,
+    telemetry: Telemetry,
+) -> anyhow::Result<u8> {
     let mut signals = blocked.receive().context("cannot listen for signals")?;
     let home = Home::open(settings.home.as_deref())?;
     let network = Arc::new(Network::make()?);
@@ -146,7 +153,7 @@ async fn serve(settings: &Program, name: &str, grace: Duration, blocked: &Blocke
     let log = if settings.verbose { None } else { Some(Log::open(&home, &entry.record)?) };
     let mode = log.as_ref().map_or(LogMode::Show, Log::mode);
     let mut control_plane = ControlPlane::new(&home, mode.clone())?;
-    let mut sidecar = Sidecar::new(mode)?;
+    let mut sidecar = Sidecar::new(mode, telemetry)?;
     let life = Life { settings, home: &home, network: &network, entry: &entry, grace, blocked };
     let outcome = life.live(&mut sidecar, &mut signals, pin!(control_plane.run())).await;
     // Whatever fails from here on, the rest is done too.

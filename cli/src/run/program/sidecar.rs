@@ -12,6 +12,7 @@ use anyhow::Context as _;
 use pillion_control_plane::ca::join_token;
 use serde_json::json;
 
+use super::super::telemetry::Telemetry;
 use super::{
     control_plane::Addresses,
     home::Home,
@@ -32,12 +33,13 @@ const NAME: &str = "sidecar";
 /// A running sidecar.
 pub(super) struct Sidecar {
     family: Family,
+    telemetry: Telemetry,
 }
 
 impl Sidecar {
     /// Not started yet.
-    pub(super) fn new(log: LogMode) -> anyhow::Result<Self> {
-        Ok(Self { family: Family::new(log).context("cannot find our own executable")? })
+    pub(super) fn new(log: LogMode, telemetry: Telemetry) -> anyhow::Result<Self> {
+        Ok(Self { family: Family::new(log).context("cannot find our own executable")?, telemetry })
     }
 
     /// Starts it and waits until it serves: its ports are open, its identity is issued, its configuration is there.
@@ -50,7 +52,7 @@ impl Sidecar {
         grace: Duration,
     ) -> anyhow::Result<()> {
         write_token(home, record)?;
-        let settings = json!({
+        let mut settings = json!({
             "workload": record.workload(),
             "namespace": record.namespace,
             "service_account": record.name,
@@ -67,6 +69,9 @@ impl Sidecar {
             "health": "127.0.0.1:0",
             "drain_deadline": format!("{}ms", grace.as_millis()),
         });
+        if let Some(settings) = settings.as_object_mut() {
+            self.telemetry.add_to(settings);
+        }
         let file = home.state().join("sidecars").join(format!("{}.json", record.file_name()));
         replace(&file, &format!("{settings:#}\n"), 0o600)?;
         self.family.start(Spec {

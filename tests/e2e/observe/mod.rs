@@ -1,0 +1,4 @@
+//! What an operator sees of the mesh.
+
+mod collector;
+mod trace;
