@@ -67,6 +67,28 @@ pub(super) enum Switch {
     On(SocketAddr),
 }
 
+/// Something that is done or not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct OnOff(bool);
+
+impl OnOff {
+    pub(super) fn is_on(self) -> bool {
+        self.0
+    }
+}
+
+impl FromStr for OnOff {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "on" => Ok(Self(true)),
+            "off" => Ok(Self(false)),
+            _ => Err(ValueError::OnOff(text.to_owned())),
+        }
+    }
+}
+
 /// Why a value is none.
 #[derive(Debug, thiserror::Error)]
 pub enum ValueError {
@@ -85,6 +107,9 @@ pub enum ValueError {
     /// Not a choice of what to log.
     #[error("{0:?} is none of off, errors, all")]
     AccessLog(String),
+    /// Neither on nor off.
+    #[error("{0:?} is neither on nor off")]
+    OnOff(String),
     /// Not a way to intercept.
     #[error("{0:?} is none of off, redirect, tproxy")]
     Intercept(String),
@@ -227,6 +252,7 @@ macro_rules! read_from_text {
 }
 
 read_from_text!(
+    OnOff,
     Span,
     Switch,
     TcpBinding,

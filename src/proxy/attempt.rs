@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::SET_COOKIE;
-use http::{HeaderMap, Method, Response};
+use http::{HeaderMap, Method, Response, StatusCode};
 use tokio::time::Instant;
 
 use super::guard::{self, Guard};
@@ -123,7 +123,7 @@ pub(super) async fn send(
             (hosts < MAX_HOSTS).then(|| upstreams.pick(&tried.hosts)).flatten()
         };
         let watch = upstreams.watch(&host);
-        let result = once(worker, upstreams, &host, head, body.take().unwrap_or_default()).await;
+        let result = once(worker, upstreams, &host, head, body.take().unwrap_or_default(), record).await;
         if let Some(watch) = watch {
             watch.end(feedback::failure(result.as_ref().map(|sent| &sent.response).map_err(|failed| &failed.error)));
         }
@@ -171,6 +171,7 @@ async fn once(
     host: &Arc<Host>,
     head: &Head,
     mut body: Body,
+    record: &mut Record,
 ) -> Result<Sent, Failed> {
     let (deadline, keep) = (upstreams.connect_timeout(worker), upstreams.keep());
     let repeatable = body.is_empty();
@@ -186,17 +187,20 @@ async fn once(
             Ok(lease) => lease,
             Err(error) => return Err(Failed { error, unsent: Some(body) }),
         };
+        record.sending();
         let (sent, reused) = match &mut lease {
             Lease::Http1(lease) => (lease.send(head.to_http1(body)).await, lease.reused),
             Lease::Http2(lease) => (lease.connection().send(head.to_http2(host, body)).await, lease.reused),
         };
         let Unsent { error, body: unsent } = match sent {
             Ok(response) => {
+                record.answered(class(response.status()));
                 return Ok(Sent { response, host: Arc::clone(host), lease, in_flight, guard: Guard::default() });
             }
             Err(unsent) => unsent,
         };
         let refused = was_refused(&error);
+        record.answered(if refused { "upstream_refused" } else { "upstream_reset" });
         let again = if refused { refusals < MAX_REFUSALS } else { reused && !fresh };
         body = match unsent {
             Some(unsent) if again => unsent,
@@ -207,6 +211,17 @@ async fn once(
         worker.shared.telemetry.metrics.upstream_retry(if refused { "refused" } else { "idle_race" });
         refusals += u32::from(refused);
         fresh |= !refused;
+    }
+}
+
+/// The class of a status, as a label.
+fn class(status: StatusCode) -> &'static str {
+    match status.as_u16() {
+        100..200 => "1xx",
+        200..300 => "2xx",
+        300..400 => "3xx",
+        400..500 => "4xx",
+        _ => "5xx",
     }
 }
 

@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
-use http::header::{LOCATION, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, LOCATION, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, request};
 
 use super::attempt::{self, Sent, Tried, Upstreams};
@@ -25,7 +25,7 @@ use crate::policy::global_rate_limit::Told;
 use crate::policy::rate_limit::Place;
 use crate::resilience::joined::{Facts, Member};
 use crate::snapshot::Fallback;
-use crate::telemetry::Record;
+use crate::telemetry::{Flow, Record, method_label, sampled_trace};
 use crate::upstream::Kind;
 
 /// Reason code of an answer that a route prescribes.
@@ -131,6 +131,7 @@ pub(super) fn serve(
 async fn walk(client: Arc<Client>, serving: Serving, request: Request<Body>, switch: Switch) -> Response<ReplyBody> {
     let mut record = Box::new(begin(&client, &request));
     let is_grpc = reply::is_grpc(request.headers());
+    record.is_grpc = is_grpc;
     let mut filters = Filtered::default();
     let outcome = if request.method() == Method::CONNECT {
         Box::pin(tunnel::connect(&client, request, switch, &mut record)).await
@@ -151,6 +152,7 @@ async fn walk(client: Arc<Client>, serving: Serving, request: Request<Body>, swi
         }
     };
     record.status = response.status().as_u16();
+    record.look_for_status(response.headers());
     *response.version_mut() = Version::HTTP_11; // Which version goes out is a matter of the connection.
     response.map(|body| body.finish_with(record, serving))
 }
@@ -197,10 +199,11 @@ async fn forward(
         filters.on_response(outcome.response().headers_mut());
         return Ok(outcome);
     }
-    let body = filters.copy(worker, &head, body, record);
+    let body = filters.copy(worker, &head, measured(body, &head, record), record);
     let is_inbound = matches!(client.way, Way::Mesh(_) | Way::Front { .. });
     let member = if is_inbound { join(worker, &head, record) } else { None };
     let call = if is_inbound { None } else { Call::of(worker, said.treatment, &head, record.started()) };
+    record.decided();
     let sent = match (&said.fallback, &call) {
         (None, None) => {
             let mut guard = Guard::enter(worker, &upstreams, Kind::Request).await?;
@@ -237,6 +240,21 @@ async fn forward(
     }
     let limits = call.and_then(Call::limits);
     Ok(Outcome::Reply(response.map(|body| body.joined(member).limited(limits).holding(said.places, said.held))))
+}
+
+/// Notes how much content a request has: what it says, else it is counted.
+fn measured(body: Body, head: &Head, record: &mut Record) -> Body {
+    if body.is_empty() {
+        return body;
+    }
+    let length = head.headers.get(CONTENT_LENGTH).filter(|_| !record.is_grpc);
+    match length.and_then(|length| length.to_str().ok()?.parse().ok()) {
+        Some(length) => {
+            record.bytes_received = length;
+            body
+        }
+        None => body.counted(record.flow.insert(Flow::default()), record.is_grpc),
+    }
 }
 
 /// What is to become of a request, and what is done to it on the way.
@@ -341,6 +359,10 @@ fn begin(client: &Client, request: &Request<Body>) -> Record {
         _ => "HTTP/1.1",
     };
     record.proven_end(&client.peer);
+    record.method_label = method_label(request.method());
+    if recorder.has_exemplars() {
+        record.exemplar = sampled_trace(request.headers());
+    }
     if recorder.has_access_log() {
         request.method().as_str().clone_into(&mut record.method);
         request.uri().path().clone_into(&mut record.path);

@@ -1,14 +1,17 @@
 //! What the sidecar tells about itself: metrics and the access log.
 
 mod access_log;
+mod flow;
 mod health;
 mod metrics;
 mod record;
 mod recorder;
+mod spent;
 
 pub use access_log::AccessLog;
+pub use flow::{Flow, Messages};
 pub use health::HealthMetrics;
-pub use metrics::{Metrics, RequestLabels};
+pub use metrics::{About, Metrics, sampled_trace};
 pub use record::Record;
 pub use recorder::Recorder;
 
@@ -42,6 +45,11 @@ impl Telemetry {
         });
         self.access_log.write(line.to_string());
     }
+}
+
+/// The method as a label: one that HTTP knows, else `_OTHER`.
+pub fn method_label(method: &http::Method) -> &'static str {
+    metrics::known_method(method)
 }
 
 /// Now, as log lines have it.

@@ -82,6 +82,7 @@ impl SidecarPlan {
             "tcp": self.tcp,
             "admin": self.admin.to_string(),
             "health": self.health.to_string(),
+            "metrics": SocketAddr::new(self.mesh.ip(), 0).to_string(),
             "drain_deadline": format!("{}ms", defaults.drain_deadline.as_millis()),
         });
         if let (Some(workers), Some(settings)) = (defaults.workers, settings.as_object_mut()) {

@@ -65,6 +65,7 @@ impl Sidecar {
             "application_namespace": format!("/proc/self/fd/{}", network.as_raw_fd()),
             "admin": "127.0.0.1:0",
             "health": "127.0.0.1:0",
+            "metrics": "127.0.0.1:0",
             "drain_deadline": format!("{}ms", grace.as_millis()),
         });
         let file = home.state().join("sidecars").join(format!("{}.json", record.file_name()));

@@ -1,4 +1,22 @@
 //! Every metric of the sidecar, in one table. Prometheus names with unit suffix, labels bounded.
+//!
+//! What requests and connections count is in [`traffic`]; what happens rarely in prometheus-client's registry.
+
+mod about;
+mod count;
+mod exemplar;
+mod families;
+mod istio;
+mod otlp;
+mod table;
+mod traffic;
+
+pub use about::About;
+pub use exemplar::sampled_trace;
+
+pub(super) use count::{AttemptKey, Part, RequestKey, StepKey};
+pub(super) use count::known_method;
+pub(super) use traffic::{Local, at, place};
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -11,16 +29,24 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+use pillion_wire::exposition::{Family as Exposed, Format, parse, render};
+use tokio::runtime::Handle;
+use tokio::time::Instant;
+
 use super::health::HealthMetrics;
+use crate::bootstrap::MetricsSettings;
+use traffic::Traffic;
 
 /// All metrics. Shared by every part of the sidecar; each event is counted in one place.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Mutex<Registry>,
-    requests: Family<RequestLabels, Counter>,
-    durations: Family<EdgeLabels, Histogram, fn() -> Histogram>,
-    tcp_connections: Family<TcpLabels, Counter>,
-    tcp_bytes: Family<TcpBytesLabels, Counter>,
+    traffic: Traffic,
+    settings: MetricsSettings,
+    about: About,
+    started: SystemTime,
+    runtimes: Mutex<Vec<(Arc<str>, Handle)>>,
+    exports: Family<ResultLabels, Counter>,
     connections: Family<ListenerLabels, Gauge>,
     connections_refused: Family<RefusedLabels, Counter>,
     detections: Family<DetectionLabels, Histogram>,
@@ -55,56 +81,6 @@ pub struct Metrics {
     dns_durations: Family<ResultLabels, Histogram, fn() -> Histogram>,
     name_lookups: Family<ResultLabels, Counter>,
     names_in_use: Family<StateLabels, Gauge>,
-}
-
-/// What a request is counted under. Values come from configuration and our own tables, never from a client.
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-pub struct RequestLabels {
-    /// `outbound` or `inbound`.
-    pub direction: &'static str,
-    /// Destination as the control plane knows it; empty when it does not.
-    pub destination: Arc<str>,
-    /// Cluster that it was sent to; empty when it was not sent.
-    pub cluster: Arc<str>,
-    /// SPIFFE id of the other end; empty without mutual TLS.
-    pub peer: Arc<str>,
-    /// `mutual` or `none`.
-    pub tls: &'static str,
-    /// HTTP status; 0 when the client left first.
-    pub status: u16,
-    /// Reason code; empty when the application answered.
-    pub reason: &'static str,
-}
-
-/// Looked up once, then counted in.
-#[derive(Debug)]
-pub(super) struct Series {
-    requests: Counter,
-    durations: Histogram,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct EdgeLabels {
-    direction: &'static str,
-    destination: Arc<str>,
-    cluster: Arc<str>,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct TcpLabels {
-    direction: &'static str,
-    destination: Arc<str>,
-    cluster: Arc<str>,
-    peer: Arc<str>,
-    tls: &'static str,
-    result: &'static str,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct TcpBytesLabels {
-    direction: &'static str,
-    destination: Arc<str>,
-    flow: &'static str,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -202,14 +178,21 @@ struct DnsLabels {
 }
 
 impl Metrics {
-    /// Metrics that all stand at zero.
+    /// Metrics that all stand at zero, of nobody in particular.
     pub fn new() -> Self {
+        Self::of(MetricsSettings::default(), About::default())
+    }
+
+    /// Metrics of `about` that all stand at zero.
+    pub fn of(settings: MetricsSettings, about: About) -> Self {
         let mut registry = Registry::with_prefix("pillion");
         let metrics = Self {
-            requests: Family::default(),
-            durations: Family::new_with_constructor(|| Histogram::new(BUCKETS)),
-            tcp_connections: Family::default(),
-            tcp_bytes: Family::default(),
+            traffic: Traffic::new(settings.max_series.get(), settings.idle),
+            settings,
+            about,
+            started: SystemTime::now(),
+            runtimes: Mutex::default(),
+            exports: Family::default(),
             connections: Family::default(),
             connections_refused: Family::default(),
             detections: Family::new_with_constructor(|| Histogram::new(DETECTION_BUCKETS)),
@@ -293,14 +276,6 @@ impl Metrics {
     }
 
     fn register_traffic(&self, registry: &mut Registry) {
-        registry.register("requests", "HTTP requests that ended", self.requests.clone());
-        registry.register(
-            "request_duration_seconds",
-            "From the request head to the last byte of the response",
-            self.durations.clone(),
-        );
-        registry.register("tcp_connections", "TCP connections and tunnels that ended", self.tcp_connections.clone());
-        registry.register("tcp_bytes", "Bytes of TCP connections and tunnels", self.tcp_bytes.clone());
         registry.register("connections_open", "Accepted connections that are open", self.connections.clone());
         registry.register(
             "connections_refused",
@@ -335,6 +310,7 @@ impl Metrics {
             "Connections cut because they outlived the drain deadline",
             self.drain_cut.clone(),
         );
+        registry.register("otlp_exports", "Pushes of metrics to the collector, by result", self.exports.clone());
         registry.register(
             "access_log_dropped",
             "Lines of the access log that were dropped because its reader is slow",
@@ -425,37 +401,6 @@ impl Metrics {
     pub fn hosts_out(&self, cluster: &Arc<str>, state: &'static str, count: usize) {
         let labels = StateLabels { cluster: Arc::clone(cluster), state };
         self.hosts_out.get_or_create(&labels).set(i64::try_from(count).unwrap_or(i64::MAX));
-    }
-
-    /// What HTTP requests with these labels are counted in.
-    pub(super) fn series(&self, labels: &RequestLabels) -> Series {
-        let edge = EdgeLabels {
-            direction: labels.direction,
-            destination: Arc::clone(&labels.destination),
-            cluster: Arc::clone(&labels.cluster),
-        };
-        Series {
-            requests: self.requests.get_or_create(labels).clone(),
-            durations: self.durations.get_or_create(&edge).clone(),
-        }
-    }
-
-    /// A TCP connection or tunnel ended; bytes as seen from the client.
-    pub fn tcp_connection(&self, labels: &RequestLabels, received: u64, sent: u64) {
-        let connection = TcpLabels {
-            direction: labels.direction,
-            destination: Arc::clone(&labels.destination),
-            cluster: Arc::clone(&labels.cluster),
-            peer: Arc::clone(&labels.peer),
-            tls: labels.tls,
-            result: if labels.reason.is_empty() { "ok" } else { labels.reason },
-        };
-        self.tcp_connections.get_or_create(&connection).inc();
-        for (flow, bytes) in [("received", received), ("sent", sent)] {
-            let labels =
-                TcpBytesLabels { direction: labels.direction, destination: Arc::clone(&labels.destination), flow };
-            self.tcp_bytes.get_or_create(&labels).inc_by(bytes);
-        }
     }
 
     /// It was found out what a connection carries whose destination takes anything. `result` is what was found
@@ -577,22 +522,67 @@ impl Metrics {
         self.names_in_use.get_or_create(&labels).set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
-    /// All metrics as Prometheus/OpenMetrics text.
-    pub fn encode(&self) -> String {
+    /// For one more worker to count in.
+    pub(super) fn local(&self) -> Arc<Mutex<Local>> {
+        self.traffic.local()
+    }
+
+    /// Takes what a worker has counted when it is much.
+    pub(super) fn relieve(&self, local: &mut Local, now: Instant) {
+        self.traffic.relieve(local, now);
+    }
+
+    /// How metrics are made.
+    pub fn settings(&self) -> &MetricsSettings {
+        &self.settings
+    }
+
+    /// A runtime whose threads are to be watched.
+    pub fn watch(&self, name: &str, runtime: Handle) {
+        self.runtimes.lock().push((Arc::from(name), runtime));
+    }
+
+    /// A push of metrics to the collector ended: `ok`, or a short reason.
+    fn exported(&self, result: &'static str) {
+        self.exports.get_or_create(&ResultLabels { result }).inc();
+    }
+
+    /// Adds up what workers have counted, now and then, so that what is idle is forgotten though nobody reads. Never ends.
+    pub async fn tend(&self) {
+        loop {
+            tokio::time::sleep(TEND_EVERY).await;
+            self.traffic.collect(Instant::now());
+        }
+    }
+
+    /// All metrics.
+    pub fn families(&self) -> Vec<Exposed> {
+        self.traffic.collect(Instant::now());
         let mut text = String::new();
         // Writing to a String cannot fail.
         let _infallible = prometheus_client::encoding::text::encode(&mut text, &self.registry.lock());
-        text
+        let mut all = about::of(&self.about);
+        {
+            let tables = self.traffic.tables.lock();
+            all.extend(families::of(&tables));
+            if self.settings.istio {
+                all.extend(istio::of(&tables, &self.about));
+            }
+        }
+        all.extend(parse(&text));
+        all.extend(about::runtimes(&self.runtimes.lock()));
+        all.extend(about::process(self.started));
+        all
+    }
+
+    /// All metrics as OpenMetrics text.
+    pub fn encode(&self) -> String {
+        render(&self.families(), Format::OpenMetrics)
     }
 }
 
-impl Series {
-    /// An HTTP request ended.
-    pub(super) fn count(&self, duration: Duration) {
-        self.requests.inc();
-        self.durations.observe(duration.as_secs_f64());
-    }
-}
+/// How often what workers have counted is added up at least.
+const TEND_EVERY: Duration = Duration::from_secs(10);
 
 impl Default for Metrics {
     fn default() -> Self {
