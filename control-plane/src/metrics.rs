@@ -2,6 +2,7 @@
 //!
 //! Label values come from fixed sets of names only.
 
+use pillion_wire::exposition::{Format, parse, render};
 use prometheus_client::{
     encoding::text::encode,
     metrics::{counter::Counter, family::Family, gauge::Gauge},
@@ -58,14 +59,14 @@ impl Metrics {
         metrics
     }
 
-    /// The page that Prometheus reads (OpenMetrics text).
+    /// The page that Prometheus reads.
     #[must_use]
-    pub fn text(&self) -> String {
+    pub fn page(&self, format: Format) -> String {
         let mut text = String::new();
         if encode(&mut text, &self.registry).is_err() {
             text.clear();
         }
-        text
+        render(&parse(&text), format)
     }
 
     /// A connection ended its handshake in this way.
@@ -155,6 +156,9 @@ impl Metrics {
             self.rejected_objects.clone(),
         );
         registry.register("config_updates", "Configurations put in force", self.updates.clone());
+        let build = Family::<Label, Gauge>::default();
+        build.get_or_create(&[("version", env!("CARGO_PKG_VERSION"))]).set(1);
+        registry.register("build_info", "What is running", build);
     }
 }
 
@@ -172,7 +176,7 @@ mod tests {
     fn the_page_is_open_metrics() {
         let metrics = Metrics::new();
         metrics.nack(Kind::Route);
-        let text = metrics.text();
+        let text = metrics.page(Format::OpenMetrics);
         assert!(text.contains("pillion_control_plane_xds_nacks_total{kind=\"route\"} 1"), "{text}");
         assert!(text.ends_with("# EOF\n"));
     }

@@ -11,7 +11,11 @@ pub fn sampled_trace(headers: &HeaderMap) -> Option<[u8; 16]> {
     let (id, rest) = rest.split_at_checked(32)?;
     let flags = rest.strip_prefix(b"-")?.get(16..)?.strip_prefix(b"-")?;
     // Later versions may say more after the flags.
-    let is_known = version == b"00-" && flags.len() == 2 || flags.get(2) == Some(&b'-') && version != b"ff-";
+    let is_known = match version {
+        b"00-" => flags.len() == 2,
+        b"ff-" => false,
+        _ => flags.len() == 2 || flags.get(2) == Some(&b'-'),
+    };
     let flags = hex(*flags.first()?)? << 4 | hex(*flags.get(1)?)?;
     let mut trace = [0; 16];
     for (byte, pair) in trace.iter_mut().zip(id.as_chunks::<2>().0) {

@@ -5,10 +5,10 @@ use std::time::SystemTime;
 
 use super::{Exemplar, Family, Format, Histogram, Kind, Point, Value};
 
-/// The whole page. Families without points are left out.
+/// The whole page. Families without points are named, so that readers know what there may be.
 pub fn render(families: &[Family], format: Format) -> String {
     let mut page = String::new();
-    for family in families.iter().filter(|family| !family.points.is_empty()) {
+    for family in families {
         // Writing to a String cannot fail.
         let _infallible = write_family(&mut page, family, format);
     }
