@@ -154,10 +154,8 @@ pub(super) fn rescued(shared: &Shared) -> Family {
         let (spilled, panicked) = cluster.upstream.rescued();
         let all = [("spilled_over", spilled), ("panic", panicked)].into_iter().filter(|(_, count)| *count > 0);
         all.map(|(reason, count)| {
-            let labels = vec![
-                ("cluster".into(), Text::from(cluster.upstream.name())),
-                ("reason".into(), Text::from(reason)),
-            ];
+            let labels =
+                vec![("cluster".into(), Text::from(cluster.upstream.name())), ("reason".into(), Text::from(reason))];
             #[expect(clippy::cast_precision_loss, reason = "counts beyond 2^53 are not seen")]
             let value = Sample::Number(count as f64);
             Point { labels, value }
@@ -165,7 +163,8 @@ pub(super) fn rescued(shared: &Shared) -> Family {
     });
     Family {
         name: "pillion_picks_rescued".into(),
-        help: "Picks of hosts of another zone or priority, or regardless of health, because too few were healthy.".into(),
+        help: "Picks of hosts of another zone or priority, or regardless of health, because too few were healthy."
+            .into(),
         kind: Kind::Counter,
         points: points.collect(),
     }

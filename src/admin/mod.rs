@@ -108,10 +108,12 @@ fn answer(
         return text(StatusCode::FORBIDDEN, "requests from web pages are not answered here\n".to_owned());
     }
     match (port, request.method(), request.uri().path()) {
-        (Port::Admin | Port::Health, &Method::GET | &Method::HEAD, "/ready" | "/healthz/ready") => match readiness.check() {
-            Ok(detail) => text(StatusCode::OK, format!("ready{detail}\n")),
-            Err(missing) => text(StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {missing}\n")),
-        },
+        (Port::Admin | Port::Health, &Method::GET | &Method::HEAD, "/ready" | "/healthz/ready") => {
+            match readiness.check() {
+                Ok(detail) => text(StatusCode::OK, format!("ready{detail}\n")),
+                Err(missing) => text(StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {missing}\n")),
+            }
+        }
         (Port::Admin, &Method::GET, "/") => text(StatusCode::OK, HELP.to_owned()),
         (Port::Admin | Port::Metrics, &Method::GET | &Method::HEAD, "/metrics") => {
             let accept = request.headers().get(ACCEPT).and_then(|accept| accept.to_str().ok());
@@ -136,10 +138,13 @@ fn answer(
 
 /// What is counted, and what the clusters in use have counted themselves.
 pub fn metrics(shared: &Shared) -> Vec<Family> {
-    dump::gauge(shared);
-    let mut families = shared.telemetry.metrics.families();
-    families.push(dump::rescued(shared));
-    families
+    let metrics = &shared.telemetry.metrics;
+    metrics.read(|| {
+        dump::gauge(shared);
+        let mut families = metrics.families();
+        families.push(dump::rescued(shared));
+        families
+    })
 }
 
 /// No page's script, and no name that somebody else's DNS pointed at this machine.

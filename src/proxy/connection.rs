@@ -164,7 +164,9 @@ pub(super) async fn from_outside(
         return anything(worker, stream, address, dialled, served).await;
     }
     let mut stream = Replay::new(stream);
-    let Some(mut protocol) = detect(worker, "inbound", &mut stream, &worker.shared.drain).await? else { return Ok(None) };
+    let Some(mut protocol) = detect(worker, "inbound", &mut stream, &worker.shared.drain).await? else {
+        return Ok(None);
+    };
     let mut peer = None;
     let transport = if protocol == Protocol::Tls {
         let config = worker.shared.tls.front().ok_or(Refused::NoIdentity)?;

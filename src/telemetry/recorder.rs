@@ -108,8 +108,7 @@ impl Recorder {
         }
         if let Some([policy, queue, wait, total]) = record.spent(now) {
             let parts = [at(&record.route), record.direction.len() as u64];
-            let is_same =
-                |key: &StepKey| Arc::ptr_eq(&key.route, &record.route) && key.direction == record.direction;
+            let is_same = |key: &StepKey| Arc::ptr_eq(&key.route, &record.route) && key.direction == record.direction;
             let key = || StepKey { direction: record.direction, route: Arc::clone(&record.route) };
             if let Some(steps) = local.steps.get(place(parts), is_same, key) {
                 steps.took(Part::Policy, policy);

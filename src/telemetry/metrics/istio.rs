@@ -96,7 +96,8 @@ fn standard(key: &RequestKey, us: &About) -> Labels {
     let peer = Side::of_peer(&key.peer);
     let own = Side::own(us);
     let (source, destination) = if is_source { (&own, &peer) } else { (&peer, &own) };
-    let (service, name, namespace) = if is_source { service(&key.destination, us) } else { [(); 3].map(|()| unknown()).into() };
+    let (service, name, namespace) =
+        if is_source { service(&key.destination, us) } else { [(); 3].map(|()| unknown()).into() };
     let security = match (is_source, key.tls) {
         (true, _) => UNKNOWN, // As in Istio: only the server knows for sure.
         (false, "mutual") => "mutual_tls",
@@ -150,11 +151,7 @@ struct Side {
 
 impl Side {
     fn own(us: &About) -> Self {
-        Self {
-            workload: (&us.workload).into(),
-            namespace: (&us.namespace).into(),
-            principal: (&us.identity).into(),
-        }
+        Self { workload: (&us.workload).into(), namespace: (&us.namespace).into(), principal: (&us.identity).into() }
     }
 
     /// An identity says the namespace and the service account, not the workload.

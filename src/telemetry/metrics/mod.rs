@@ -14,8 +14,9 @@ mod traffic;
 pub use about::About;
 pub use exemplar::sampled_trace;
 
-pub(super) use count::{AttemptKey, Part, RequestKey, StepKey};
+pub(super) use table::Names as ClusterNames;
 pub(super) use count::known_method;
+pub(super) use count::{AttemptKey, Part, RequestKey, StepKey};
 pub(super) use traffic::{Local, at, place};
 
 use std::sync::Arc;
@@ -35,6 +36,7 @@ use tokio::time::Instant;
 
 use super::health::HealthMetrics;
 use crate::bootstrap::MetricsSettings;
+use table::Names;
 use traffic::Traffic;
 
 /// All metrics. Shared by every part of the sidecar; each event is counted in one place.
@@ -42,6 +44,8 @@ use traffic::Traffic;
 pub struct Metrics {
     registry: Mutex<Registry>,
     traffic: Traffic,
+    names: Arc<Names>,
+    reading: Mutex<()>,
     settings: MetricsSettings,
     about: About,
     started: SystemTime,
@@ -186,8 +190,11 @@ impl Metrics {
     /// Metrics of `about` that all stand at zero.
     pub fn of(settings: MetricsSettings, about: About) -> Self {
         let mut registry = Registry::with_prefix("pillion");
+        let names = Arc::new(Names::new(settings.max_series.get()));
         let metrics = Self {
             traffic: Traffic::new(settings.max_series.get(), settings.idle),
+            names: Arc::clone(&names),
+            reading: Mutex::default(),
             settings,
             about,
             started: SystemTime::now(),
@@ -211,7 +218,7 @@ impl Metrics {
             adaptive_limit: Family::default(),
             adaptive_in_flight: Family::default(),
             retries: Family::default(),
-            health: HealthMetrics::default(),
+            health: HealthMetrics::of(names),
             drain_cut: Counter::default(),
             access_log_dropped: Counter::default(),
             xds_responses: Family::default(),
@@ -352,32 +359,32 @@ impl Metrics {
 
     /// Something was not let through by a limit of `cluster`.
     pub fn limit_overflow(&self, cluster: &Arc<str>, limit: &'static str) {
-        self.limit_overflows.get_or_create(&LimitLabels { cluster: Arc::clone(cluster), limit }).inc();
+        self.limit_overflows.get_or_create(&LimitLabels { cluster: self.names.known(cluster), limit }).inc();
     }
 
     /// A breaker of `cluster` has `opened`, `closed`, or was `kept` closed.
     pub fn breaker(&self, cluster: &Arc<str>, change: &'static str) {
-        self.breaker_changes.get_or_create(&ChangeLabels { cluster: Arc::clone(cluster), change }).inc();
+        self.breaker_changes.get_or_create(&ChangeLabels { cluster: self.names.known(cluster), change }).inc();
     }
 
     /// An outlier of `cluster` was `ejected`, was `kept`, or `returned`.
     pub fn ejection(&self, cluster: &Arc<str>, change: &'static str) {
-        self.ejections.get_or_create(&ChangeLabels { cluster: Arc::clone(cluster), change }).inc();
+        self.ejections.get_or_create(&ChangeLabels { cluster: self.names.known(cluster), change }).inc();
     }
 
     /// A request goes to `cluster` since its own backend could not take it, for this reason.
     pub fn fallback(&self, cluster: &Arc<str>, reason: &'static str) {
-        self.fallbacks.get_or_create(&FallbackLabels { cluster: Arc::clone(cluster), reason }).inc();
+        self.fallbacks.get_or_create(&FallbackLabels { cluster: self.names.known(cluster), reason }).inc();
     }
 
     /// A request was refused since the application behind `cluster`, a port of ours, has enough to do.
     pub fn shed(&self, cluster: &Arc<str>, criticality: &'static str, reason: &'static str) {
-        self.shed.get_or_create(&ShedLabels { cluster: Arc::clone(cluster), criticality, reason }).inc();
+        self.shed.get_or_create(&ShedLabels { cluster: self.names.known(cluster), criticality, reason }).inc();
     }
 
     /// So many requests may be under way at `cluster`, a port of ours, and so many are.
     pub fn adaptive(&self, cluster: &Arc<str>, limit: u32, in_flight: u32) {
-        let labels = PortLabels { cluster: Arc::clone(cluster) };
+        let labels = PortLabels { cluster: self.names.known(cluster) };
         self.adaptive_limit.get_or_create(&labels).set(i64::from(limit));
         self.adaptive_in_flight.get_or_create(&labels).set(i64::from(in_flight));
     }
@@ -394,12 +401,12 @@ impl Metrics {
 
     /// So many places are taken within a limit of `cluster`.
     pub fn limit_in_use(&self, cluster: &Arc<str>, limit: &'static str, count: u32) {
-        self.limit_in_use.get_or_create(&LimitLabels { cluster: Arc::clone(cluster), limit }).set(i64::from(count));
+        self.limit_in_use.get_or_create(&LimitLabels { cluster: self.names.known(cluster), limit }).set(i64::from(count));
     }
 
     /// So many hosts of `cluster` are out of service for this cause.
     pub fn hosts_out(&self, cluster: &Arc<str>, state: &'static str, count: usize) {
-        let labels = StateLabels { cluster: Arc::clone(cluster), state };
+        let labels = StateLabels { cluster: self.names.known(cluster), state };
         self.hosts_out.get_or_create(&labels).set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
@@ -437,13 +444,13 @@ impl Metrics {
 
     /// A copy of a request for `cluster` ended; `result` is `ok`, `overflow`, `timeout` or a reason code.
     pub fn mirrored(&self, cluster: &Arc<str>, result: &'static str) {
-        self.mirrored.get_or_create(&MirrorLabels { cluster: Arc::clone(cluster), result }).inc();
+        self.mirrored.get_or_create(&MirrorLabels { cluster: self.names.known(cluster), result }).inc();
     }
 
     /// The rate-limit service `cluster` was asked. As in Envoy, `result` is `ok`, `over_limit` or `error`, the latter with
     /// why, and once more `failure_mode_allowed` when the request passed all the same.
     pub fn global_rate_limit(&self, cluster: &Arc<str>, result: &'static str, reason: &'static str) {
-        self.global_rate_limits.get_or_create(&AskedLabels { cluster: Arc::clone(cluster), result, reason }).inc();
+        self.global_rate_limits.get_or_create(&AskedLabels { cluster: self.names.known(cluster), result, reason }).inc();
     }
 
     /// A retry that a policy asks for was sent (`retried`), brought an answer that is none to retry (`succeeded`), or was
@@ -518,7 +525,7 @@ impl Metrics {
 
     /// So many names of `cluster` are `fresh`, `stale` (the last addresses are used, since asking fails) or `empty`.
     pub fn names_in_use(&self, cluster: &Arc<str>, state: &'static str, count: usize) {
-        let labels = StateLabels { cluster: Arc::clone(cluster), state };
+        let labels = StateLabels { cluster: self.names.known(cluster), state };
         self.names_in_use.get_or_create(&labels).set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
@@ -553,6 +560,12 @@ impl Metrics {
             tokio::time::sleep(TEND_EVERY).await;
             self.traffic.collect(Instant::now());
         }
+    }
+
+    /// Lets one reader at a time set gauges and read them.
+    pub fn read<T>(&self, read: impl FnOnce() -> T) -> T {
+        let _alone = self.reading.lock();
+        read()
     }
 
     /// All metrics.

@@ -1,10 +1,14 @@
 //! Counts by label set: so many at most, and only those that are used.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
+
+use super::count::OTHER;
 
 /// Labels of which there may be too many.
 pub(in crate::telemetry) trait Bounded {
@@ -66,6 +70,38 @@ impl<K: Bounded + Eq + Hash, V: Tally> Table<K, V> {
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
         self.entries.iter().map(|(key, (total, _))| (key, total))
+    }
+}
+
+/// Names of clusters that are labels of what is counted rarely: the first so many since the start; all others are `other`.
+#[derive(Debug)]
+pub(in crate::telemetry) struct Names {
+    known: Mutex<HashSet<Arc<str>>>,
+    most: usize,
+}
+
+impl Default for Names {
+    fn default() -> Self {
+        Self::new(2000)
+    }
+}
+
+impl Names {
+    pub(super) fn new(most: usize) -> Self {
+        Self { known: Mutex::default(), most }
+    }
+
+    /// The name, or what stands for it.
+    pub(in crate::telemetry) fn known(&self, name: &Arc<str>) -> Arc<str> {
+        let mut known = self.known.lock();
+        if let Some(name) = known.get(name) {
+            return Arc::clone(name);
+        }
+        if known.len() >= self.most {
+            return Arc::from(OTHER);
+        }
+        known.insert(Arc::clone(name));
+        Arc::clone(name)
     }
 }
 

@@ -66,13 +66,14 @@ impl Traffic {
 
     /// Adds up what has been counted since the last time, and forgets what is idle.
     pub(super) fn collect(&self, now: Instant) {
+        // Held to the end, so that whoever reads next finds what is taken here.
         let locals = self.locals.lock();
-        let mut tables = self.tables.lock();
         for local in locals.iter() {
-            // The worker waits no longer than this takes: adding up is done without its lock.
+            // Adding up is done without the worker's lock: who holds that may want the tables' lock besides.
             let taken = std::mem::take(&mut *local.lock());
-            tables.add(taken, now);
+            self.tables.lock().add(taken, now);
         }
+        let mut tables = self.tables.lock();
         tables.requests.expire(now);
         tables.steps.expire(now);
         tables.attempts.expire(now);

@@ -176,6 +176,9 @@ mod tests {
     fn a_counter_s_family_is_called_as_its_sample_in_the_older_text() {
         let page = "# HELP a_requests Of \"all\".\n# TYPE a_requests counter\na_requests_total{x=\"y\"} 3 # {t=\"u\"} 1\n# EOF\n";
         let text = render(&parse(page), Format::Text);
-        assert_eq!(text, "# HELP a_requests_total Of \"all\".\n# TYPE a_requests_total counter\na_requests_total{x=\"y\"} 3\n");
+        assert_eq!(
+            text,
+            "# HELP a_requests_total Of \"all\".\n# TYPE a_requests_total counter\na_requests_total{x=\"y\"} 3\n"
+        );
     }
 }

@@ -1,0 +1,4 @@
+//! What the mesh tells of itself.
+
+mod metrics;
+mod metrics_files;
