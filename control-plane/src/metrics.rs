@@ -2,14 +2,10 @@
 //!
 //! Label values come from fixed sets of names only.
 
-use pillion_wire::exposition::{Format, parse, render};
-use prometheus_client::{
-    encoding::text::encode,
-    metrics::{counter::Counter, family::Family, gauge::Gauge},
-    registry::Registry,
-};
+use pillion_wire::exposition::{Format, render};
+use prometheus_client::metrics::{counter::Counter, family::Family, gauge::Gauge};
 
-use crate::xds::kind::Kind;
+use crate::{metrics_listed::Listed, xds::kind::Kind};
 
 /// One label.
 type Label = [(&'static str, &'static str); 1];
@@ -17,7 +13,7 @@ type Label = [(&'static str, &'static str); 1];
 /// All counters and gauges.
 #[derive(Debug)]
 pub struct Metrics {
-    registry: Registry,
+    registry: Listed,
     connections: Family<Label, Counter>,
     open_connections: Gauge,
     streams: Family<Label, Gauge>,
@@ -39,7 +35,7 @@ impl Metrics {
     #[must_use]
     pub fn new() -> Self {
         let mut metrics = Self {
-            registry: Registry::with_prefix("pillion_control_plane"),
+            registry: Listed::new("pillion_control_plane"),
             connections: Family::default(),
             open_connections: Gauge::default(),
             streams: Family::default(),
@@ -62,11 +58,7 @@ impl Metrics {
     /// The page that Prometheus reads.
     #[must_use]
     pub fn page(&self, format: Format) -> String {
-        let mut text = String::new();
-        if encode(&mut text, &self.registry).is_err() {
-            text.clear();
-        }
-        render(&parse(&text), format)
+        render(&self.registry.families(), format)
     }
 
     /// A connection ended its handshake in this way.

@@ -6,9 +6,8 @@ use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::registry::Registry;
 
-use super::metrics::ClusterNames;
+use super::metrics::{ClusterNames, Listed};
 
 /// Checks by cluster (Envoy: `cluster.<name>.health_check.*`).
 #[derive(Debug, Default)]
@@ -34,7 +33,7 @@ impl HealthMetrics {
         Self { names, ..Self::default() }
     }
 
-    pub(super) fn register(&self, registry: &mut Registry) {
+    pub(super) fn register(&self, registry: &mut Listed) {
         registry.register(
             "health_check_events",
             "Active health checks: attempt, success or failure; of the failures, those without answer: network_failure; \

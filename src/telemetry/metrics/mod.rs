@@ -7,6 +7,7 @@ mod count;
 mod exemplar;
 mod families;
 mod istio;
+mod listed;
 mod otlp;
 mod table;
 mod traffic;
@@ -14,23 +15,22 @@ mod traffic;
 pub use about::About;
 pub use exemplar::sampled_trace;
 
-pub(super) use table::Names as ClusterNames;
 pub(super) use count::known_method;
 pub(super) use count::{AttemptKey, Part, RequestKey, StepKey};
+pub(super) use listed::Listed;
+pub(super) use table::Names as ClusterNames;
 pub(super) use traffic::{Local, at, place};
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
+use pillion_wire::exposition::{Family as Exposed, Format, render};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
-use prometheus_client::registry::Registry;
-
-use pillion_wire::exposition::{Family as Exposed, Format, parse, render};
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
@@ -42,7 +42,7 @@ use traffic::Traffic;
 /// All metrics. Shared by every part of the sidecar; each event is counted in one place.
 #[derive(Debug)]
 pub struct Metrics {
-    registry: Mutex<Registry>,
+    registry: Mutex<Listed>,
     traffic: Traffic,
     names: Arc<Names>,
     reading: Mutex<()>,
@@ -189,7 +189,7 @@ impl Metrics {
 
     /// Metrics of `about` that all stand at zero.
     pub fn of(settings: MetricsSettings, about: About) -> Self {
-        let mut registry = Registry::with_prefix("pillion");
+        let mut registry = Listed::new("pillion");
         let names = Arc::new(Names::new(settings.max_series.get()));
         let metrics = Self {
             traffic: Traffic::new(settings.max_series.get(), settings.idle),
@@ -233,7 +233,7 @@ impl Metrics {
             dns_durations: Family::new_with_constructor(|| Histogram::new(BUCKETS)),
             name_lookups: Family::default(),
             names_in_use: Family::default(),
-            registry: Mutex::new(Registry::default()),
+            registry: Mutex::new(Listed::new("pillion")),
         };
         registry.register("xds_resources", "xDS resources received, by verdict", metrics.xds_responses.clone());
         registry.register("xds_connected", "1 while the xDS stream is up", metrics.xds_connected.clone());
@@ -267,7 +267,7 @@ impl Metrics {
         metrics
     }
 
-    fn register_names(&self, registry: &mut Registry) {
+    fn register_names(&self, registry: &mut Listed) {
         registry.register("dns_queries", "DNS queries of the application, by result", self.dns_queries.clone());
         registry.register(
             "dns_duration_seconds",
@@ -282,7 +282,7 @@ impl Metrics {
         );
     }
 
-    fn register_traffic(&self, registry: &mut Registry) {
+    fn register_traffic(&self, registry: &mut Listed) {
         registry.register("connections_open", "Accepted connections that are open", self.connections.clone());
         registry.register(
             "connections_refused",
@@ -325,7 +325,7 @@ impl Metrics {
         );
     }
 
-    fn register_resilience(&self, registry: &mut Registry) {
+    fn register_resilience(&self, registry: &mut Listed) {
         registry.register(
             "limit_overflows",
             "Requests, connections and retries that were not let through, by the limit that was reached",
@@ -401,7 +401,9 @@ impl Metrics {
 
     /// So many places are taken within a limit of `cluster`.
     pub fn limit_in_use(&self, cluster: &Arc<str>, limit: &'static str, count: u32) {
-        self.limit_in_use.get_or_create(&LimitLabels { cluster: self.names.known(cluster), limit }).set(i64::from(count));
+        self.limit_in_use
+            .get_or_create(&LimitLabels { cluster: self.names.known(cluster), limit })
+            .set(i64::from(count));
     }
 
     /// So many hosts of `cluster` are out of service for this cause.
@@ -450,7 +452,9 @@ impl Metrics {
     /// The rate-limit service `cluster` was asked. As in Envoy, `result` is `ok`, `over_limit` or `error`, the latter with
     /// why, and once more `failure_mode_allowed` when the request passed all the same.
     pub fn global_rate_limit(&self, cluster: &Arc<str>, result: &'static str, reason: &'static str) {
-        self.global_rate_limits.get_or_create(&AskedLabels { cluster: self.names.known(cluster), result, reason }).inc();
+        self.global_rate_limits
+            .get_or_create(&AskedLabels { cluster: self.names.known(cluster), result, reason })
+            .inc();
     }
 
     /// A retry that a policy asks for was sent (`retried`), brought an answer that is none to retry (`succeeded`), or was
@@ -571,9 +575,6 @@ impl Metrics {
     /// All metrics.
     pub fn families(&self) -> Vec<Exposed> {
         self.traffic.collect(Instant::now());
-        let mut text = String::new();
-        // Writing to a String cannot fail.
-        let _infallible = prometheus_client::encoding::text::encode(&mut text, &self.registry.lock());
         let mut all = about::of(&self.about);
         {
             let tables = self.traffic.tables.lock();
@@ -582,7 +583,7 @@ impl Metrics {
                 all.extend(istio::of(&tables, &self.about));
             }
         }
-        all.extend(parse(&text));
+        all.extend(self.registry.lock().families());
         all.extend(about::runtimes(&self.runtimes.lock()));
         all.extend(about::process(self.started));
         all

@@ -74,7 +74,7 @@ fn metric(family: &Family, points: &[Point], started: u64, now: u64) -> Metric {
         }),
     };
     let unit = [("_seconds", "s"), ("_bytes", "By"), ("_milliseconds", "ms")];
-    let unit = unit.into_iter().filter(|(suffix, _)| family.name.ends_with(suffix)).map(|(_, unit)| unit).last();
+    let unit = unit.into_iter().find(|(suffix, _)| family.name.ends_with(suffix)).map(|(_, unit)| unit);
     Metric {
         name: family.name.to_string(),
         description: family.help.to_string(),
