@@ -29,9 +29,9 @@ use crate::snapshot::{Cluster, Directory, Outbound};
 use crate::store::Store;
 use crate::telemetry::otlp::{Exporter, LogLayer, Queues};
 use crate::telemetry::trace::{Sampling, Share, Tracer};
-use crate::telemetry::{AccessLog, Metrics, Telemetry};
+use crate::telemetry::{About, AccessLog, Metrics, Telemetry};
 use crate::tls::{TlsClient, TlsServer, public_client};
-use crate::{application, discovery, dns, identity, init, upstream, worker};
+use crate::{admin, application, discovery, dns, identity, init, tls, upstream, worker};
 
 /// How long what is left for the collector may take to be sent when stopping.
 const FLUSH_DEADLINE: Duration = Duration::from_secs(5);
@@ -89,7 +89,8 @@ fn run(settings: Bootstrap) -> anyhow::Result<()> {
 
 async fn serve(mut settings: Bootstrap) -> anyhow::Result<()> {
     let mut stop = StopSignal::new()?;
-    let metrics = Arc::new(Metrics::new());
+    let metrics = Arc::new(Metrics::of(settings.metrics.clone(), about(&settings)));
+    metrics.watch("control", tokio::runtime::Handle::current());
     let queues = Queues::new(&settings, &metrics);
     let (tracer, logs) = (tracer(&settings, &queues, &metrics), queues.logs.clone());
     let exporter = export(queues, &settings, &metrics)?;
@@ -152,6 +153,12 @@ async fn serve(mut settings: Bootstrap) -> anyhow::Result<()> {
     tokio::spawn(upstream::watch(judged, Arc::clone(&shared.telemetry.metrics)));
     tokio::spawn(health::run(Arc::clone(&shared), tls, dialer));
     tokio::spawn(answer_dns(Arc::clone(&shared), dns_sockets));
+    let tended = Arc::clone(&shared.telemetry.metrics);
+    tokio::spawn(async move { tended.tend().await });
+    let exported = Arc::clone(&shared);
+    tokio::spawn(async move {
+        exported.telemetry.metrics.export(exported.settings.otlp.as_ref(), || admin::metrics(&exported)).await;
+    });
     let addresses = listeners.start(bound, &readiness).await?;
     let announced = Arc::clone(&readiness);
     tokio::spawn(async move { announce(&announced, addresses).await });
@@ -185,6 +192,19 @@ fn export(queues: Queues, settings: &Bootstrap, metrics: &Metrics) -> anyhow::Re
         logs.listen();
     }
     queues.start(settings, metrics, tls).context("--otlp-endpoint")
+}
+
+/// What metrics say of us.
+fn about(settings: &Bootstrap) -> About {
+    let provider = tls::provider();
+    let exchanges = provider.kx_groups.iter().map(|group| format!("{:?}", group.name()));
+    About {
+        workload: settings.workload.as_str().into(),
+        namespace: settings.id.namespace().into(),
+        identity: settings.id.to_string().into(),
+        zone: settings.zone.as_str().into(),
+        tls: ("aws-lc-rs", exchanges.collect::<Vec<_>>().join(",").into()),
+    }
 }
 
 fn store(settings: &Bootstrap) -> anyhow::Result<Option<Arc<Store>>> {

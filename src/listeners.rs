@@ -25,6 +25,7 @@ pub struct Bound {
     data: Vec<(Entry, Vec<TcpListener>)>,
     admin: TcpListener,
     health: TcpListener,
+    metrics: Option<TcpListener>,
     /// Served by the control runtime, not by workers.
     pub(crate) dns: (Vec<UdpSocket>, Vec<TcpListener>),
 }
@@ -79,7 +80,8 @@ impl Bound {
         };
         let admin = single("admin", &mut settings.admin)?;
         let health = single("health", &mut settings.health)?;
-        Ok(Self { data, admin, health, dns })
+        let metrics = settings.metrics.listen.as_mut().map(|address| single("metrics", address)).transpose()?;
+        Ok(Self { data, admin, health, metrics, dns })
     }
 }
 
@@ -213,7 +215,7 @@ impl Listeners {
         for (entry, sockets) in bound.data {
             self.hand_out(entry, sockets, &CancellationToken::new()).await?;
         }
-        admin::serve(bound.admin, bound.health, Arc::clone(&self.shared), Arc::clone(readiness))?;
+        admin::serve(bound.admin, bound.health, bound.metrics, Arc::clone(&self.shared), Arc::clone(readiness))?;
         let settings = &self.shared.settings;
         let tcp: BTreeMap<String, SocketAddr> =
             settings.tcp.iter().map(|binding| (binding.destination.to_string(), binding.listen)).collect();
@@ -225,6 +227,7 @@ impl Listeners {
             ("tcp", json!(tcp)),
             ("admin", json!(settings.admin)),
             ("health", json!(settings.health)),
+            ("metrics", json!(settings.metrics.listen)),
         ]);
         tokio::spawn(self.follow_fronts());
         Ok(addresses)

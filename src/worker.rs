@@ -41,6 +41,7 @@ const SWEEP_EVERY: Duration = Duration::from_secs(5);
 /// When no thread or runtime can be had.
 pub fn start(number: usize, shared: Arc<Shared>, tls: Arc<TlsClient>, dialer: Dialer) -> io::Result<mpsc::Sender<Job>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    shared.telemetry.metrics.watch(&format!("worker-{number}"), runtime.handle().clone());
     let (sender, jobs) = mpsc::channel(QUEUE);
     std::thread::Builder::new()
         .name(format!("worker-{number}"))

@@ -10,6 +10,7 @@ use http_body_util::Full;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
+use pillion_wire::exposition::Format;
 use tokio::{
     net::TcpListener,
     sync::Semaphore,
@@ -98,7 +99,9 @@ impl Admin {
         match request.uri().path() {
             "/healthz" => page(StatusCode::OK, "text/plain", "ok\n".into()),
             "/metrics" => {
-                page(StatusCode::OK, "application/openmetrics-text; version=1.0.0; charset=utf-8", self.metrics.text())
+                let accept = request.headers().get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
+                let format = Format::accepted(accept);
+                page(StatusCode::OK, format.content_type(), self.metrics.page(format))
             }
             "/debug/nodes" => json(&self.nodes.to_json()),
             "/debug/config" => json(&self.status_json()),

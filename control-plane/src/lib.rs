@@ -29,6 +29,7 @@ pub mod core;
 pub mod document;
 pub mod index;
 pub mod metrics;
+mod metrics_listed;
 pub mod net;
 pub mod settings;
 pub mod shutdown;

@@ -2,13 +2,10 @@
 //!
 //! Label values come from fixed sets of names only.
 
-use prometheus_client::{
-    encoding::text::encode,
-    metrics::{counter::Counter, family::Family, gauge::Gauge},
-    registry::Registry,
-};
+use pillion_wire::exposition::{Format, render};
+use prometheus_client::metrics::{counter::Counter, family::Family, gauge::Gauge};
 
-use crate::xds::kind::Kind;
+use crate::{metrics_listed::Listed, xds::kind::Kind};
 
 /// One label.
 type Label = [(&'static str, &'static str); 1];
@@ -16,7 +13,7 @@ type Label = [(&'static str, &'static str); 1];
 /// All counters and gauges.
 #[derive(Debug)]
 pub struct Metrics {
-    registry: Registry,
+    registry: Listed,
     connections: Family<Label, Counter>,
     open_connections: Gauge,
     streams: Family<Label, Gauge>,
@@ -38,7 +35,7 @@ impl Metrics {
     #[must_use]
     pub fn new() -> Self {
         let mut metrics = Self {
-            registry: Registry::with_prefix("pillion_control_plane"),
+            registry: Listed::new("pillion_control_plane"),
             connections: Family::default(),
             open_connections: Gauge::default(),
             streams: Family::default(),
@@ -58,14 +55,10 @@ impl Metrics {
         metrics
     }
 
-    /// The page that Prometheus reads (OpenMetrics text).
+    /// The page that Prometheus reads.
     #[must_use]
-    pub fn text(&self) -> String {
-        let mut text = String::new();
-        if encode(&mut text, &self.registry).is_err() {
-            text.clear();
-        }
-        text
+    pub fn page(&self, format: Format) -> String {
+        render(&self.registry.families(), format)
     }
 
     /// A connection ended its handshake in this way.
@@ -155,6 +148,9 @@ impl Metrics {
             self.rejected_objects.clone(),
         );
         registry.register("config_updates", "Configurations put in force", self.updates.clone());
+        let build = Family::<Label, Gauge>::default();
+        build.get_or_create(&[("version", env!("CARGO_PKG_VERSION"))]).set(1);
+        registry.register("build_info", "What is running", build);
     }
 }
 
@@ -172,7 +168,7 @@ mod tests {
     fn the_page_is_open_metrics() {
         let metrics = Metrics::new();
         metrics.nack(Kind::Route);
-        let text = metrics.text();
+        let text = metrics.page(Format::OpenMetrics);
         assert!(text.contains("pillion_control_plane_xds_nacks_total{kind=\"route\"} 1"), "{text}");
         assert!(text.ends_with("# EOF\n"));
     }

@@ -1,10 +1,10 @@
 //! `/config_dump` and `/clusters`: what is in force, read from the snapshots that requests use.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use pillion_wire::exposition::{Family, Kind, Point, Text, Value as Sample};
 use serde_json::{Value, json};
 
 use super::treatment::{budget, treatment};
@@ -147,23 +147,27 @@ pub(super) fn gauge(shared: &Shared) {
     }
 }
 
-/// Picks of hosts that were not as they should be, as OpenMetrics text: of clusters that had to make some.
-pub(super) fn rescued(shared: &Shared) -> String {
-    let mut text = "# HELP pillion_picks_rescued Picks of hosts of another zone or priority, or regardless of health, \
-                    because too few were healthy.\n# TYPE pillion_picks_rescued counter\n"
-        .to_owned();
-    for cluster in shared.directory.outbound().load_full().clusters() {
+/// Picks of hosts that were not as they should be: of clusters that had to make some.
+pub(super) fn rescued(shared: &Shared) -> Family {
+    let clusters = shared.directory.outbound().load_full().clusters();
+    let points = clusters.iter().flat_map(|cluster| {
         let (spilled, panicked) = cluster.upstream.rescued();
-        for (reason, count) in
-            [("spilled_over", spilled), ("panic", panicked)].into_iter().filter(|(_, count)| *count > 0)
-        {
-            // Writing to a String cannot fail; a cluster's name is quoted as JSON strings are, which is how labels are.
-            let name = json!(cluster.config.name);
-            let _infallible =
-                writeln!(text, "pillion_picks_rescued_total{{cluster={name},reason=\"{reason}\"}} {count}");
-        }
+        let all = [("spilled_over", spilled), ("panic", panicked)].into_iter().filter(|(_, count)| *count > 0);
+        all.map(|(reason, count)| {
+            let labels =
+                vec![("cluster".into(), Text::from(cluster.upstream.name())), ("reason".into(), Text::from(reason))];
+            #[expect(clippy::cast_precision_loss, reason = "counts beyond 2^53 are not seen")]
+            let value = Sample::Number(count as f64);
+            Point { labels, value }
+        })
+    });
+    Family {
+        name: "pillion_picks_rescued".into(),
+        help: "Picks of hosts of another zone or priority, or regardless of health, because too few were healthy."
+            .into(),
+        kind: Kind::Counter,
+        points: points.collect(),
     }
-    text
 }
 
 fn certificate(identity: &Identity) -> Value {

@@ -1,4 +1,4 @@
-//! The admin port (this machine only) and the health port: what a person or an orchestrator may ask.
+//! The admin port (this machine only), the health port and the metrics port: what a person or a program may ask.
 //!
 //! Read-only, but for `POST /drain`. Requests that a web page could have caused are
 //! refused: those with an `Origin`, and those whose `Host` is a name other than localhost.
@@ -17,25 +17,26 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HOST, ORIGIN};
+use http::header::{ACCEPT, CONTENT_TYPE, HOST, ORIGIN};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use pillion_wire::exposition::{Family, Format, render};
 use tokio::sync::Semaphore;
 
 use crate::proxy::Shared;
 use crate::readiness::Readiness;
 
-/// Connections at once, on each of the two ports.
+/// Connections at once, on each of the ports.
 const MAX_CONNECTIONS: usize = 64;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
 const HELP: &str = "\
 GET  /ready        200 when ready, 503 with what is missing
-GET  /metrics      Prometheus text
+GET  /metrics      Prometheus text, or OpenMetrics for those who accept it
 GET  /config_dump  configuration in force, as JSON
 GET  /clusters     hosts with their live counters, as JSON
 POST /drain        stop gracefully
@@ -45,19 +46,22 @@ POST /drain        stop gracefully
 enum Port {
     Admin,
     Health,
+    Metrics,
 }
 
-/// Serves both ports for as long as the program runs.
+/// Serves the ports for as long as the program runs.
 ///
 /// # Errors
 /// When a socket cannot be used.
 pub fn serve(
     admin: TcpListener,
     health: TcpListener,
+    metrics: Option<TcpListener>,
     shared: Arc<Shared>,
     readiness: Arc<Readiness>,
 ) -> anyhow::Result<()> {
-    for (port, listener) in [(Port::Admin, admin), (Port::Health, health)] {
+    let metrics = metrics.map(|metrics| (Port::Metrics, metrics));
+    for (port, listener) in [(Port::Admin, admin), (Port::Health, health)].into_iter().chain(metrics) {
         let listener = tokio::net::TcpListener::from_std(listener).context("cannot serve the admin port")?;
         tokio::spawn(accept(port, listener, Arc::clone(&shared), Arc::clone(&readiness)));
     }
@@ -104,17 +108,22 @@ fn answer(
         return text(StatusCode::FORBIDDEN, "requests from web pages are not answered here\n".to_owned());
     }
     match (port, request.method(), request.uri().path()) {
-        (_, &Method::GET | &Method::HEAD, "/ready" | "/healthz/ready") => match readiness.check() {
-            Ok(detail) => text(StatusCode::OK, format!("ready{detail}\n")),
-            Err(missing) => text(StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {missing}\n")),
-        },
+        (Port::Admin | Port::Health, &Method::GET | &Method::HEAD, "/ready" | "/healthz/ready") => {
+            match readiness.check() {
+                Ok(detail) => text(StatusCode::OK, format!("ready{detail}\n")),
+                Err(missing) => text(StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {missing}\n")),
+            }
+        }
         (Port::Admin, &Method::GET, "/") => text(StatusCode::OK, HELP.to_owned()),
-        (Port::Admin, &Method::GET, "/metrics") => {
-            let mut response = text(StatusCode::OK, metrics(shared));
-            let kind = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
-            response.headers_mut().insert(CONTENT_TYPE, kind);
+        (Port::Admin | Port::Metrics, &Method::GET | &Method::HEAD, "/metrics") => {
+            let accept = request.headers().get(ACCEPT).and_then(|accept| accept.to_str().ok());
+            let format = Format::accepted(accept);
+            let mut response = text(StatusCode::OK, render(&metrics(shared), format));
+            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(format.content_type()));
             response
         }
+        (Port::Metrics, _, "/metrics") => text(StatusCode::METHOD_NOT_ALLOWED, "use GET\n".to_owned()),
+        (Port::Metrics, ..) => text(StatusCode::NOT_FOUND, "GET /metrics\n".to_owned()),
         (Port::Admin, &Method::GET, "/config_dump") => json(&dump::config(shared)),
         (Port::Admin, &Method::GET, "/clusters") => json(&dump::clusters(shared)),
         (Port::Admin, &Method::POST, "/drain") => {
@@ -127,16 +136,15 @@ fn answer(
     }
 }
 
-/// What is counted, and what the clusters in use have counted themselves, before the mark that ends it all.
-fn metrics(shared: &Shared) -> String {
-    const END: &str = "# EOF\n";
-    dump::gauge(shared);
-    let mut text = shared.telemetry.metrics.encode();
-    let end = text.strip_suffix(END).map_or(text.len(), str::len);
-    text.truncate(end);
-    text.push_str(&dump::rescued(shared));
-    text.push_str(END);
-    text
+/// What is counted, and what the clusters in use have counted themselves.
+pub fn metrics(shared: &Shared) -> Vec<Family> {
+    let metrics = &shared.telemetry.metrics;
+    metrics.read(|| {
+        dump::gauge(shared);
+        let mut families = metrics.families();
+        families.push(dump::rescued(shared));
+        families
+    })
 }
 
 /// No page's script, and no name that somebody else's DNS pointed at this machine.

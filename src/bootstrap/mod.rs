@@ -5,11 +5,13 @@
 //! the JSON file named by `--bootstrap`. Below this module nobody reads any of
 //! them: [`Bootstrap`] holds values that need no further checking.
 
+mod metrics;
 mod otlp;
 mod settings;
 mod traces;
 mod value;
 
+pub use metrics::MetricsSettings;
 pub use otlp::{Otlp, OtlpProtocol, OtlpSignal};
 pub use traces::{TraceHeaders, Tracing};
 pub use value::{AccessLog, Redirection, TcpBinding, UnknownDestinations, ValueError};
@@ -26,7 +28,7 @@ use pillion_wire::mesh::NodeInfo;
 use pillion_wire::spiffe::{SpiffeId, SpiffeIdError};
 
 use settings::Settings;
-use value::{InterceptMode, Switch};
+use value::{InterceptMode, OnOff, Switch};
 
 /// What a sidecar has to know before it can ask for the rest.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,6 +70,8 @@ pub struct Bootstrap {
     pub timeouts: Timeouts,
     /// Which requests are logged.
     pub access_log: AccessLog,
+    /// How metrics are kept and shown.
+    pub metrics: MetricsSettings,
     /// Where telemetry is pushed to. `None`: nowhere.
     pub otlp: Option<Otlp>,
     /// Which requests become spans of a trace, and who begins one.
@@ -217,7 +221,7 @@ fn load_from(
 impl Bootstrap {
     /// Is it one of our own ports? To carry traffic there would be to send it to ourselves.
     pub fn is_own_port(&self, port: u16) -> bool {
-        let fixed = [Some(self.admin), Some(self.health), self.mesh, self.outbound_http];
+        let fixed = [Some(self.admin), Some(self.health), self.metrics.listen, self.mesh, self.outbound_http];
         let intercepting = [self.intercept.as_ref().map(|i| i.inbound), self.dns.as_ref().map(|dns| dns.listen)];
         fixed.into_iter().chain(intercepting).flatten().any(|address| address.port() == port)
             || self.tcp.iter().any(|binding| binding.listen.port() == port)
@@ -252,6 +256,7 @@ fn build(settings: Settings) -> Result<Bootstrap, BootstrapError> {
     }
     let outbound_http = settings.outbound_http.map_or_else(|| Some(local(15001)), Switch::address);
     let intercept = intercept(&settings, outbound_http)?;
+    let metrics = metrics(&settings)?;
     let otlp = otlp::build(&settings)?;
     let tracing = traces::build(&settings)?;
     Ok(Bootstrap {
@@ -277,6 +282,7 @@ fn build(settings: Settings) -> Result<Bootstrap, BootstrapError> {
         limits,
         timeouts,
         access_log: settings.access_log.unwrap_or_default(),
+        metrics,
         otlp,
         tracing,
         log: settings.log.unwrap_or_else(|| "info".to_owned()),
@@ -338,6 +344,19 @@ fn timeouts(settings: &Settings) -> Result<Timeouts, BootstrapError> {
         destination_idle: span("destination-idle-timeout", settings.destination_idle_timeout, 600)?,
         upstream_idle: span("upstream-idle-timeout", settings.upstream_idle_timeout, 90)?,
         drain: settings.drain_deadline.map_or_else(|| Duration::from_secs(30), Duration::from),
+    })
+}
+
+fn metrics(settings: &Settings) -> Result<MetricsSettings, BootstrapError> {
+    let listen = || Some(SocketAddr::from(([0, 0, 0, 0], 15090)));
+    Ok(MetricsSettings {
+        listen: settings.metrics.map_or_else(listen, Switch::address),
+        max_series: count("metrics-max-series", settings.metrics_max_series, 2000)?,
+        idle: span("metrics-idle", settings.metrics_idle, 600)?,
+        istio: settings.metrics_istio.is_some_and(OnOff::is_on),
+        overhead: settings.metrics_overhead.is_none_or(OnOff::is_on),
+        exemplars: settings.metrics_exemplars.is_none_or(OnOff::is_on),
+        export_interval: span("metrics-export-interval", settings.metrics_export_interval, 60)?,
     })
 }
 

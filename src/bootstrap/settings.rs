@@ -10,8 +10,8 @@ use serde::Deserialize;
 
 use super::BootstrapError;
 use super::otlp::{OtlpHeader, OtlpProtocol, OtlpSignal};
-use super::traces::{MaybeSpan, OnOff, Percent, TraceHeaders};
-use super::value::{AccessLog, InterceptMode, Span, Switch, TcpBinding, UnknownDestinations};
+use super::traces::{MaybeSpan, Percent, TraceHeaders};
+use super::value::{AccessLog, InterceptMode, OnOff, Span, Switch, TcpBinding, UnknownDestinations};
 
 /// The Pillion sidecar: takes over a workload's inbound and outbound traffic.
 ///
@@ -140,6 +140,27 @@ pub(super) struct Settings {
     /// Which requests are logged: off, errors, all [default: errors]
     #[arg(long, value_name = "WHICH")]
     pub(super) access_log: Option<AccessLog>,
+    /// Where /metrics alone is served, or off [default: 0.0.0.0:15090]
+    #[arg(long, value_name = "IP:PORT|off")]
+    pub(super) metrics: Option<Switch>,
+    /// Label sets that are kept of each kind; what is beyond is counted under the labels called other [default: 2000]
+    #[arg(long, value_name = "COUNT")]
+    pub(super) metrics_max_series: Option<usize>,
+    /// When a label set without a count is forgotten [default: 10m]
+    #[arg(long, value_name = "DURATION")]
+    pub(super) metrics_idle: Option<Span>,
+    /// Are Istio's families of metrics shown, too? on, off [default: off]
+    #[arg(long, value_name = "on|off")]
+    pub(super) metrics_istio: Option<OnOff>,
+    /// Is it measured where the time of requests goes? on, off [default: on]
+    #[arg(long, value_name = "on|off")]
+    pub(super) metrics_overhead: Option<OnOff>,
+    /// Are sampled requests shown as examples of histograms? on, off [default: on]
+    #[arg(long, value_name = "on|off")]
+    pub(super) metrics_exemplars: Option<OnOff>,
+    /// How often metrics are pushed to the collector, when it gets them [default: 60s]
+    #[arg(long, value_name = "DURATION")]
+    pub(super) metrics_export_interval: Option<Span>,
     /// OpenTelemetry collector that traces (and what --otlp-signals says) are sent to, as http://127.0.0.1:4317
     /// [default: OTEL_EXPORTER_OTLP_ENDPOINT, else none]
     #[arg(long, value_name = "URL")]
@@ -258,6 +279,13 @@ impl Settings {
             upstream_idle_timeout: self.upstream_idle_timeout.or(lower.upstream_idle_timeout),
             drain_deadline: self.drain_deadline.or(lower.drain_deadline),
             access_log: self.access_log.or(lower.access_log),
+            metrics: self.metrics.or(lower.metrics),
+            metrics_max_series: self.metrics_max_series.or(lower.metrics_max_series),
+            metrics_idle: self.metrics_idle.or(lower.metrics_idle),
+            metrics_istio: self.metrics_istio.or(lower.metrics_istio),
+            metrics_overhead: self.metrics_overhead.or(lower.metrics_overhead),
+            metrics_exemplars: self.metrics_exemplars.or(lower.metrics_exemplars),
+            metrics_export_interval: self.metrics_export_interval.or(lower.metrics_export_interval),
             otlp_endpoint: self.otlp_endpoint.or(lower.otlp_endpoint),
             otlp_protocol: self.otlp_protocol.or(lower.otlp_protocol),
             otlp_headers: self.otlp_headers.or(lower.otlp_headers),

@@ -32,6 +32,9 @@ fn a_file_alone_is_enough_and_defaults_fill_the_rest() {
     assert_eq!(loaded.timeouts.idle, Duration::from_secs(3600));
     assert_eq!(loaded.limits.max_header_bytes, 60 * 1024);
     assert_eq!(loaded.access_log, AccessLog::Errors);
+    let listen = Some(SocketAddr::from(([0, 0, 0, 0], 15090)));
+    assert_eq!(loaded.metrics, MetricsSettings { listen, ..MetricsSettings::default() });
+    assert!(loaded.is_own_port(15090) && !loaded.is_own_port(15091));
 }
 
 #[test]
@@ -86,13 +89,15 @@ fn tcp_ports_may_be_repeated_or_listed() {
 #[test]
 fn a_wrong_setting_is_refused_where_it_was_given() {
     type Case = (&'static str, &'static [&'static str], &'static [(&'static str, &'static str)], &'static str);
-    let cases: [Case; 23] = [
+    let cases: [Case; 25] = [
         (FILE, &["--inbound", "[::]:1"], &[], "--inbound needs --intercept"),
         (FILE, &["--intercept", "yes"], &[], "none of off, redirect, tproxy"),
         (FILE, &["--intercept", "redirect", "--outbound-http", "off"], &[], "needs --outbound-http on a loopback"),
         (FILE, &["--unknown-destinations", "drop"], &[], "neither pass nor refuse"),
         (FILE, &["--mesh", "x"], &[], "neither IP:PORT nor \"off\""),
         (FILE, &["--mesh", "0.0.0.0:15008"], &[], "not all interfaces"),
+        (FILE, &["--metrics-istio", "yes"], &[], "neither on nor off"),
+        (FILE, &["--metrics-max-series", "0"], &[], "--metrics-max-series: must not be 0"),
         (FILE, &["--head-timeout", "10"], &[], "write it like"),
         (FILE, &["--head-timeout", "0s"], &[], "--head-timeout: must be longer than 0"),
         (FILE, &["--workers", "0"], &[], "--workers: must not be 0"),

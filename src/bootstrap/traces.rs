@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::BootstrapError;
 use super::settings::Settings;
-use super::value::{Span, ValueError};
+use super::value::{OnOff, Span, ValueError};
 
 /// What is done with traces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,10 +39,6 @@ pub(super) struct Percent(u32);
 /// A duration, or `off`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct MaybeSpan(Option<Duration>);
-
-/// `on` or `off`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct OnOff(bool);
 
 impl FromStr for TraceHeaders {
     type Err = ValueError;
@@ -78,18 +74,6 @@ impl FromStr for MaybeSpan {
     }
 }
 
-impl FromStr for OnOff {
-    type Err = ValueError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text {
-            "on" => Ok(Self(true)),
-            "off" => Ok(Self(false)),
-            _ => Err(ValueError::OnOff(text.to_owned())),
-        }
-    }
-}
-
 /// 1 % as in Istio; a second is slow; errors are always worth seeing.
 pub(super) fn build(settings: &Settings) -> Result<Tracing, BootstrapError> {
     let slow = settings.trace_slow.map_or(Some(Duration::from_secs(1)), |MaybeSpan(slow)| slow);
@@ -100,6 +84,6 @@ pub(super) fn build(settings: &Settings) -> Result<Tracing, BootstrapError> {
         headers: settings.trace_headers.unwrap_or_default(),
         per_million: settings.trace_sampling.map_or(10_000, |Percent(share)| share),
         slow,
-        errors: settings.trace_errors.is_none_or(|OnOff(on)| on),
+        errors: settings.trace_errors.is_none_or(OnOff::is_on),
     })
 }

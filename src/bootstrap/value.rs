@@ -8,7 +8,7 @@ use pillion_wire::name::{Destination, NameError};
 use serde::{Deserialize, Deserializer, de};
 
 use super::otlp::{OtlpHeader, OtlpProtocol, OtlpSignal};
-use super::traces::{MaybeSpan, OnOff, Percent, TraceHeaders};
+use super::traces::{MaybeSpan, Percent, TraceHeaders};
 
 /// A local TCP port that leads to one destination: `127.0.0.1:9000=ledger.shop:7000`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,6 +66,28 @@ pub(super) struct Span(Duration);
 pub(super) enum Switch {
     Off,
     On(SocketAddr),
+}
+
+/// Something that is done or not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct OnOff(bool);
+
+impl OnOff {
+    pub(super) fn is_on(self) -> bool {
+        self.0
+    }
+}
+
+impl FromStr for OnOff {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "on" => Ok(Self(true)),
+            "off" => Ok(Self(false)),
+            _ => Err(ValueError::OnOff(text.to_owned())),
+        }
+    }
 }
 
 /// Why a value is none.
@@ -237,6 +259,7 @@ macro_rules! read_from_text {
 }
 
 read_from_text!(
+    OnOff,
     Span,
     Switch,
     TcpBinding,
@@ -248,6 +271,5 @@ read_from_text!(
     OtlpHeader,
     Percent,
     MaybeSpan,
-    OnOff,
     TraceHeaders
 );

@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 use super::repeat::Reader;
 use super::tee::{Copy, Tee};
 use super::{Activity, Receive};
+use crate::telemetry::{Flow, Messages};
 
 /// Any error of a body.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -31,6 +32,7 @@ enum Kind {
     Copied(Box<Copy>),
     Repeat(Reader),
     Watched(Box<Body>, Activity),
+    Counted(Box<Body>, Flow, Option<Messages>),
 }
 
 impl Body {
@@ -63,6 +65,12 @@ impl Body {
     #[must_use]
     pub fn watched(self, activity: &Activity) -> Self {
         if self.is_empty() { self } else { Self(Kind::Watched(Box::new(self), activity.clone())) }
+    }
+
+    /// The same, of which it is counted what is taken; messages of gRPC too, if it is made of them.
+    #[must_use]
+    pub fn counted(self, flow: &Flow, is_grpc: bool) -> Self {
+        Self(Kind::Counted(Box::new(self), flow.clone(), is_grpc.then(Messages::default)))
     }
 
     /// True when there is nothing to send: such a request can be sent again.
@@ -110,6 +118,15 @@ impl http_body::Body for Body {
                 }
                 polled
             }
+            Kind::Counted(body, flow, messages) => {
+                let polled = Pin::new(body.as_mut()).poll_frame(cx);
+                if let Poll::Ready(Some(Ok(frame))) = &polled
+                    && let Some(data) = frame.data_ref()
+                {
+                    flow.add(data.len(), messages.as_mut().map_or(0, |messages| messages.begin_in(data)));
+                }
+                polled
+            }
         }
     }
 
@@ -123,7 +140,7 @@ impl http_body::Body for Body {
             Kind::Teed(tee, _) => tee.inner().is_end_stream(),
             Kind::Copied(copy) => copy.ended(),
             Kind::Repeat(reader) => reader.is_end_stream(),
-            Kind::Watched(body, _) => body.is_end_stream(),
+            Kind::Watched(body, _) | Kind::Counted(body, ..) => body.is_end_stream(),
         }
     }
 
@@ -136,7 +153,7 @@ impl http_body::Body for Body {
             Kind::Teed(tee, _) => tee.inner().size_hint(),
             Kind::Http2(_) | Kind::Fed(_) | Kind::Copied(_) => SizeHint::default(),
             Kind::Repeat(reader) => reader.size_hint(),
-            Kind::Watched(body, _) => body.size_hint(),
+            Kind::Watched(body, _) | Kind::Counted(body, ..) => body.size_hint(),
         }
     }
 }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::SET_COOKIE;
-use http::{HeaderMap, Method, Request, Response};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
 use pillion_wire::mesh::TRACE_KEEP;
 use tokio::time::Instant;
 
@@ -127,7 +127,7 @@ pub(super) async fn send(
             (hosts < MAX_HOSTS).then(|| upstreams.pick(&tried.hosts)).flatten()
         };
         let watch = upstreams.watch(&host);
-        let result = once(worker, upstreams, &host, head, body.take().unwrap_or_default(), onward).await;
+        let result = once(worker, upstreams, &host, head, body.take().unwrap_or_default(), onward, record).await;
         if let Some(watch) = watch {
             watch.end(feedback::failure(result.as_ref().map(|sent| &sent.response).map_err(|failed| &failed.error)));
         }
@@ -181,6 +181,7 @@ async fn once(
     head: &Head,
     mut body: Body,
     onward: Option<Onward>,
+    record: &mut Record,
 ) -> Result<Sent, Failed> {
     let (deadline, keep) = (upstreams.connect_timeout(worker), upstreams.keep());
     let repeatable = body.is_empty();
@@ -196,6 +197,7 @@ async fn once(
             Ok(lease) => lease,
             Err(error) => return Err(Failed { error, unsent: Some(body) }),
         };
+        record.sending();
         let (sent, reused) = match &mut lease {
             Lease::Http1(lease) => (lease.send(traced(head.to_http1(body), onward)).await, lease.reused),
             Lease::Http2(lease) => {
@@ -205,11 +207,13 @@ async fn once(
         };
         let Unsent { error, body: unsent } = match sent {
             Ok(response) => {
+                record.answered(class(response.status()));
                 return Ok(Sent { response, host: Arc::clone(host), lease, in_flight, guard: Guard::default() });
             }
             Err(unsent) => unsent,
         };
         let refused = was_refused(&error);
+        record.answered(if refused { "upstream_refused" } else { "upstream_reset" });
         let again = if refused { refusals < MAX_REFUSALS } else { reused && !fresh };
         body = match unsent {
             Some(unsent) if again => unsent,
@@ -235,6 +239,17 @@ fn traced(mut request: Request<Body>, onward: Option<Onward>) -> Request<Body> {
 fn is_marked(upstreams: &Upstreams, sent: &Sent) -> bool {
     let is_believed = sent.host.key().mesh.is_some() || matches!(upstreams, Upstreams::Application(_));
     is_believed && sent.response.headers().get(TRACE).is_some_and(|mark| mark == TRACE_KEEP)
+}
+
+/// The class of a status, as a label.
+fn class(status: StatusCode) -> &'static str {
+    match status.as_u16() {
+        100..200 => "1xx",
+        200..300 => "2xx",
+        300..400 => "3xx",
+        400..500 => "4xx",
+        _ => "5xx",
+    }
 }
 
 /// Did the host's sidecar answer in its stead, because it could not reach it? To gRPC it says so in a 200.

@@ -89,7 +89,7 @@ pub(super) struct Http {
 /// A connection of the application that carries HTTP and nothing else.
 pub(super) async fn outbound_http(worker: &Worker, stream: TcpStream, way: Way) -> Result<Option<Http>, Refused> {
     let mut stream = Replay::new(stream);
-    let detected = detect(worker, &mut stream, &way.drain(worker)).await?;
+    let detected = detect(worker, "outbound", &mut stream, &way.drain(worker)).await?;
     Ok(detected.map(|protocol| Http { transport: Transport::Accepted(stream), protocol, way, age: None }))
 }
 
@@ -116,7 +116,7 @@ async fn outbound_tcp(
 async fn mesh(worker: &Worker, stream: TcpStream) -> Result<Option<Http>, Refused> {
     let config = worker.shared.tls.mesh().ok_or(Refused::NoIdentity)?;
     let (mut stream, peer) = accept_tls(worker, config, Replay::new(stream)).await?;
-    match detect(worker, &mut stream, &worker.shared.drain).await? {
+    match detect(worker, "inbound", &mut stream, &worker.shared.drain).await? {
         None => Ok(None),
         Some(protocol @ Protocol::Http2) => {
             let transport = Transport::Terminated(stream);
@@ -164,14 +164,16 @@ pub(super) async fn from_outside(
         return anything(worker, stream, address, dialled, served).await;
     }
     let mut stream = Replay::new(stream);
-    let Some(mut protocol) = detect(worker, &mut stream, &worker.shared.drain).await? else { return Ok(None) };
+    let Some(mut protocol) = detect(worker, "inbound", &mut stream, &worker.shared.drain).await? else {
+        return Ok(None);
+    };
     let mut peer = None;
     let transport = if protocol == Protocol::Tls {
         let config = worker.shared.tls.front().ok_or(Refused::NoIdentity)?;
         let (mut tls, id) = accept_tls(worker, config, stream).await?;
         peer = Some(id);
         if !is_tcp {
-            let Some(inner) = detect(worker, &mut tls, &worker.shared.drain).await? else { return Ok(None) };
+            let Some(inner) = detect(worker, "inbound", &mut tls, &worker.shared.drain).await? else { return Ok(None) };
             protocol = inner;
         }
         Transport::Terminated(tls)
@@ -239,6 +241,7 @@ pub(super) async fn heard(
         () = last_moment(drain) => return Ok(None),
     };
     worker.shared.telemetry.metrics.detection(direction, heard.0.name(), began.elapsed());
+    worker.recorder.detected(direction, began.elapsed());
     worker.shared.detected.remember(key, heard.0, Instant::now());
     Ok(Some(heard))
 }
@@ -276,13 +279,22 @@ async fn tcp_front(
 }
 
 /// The first bytes, within the head deadline. `None`: the client closed without a word, or has none while we stop.
-async fn detect<S>(worker: &Worker, stream: &mut Replay<S>, drain: &Drain) -> Result<Option<Protocol>, Refused>
+async fn detect<S>(
+    worker: &Worker,
+    direction: &'static str,
+    stream: &mut Replay<S>,
+    drain: &Drain,
+) -> Result<Option<Protocol>, Refused>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let deadline = worker.shared.settings.timeouts.head;
+    let (deadline, began) = (worker.shared.settings.timeouts.head, Instant::now());
     tokio::select! {
-        detected = timeout(deadline, stream.detect()) => Ok(detected.map_err(|_late| Refused::Silent)??),
+        detected = timeout(deadline, stream.detect()) => {
+            let detected = detected.map_err(|_late| Refused::Silent)??;
+            worker.recorder.detected(direction, began.elapsed());
+            Ok(detected)
+        }
         () = last_moment(drain) => Ok(None),
     }
 }
@@ -300,12 +312,13 @@ async fn accept_tls(
     stream: Replay<TcpStream>,
 ) -> Result<(Box<Replay<TlsStream<ReadAhead<Replay<TcpStream>>>>>, SpiffeId), Refused> {
     let accept = Box::pin(TlsAcceptor::from(config).accept(ReadAhead::new(stream))); // Large, and soon over.
-    let deadline = worker.shared.settings.timeouts.tls;
+    let (deadline, began) = (worker.shared.settings.timeouts.tls, Instant::now());
     let accepted = tokio::select! {
         accepted = timeout(deadline, accept) => accepted.map_err(|_late| Refused::TlsTimeout)?,
         () = last_moment(&worker.shared.drain) => return Err(Refused::Stopping),
     };
     let stream = accepted.map_err(|error| Refused::Tls(tls_code(&error), explained(error)))?;
+    worker.recorder.secured("inbound", began.elapsed());
     let leaf = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
     // The verifier has seen it already; without one there is no session.
     let peer = leaf.and_then(|leaf| spiffe_id_of(leaf).ok()).ok_or(Refused::NoIdentity)?;

@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
-use http::header::{LOCATION, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, LOCATION, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, request};
 use pillion_wire::mesh::TRACE_KEEP;
 
@@ -26,7 +26,7 @@ use crate::policy::global_rate_limit::Told;
 use crate::policy::rate_limit::Place;
 use crate::resilience::joined::{Facts, Member};
 use crate::snapshot::Fallback;
-use crate::telemetry::Record;
+use crate::telemetry::{Flow, Record, method_label};
 use crate::upstream::Kind;
 
 /// Reason code of an answer that a route prescribes.
@@ -200,10 +200,11 @@ async fn forward(
         filters.on_response(outcome.response().headers_mut());
         return Ok(outcome);
     }
-    let body = filters.copy(worker, &head, body, record);
+    let body = filters.copy(worker, &head, measured(body, &head, record), record);
     let is_inbound = matches!(client.way, Way::Mesh(_) | Way::Front { .. });
     let member = if is_inbound { join(worker, &head, record) } else { None };
     let call = if is_inbound { None } else { Call::of(worker, said.treatment, &head, record) };
+    record.decided();
     let sent = match (&said.fallback, &call) {
         (None, None) => {
             let mut guard = Guard::enter(worker, &upstreams, Kind::Request).await?;
@@ -240,6 +241,21 @@ async fn forward(
     }
     let limits = call.and_then(Call::limits);
     Ok(Outcome::Reply(response.map(|body| body.joined(member).limited(limits).holding(said.places, said.held))))
+}
+
+/// Notes how much content a request has: what it says, else it is counted.
+fn measured(body: Body, head: &Head, record: &mut Record) -> Body {
+    if body.is_empty() {
+        return body;
+    }
+    let length = head.headers.get(CONTENT_LENGTH).filter(|_| !record.is_grpc);
+    match length.and_then(|length| length.to_str().ok()?.parse().ok()) {
+        Some(length) => {
+            record.bytes_received = length;
+            body
+        }
+        None => body.counted(record.flow.insert(Flow::default()), record.is_grpc),
+    }
 }
 
 /// What is to become of a request, and what is done to it on the way.
@@ -353,6 +369,7 @@ fn begin(client: &Client, request: &Request<Body>) -> Record {
         _ => "HTTP/1.1",
     };
     record.proven_end(&client.peer);
+    record.method_label = method_label(request.method());
     if request.method() != Method::CONNECT {
         record.begin_trace(request.headers());
     }

@@ -132,12 +132,12 @@ impl http_body::Body for ReplyBody {
                     limits.touch();
                 }
                 if let (Some(data), Some(record)) = (frame.data_ref(), this.record.as_mut()) {
-                    record.bytes_sent += data.len() as u64;
+                    record.sent(data);
                 }
                 if let Some(trailers) = frame.trailers_ref() {
                     this.guard.trailers(trailers);
                     if let Some(record) = this.record.as_mut() {
-                        record.grpc_trailers(trailers);
+                        record.look_for_status(trailers);
                     }
                     if let Some(held) = &mut this.held {
                         held.trailers(trailers);

@@ -66,6 +66,7 @@ impl Tunnel {
             (Err(error), _) => return record.fail("client_gone", "DC", error.to_string()),
             (_, Err(error)) => return record.fail("upstream_reset", "UC", error.to_string()),
         };
+        record.opened();
         let (copied, result) = copy(&mut *downstream, &mut *upstream, lifetime).await;
         record.bytes_received = copied.forward;
         record.bytes_sent = copied.backward;

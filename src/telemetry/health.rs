@@ -6,13 +6,15 @@ use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::registry::Registry;
+
+use super::metrics::{ClusterNames, Listed};
 
 /// Checks by cluster (Envoy: `cluster.<name>.health_check.*`).
 #[derive(Debug, Default)]
 pub struct HealthMetrics {
     events: Family<EventLabels, Counter>,
     healthy: Family<ClusterLabels, Gauge>,
+    names: Arc<ClusterNames>,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -27,7 +29,11 @@ struct ClusterLabels {
 }
 
 impl HealthMetrics {
-    pub(super) fn register(&self, registry: &mut Registry) {
+    pub(super) fn of(names: Arc<ClusterNames>) -> Self {
+        Self { names, ..Self::default() }
+    }
+
+    pub(super) fn register(&self, registry: &mut Listed) {
         registry.register(
             "health_check_events",
             "Active health checks: attempt, success or failure; of the failures, those without answer: network_failure; \
@@ -40,12 +46,12 @@ impl HealthMetrics {
     /// A check of a host of `cluster`: `attempt`, `success`, `failure`; a failure may be a `network_failure` besides, and an
     /// attempt a `passive_failure` (of the traffic before it).
     pub fn event(&self, cluster: &Arc<str>, event: &'static str) {
-        self.events.get_or_create(&EventLabels { cluster: Arc::clone(cluster), event }).inc();
+        self.events.get_or_create(&EventLabels { cluster: self.names.known(cluster), event }).inc();
     }
 
     /// So many hosts of `cluster` pass their checks.
     pub fn healthy(&self, cluster: &Arc<str>, count: usize) {
-        let labels = ClusterLabels { cluster: Arc::clone(cluster) };
+        let labels = ClusterLabels { cluster: self.names.known(cluster) };
         self.healthy.get_or_create(&labels).set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 

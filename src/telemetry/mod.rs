@@ -1,16 +1,19 @@
 //! What the sidecar tells about itself: metrics, the access log, and spans of requests.
 
 mod access_log;
+mod flow;
 mod health;
 mod metrics;
 pub mod otlp;
 mod record;
 mod recorder;
+mod spent;
 pub mod trace;
 
 pub use access_log::AccessLog;
+pub use flow::{Flow, Messages};
 pub use health::HealthMetrics;
-pub use metrics::{Metrics, RequestLabels};
+pub use metrics::{About, Metrics};
 pub use record::Record;
 pub use recorder::Recorder;
 
@@ -48,6 +51,11 @@ impl Telemetry {
         });
         self.access_log.write(line.to_string());
     }
+}
+
+/// The method as a label: one that HTTP knows, else `_OTHER`.
+pub fn method_label(method: &http::Method) -> &'static str {
+    metrics::known_method(method)
 }
 
 /// Now, as log lines have it.

@@ -6,13 +6,18 @@
 use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
+use http::HeaderMap;
 use pillion_wire::spiffe::SpiffeId;
 use serde::Serialize;
 use tokio::time::Instant;
 
+use super::flow::{Flow, Messages};
+use super::metrics::RequestKey;
+use super::spent::Spent;
 use super::trace::{Context, Story, Unwanted};
-use super::{Recorder, RequestLabels, unix_milliseconds};
+use super::{Recorder, unix_milliseconds};
 
 /// Filled in as the request walks; see the module.
 #[derive(Debug)]
@@ -61,12 +66,20 @@ pub struct Record {
     pub attempts: u32,
     /// Bytes of response body sent to the client.
     pub bytes_sent: u64,
-    /// Bytes of tunnelled data received from the client.
+    /// Bytes of tunnelled data received from the client, or of a request's content as it was announced.
     pub bytes_received: u64,
-    /// It is a gRPC call.
+    /// The method as a label: one that HTTP knows, `_OTHER`, or `TCP`.
+    pub method_label: &'static str,
+    /// What is seen of a request's content that was not announced, or is a stream of messages.
+    pub flow: Option<Flow>,
+    /// Is it a gRPC call?
     pub is_grpc: bool,
     /// Status of a gRPC call, once it is known.
-    pub grpc_status: Option<u16>,
+    pub grpc_status: Option<u8>,
+    /// Messages of a gRPC response that began.
+    pub response_messages: u64,
+    messages: Messages,
+    spent: Spent,
     /// Where it stands in its trace, if in any.
     pub trace: Option<Context>,
     /// Fields of its trace that must not go on.
@@ -137,8 +150,13 @@ impl Record {
             attempts: 0,
             bytes_sent: 0,
             bytes_received: 0,
+            method_label: "TCP",
+            flow: None,
             is_grpc: false,
             grpc_status: None,
+            response_messages: 0,
+            messages: Messages::default(),
+            spent: Spent::default(),
             trace: None,
             unwanted: Unwanted::default(),
             story: None,
@@ -183,15 +201,87 @@ impl Record {
         }
     }
 
-    pub(super) fn labels(&self) -> RequestLabels {
-        RequestLabels {
+    /// What to do with the request is decided: it is to be sent on.
+    pub fn decided(&mut self) {
+        if self.recorder.has_overhead() {
+            self.spent.decided(self.started, Instant::now());
+        }
+    }
+
+    /// It is being sent to a host.
+    pub fn sending(&mut self) {
+        if self.recorder.has_overhead()
+            && let Some(took) = self.spent.sending(Instant::now())
+            && !self.forgotten
+        {
+            self.recorder.attempt(self, "unanswered", took);
+        }
+    }
+
+    /// The host has answered with the head of a response, or failed; `result` is a class of status or a reason code.
+    pub fn answered(&mut self, result: &'static str) {
+        if self.recorder.has_overhead()
+            && let Some(took) = self.spent.answered(Instant::now())
+            && !self.forgotten
+        {
+            self.recorder.attempt(self, result, took);
+        }
+    }
+
+    /// Both ends of a TCP connection are open.
+    pub fn opened(&self) {
+        if !self.forgotten {
+            self.recorder.opened(self);
+        }
+    }
+
+    /// A part of the response went to the client.
+    pub fn sent(&mut self, data: &[u8]) {
+        self.bytes_sent += data.len() as u64;
+        if self.is_grpc {
+            self.response_messages += self.messages.begin_in(data);
+        }
+    }
+
+    /// Looks for the status of a gRPC call, which is in the trailers, or in the head of a response without content.
+    pub fn look_for_status(&mut self, fields: &HeaderMap) {
+        if self.is_grpc
+            && let Some(status) = fields.get("grpc-status").and_then(|status| status.to_str().ok()?.parse().ok())
+        {
+            self.grpc_status = Some(status);
+        }
+    }
+
+    /// Status of a gRPC call as a label; 255: it has none.
+    pub(super) fn grpc_status(&self) -> Option<u8> {
+        self.is_grpc.then(|| self.grpc_status.filter(|status| *status <= 16).unwrap_or(u8::MAX))
+    }
+
+    /// Bytes and messages received from the client.
+    pub(super) fn received(&self) -> (u64, u64) {
+        self.flow.as_ref().map_or((self.bytes_received, 0), Flow::totals)
+    }
+
+    /// Time by part: policy, queue, wait for the host, and all but the last. `None`: it was not sent on.
+    pub(super) fn spent(&self, now: Instant) -> Option<[Duration; 4]> {
+        self.spent.parts(now)
+    }
+
+    pub(super) fn labels(&self) -> RequestKey {
+        RequestKey {
             direction: self.direction,
+            is_tcp: self.is_tcp,
+            method: self.method_label,
+            protocol: self.protocol,
             destination: Arc::clone(&self.destination),
             cluster: Arc::clone(&self.cluster),
+            route: Arc::clone(&self.route),
             peer: Arc::clone(&self.peer),
             tls: self.tls,
             status: self.status,
             reason: self.reason,
+            flag: self.flag,
+            grpc_status: self.grpc_status(),
         }
     }
 
@@ -223,7 +313,7 @@ impl Record {
             tls: self.tls,
             attempts: self.attempts,
             bytes_sent: self.bytes_sent,
-            bytes_received: self.bytes_received,
+            bytes_received: self.received().0,
             duration_ms: self.started.elapsed().as_secs_f64() * 1000.0,
             trace_id: self.trace.map(|trace| trace.trace_id.to_string()),
             span_id: self.trace.map(|trace| trace.span_id.to_string()),
@@ -240,11 +330,7 @@ impl Drop for Record {
             self.fail("client_gone", "DC", "the client went away before the answer was there".to_owned());
         }
         let telemetry = &self.recorder.telemetry;
-        if self.is_tcp {
-            telemetry.metrics.tcp_connection(&self.labels(), self.bytes_received, self.bytes_sent);
-        } else {
-            self.recorder.request(self, self.started.elapsed());
-        }
+        self.recorder.ended(self, Instant::now());
         if telemetry.access_log.wants(!self.flag.is_empty() || self.status >= 500)
             && let Ok(line) = serde_json::to_string(&self.line())
         {

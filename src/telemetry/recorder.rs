@@ -4,32 +4,32 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
-use super::metrics::Series;
+use super::metrics::{AttemptKey, Local, Part, RequestKey, StepKey, at, place};
 use super::trace::Ring;
-use super::{Record, RequestLabels, Telemetry};
+use super::{Record, Telemetry};
 
 /// Takes the [records](super::Record) of one worker.
-///
-/// A series is looked up by seven labels, most of them text. So those that were counted lately are kept by where their
-/// labels lie in memory: labels are shared, and a request of a known kind comes with the very same ones.
 #[derive(Debug)]
 pub struct Recorder {
     pub(super) telemetry: Telemetry,
-    recent: Mutex<Vec<Option<(RequestLabels, Series)>>>,
+    local: Arc<Mutex<Local>>,
     /// Requests that may become spans yet; `None`: none will.
     pub(super) ring: Option<Arc<Mutex<Ring>>>,
     nothing: Arc<str>,
+    has_overhead: bool,
+    has_exemplars: bool,
 }
-
-/// Series that are kept, at most; those that fall on the same place displace each other.
-const RECENT: usize = 64;
 
 impl Recorder {
     /// For a worker that has counted nothing yet.
     pub fn new(telemetry: Telemetry) -> Self {
+        let settings = telemetry.metrics.settings();
+        let (has_overhead, has_exemplars) = (settings.overhead, settings.exemplars);
+        let local = telemetry.metrics.local();
         let ring = telemetry.tracer.as_ref().and_then(|tracer| tracer.ring());
-        Self { telemetry, recent: Mutex::default(), ring, nothing: Arc::from("") }
+        Self { telemetry, local, ring, nothing: Arc::from(""), has_overhead, has_exemplars }
     }
 
     /// Does the access log want anything at all, or do spans? If not, nothing need be noted for them alone.
@@ -38,45 +38,106 @@ impl Recorder {
             || self.telemetry.tracer.as_ref().is_some_and(|tracer| tracer.makes_spans())
     }
 
+    /// Is it measured where time goes?
+    pub fn has_overhead(&self) -> bool {
+        self.has_overhead
+    }
+
     /// A label that says nothing. The default of `Arc<str>` is one for the whole process, for which workers would fight.
     pub(super) fn nothing(&self) -> Arc<str> {
         Arc::clone(&self.nothing)
     }
 
-    /// The HTTP request of `record` ended.
-    pub(super) fn request(&self, record: &Record, duration: Duration) {
-        let mut recent = self.recent.lock();
-        if recent.is_empty() {
-            recent.resize_with(RECENT, || None);
+    /// A connection took so long to be understood, or to be secured.
+    pub fn detected(&self, direction: &'static str, took: Duration) {
+        self.connection(direction, Part::Detect, took);
+    }
+
+    /// A client's handshake took so long.
+    pub fn secured(&self, direction: &'static str, took: Duration) {
+        self.connection(direction, Part::Tls, took);
+    }
+
+    fn connection(&self, direction: &'static str, part: Part, took: Duration) {
+        if !self.has_overhead {
+            return;
         }
-        let Some(place) = recent.get_mut(place(record)) else { return };
-        let (_, series) = match place {
-            Some(kept) if is_same(&kept.0, record) => kept,
-            place => {
-                let labels = record.labels();
-                let series = self.telemetry.metrics.series(&labels);
-                place.insert((labels, series))
-            }
+        let mut local = self.local.lock();
+        let key = || StepKey { direction, route: self.nothing() };
+        let is_same = |key: &StepKey| Arc::ptr_eq(&key.route, &self.nothing) && key.direction == direction;
+        if let Some(steps) = local.steps.get(place([at(&self.nothing), direction.len() as u64]), is_same, key) {
+            steps.took(part, took);
+        }
+    }
+
+    /// A try of a host of `record`'s cluster ended.
+    pub(super) fn attempt(&self, record: &Record, result: &'static str, took: Duration) {
+        let mut local = self.local.lock();
+        let parts = [at(&record.cluster), record.direction.len() as u64, result.as_ptr().addr() as u64];
+        let is_same = |key: &AttemptKey| {
+            Arc::ptr_eq(&key.cluster, &record.cluster) && key.direction == record.direction && key.result == result
         };
-        series.count(duration);
+        let key = || AttemptKey { direction: record.direction, cluster: Arc::clone(&record.cluster), result };
+        if let Some(attempts) = local.attempts.get(place(parts), is_same, key) {
+            attempts.took(took);
+        }
+    }
+
+    /// Both ends of the connection of `record` are open.
+    pub(super) fn opened(&self, record: &Record) {
+        let mut local = self.local.lock();
+        if let Some(counted) = local.requests.get(request_place(record), |key| is_same(key, record), || record.labels())
+        {
+            counted.opened += 1;
+        }
+    }
+
+    /// The request or connection of `record` ended.
+    pub(super) fn ended(&self, record: &Record, now: Instant) {
+        let duration = now.saturating_duration_since(record.started());
+        let mut local = self.local.lock();
+        let local = &mut *local;
+        if let Some(counted) = local.requests.get(request_place(record), |key| is_same(key, record), || record.labels())
+        {
+            counted.count += 1;
+            let sampled = record.trace.filter(|trace| trace.sampled && self.has_exemplars);
+            counted.took(duration, sampled.map(|trace| trace.trace_id.to_bytes()));
+            let (received, messages) = record.received();
+            counted.sizes(received, record.bytes_sent);
+            counted.request_messages += messages;
+            counted.response_messages += record.response_messages;
+        }
+        if let Some([policy, queue, wait, total]) = record.spent(now) {
+            let parts = [at(&record.route), record.direction.len() as u64];
+            let is_same = |key: &StepKey| Arc::ptr_eq(&key.route, &record.route) && key.direction == record.direction;
+            let key = || StepKey { direction: record.direction, route: Arc::clone(&record.route) };
+            if let Some(steps) = local.steps.get(place(parts), is_same, key) {
+                steps.took(Part::Policy, policy);
+                steps.took(Part::Queue, queue);
+                steps.took(Part::UpstreamWait, wait);
+                steps.took(Part::Total, total);
+            }
+        }
+        self.telemetry.metrics.relieve(local, now);
     }
 }
 
-fn place(record: &Record) -> usize {
-    let texts = [&record.destination, &record.cluster, &record.peer].map(|text| Arc::as_ptr(text).addr() as u64);
-    let parts = texts.into_iter().chain([u64::from(record.status), record.reason.len() as u64]);
-    // FNV-1a, by words; the top bits depend on all others.
-    let hash = parts.fold(0xcbf2_9ce4_8422_2325, |hash: u64, part| (hash ^ part).wrapping_mul(0x0100_0000_01b3));
-    (hash >> 32) as usize % RECENT
+fn request_place(record: &Record) -> u64 {
+    let texts = [&record.destination, &record.cluster, &record.route, &record.peer].map(at);
+    let rest = [u64::from(record.status), record.reason.len() as u64, record.method_label.as_ptr().addr() as u64];
+    place(texts.into_iter().chain(rest))
 }
 
 /// What is kept keeps its labels alive, so that nothing else can lie where they do.
-fn is_same(kept: &RequestLabels, record: &Record) -> bool {
+fn is_same(kept: &RequestKey, record: &Record) -> bool {
     Arc::ptr_eq(&kept.destination, &record.destination)
         && Arc::ptr_eq(&kept.cluster, &record.cluster)
+        && Arc::ptr_eq(&kept.route, &record.route)
         && Arc::ptr_eq(&kept.peer, &record.peer)
-        && (kept.direction, kept.tls, kept.status, kept.reason)
-            == (record.direction, record.tls, record.status, record.reason)
+        && (kept.direction, kept.is_tcp, kept.tls, kept.status, kept.reason)
+            == (record.direction, record.is_tcp, record.tls, record.status, record.reason)
+        && (kept.method, kept.protocol, kept.flag, kept.grpc_status)
+            == (record.method_label, record.protocol, record.flag, record.grpc_status())
 }
 
 #[cfg(test)]
@@ -97,11 +158,33 @@ mod tests {
                 record.destination = Arc::from("shop:80"); // Each time somewhere else in memory.
                 record.status = status;
             }
+            if round == 1 {
+                metrics.encode(); // What was counted stays, whoever reads.
+            }
         }
         let text = metrics.encode();
         let counted: Vec<_> = text.lines().filter(|line| line.starts_with("pillion_requests_total{")).collect();
         assert_eq!(counted.len(), 300);
         assert!(counted.iter().all(|line| line.ends_with(" 3")), "{counted:?}");
         assert!(text.contains("pillion_request_duration_seconds_count{direction=\"outbound\",destination=\"shop:80\",cluster=\"\"} 900"), "{text}");
+    }
+
+    #[test]
+    fn destinations_beyond_the_bound_are_counted_together() {
+        let settings = bootstrap::MetricsSettings { max_series: 5.try_into().expect("not 0"), ..Default::default() };
+        let metrics = Arc::new(Metrics::of(settings, Default::default()));
+        let access_log = AccessLog::start(bootstrap::AccessLog::Off, metrics.access_log_dropped());
+        let recorder = Arc::new(Recorder::new(Telemetry { metrics: Arc::clone(&metrics), access_log, logs: None, tracer: None }));
+        for number in 0..2000 {
+            let mut record = Record::begin(&recorder, "outbound", ([127, 0, 0, 1], 1).into());
+            record.destination = Arc::from(format!("shop-{number}:80"));
+            record.status = 200;
+        }
+        let text = metrics.encode();
+        let counted: Vec<_> = text.lines().filter(|line| line.starts_with("pillion_requests_total{")).collect();
+        assert_eq!(counted.len(), 6, "{counted:?}");
+        let other = counted.iter().find(|line| line.contains("destination=\"other\"")).expect("the rest");
+        assert!(other.ends_with(" 1995"), "{other}");
+        assert!(text.contains("pillion_metrics_overflows_total{table=\"requests\"} 1995"), "{text}");
     }
 }

@@ -15,7 +15,7 @@ fn settings(mesh: &Mesh, health: SocketAddr) -> Value {
     let mut settings = mesh.membership("shop", "app");
     let more = json!({
         "workload": "app", "namespace": "shop", "service_account": "app", "workers": 1,
-        "outbound_http": any, "admin": any, "health": health.to_string(),
+        "outbound_http": any, "admin": any, "metrics": any, "health": health.to_string(),
     });
     settings.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     settings

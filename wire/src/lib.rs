@@ -15,6 +15,7 @@
 //! | [`load_shedding`] | when a workload refuses requests, and whose | ours, beside Envoy's filter |
 //! | [`ca`] | certificate signing, messages and gRPC stubs | `istio.v1.auth` |
 //! | [`xds`] | xDS v3 messages under short names, type URLs | Envoy's data-plane API |
+//! | [`exposition`] | metrics as Prometheus reads them | Prometheus text 0.0.4, OpenMetrics 1.0 |
 //! | [`label`] | the syntax of Kubernetes names | RFC 1035, RFC 1123 |
 //!
 //! Whatever arrives from a peer is parsed here into types that cannot be
@@ -22,6 +23,7 @@
 //! a property test holds the two together.
 
 pub mod ca;
+pub mod exposition;
 pub mod extension;
 pub mod header;
 pub mod health;

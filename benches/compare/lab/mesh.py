@@ -45,6 +45,7 @@ class Mesh:
             "outbound_http": "off", "admin": f"{ports.HOST}:0", "access_log": "off", "log": "warn", **settings,
             "namespace": namespace, "workload": workload, "service_account": account, "join_token_file": str(token),
             "control_plane": self._listen, "control_plane_root": str(self.state / "root.pem"),
+            "metrics": "off",
             "health": f"{ports.HOST}:{health}"}))
         process = Process(f"{self.name}: sidecar {workload}", [
             *under, *tools.sidecar(self._pillion), "--bootstrap", bootstrap], **how)

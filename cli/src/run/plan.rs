@@ -86,6 +86,7 @@ impl SidecarPlan {
             "tcp": self.tcp,
             "admin": self.admin.to_string(),
             "health": self.health.to_string(),
+            "metrics": SocketAddr::new(self.mesh.ip(), 0).to_string(),
             "drain_deadline": format!("{}ms", defaults.drain_deadline.as_millis()),
         });
         if let Some(settings) = settings.as_object_mut() {

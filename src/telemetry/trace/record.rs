@@ -15,7 +15,7 @@ use crate::telemetry::Record;
 
 /// gRPC's statuses that are a server's failure (OpenTelemetry, semantic conventions for gRPC): UNKNOWN,
 /// DEADLINE_EXCEEDED, UNIMPLEMENTED, INTERNAL, UNAVAILABLE, DATA_LOSS.
-pub(super) const GRPC_FAILURES: [u16; 6] = [2, 4, 12, 13, 14, 15];
+pub(super) const GRPC_FAILURES: [u8; 6] = [2, 4, 12, 13, 14, 15];
 
 impl Record {
     /// Reads which trace the request belongs to, or begins one.
@@ -100,9 +100,7 @@ impl Record {
 
     /// Its answer goes out with this head. Returns whether a sidecar that waits for it has to keep its spans as well.
     pub fn answer_trace(&mut self, headers: &HeaderMap) -> bool {
-        if self.is_grpc {
-            self.grpc_trailers(headers);
-        }
+        self.look_for_status(headers);
         let (Some(context), Some(tracer)) = (self.trace, &self.recorder.telemetry.tracer) else { return false };
         let started = self.started();
         let Some(story) = &mut self.story else { return false };
@@ -122,13 +120,6 @@ impl Record {
             story.late = Some("trace");
         }
         self.story.as_ref().is_some_and(|story| story.late.is_some())
-    }
-
-    /// Notes the status of a gRPC call, which comes in the head or at the end.
-    pub fn grpc_trailers(&mut self, trailers: &HeaderMap) {
-        if self.is_grpc {
-            self.grpc_status = grpc_status(trailers).or(self.grpc_status);
-        }
     }
 
     /// Did it end as it should not?
@@ -196,6 +187,6 @@ impl Record {
     }
 }
 
-fn grpc_status(fields: &HeaderMap) -> Option<u16> {
+fn grpc_status(fields: &HeaderMap) -> Option<u8> {
     fields.get("grpc-status")?.to_str().ok()?.parse().ok()
 }

@@ -42,7 +42,7 @@ pub(super) struct Attempt {
     /// HTTP status; 0 without an answer.
     pub(super) status: u16,
     /// gRPC's status, where the head of the answer said it.
-    pub(super) grpc_status: Option<u16>,
+    pub(super) grpc_status: Option<u8>,
     /// Why there was none; else empty.
     pub(super) reason: &'static str,
 }
@@ -78,7 +78,7 @@ pub struct Finished {
     pub(super) upstream: Option<SocketAddr>,
     pub(super) downstream: SocketAddr,
     pub(super) status: u16,
-    pub(super) grpc_status: Option<u16>,
+    pub(super) grpc_status: Option<u8>,
     pub(super) reason: &'static str,
     pub(super) flag: &'static str,
     pub(super) detail: String,

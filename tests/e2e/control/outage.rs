@@ -60,7 +60,9 @@ fn a_sidecar_waits_for_the_control_plane_and_says_so() {
     for (key, value) in [("workload", "early"), ("namespace", "shop"), ("service_account", "early")] {
         bootstrap[key] = value.into();
     }
-    for (key, address) in [("admin", admin), ("health", health), ("outbound_http", mesh.free_address())] {
+    for (key, address) in
+        [("admin", admin), ("health", health), ("metrics", mesh.free_address()), ("outbound_http", mesh.free_address())]
+    {
         bootstrap[key] = address.to_string().into();
     }
     let file = mesh.secret_file("early.json", &bootstrap.to_string());
@@ -135,7 +137,9 @@ fn what_is_damaged_or_expired_on_disk_is_refused() {
     for (key, value) in [("workload", "client"), ("namespace", "shop"), ("service_account", "client")] {
         bootstrap[key] = value.into();
     }
-    for (key, address) in [("admin", admin), ("health", health), ("outbound_http", mesh.free_address())] {
+    for (key, address) in
+        [("admin", admin), ("health", health), ("metrics", mesh.free_address()), ("outbound_http", mesh.free_address())]
+    {
         bootstrap[key] = address.to_string().into();
     }
     for (key, value) in settings {

@@ -1,4 +1,6 @@
 //! What an operator sees of the mesh.
 
 mod collector;
+mod metrics;
+mod metrics_files;
 mod trace;

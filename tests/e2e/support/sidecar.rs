@@ -120,6 +120,11 @@ impl Sidecar {
         self.address(&self.ready["health"])
     }
 
+    /// Its metrics address.
+    pub fn metrics_address(&self) -> SocketAddr {
+        self.address(&self.ready["metrics"])
+    }
+
     /// Its metrics now.
     pub fn metrics(&self) -> Samples {
         Samples::parse(&self.admin_page("/metrics"))

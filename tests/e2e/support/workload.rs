@@ -193,6 +193,7 @@ impl Workload {
             "outbound_http": any,
             "admin": any,
             "health": any,
+            "metrics": any,
             "workers": 1,
             "access_log": "all",
             "tcp": tcp,

@@ -67,6 +67,7 @@ impl Sidecar {
             "application_namespace": format!("/proc/self/fd/{}", network.as_raw_fd()),
             "admin": "127.0.0.1:0",
             "health": "127.0.0.1:0",
+            "metrics": "127.0.0.1:0",
             "drain_deadline": format!("{}ms", grace.as_millis()),
         });
         if let Some(settings) = settings.as_object_mut() {

@@ -1,27 +1,55 @@
 //! Every metric of the sidecar, in one table. Prometheus names with unit suffix, labels bounded.
+//!
+//! What requests and connections count is in [`traffic`]; what happens rarely in prometheus-client's registry.
+
+mod about;
+mod count;
+mod families;
+mod istio;
+mod listed;
+mod otlp;
+mod table;
+mod traffic;
+
+pub use about::About;
+
+pub(super) use count::known_method;
+pub(super) use count::{AttemptKey, Part, RequestKey, StepKey};
+pub(super) use listed::Listed;
+pub(super) use table::Names as ClusterNames;
+pub(super) use traffic::{Local, at, place};
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
+use pillion_wire::exposition::{Family as Exposed, Format, render};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
-use prometheus_client::registry::Registry;
+use tokio::runtime::Handle;
+use tokio::time::Instant;
 
 use super::health::HealthMetrics;
 use super::trace::SpanCounts;
+use crate::bootstrap::MetricsSettings;
+use table::Names;
+use traffic::Traffic;
 
 /// All metrics. Shared by every part of the sidecar; each event is counted in one place.
 #[derive(Debug)]
 pub struct Metrics {
-    registry: Mutex<Registry>,
-    requests: Family<RequestLabels, Counter>,
-    durations: Family<EdgeLabels, Histogram, fn() -> Histogram>,
-    tcp_connections: Family<TcpLabels, Counter>,
-    tcp_bytes: Family<TcpBytesLabels, Counter>,
+    registry: Mutex<Listed>,
+    traffic: Traffic,
+    names: Arc<Names>,
+    reading: Mutex<()>,
+    settings: MetricsSettings,
+    about: About,
+    started: SystemTime,
+    runtimes: Mutex<Vec<(Arc<str>, Handle)>>,
+    exports: Family<ResultLabels, Counter>,
     connections: Family<ListenerLabels, Gauge>,
     connections_refused: Family<RefusedLabels, Counter>,
     detections: Family<DetectionLabels, Histogram>,
@@ -58,56 +86,6 @@ pub struct Metrics {
     dns_durations: Family<ResultLabels, Histogram, fn() -> Histogram>,
     name_lookups: Family<ResultLabels, Counter>,
     names_in_use: Family<StateLabels, Gauge>,
-}
-
-/// What a request is counted under. Values come from configuration and our own tables, never from a client.
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-pub struct RequestLabels {
-    /// `outbound` or `inbound`.
-    pub direction: &'static str,
-    /// Destination as the control plane knows it; empty when it does not.
-    pub destination: Arc<str>,
-    /// Cluster that it was sent to; empty when it was not sent.
-    pub cluster: Arc<str>,
-    /// SPIFFE id of the other end; empty without mutual TLS.
-    pub peer: Arc<str>,
-    /// `mutual` or `none`.
-    pub tls: &'static str,
-    /// HTTP status; 0 when the client left first.
-    pub status: u16,
-    /// Reason code; empty when the application answered.
-    pub reason: &'static str,
-}
-
-/// Looked up once, then counted in.
-#[derive(Debug)]
-pub(super) struct Series {
-    requests: Counter,
-    durations: Histogram,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct EdgeLabels {
-    direction: &'static str,
-    destination: Arc<str>,
-    cluster: Arc<str>,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct TcpLabels {
-    direction: &'static str,
-    destination: Arc<str>,
-    cluster: Arc<str>,
-    peer: Arc<str>,
-    tls: &'static str,
-    result: &'static str,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct TcpBytesLabels {
-    direction: &'static str,
-    destination: Arc<str>,
-    flow: &'static str,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -211,14 +189,24 @@ struct DnsLabels {
 }
 
 impl Metrics {
-    /// Metrics that all stand at zero.
+    /// Metrics that all stand at zero, of nobody in particular.
     pub fn new() -> Self {
-        let mut registry = Registry::with_prefix("pillion");
+        Self::of(MetricsSettings::default(), About::default())
+    }
+
+    /// Metrics of `about` that all stand at zero.
+    pub fn of(settings: MetricsSettings, about: About) -> Self {
+        let mut registry = Listed::new("pillion");
+        let names = Arc::new(Names::new(settings.max_series.get()));
         let metrics = Self {
-            requests: Family::default(),
-            durations: Family::new_with_constructor(|| Histogram::new(BUCKETS)),
-            tcp_connections: Family::default(),
-            tcp_bytes: Family::default(),
+            traffic: Traffic::new(settings.max_series.get(), settings.idle),
+            names: Arc::clone(&names),
+            reading: Mutex::default(),
+            settings,
+            about,
+            started: SystemTime::now(),
+            runtimes: Mutex::default(),
+            exports: Family::default(),
             connections: Family::default(),
             connections_refused: Family::default(),
             detections: Family::new_with_constructor(|| Histogram::new(DETECTION_BUCKETS)),
@@ -237,7 +225,7 @@ impl Metrics {
             adaptive_limit: Family::default(),
             adaptive_in_flight: Family::default(),
             retries: Family::default(),
-            health: HealthMetrics::default(),
+            health: HealthMetrics::of(names),
             drain_cut: Counter::default(),
             access_log_dropped: Counter::default(),
             spans: Family::default(),
@@ -254,7 +242,7 @@ impl Metrics {
             dns_durations: Family::new_with_constructor(|| Histogram::new(BUCKETS)),
             name_lookups: Family::default(),
             names_in_use: Family::default(),
-            registry: Mutex::new(Registry::default()),
+            registry: Mutex::new(Listed::new("pillion")),
         };
         registry.register("xds_resources", "xDS resources received, by verdict", metrics.xds_responses.clone());
         registry.register("xds_connected", "1 while the xDS stream is up", metrics.xds_connected.clone());
@@ -288,7 +276,7 @@ impl Metrics {
         metrics
     }
 
-    fn register_names(&self, registry: &mut Registry) {
+    fn register_names(&self, registry: &mut Listed) {
         registry.register("dns_queries", "DNS queries of the application, by result", self.dns_queries.clone());
         registry.register(
             "dns_duration_seconds",
@@ -303,15 +291,7 @@ impl Metrics {
         );
     }
 
-    fn register_traffic(&self, registry: &mut Registry) {
-        registry.register("requests", "HTTP requests that ended", self.requests.clone());
-        registry.register(
-            "request_duration_seconds",
-            "From the request head to the last byte of the response",
-            self.durations.clone(),
-        );
-        registry.register("tcp_connections", "TCP connections and tunnels that ended", self.tcp_connections.clone());
-        registry.register("tcp_bytes", "Bytes of TCP connections and tunnels", self.tcp_bytes.clone());
+    fn register_traffic(&self, registry: &mut Listed) {
         registry.register("connections_open", "Accepted connections that are open", self.connections.clone());
         registry.register(
             "connections_refused",
@@ -346,6 +326,7 @@ impl Metrics {
             "Connections cut because they outlived the drain deadline",
             self.drain_cut.clone(),
         );
+        registry.register("otlp_exports", "Pushes of metrics to the collector, by result", self.exports.clone());
         registry.register(
             "access_log_dropped",
             "Lines of the access log that were dropped because its reader is slow",
@@ -363,7 +344,7 @@ impl Metrics {
         );
     }
 
-    fn register_resilience(&self, registry: &mut Registry) {
+    fn register_resilience(&self, registry: &mut Listed) {
         registry.register(
             "limit_overflows",
             "Requests, connections and retries that were not let through, by the limit that was reached",
@@ -413,32 +394,32 @@ impl Metrics {
 
     /// Something was not let through by a limit of `cluster`.
     pub fn limit_overflow(&self, cluster: &Arc<str>, limit: &'static str) {
-        self.limit_overflows.get_or_create(&LimitLabels { cluster: Arc::clone(cluster), limit }).inc();
+        self.limit_overflows.get_or_create(&LimitLabels { cluster: self.names.known(cluster), limit }).inc();
     }
 
     /// A breaker of `cluster` has `opened`, `closed`, or was `kept` closed.
     pub fn breaker(&self, cluster: &Arc<str>, change: &'static str) {
-        self.breaker_changes.get_or_create(&ChangeLabels { cluster: Arc::clone(cluster), change }).inc();
+        self.breaker_changes.get_or_create(&ChangeLabels { cluster: self.names.known(cluster), change }).inc();
     }
 
     /// An outlier of `cluster` was `ejected`, was `kept`, or `returned`.
     pub fn ejection(&self, cluster: &Arc<str>, change: &'static str) {
-        self.ejections.get_or_create(&ChangeLabels { cluster: Arc::clone(cluster), change }).inc();
+        self.ejections.get_or_create(&ChangeLabels { cluster: self.names.known(cluster), change }).inc();
     }
 
     /// A request goes to `cluster` since its own backend could not take it, for this reason.
     pub fn fallback(&self, cluster: &Arc<str>, reason: &'static str) {
-        self.fallbacks.get_or_create(&FallbackLabels { cluster: Arc::clone(cluster), reason }).inc();
+        self.fallbacks.get_or_create(&FallbackLabels { cluster: self.names.known(cluster), reason }).inc();
     }
 
     /// A request was refused since the application behind `cluster`, a port of ours, has enough to do.
     pub fn shed(&self, cluster: &Arc<str>, criticality: &'static str, reason: &'static str) {
-        self.shed.get_or_create(&ShedLabels { cluster: Arc::clone(cluster), criticality, reason }).inc();
+        self.shed.get_or_create(&ShedLabels { cluster: self.names.known(cluster), criticality, reason }).inc();
     }
 
     /// So many requests may be under way at `cluster`, a port of ours, and so many are.
     pub fn adaptive(&self, cluster: &Arc<str>, limit: u32, in_flight: u32) {
-        let labels = PortLabels { cluster: Arc::clone(cluster) };
+        let labels = PortLabels { cluster: self.names.known(cluster) };
         self.adaptive_limit.get_or_create(&labels).set(i64::from(limit));
         self.adaptive_in_flight.get_or_create(&labels).set(i64::from(in_flight));
     }
@@ -455,44 +436,15 @@ impl Metrics {
 
     /// So many places are taken within a limit of `cluster`.
     pub fn limit_in_use(&self, cluster: &Arc<str>, limit: &'static str, count: u32) {
-        self.limit_in_use.get_or_create(&LimitLabels { cluster: Arc::clone(cluster), limit }).set(i64::from(count));
+        self.limit_in_use
+            .get_or_create(&LimitLabels { cluster: self.names.known(cluster), limit })
+            .set(i64::from(count));
     }
 
     /// So many hosts of `cluster` are out of service for this cause.
     pub fn hosts_out(&self, cluster: &Arc<str>, state: &'static str, count: usize) {
-        let labels = StateLabels { cluster: Arc::clone(cluster), state };
+        let labels = StateLabels { cluster: self.names.known(cluster), state };
         self.hosts_out.get_or_create(&labels).set(i64::try_from(count).unwrap_or(i64::MAX));
-    }
-
-    /// What HTTP requests with these labels are counted in.
-    pub(super) fn series(&self, labels: &RequestLabels) -> Series {
-        let edge = EdgeLabels {
-            direction: labels.direction,
-            destination: Arc::clone(&labels.destination),
-            cluster: Arc::clone(&labels.cluster),
-        };
-        Series {
-            requests: self.requests.get_or_create(labels).clone(),
-            durations: self.durations.get_or_create(&edge).clone(),
-        }
-    }
-
-    /// A TCP connection or tunnel ended; bytes as seen from the client.
-    pub fn tcp_connection(&self, labels: &RequestLabels, received: u64, sent: u64) {
-        let connection = TcpLabels {
-            direction: labels.direction,
-            destination: Arc::clone(&labels.destination),
-            cluster: Arc::clone(&labels.cluster),
-            peer: Arc::clone(&labels.peer),
-            tls: labels.tls,
-            result: if labels.reason.is_empty() { "ok" } else { labels.reason },
-        };
-        self.tcp_connections.get_or_create(&connection).inc();
-        for (flow, bytes) in [("received", received), ("sent", sent)] {
-            let labels =
-                TcpBytesLabels { direction: labels.direction, destination: Arc::clone(&labels.destination), flow };
-            self.tcp_bytes.get_or_create(&labels).inc_by(bytes);
-        }
     }
 
     /// It was found out what a connection carries whose destination takes anything. `result` is what was found
@@ -529,13 +481,15 @@ impl Metrics {
 
     /// A copy of a request for `cluster` ended; `result` is `ok`, `overflow`, `timeout` or a reason code.
     pub fn mirrored(&self, cluster: &Arc<str>, result: &'static str) {
-        self.mirrored.get_or_create(&MirrorLabels { cluster: Arc::clone(cluster), result }).inc();
+        self.mirrored.get_or_create(&MirrorLabels { cluster: self.names.known(cluster), result }).inc();
     }
 
     /// The rate-limit service `cluster` was asked. As in Envoy, `result` is `ok`, `over_limit` or `error`, the latter with
     /// why, and once more `failure_mode_allowed` when the request passed all the same.
     pub fn global_rate_limit(&self, cluster: &Arc<str>, result: &'static str, reason: &'static str) {
-        self.global_rate_limits.get_or_create(&AskedLabels { cluster: Arc::clone(cluster), result, reason }).inc();
+        self.global_rate_limits
+            .get_or_create(&AskedLabels { cluster: self.names.known(cluster), result, reason })
+            .inc();
     }
 
     /// A retry that a policy asks for was sent (`retried`), brought an answer that is none to retry (`succeeded`), or was
@@ -610,26 +564,74 @@ impl Metrics {
 
     /// So many names of `cluster` are `fresh`, `stale` (the last addresses are used, since asking fails) or `empty`.
     pub fn names_in_use(&self, cluster: &Arc<str>, state: &'static str, count: usize) {
-        let labels = StateLabels { cluster: Arc::clone(cluster), state };
+        let labels = StateLabels { cluster: self.names.known(cluster), state };
         self.names_in_use.get_or_create(&labels).set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
-    /// All metrics as Prometheus/OpenMetrics text.
+    /// For one more worker to count in.
+    pub(super) fn local(&self) -> Arc<Mutex<Local>> {
+        self.traffic.local()
+    }
+
+    /// Takes what a worker has counted when it is much.
+    pub(super) fn relieve(&self, local: &mut Local, now: Instant) {
+        self.traffic.relieve(local, now);
+    }
+
+    /// How metrics are made.
+    pub fn settings(&self) -> &MetricsSettings {
+        &self.settings
+    }
+
+    /// A runtime whose threads are to be watched.
+    pub fn watch(&self, name: &str, runtime: Handle) {
+        self.runtimes.lock().push((Arc::from(name), runtime));
+    }
+
+    /// A push of metrics to the collector ended: `ok`, or a short reason.
+    fn exported(&self, result: &'static str) {
+        self.exports.get_or_create(&ResultLabels { result }).inc();
+    }
+
+    /// Adds up what workers have counted, now and then, so that what is idle is forgotten though nobody reads. Never ends.
+    pub async fn tend(&self) {
+        loop {
+            tokio::time::sleep(TEND_EVERY).await;
+            self.traffic.collect(Instant::now());
+        }
+    }
+
+    /// Lets one reader at a time set gauges and read them.
+    pub fn read<T>(&self, read: impl FnOnce() -> T) -> T {
+        let _alone = self.reading.lock();
+        read()
+    }
+
+    /// All metrics.
+    pub fn families(&self) -> Vec<Exposed> {
+        self.traffic.collect(Instant::now());
+        let mut all = about::of(&self.about);
+        {
+            let tables = self.traffic.tables.lock();
+            all.extend(families::of(&tables));
+            if self.settings.istio {
+                all.extend(istio::of(&tables, &self.about));
+            }
+        }
+        all.extend(self.registry.lock().families());
+        all.extend(about::runtimes(&self.runtimes.lock()));
+        all.extend(about::process(self.started));
+        all
+    }
+
+    /// All metrics as OpenMetrics text.
     pub fn encode(&self) -> String {
-        let mut text = String::new();
-        // Writing to a String cannot fail.
-        let _infallible = prometheus_client::encoding::text::encode(&mut text, &self.registry.lock());
-        text
+        render(&self.families(), Format::OpenMetrics)
     }
 }
 
-impl Series {
-    /// An HTTP request ended.
-    pub(super) fn count(&self, duration: Duration) {
-        self.requests.inc();
-        self.durations.observe(duration.as_secs_f64());
-    }
-}
+/// How often what workers have counted is added up at least.
+const TEND_EVERY: Duration = Duration::from_secs(10);
 
 impl Default for Metrics {
     fn default() -> Self {

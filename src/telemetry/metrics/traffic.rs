@@ -1,0 +1,152 @@
+//! What requests and connections are counted in.
+//!
+//! Each worker counts for itself, in plain numbers behind a lock that only the collector takes besides; what was counted
+//! lately is found by where its labels lie in memory, since labels are shared and a request of a known kind comes with
+//! the very same ones. The collector takes what workers have counted since it last did, and adds it up by label.
+//!
+//! Bounds: a worker keeps [`RECENT`] + [`SPILLED`] counts; all together keep as many label sets per table as
+//! `--metrics-max-series` says, and what is beyond goes to those called `other`; a label set without a count for
+//! `--metrics-idle` is forgotten.
+
+use std::hash::Hash;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use super::count::{Attempt, AttemptKey, RequestKey, Requests, StepKey, Steps};
+use super::table::{Bounded, Table, Tally};
+
+/// Counts of one kind that a worker finds at once.
+const RECENT: usize = 64;
+/// Counts that were displaced by others, until they are added up.
+const SPILLED: usize = 256;
+
+/// What all workers have counted.
+#[derive(Debug)]
+pub(super) struct Traffic {
+    locals: Mutex<Vec<Arc<Mutex<Local>>>>,
+    pub(super) tables: Mutex<Tables>,
+}
+
+/// What all workers have counted, as of the last [`Traffic::collect`].
+#[derive(Debug)]
+pub(super) struct Tables {
+    pub(super) requests: Table<RequestKey, Requests>,
+    pub(super) steps: Table<StepKey, Steps>,
+    pub(super) attempts: Table<AttemptKey, Attempt>,
+}
+
+/// What one worker has counted since the last [`Traffic::collect`].
+#[derive(Debug, Default)]
+pub(in crate::telemetry) struct Local {
+    pub(in crate::telemetry) requests: Recent<RequestKey, Requests>,
+    pub(in crate::telemetry) steps: Recent<StepKey, Steps>,
+    pub(in crate::telemetry) attempts: Recent<AttemptKey, Attempt>,
+}
+
+impl Traffic {
+    /// Keeps `most` label sets of each kind, each for as long as something is counted at least every `idle`.
+    pub(super) fn new(most: usize, idle: Duration) -> Self {
+        let tables = Tables {
+            requests: Table::new(most, idle),
+            steps: Table::new(most, idle),
+            attempts: Table::new(most, idle),
+        };
+        Self { locals: Mutex::default(), tables: Mutex::new(tables) }
+    }
+
+    /// For one more worker.
+    pub(super) fn local(&self) -> Arc<Mutex<Local>> {
+        let local = Arc::default();
+        self.locals.lock().push(Arc::clone(&local));
+        local
+    }
+
+    /// Adds up what has been counted since the last time, and forgets what is idle.
+    pub(super) fn collect(&self, now: Instant) {
+        // Held to the end, so that whoever reads next finds what is taken here.
+        let locals = self.locals.lock();
+        for local in locals.iter() {
+            // Adding up is done without the worker's lock: who holds that may want the tables' lock besides.
+            let taken = std::mem::take(&mut *local.lock());
+            self.tables.lock().add(taken, now);
+        }
+        let mut tables = self.tables.lock();
+        tables.requests.expire(now);
+        tables.steps.expire(now);
+        tables.attempts.expire(now);
+    }
+
+    /// A worker that has too much in hand adds it up itself.
+    pub(super) fn relieve(&self, local: &mut Local, now: Instant) {
+        if local.requests.is_full() || local.steps.is_full() || local.attempts.is_full() {
+            self.tables.lock().add(std::mem::take(local), now);
+        }
+    }
+}
+
+impl Tables {
+    fn add(&mut self, local: Local, now: Instant) {
+        local.requests.add_to(&mut self.requests, now);
+        local.steps.add_to(&mut self.steps, now);
+        local.attempts.add_to(&mut self.attempts, now);
+    }
+}
+
+/// Counts by labels, found by where those lie.
+#[derive(Debug)]
+pub(in crate::telemetry) struct Recent<K, V> {
+    slots: Vec<Option<Box<(K, V)>>>,
+    spilled: Vec<Box<(K, V)>>,
+}
+
+impl<K, V> Default for Recent<K, V> {
+    fn default() -> Self {
+        Self { slots: Vec::new(), spilled: Vec::new() }
+    }
+}
+
+impl<K: Bounded + Clone + Eq + Hash, V: Tally> Recent<K, V> {
+    /// The count at `place` (any number, made of where labels lie), which is a new one unless `is_same` knows its labels.
+    pub(in crate::telemetry) fn get(
+        &mut self,
+        place: u64,
+        is_same: impl Fn(&K) -> bool,
+        make: impl FnOnce() -> K,
+    ) -> Option<&mut V> {
+        if self.slots.is_empty() {
+            self.slots.resize_with(RECENT, || None);
+        }
+        let place = usize::try_from(place >> 32).unwrap_or(0) % RECENT;
+        let slot = self.slots.get_mut(place)?;
+        if slot.as_ref().is_none_or(|kept| !is_same(&kept.0))
+            && let Some(displaced) = slot.replace(Box::new((make(), V::default())))
+        {
+            self.spilled.push(displaced);
+        }
+        slot.as_mut().map(|kept| &mut kept.1)
+    }
+
+    fn is_full(&self) -> bool {
+        self.spilled.len() >= SPILLED
+    }
+
+    fn add_to(self, table: &mut Table<K, V>, now: Instant) {
+        for kept in self.slots.into_iter().flatten().chain(self.spilled) {
+            let (key, counted) = *kept;
+            table.add(key, &counted, now);
+        }
+    }
+}
+
+/// Where texts lie and what else tells counts apart, as one number (FNV-1a by words; the top bits depend on all).
+pub(in crate::telemetry) fn place(parts: impl IntoIterator<Item = u64>) -> u64 {
+    parts.into_iter().fold(0xcbf2_9ce4_8422_2325, |hash: u64, part| (hash ^ part).wrapping_mul(0x0100_0000_01b3))
+}
+
+/// Where a text lies.
+pub(in crate::telemetry) fn at(text: &Arc<str>) -> u64 {
+    Arc::as_ptr(text).addr() as u64
+}
