@@ -18,18 +18,19 @@ use crate::{
     index::Index,
     metrics::Metrics,
     net::{port::Port, tls},
+    observe::{self, Sidecars, api::Api, logging::Logging},
     settings::Settings,
     shutdown::Shutdown,
     source::file::watch::Directory,
     xds::{nodes::Nodes, server::Discovery},
 };
 
-/// Runs the control plane until SIGTERM or SIGINT.
+/// Runs the control plane until SIGTERM or SIGINT. `logging` changes what is logged.
 ///
 /// # Errors
 ///
 /// When it cannot start.
-pub async fn run(settings: Settings) -> anyhow::Result<()> {
+pub async fn run(settings: Settings, logging: Arc<Logging>) -> anyhow::Result<()> {
     let shutdown = Shutdown::new();
     let metrics = Arc::new(Metrics::new());
     let nodes = Nodes::new(Arc::clone(&metrics));
@@ -71,6 +72,12 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         metrics: Arc::clone(&metrics),
         shutdown: shutdown.clone(),
     };
+    let sidecars = Sidecars::new();
+    let observe = observe::Service {
+        authenticator: Arc::clone(&authenticator),
+        sidecars: Arc::clone(&sidecars),
+        shutdown: shutdown.clone(),
+    };
     let certificates = Certificates {
         authority,
         authenticator,
@@ -79,12 +86,13 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     };
     let port = Port {
         acceptor: TlsAcceptor::from(Arc::new(config)),
-        routes: Routes::new(discovery.into_service()).add_service(certificates.into_service()),
+        routes: Routes::new(discovery.into_service()).add_service(certificates.into_service()).add_service(observe.into_service()),
         metrics: Arc::clone(&metrics),
         shutdown: shutdown.clone(),
         listener,
     };
-    let admin = Arc::new(Admin { metrics, nodes, status });
+    let api = Api { sidecars, nodes: Arc::clone(&nodes), shutdown: shutdown.clone() };
+    let admin = Arc::new(Admin { metrics, nodes, status, api, logging });
     say_ready(&port.listener, &admin_listener)?;
     tokio::spawn(serving.renew(shutdown.clone()));
     let pages = tokio::spawn(admin.serve(admin_listener, shutdown.clone()));

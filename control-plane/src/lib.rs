@@ -16,6 +16,7 @@
 //! | [`ca`] | root, intermediate, signing, join tokens |
 //! | [`net`] | the TLS port |
 //! | [`caller`] | who is calling |
+//! | [`observe`] | what sidecars run and see: asked of them, served to people |
 //! | [`admin`] [`metrics`] | pages and counters |
 //! | [`mod@check`] | the same validation, for `pillion check` |
 //! | [`app`] [`settings`] | wiring and flags |
@@ -30,17 +31,19 @@ pub mod document;
 pub mod index;
 pub mod metrics;
 pub mod net;
+pub mod observe;
 pub mod settings;
 pub mod shutdown;
 pub mod source;
 pub mod xds;
 
-use std::{ffi::OsString, process::ExitCode};
+use std::{ffi::OsString, process::ExitCode, sync::Arc};
 
 use clap::Parser as _;
 use tracing_subscriber::EnvFilter;
 
 pub use check::{Report, check};
+use observe::logging::Logging;
 use settings::Settings;
 
 /// The program: parses `args` (the first is its name), runs until SIGTERM or
@@ -55,11 +58,9 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             return ExitCode::from(code);
         }
     };
-    let filter = EnvFilter::try_new(&settings.log).unwrap_or_else(|_| EnvFilter::new("info"));
-    // Fails when a logger is there already, which then serves as well.
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).try_init();
+    let logging = log_to_stderr(&settings.log);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    let outcome = runtime.map_err(anyhow::Error::from).and_then(|runtime| runtime.block_on(app::run(settings)));
+    let outcome = runtime.map_err(anyhow::Error::from).and_then(|runtime| runtime.block_on(app::run(settings, logging)));
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -67,4 +68,23 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn log_to_stderr(filter: &str) -> Arc<Logging> {
+    let (filter, text) = match EnvFilter::try_new(filter) {
+        Ok(valid) => (valid, filter),
+        Err(_) => (EnvFilter::new("info"), "info"),
+    };
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false);
+    let subscriber = subscriber.with_filter_reloading();
+    let handle = subscriber.reload_handle();
+    // Fails when a logger is there already, which then serves as well.
+    let is_ours = subscriber.try_init().is_ok();
+    Logging::new(text, move |filter| {
+        if !is_ours {
+            return Err("the log belongs to another part of this program".to_owned());
+        }
+        let filter = EnvFilter::try_new(filter).map_err(|error| error.to_string())?;
+        handle.reload(filter).map_err(|error| error.to_string())
+    })
 }

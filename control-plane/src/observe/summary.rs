@@ -1,0 +1,107 @@
+//! What each client of the control plane runs, for `pillion ps`.
+
+use std::{
+    collections::hash_map::DefaultHasher,
+    hash::{Hash as _, Hasher as _},
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use futures_util::{StreamExt as _, stream};
+use pillion_wire::observe::{Configuration, Rejected, Summary};
+
+use super::hub::{AskError, Sidecars};
+use crate::xds::{
+    dialect::Dialect,
+    nodes::{Connected, Nodes},
+    subscriptions::Standing,
+};
+
+/// Sidecars that are asked at the same time.
+const AT_ONCE: usize = 64;
+
+/// All that are connected, or the one with this name.
+pub(super) async fn all(nodes: &Nodes, sidecars: &Arc<Sidecars>, only: Option<&str>) -> Vec<Summary> {
+    let connected = nodes.connected().into_iter().filter(|one| only.is_none_or(|name| one.who.node == name));
+    let asked = connected.map(|connected| {
+        let sidecars = Arc::clone(sidecars);
+        async move { summary(&connected, &sidecars).await }
+    });
+    let mut all: Vec<Summary> = stream::iter(asked).buffer_unordered(AT_ONCE).collect().await;
+    all.sort_by(|one, other| (&one.name, &one.identity).cmp(&(&other.name, &other.identity)));
+    all
+}
+
+async fn summary(connected: &Connected, sidecars: &Sidecars) -> Summary {
+    let who = &connected.who;
+    let state = async {
+        let (namespace, name) = who.node.split_once('/').filter(|_| who.dialect == Dialect::Pillion.name())?;
+        Some(sidecars.page(namespace, name, "/state", "").await)
+    };
+    let (answer, state) = tokio::join!(connected.ask(), state);
+    let mut summary = Summary {
+        name: who.node.clone(),
+        dialect: who.dialect.to_owned(),
+        identity: who.identity.clone(),
+        version: who.version.clone(),
+        address: who.address.map(|address| address.to_string()).unwrap_or_default(),
+        connected: seconds(connected.since),
+        configuration: configuration(&answer.map(|answer| answer.standings).unwrap_or_default()),
+        ..Summary::default()
+    };
+    match state.map(|page| page.and_then(|page| parse(&page.bytes))) {
+        Some(Ok(state)) => summary.state = Some(state),
+        Some(Err(error)) => summary.silent = error.to_string(),
+        None => {}
+    }
+    summary
+}
+
+fn parse(bytes: &[u8]) -> Result<pillion_wire::observe::State, AskError> {
+    serde_json::from_slice(bytes).map_err(|error| AskError::Refused(error.to_string()))
+}
+
+/// All that a client asks for against the newest.
+pub(super) fn configuration(standings: &[Standing]) -> Configuration {
+    let behind: Vec<&Standing> = standings.iter().filter(|standing| !standing.is_in_sync()).collect();
+    let rejected: Vec<Rejected> = standings.iter().filter_map(rejected).collect();
+    let since = behind.iter().filter_map(|standing| standing.at).min();
+    let state = match (behind.is_empty(), rejected.is_empty()) {
+        (_, false) => "rejected",
+        (false, true) => "behind",
+        (true, true) => "in sync",
+    };
+    let hash = |version: fn(&Standing) -> &Option<Arc<str>>| {
+        // Of this process only: both sides of a comparison are made by it, from versions that are the same everywhere.
+        let mut hasher = DefaultHasher::new();
+        for standing in standings {
+            (standing.kind, &standing.name, version(standing)).hash(&mut hasher);
+        }
+        format!("{:08x}", hasher.finish() >> 32)
+    };
+    Configuration {
+        state: state.to_owned(),
+        version: hash(|standing| &standing.accepted),
+        newest: hash(|standing| &standing.newest),
+        resources: standings.len(),
+        behind: behind.len(),
+        since: since.map_or(0, seconds),
+        rejected,
+    }
+}
+
+/// What was refused, while that is the newest.
+fn rejected(standing: &Standing) -> Option<Rejected> {
+    let refused = standing.refused.as_ref().filter(|_| !standing.is_in_sync())?;
+    Some(Rejected {
+        kind: standing.kind.name().to_owned(),
+        name: standing.name.clone(),
+        version: refused.version.to_string(),
+        detail: refused.detail.clone(),
+        at: seconds(refused.at),
+    })
+}
+
+fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
