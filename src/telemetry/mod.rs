@@ -5,6 +5,7 @@ mod health;
 mod metrics;
 mod record;
 mod recorder;
+pub mod tap;
 
 pub use access_log::AccessLog;
 pub use health::HealthMetrics;
@@ -23,6 +24,8 @@ pub struct Telemetry {
     pub metrics: Arc<Metrics>,
     /// One line per request, when wanted.
     pub access_log: AccessLog,
+    /// Who looks at requests as they end.
+    pub taps: Arc<tap::Taps>,
 }
 
 impl Telemetry {

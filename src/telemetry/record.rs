@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use pillion_wire::observe::Field;
 use pillion_wire::spiffe::SpiffeId;
 use serde::Serialize;
 use tokio::time::Instant;
@@ -62,6 +63,8 @@ pub struct Record {
     pub bytes_sent: u64,
     /// Bytes of tunnelled data received from the client.
     pub bytes_received: u64,
+    /// Fields of the request's head, when a tap wants them.
+    pub request_headers: Option<Box<[Field]>>,
     forgotten: bool,
 }
 
@@ -122,6 +125,7 @@ impl Record {
             attempts: 0,
             bytes_sent: 0,
             bytes_received: 0,
+            request_headers: None,
             forgotten: false,
         }
     }
@@ -222,6 +226,9 @@ impl Drop for Record {
             telemetry.metrics.tcp_connection(&self.labels(), self.bytes_received, self.bytes_sent);
         } else {
             self.recorder.request(self, self.started.elapsed());
+        }
+        if telemetry.taps.any() {
+            telemetry.taps.ended(self, self.started.elapsed());
         }
         if telemetry.access_log.wants(!self.flag.is_empty() || self.status >= 500)
             && let Ok(line) = serde_json::to_string(&self.line())

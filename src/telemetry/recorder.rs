@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderMap;
 use parking_lot::Mutex;
+use pillion_wire::observe::Field;
 
 use super::metrics::Series;
 use super::{Record, RequestLabels, Telemetry};
@@ -31,6 +33,18 @@ impl Recorder {
     /// Does the access log want anything at all? If not, nothing need be noted for it alone.
     pub fn has_access_log(&self) -> bool {
         self.telemetry.access_log.wants(true)
+    }
+
+    /// Does somebody want to see requests as they end? If not, nothing need be noted for that.
+    pub fn is_tapped(&self) -> bool {
+        self.telemetry.taps.any()
+    }
+
+    /// What taps want of a request's head, when they want anything of it.
+    #[inline]
+    pub fn tapped_fields(&self, headers: &HeaderMap) -> Option<Box<[Field]>> {
+        let taps = &self.telemetry.taps;
+        if taps.wants_fields() { Some(taps.fields(headers)) } else { None }
     }
 
     /// A label that says nothing. The default of `Arc<str>` is one for the whole process, for which workers would fight.
@@ -84,7 +98,7 @@ mod tests {
     fn workers_count_in_the_same_series_however_many_there_are() {
         let metrics = Arc::new(Metrics::new());
         let access_log = AccessLog::start(bootstrap::AccessLog::Off, metrics.access_log_dropped());
-        let telemetry = Telemetry { metrics: Arc::clone(&metrics), access_log };
+        let telemetry = Telemetry { metrics: Arc::clone(&metrics), access_log, taps: Arc::default() };
         let workers = [(); 2].map(|()| Arc::new(Recorder::new(telemetry.clone())));
         for round in 0..3 {
             for status in 200..500 {
