@@ -17,5 +17,5 @@ mod service;
 mod summary;
 mod tap;
 
-pub use hub::{AskError, Sidecars};
+pub use hub::{Answer, AskError, Sidecars};
 pub use service::Service;

@@ -48,7 +48,7 @@ async fn a_tap_sees_what_matches_and_nothing_else() {
         request(&recorder, "outbound", "/a", 200);
         request(&recorder, "outbound", "/b/c", 503);
         request(&recorder, "inbound", "/a", 200);
-        drop(Record::begin(&recorder, "outbound", ([127, 0, 0, 1], 1).into()).forget());
+        Record::begin(&recorder, "outbound", ([127, 0, 0, 1], 1).into()).forget();
         let mut events = Vec::new();
         if !seen.is_empty() {
             reader.read(&mut events, 100).await;
