@@ -205,11 +205,7 @@ impl Listeners {
     ///
     /// # Errors
     /// When a worker is gone.
-    pub async fn start(
-        self,
-        bound: Bound,
-        admin: &Arc<Admin>,
-    ) -> anyhow::Result<BTreeMap<&'static str, Value>> {
+    pub async fn start(self, bound: Bound, admin: &Arc<Admin>) -> anyhow::Result<BTreeMap<&'static str, Value>> {
         for (entry, sockets) in bound.data {
             self.hand_out(entry, sockets, &CancellationToken::new()).await?;
         }

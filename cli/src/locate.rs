@@ -100,8 +100,7 @@ fn announced(home: &Path) -> Vec<SocketAddr> {
 
 /// Nobody else can have written there.
 fn is_ours(folder: &Path) -> bool {
-    fs::symlink_metadata(folder)
-        .is_ok_and(|is| is.is_dir() && is.uid() == geteuid().as_raw() && is.mode() & 0o022 == 0)
+    fs::symlink_metadata(folder).is_ok_and(|is| is.is_dir() && is.uid() == geteuid().as_raw() && is.mode() & 0o022 == 0)
 }
 
 /// What a page says, as JSON.

@@ -86,7 +86,9 @@ pub async fn run(settings: Settings, logging: Arc<Logging>) -> anyhow::Result<()
     };
     let port = Port {
         acceptor: TlsAcceptor::from(Arc::new(config)),
-        routes: Routes::new(discovery.into_service()).add_service(certificates.into_service()).add_service(observe.into_service()),
+        routes: Routes::new(discovery.into_service())
+            .add_service(certificates.into_service())
+            .add_service(observe.into_service()),
         metrics: Arc::clone(&metrics),
         shutdown: shutdown.clone(),
         listener,

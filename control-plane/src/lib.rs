@@ -60,7 +60,8 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     let logging = log_to_stderr(&settings.log);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    let outcome = runtime.map_err(anyhow::Error::from).and_then(|runtime| runtime.block_on(app::run(settings, logging)));
+    let outcome =
+        runtime.map_err(anyhow::Error::from).and_then(|runtime| runtime.block_on(app::run(settings, logging)));
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -42,6 +42,7 @@ pub(super) fn memory(admin: &Admin) -> Value {
             "resources": admin.ledger.len(),
             "metric_samples": samples,
             "taps": shared.telemetry.taps.count(),
+            "tap_events_lost": shared.telemetry.taps.lost(),
         },
     })
 }

@@ -106,7 +106,8 @@ impl Session {
 /// Sends a page in pieces.
 async fn answer(admin: &Admin, id: u64, page: Page, reports: &mpsc::Sender<Report>) {
     let Some(answer) = admin.page(&page.path, &page.query) else {
-        let refused = Refused { id, reason: format!("there is no page {}", page.path.chars().take(80).collect::<String>()) };
+        let refused =
+            Refused { id, reason: format!("there is no page {}", page.path.chars().take(80).collect::<String>()) };
         let _gone = reports.send(said(report::What::Refused(refused))).await;
         return;
     };

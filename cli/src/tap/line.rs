@@ -18,7 +18,8 @@ pub(super) fn line(event: &TapEvent) -> String {
         duration(event.duration_ms),
         other_end(event),
     );
-    let reason = if event.reason.is_empty() { String::new() } else { format!("  {} {}", event.reason, event.response_flags) };
+    let reason =
+        if event.reason.is_empty() { String::new() } else { format!("  {} {}", event.reason, event.response_flags) };
     text.push_str(&clean(&reason));
     if event.attempts > 1 {
         text.push_str(&format!("  {} attempts", event.attempts));
@@ -79,6 +80,9 @@ mod tests {
         };
         let text = line(&event);
         assert!(text.starts_with("12:03:04.123 → shop/web           GET    orders.shop/a?[2J"), "{text}");
-        assert!(text.ends_with("503   12.3ms -     no_healthy_upstream UH") || text.contains("no_healthy_upstream UH"), "{text}");
+        assert!(
+            text.ends_with("503   12.3ms -     no_healthy_upstream UH") || text.contains("no_healthy_upstream UH"),
+            "{text}"
+        );
     }
 }

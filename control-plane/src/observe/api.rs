@@ -84,14 +84,15 @@ impl Api {
             Ok(answer) => {
                 let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::BAD_GATEWAY);
                 // Never a type that a browser would run.
-                let is_text = answer.content_type.starts_with("text/plain") || answer.content_type.contains("openmetrics");
+                let is_text =
+                    answer.content_type.starts_with("text/plain") || answer.content_type.contains("openmetrics");
                 let kind = if is_text { "text/plain; charset=utf-8" } else { "application/json" };
                 full(status, kind, answer.bytes)
             }
             Err(error) => {
                 let status = match &error {
                     AskError::Unknown => StatusCode::NOT_FOUND,
-                    AskError::Timeout => StatusCode::GATEWAY_TIMEOUT,
+                    AskError::Timeout(_) => StatusCode::GATEWAY_TIMEOUT,
                     AskError::Busy => StatusCode::TOO_MANY_REQUESTS,
                     AskError::Gone | AskError::Refused(_) => StatusCode::BAD_GATEWAY,
                 };

@@ -81,8 +81,8 @@ pub enum AskError {
     #[error("the sidecar has just gone")]
     Gone,
     /// It takes too long.
-    #[error("the sidecar did not answer within {PAGE_TIMEOUT:?}")]
-    Timeout,
+    #[error("the sidecar did not answer within {0:?}")]
+    Timeout(Duration),
     /// Too much was asked.
     #[error("too much is being asked of the sidecar already")]
     Busy,
@@ -161,7 +161,7 @@ impl Sidecar {
             self.asks.send(ask).await.map_err(|_closed| AskError::Gone)?;
             answer.await.map_err(|_dropped| AskError::Gone)?
         };
-        timeout(PAGE_TIMEOUT, exchange).await.unwrap_or(Err(AskError::Timeout))
+        timeout(PAGE_TIMEOUT, exchange).await.unwrap_or(Err(AskError::Timeout(PAGE_TIMEOUT)))
     }
 
     /// Begins a tap, whose events go to `sink` until the guard is dropped.

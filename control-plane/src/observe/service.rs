@@ -9,10 +9,7 @@ use pillion_wire::{
         server::{Asks, Observe, ObserveServer},
     },
 };
-use tokio::{
-    sync::mpsc,
-    time::timeout,
-};
+use tokio::{sync::mpsc, time::timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::{debug, warn};

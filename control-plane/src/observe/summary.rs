@@ -4,11 +4,12 @@ use std::{
     collections::hash_map::DefaultHasher,
     hash::{Hash as _, Hasher as _},
     sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use futures_util::{StreamExt as _, stream};
 use pillion_wire::observe::{Configuration, Rejected, Summary};
+use tokio::time::timeout;
 
 use super::hub::{AskError, Sidecars};
 use crate::xds::{
@@ -19,6 +20,8 @@ use crate::xds::{
 
 /// Sidecars that are asked at the same time.
 const AT_ONCE: usize = 64;
+/// How long each may take.
+const STATE: Duration = Duration::from_secs(2);
 
 /// All that are connected, or the one with this name.
 pub(super) async fn all(nodes: &Nodes, sidecars: &Arc<Sidecars>, only: Option<&str>) -> Vec<Summary> {
@@ -36,7 +39,9 @@ async fn summary(connected: &Connected, sidecars: &Sidecars) -> Summary {
     let who = &connected.who;
     let state = async {
         let (namespace, name) = who.node.split_once('/').filter(|_| who.dialect == Dialect::Pillion.name())?;
-        Some(sidecars.page(namespace, name, "/state", "").await)
+        Some(
+            timeout(STATE, sidecars.page(namespace, name, "/state", "")).await.unwrap_or(Err(AskError::Timeout(STATE))),
+        )
     };
     let (answer, state) = tokio::join!(connected.ask(), state);
     let mut summary = Summary {

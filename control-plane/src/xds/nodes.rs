@@ -129,7 +129,9 @@ impl Nodes {
         let mut streams = self.streams.lock();
         streams.next += 1;
         let number = streams.next;
-        streams.by_number.insert(number, Status { who, since: SystemTime::now(), names: 0, kinds: PerKind::default(), questions });
+        streams
+            .by_number
+            .insert(number, Status { who, since: SystemTime::now(), names: 0, kinds: PerKind::default(), questions });
         Registration { nodes: Arc::clone(self), number }
     }
 

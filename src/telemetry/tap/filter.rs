@@ -66,7 +66,8 @@ impl Filter {
 
     /// We are one end; the other one is known by its certificate, and as a destination by its name.
     fn ends_match(&self, record: &Record, us: &Us) -> bool {
-        let is_us = |party: &Party| party.is(&us.namespace, &us.workload) || party.is(&us.namespace, &us.service_account);
+        let is_us =
+            |party: &Party| party.is(&us.namespace, &us.workload) || party.is(&us.namespace, &us.service_account);
         let is_peer = |party: &Party| account(&record.peer).is_some_and(|(namespace, name)| party.is(namespace, name));
         let is_destination =
             |party: &Party| service(&record.destination).is_some_and(|(namespace, name)| party.is(namespace, name));
@@ -143,7 +144,8 @@ mod tests {
 
     #[test]
     fn secrets_are_not_given_to_whoever_asks() {
-        let request = TapRequest { field_values: vec!["cookie".into(), "x-request-id".into()], ..TapRequest::default() };
+        let request =
+            TapRequest { field_values: vec!["cookie".into(), "x-request-id".into()], ..TapRequest::default() };
         let filter = Filter::new(&request);
         assert!(filter.wants_value("x-request-id") && !filter.wants_value("cookie"));
     }

@@ -36,6 +36,7 @@ pub struct Taps {
     fields: AtomicBool,
     taps: ArcSwap<Vec<Arc<Tap>>>,
     changing: Mutex<()>,
+    lost: AtomicU64,
 }
 
 /// Who we are, for conditions on either end.
@@ -80,6 +81,11 @@ impl Taps {
         self.count.load(Ordering::Relaxed)
     }
 
+    /// How many events of any tap were lost, since the start.
+    pub fn lost(&self) -> u64 {
+        self.lost.load(Ordering::Relaxed)
+    }
+
     /// Does one of them want header fields?
     #[inline]
     pub fn wants_fields(&self) -> bool {
@@ -122,19 +128,24 @@ impl Taps {
     pub(super) fn ended(&self, record: &Record, took: Duration) {
         for tap in self.taps.load().iter() {
             if tap.filter.matches(record, took, &self.us) && tap.filter.is_chosen(rand::random()) {
-                tap.offer(|| event::of(record, took, &tap.filter));
+                if !tap.offer(|| event::of(record, took, &tap.filter)) {
+                    self.lost.fetch_add(1, Ordering::Relaxed);
+                }
             }
         }
     }
 }
 
 impl Tap {
-    fn offer(&self, event: impl FnOnce() -> TapEvent) {
-        let sent = if self.has_room() { self.events.try_reserve().ok() } else { None };
-        match sent {
-            Some(permit) => permit.send(event()),
+    /// Queues an event, which is made only if there is room. Was there?
+    fn offer(&self, event: impl FnOnce() -> TapEvent) -> bool {
+        let room = if self.has_room() { self.events.try_reserve().ok() } else { None };
+        let has_room = room.is_some();
+        match room {
+            Some(room) => room.send(event()),
             None => drop(self.lost.fetch_add(1, Ordering::Relaxed)),
         }
+        has_room
     }
 
     fn has_room(&self) -> bool {

@@ -102,15 +102,15 @@ fn nothing_changes_by_get_nor_for_web_pages() {
     pair.wait_until_observed();
     let (sidecar, control_plane) = (pair.client.admin(), pair.mesh.admin_address());
     let filter = json(&get(sidecar, "/logging").text())["filter"].clone();
-    for method in ["GET", "HEAD", "PUT", "DELETE", "OPTIONS"] {
+    for method in [&["-G"][..], &["--head"], &["-X", "PUT"], &["-X", "DELETE"], &["-X", "OPTIONS"]] {
         for path in ["/drain", "/logging?level=debug", "/logging?debug"] {
             for admin in [sidecar, control_plane] {
-                let _answer = curl(&[&format!("http://{admin}{path}"), "-X", method, "--max-time", "5"]);
+                let _answer = curl(&[&[format!("http://{admin}{path}").as_str()], method].concat());
             }
         }
         for path in ["/drain", "/logging?level=debug"] {
             let url = format!("http://{control_plane}/api/v1/sidecars/shop/client{path}");
-            let _answer = curl(&[&url, "-X", method, "--max-time", "5"]);
+            let _answer = curl(&[&[url.as_str()], method].concat());
         }
     }
     assert_eq!(post(control_plane, "/api/v1/sidecars/shop/client/drain").status, 405);

@@ -42,13 +42,17 @@ fn ps_shows_what_each_sidecar_runs() {
     assert_eq!(client["identity"], "spiffe://cluster.local/ns/shop/sa/client");
     assert_eq!((&client["state"]["ready"], &client["state"]["endpoints"]), (&true.into(), &1.into()), "{client}");
     assert_eq!(client["configuration"]["version"], client["configuration"]["newest"]);
-    let valid = client["state"]["certificate"]["not_after"].as_u64().unwrap() - client["state"]["started"].as_u64().unwrap();
+    let valid =
+        client["state"]["certificate"]["not_after"].as_u64().unwrap() - client["state"]["started"].as_u64().unwrap();
     assert!((80_000..90_000).contains(&valid), "{client}");
     let table = text(&pair);
     let lines: Vec<&str> = table.lines().collect();
     assert!(lines[0].starts_with("WORKLOAD ") && lines.len() == 3, "{table}");
     assert!(lines[1].starts_with("shop/client  ") && lines[2].starts_with("shop/orders-1 "), "{table}");
-    assert!(lines[1].contains(" shop/client ") && lines[1].contains("  ready  ") && lines[1].contains("in sync ("), "{table}");
+    assert!(
+        lines[1].contains(" shop/client ") && lines[1].contains("  ready  ") && lines[1].contains("in sync ("),
+        "{table}"
+    );
 }
 
 #[test]

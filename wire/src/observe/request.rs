@@ -103,8 +103,20 @@ impl TapRequest {
 #[must_use]
 pub fn is_sensitive(name: &str) -> bool {
     const PARTS: [&str; 14] = [
-        "auth", "cookie", "token", "secret", "passw", "session", "credential", "key", "signature", "assertion", "jwt",
-        "client-cert", "csrf", "xsrf",
+        "auth",
+        "cookie",
+        "token",
+        "secret",
+        "passw",
+        "session",
+        "credential",
+        "key",
+        "signature",
+        "assertion",
+        "jwt",
+        "client-cert",
+        "csrf",
+        "xsrf",
     ];
     PARTS.iter().any(|part| name.contains(part))
 }

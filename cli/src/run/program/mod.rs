@@ -32,8 +32,8 @@ use pillion_wire::label::is_label;
 
 use crate::child::LogMode;
 use control_plane::ControlPlane;
-pub(crate) use home::default_path as default_home;
 use home::Home;
+pub(crate) use home::default_path as default_home;
 use keeper::Keeper;
 use life::Life;
 use log::Log;
