@@ -66,7 +66,7 @@ pub async fn run(settings: Settings, logging: Arc<Logging>) -> anyhow::Result<()
     let config = tls::server_config(&authority, Arc::clone(&serving), provider)?;
 
     let discovery = Discovery {
-        catalogs,
+        catalogs: catalogs.clone(),
         authenticator: Arc::clone(&authenticator),
         nodes: Arc::clone(&nodes),
         metrics: Arc::clone(&metrics),
@@ -93,7 +93,7 @@ pub async fn run(settings: Settings, logging: Arc<Logging>) -> anyhow::Result<()
         shutdown: shutdown.clone(),
         listener,
     };
-    let api = Api { sidecars, nodes: Arc::clone(&nodes), shutdown: shutdown.clone() };
+    let api = Api { sidecars, nodes: Arc::clone(&nodes), catalogs, shutdown: shutdown.clone() };
     let admin = Arc::new(Admin { metrics, nodes, status, api, logging });
     say_ready(&port.listener, &admin_listener)?;
     tokio::spawn(serving.renew(shutdown.clone()));

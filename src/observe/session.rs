@@ -34,7 +34,7 @@ const GATHER: Duration = Duration::from_millis(20);
 /// The status that ended it.
 pub(super) async fn serve(admin: &Arc<Admin>, link: Link) -> Result<(), Status> {
     let (reports, queue) = mpsc::channel(QUEUE);
-    let hello = Hello { node: Some(admin.shared.settings.node().to_node()) };
+    let hello = Hello { node: Some(Box::new(admin.shared.settings.node().to_node())) };
     // There is room: it is the first.
     let _queued = reports.try_send(said(report::What::Hello(hello)));
     let queue = stream::unfold(queue, |mut queue| async { queue.recv().await.map(|report| (report, queue)) });

@@ -27,7 +27,7 @@ pub(super) fn table(sidecars: &Sidecars, now: u64) -> String {
     let mut text = line(&HEAD.map(str::to_owned), &widths);
     for (one, row) in sidecars.sidecars.iter().zip(&rows) {
         text.push_str(&line(row, &widths));
-        if !one.silent.is_empty() {
+        if !one.silent.is_empty() && one.connected > 0 {
             text.push_str(&format!("  no answer: {}\n", clean(&one.silent)));
         }
         for rejected in refused(one) {
@@ -52,10 +52,16 @@ fn row(one: &Summary, now: u64) -> [String; 9] {
     let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
     [
         clean(&one.name),
-        short(&one.identity),
-        if one.dialect == "pillion" { clean(&one.version) } else { format!("{} {}", one.dialect, clean(&one.version)) },
+        if one.identity.is_empty() { "-".to_owned() } else { short(&one.identity) },
+        if one.version.is_empty() {
+            "-".to_owned()
+        } else if one.dialect == "pillion" {
+            clean(&one.version)
+        } else {
+            format!("{} {}", one.dialect, clean(&one.version))
+        },
         or_dash(state.map(|state| span(now.saturating_sub(state.started)))),
-        or_dash(state.map(condition)),
+        if one.connected == 0 { "absent".to_owned() } else { or_dash(state.map(condition)) },
         configuration(&one.configuration, now),
         or_dash(state.and_then(|state| state.certificate.as_ref()).map(|certificate| {
             match certificate.not_after.checked_sub(now) {
@@ -78,6 +84,9 @@ fn condition(state: &State) -> String {
 
 fn configuration(configuration: &Configuration, now: u64) -> String {
     let Configuration { state, version, behind, since, .. } = configuration;
+    if state.is_empty() {
+        return "-".to_owned();
+    }
     if *behind == 0 {
         return format!("{state} ({version})");
     }
@@ -148,6 +157,7 @@ mod tests {
             name: "shop/orders-1".into(),
             dialect: "pillion".into(),
             identity: "spiffe://cluster.local/ns/shop/sa/orders".into(),
+            connected: 1,
             configuration,
             state: Some(state),
             ..Summary::default()

@@ -18,6 +18,7 @@ use http::{HeaderValue, Method, Response, StatusCode, Uri, header};
 use http_body_util::{BodyExt as _, Full, StreamBody, combinators::UnsyncBoxBody};
 use hyper::body::Frame;
 use pillion_wire::observe::{self, TapRequest};
+use tokio::sync::watch;
 
 use super::{
     hub::{AskError, Sidecars},
@@ -25,7 +26,10 @@ use super::{
     summary,
     tap::Tap,
 };
-use crate::{shutdown::Shutdown, xds::nodes::Nodes};
+use crate::{
+    shutdown::Shutdown,
+    xds::{catalog::Catalog, nodes::Nodes},
+};
 
 /// A page at once, or lines as they come.
 pub type Body = UnsyncBoxBody<Bytes, Infallible>;
@@ -40,6 +44,8 @@ pub struct Api {
     pub sidecars: Arc<Sidecars>,
     /// Who is connected.
     pub nodes: Arc<Nodes>,
+    /// The newest catalog.
+    pub catalogs: watch::Receiver<Arc<Catalog>>,
     /// Ends taps.
     pub shutdown: Shutdown,
 }
@@ -62,7 +68,7 @@ impl Api {
         }
         Some(match parts.as_slice() {
             ["sidecars"] => {
-                let sidecars = summary::all(&self.nodes, &self.sidecars, None).await;
+                let sidecars = self.summaries(None).await;
                 json(&observe::Sidecars { sidecars })
             }
             ["sidecars", namespace, name] => self.one(&format!("{namespace}/{name}")).await,
@@ -73,10 +79,15 @@ impl Api {
     }
 
     async fn one(&self, name: &str) -> Response<Body> {
-        match summary::all(&self.nodes, &self.sidecars, Some(name)).await.first() {
+        match self.summaries(Some(name)).await.first() {
             Some(summary) => json(summary),
-            None => problem(StatusCode::NOT_FOUND, &format!("{name} is not connected")),
+            None => problem(StatusCode::NOT_FOUND, &format!("there is no workload {name} with a sidecar")),
         }
+    }
+
+    async fn summaries(&self, only: Option<&str>) -> Vec<observe::Summary> {
+        let catalog = Arc::clone(&self.catalogs.borrow());
+        summary::all(&self.nodes, &self.sidecars, &catalog, only).await
     }
 
     async fn page(&self, namespace: &str, name: &str, page: &str, query: &str) -> Response<Body> {

@@ -1,7 +1,7 @@
 //! What each client of the control plane runs, for `pillion ps`.
 
 use std::{
-    collections::hash_map::DefaultHasher,
+    collections::{HashSet, hash_map::DefaultHasher},
     hash::{Hash as _, Hasher as _},
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -13,6 +13,7 @@ use tokio::time::timeout;
 
 use super::hub::{AskError, Sidecars};
 use crate::xds::{
+    catalog::Catalog,
     dialect::Dialect,
     nodes::{Connected, Nodes},
     subscriptions::Standing,
@@ -23,16 +24,45 @@ const AT_ONCE: usize = 64;
 /// How long each may take.
 const STATE: Duration = Duration::from_secs(2);
 
-/// All that are connected, or the one with this name.
-pub(super) async fn all(nodes: &Nodes, sidecars: &Arc<Sidecars>, only: Option<&str>) -> Vec<Summary> {
-    let connected = nodes.connected().into_iter().filter(|one| only.is_none_or(|name| one.who.node == name));
-    let asked = connected.map(|connected| {
+/// All that are connected, and workloads whose sidecar is not; or the one with this name.
+pub(super) async fn all(
+    nodes: &Nodes,
+    sidecars: &Arc<Sidecars>,
+    catalog: &Catalog,
+    only: Option<&str>,
+) -> Vec<Summary> {
+    let connected = nodes.connected();
+    let absent = absent(&connected, catalog);
+    let is_wanted = |name: &str| only.is_none_or(|only| only == name);
+    let asked = connected.into_iter().filter(|one| is_wanted(&one.who.node)).map(|connected| {
         let sidecars = Arc::clone(sidecars);
         async move { summary(&connected, &sidecars).await }
     });
     let mut all: Vec<Summary> = stream::iter(asked).buffer_unordered(AT_ONCE).collect().await;
+    all.extend(absent.into_iter().filter(|one| is_wanted(&one.name)));
     all.sort_by(|one, other| (&one.name, &one.identity).cmp(&(&other.name, &other.identity)));
     all
+}
+
+/// Workloads that should have a sidecar, and for which nobody is connected: neither it nor, with the same identity, an
+/// xDS client of another kind.
+fn absent(connected: &[Connected], catalog: &Catalog) -> Vec<Summary> {
+    let known: HashSet<&str> = connected.iter().map(|one| one.who.node.as_str()).collect();
+    let others = connected.iter().filter(|one| one.who.dialect != Dialect::Pillion.name());
+    let others: HashSet<&str> = others.filter_map(|one| Some(one.who.identity.split_once("/ns/")?.1)).collect();
+    let workloads = catalog.mesh().workloads().map(|workload| {
+        let (namespace, account) = (&workload.name.namespace, &workload.service_account);
+        (format!("{namespace}/{}", workload.name.name), format!("{namespace}/sa/{account}"))
+    });
+    let absent =
+        workloads.filter(|(name, account)| !known.contains(name.as_str()) && !others.contains(account.as_str()));
+    let summary = |(name, _)| Summary {
+        name,
+        dialect: Dialect::Pillion.name().to_owned(),
+        silent: "its sidecar is not connected".to_owned(),
+        ..Summary::default()
+    };
+    absent.map(summary).collect()
 }
 
 async fn summary(connected: &Connected, sidecars: &Sidecars) -> Summary {

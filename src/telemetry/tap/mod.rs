@@ -127,10 +127,9 @@ impl Taps {
     #[cold]
     pub(super) fn ended(&self, record: &Record, took: Duration) {
         for tap in self.taps.load().iter() {
-            if tap.filter.matches(record, took, &self.us) && tap.filter.is_chosen(rand::random()) {
-                if !tap.offer(|| event::of(record, took, &tap.filter)) {
-                    self.lost.fetch_add(1, Ordering::Relaxed);
-                }
+            let is_wanted = tap.filter.matches(record, took, &self.us) && tap.filter.is_chosen(rand::random());
+            if is_wanted && !tap.offer(|| event::of(record, took, &tap.filter)) {
+                self.lost.fetch_add(1, Ordering::Relaxed);
             }
         }
     }

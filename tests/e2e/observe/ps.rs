@@ -31,7 +31,7 @@ spec:
 
 #[test]
 fn ps_shows_what_each_sidecar_runs() {
-    let pair = Pair::start();
+    let mut pair = Pair::start();
     pair.wait_until_observed();
     assert_eq!(pair.get("/", &[]), 200);
     until("the client is in sync with something", || {
@@ -53,6 +53,11 @@ fn ps_shows_what_each_sidecar_runs() {
         lines[1].contains(" shop/client ") && lines[1].contains("  ready  ") && lines[1].contains("in sync ("),
         "{table}"
     );
+
+    pair.orders.process.kill();
+    until("its absence is shown", || of(&pair, "shop/orders-1")["connected"] == 0);
+    let table = text(&pair);
+    assert!(table.lines().any(|line| line.starts_with("shop/orders-1 ") && line.contains("  absent  ")), "{table}");
 }
 
 #[test]

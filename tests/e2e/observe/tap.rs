@@ -7,11 +7,12 @@ use std::thread;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use serde_json::Value;
+use serde_json::{Value, json};
 use socket2::{Domain, Socket, Type};
 
 use super::{Pair, lines};
-use crate::support::until;
+use crate::control::certificates;
+use crate::support::{python_json, until};
 
 #[test]
 fn a_tap_sees_exactly_the_requests_that_match_from_both_ends_and_no_secrets() {
@@ -170,4 +171,33 @@ fn a_tap_goes_on_when_the_control_plane_comes_back() {
     until("the request is seen from both ends", || ends("/after") == 2);
     assert_eq!((ends("/before"), ends("/meanwhile")), (2, 0));
     assert!(tap.stdout().is_empty());
+}
+
+#[test]
+fn a_sidecar_speaks_for_itself_alone() {
+    let pair = Pair::start();
+    pair.wait_until_observed();
+    let folder = certificates(&pair.mesh, "probe");
+    let connect = |name: &str, workload: &str, account: &str| {
+        let node = json!({
+            "id": format!("shop/{workload}"),
+            "userAgentName": "pillion",
+            "metadata": { "namespace": "shop", "workload": workload, "serviceAccount": account },
+        });
+        let address = pair.mesh.control_plane_address().to_string();
+        python_json("observe.py", &json!({ "address": address, "folder": folder, "name": name, "node": node }))
+    };
+    assert_eq!(connect("", "probe", "probe")["code"], "UNAUTHENTICATED");
+    assert_eq!(connect("probe", "client", "client")["code"], "PERMISSION_DENIED");
+    let node_only = connect("probe", "not a name", "probe");
+    assert_eq!(node_only["code"], "INVALID_ARGUMENT", "{node_only}");
+    // For itself it may: a tap that is open asks it, as all others.
+    let _tap = pair.tap(&["--path", "/nothing"]);
+    let asked = connect("probe", "probe", "probe");
+    assert!(asked["asked"].as_str().is_some_and(|bytes| bytes.contains(&hex("/nothing"))), "{asked}");
+    assert_eq!(pair.get("/", &[]), 200);
+}
+
+fn hex(text: &str) -> String {
+    text.bytes().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -67,8 +67,8 @@ pub mod report {
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Hello {
     /// As on the xDS stream.
-    #[prost(message, optional, tag = "1")]
-    pub node: Option<Node>,
+    #[prost(message, optional, boxed, tag = "1")]
+    pub node: Option<Box<Node>>,
 }
 
 /// A piece of a page of the sidecar's admin port.
@@ -302,8 +302,55 @@ pub struct Field {
 mod tests {
     use proptest::prelude::*;
     use prost::Message;
+    use tonic::codegen::tokio_stream::{iter, once};
+    use tonic::{Code, Request, Response, Status, Streaming};
 
+    use super::client::ObserveClient;
+    use super::server::{Asks, Observe, ObserveServer};
     use super::*;
+
+    /// Asks for one page of whoever says who it is.
+    struct Once;
+
+    #[tonic::async_trait]
+    impl Observe for Once {
+        async fn connect(&self, reports: Request<Streaming<Report>>) -> Result<Response<Asks>, Status> {
+            match reports.into_inner().message().await?.and_then(|report| report.what) {
+                Some(report::What::Hello(hello)) => {
+                    let path = hello.node.unwrap_or_default().id;
+                    let page = ask::What::Page(Page { path, query: String::new() });
+                    Ok(Response::new(Box::pin(once(Ok(Ask { id: 1, what: Some(page) })))))
+                }
+                _ => Err(Status::invalid_argument("no hello")),
+            }
+        }
+    }
+
+    async fn first(reports: Vec<Report>) -> Result<Option<Ask>, Code> {
+        let mut client = ObserveClient::new(ObserveServer::new(Once));
+        let asks = client.connect(iter(reports)).await.map_err(|status| status.code())?;
+        asks.into_inner().message().await.map_err(|status| status.code())
+    }
+
+    #[tokio::test]
+    async fn client_and_server_understand_each_other() {
+        let node = Node { id: "shop/orders".to_owned(), ..Node::default() };
+        let hello = report::What::Hello(Hello { node: Some(Box::new(node)) });
+        let asked = first(vec![Report { what: Some(hello) }]).await.unwrap().and_then(|ask| ask.what);
+        let wanted = Page { path: "shop/orders".to_owned(), query: String::new() };
+        assert_eq!(asked, Some(ask::What::Page(wanted)));
+        assert_eq!(first(Vec::new()).await, Err(Code::InvalidArgument));
+    }
+
+    /// What an earlier control plane says, which sidecars take to mean that they are not asked.
+    #[tokio::test]
+    async fn whoever_does_not_know_the_service_says_so() {
+        let mut server = ObserveServer::new(Once);
+        let request =
+            http::Request::post("/pillion.observe.v1.Observe/Other").body(tonic::body::Body::empty()).unwrap();
+        let response = tonic::codegen::Service::call(&mut server, request).await.unwrap();
+        assert_eq!(Status::from_header_map(response.headers()).unwrap().code(), Code::Unimplemented);
+    }
 
     proptest! {
         #[test]

@@ -165,8 +165,7 @@ fn share(text: &str) -> Option<u32> {
         None => (text, 1.0),
     };
     let share = number.parse::<f64>().ok().filter(|share| *share > 0.0 && *share <= whole)? / whole;
-    // Below two to the 20th: exact, and never 0.
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "from 0 to a million")]
+    // From 0 to a million.
     let parts = (share * 1_000_000.0).round() as u32;
     Some(parts.max(1))
 }

@@ -88,7 +88,7 @@ pub struct Summary {
     pub version: String,
     /// Where it connects from.
     pub address: String,
-    /// Connected since.
+    /// Connected since; 0: a workload whose sidecar is not connected.
     pub connected: u64,
     /// Its configuration against the newest.
     pub configuration: Configuration,

@@ -99,7 +99,7 @@ struct Refusal<'a> {
 
 impl Refusal<'_> {
     fn concerns(&self, name: &str) -> bool {
-        !self.names_some || self.detail.contains(name)
+        !self.names_some || mentions(self.detail, name)
     }
 
     /// What it says of `name`: from its name to the next part.
@@ -107,6 +107,19 @@ impl Refusal<'_> {
         let part = self.detail.split("; ").find(|part| part.starts_with(name)).unwrap_or(self.detail);
         part.chars().take(MAX_DETAIL_CHARS).collect()
     }
+}
+
+/// Does a text hold this name, and not as a part of a longer one? Clients may cut names after 128 characters.
+fn mentions(text: &str, name: &str) -> bool {
+    let end = name.char_indices().nth(128).map_or(name.len(), |(at, _)| at);
+    let name = name.get(..end).unwrap_or(name);
+    let goes_on = |letter: char| letter.is_alphanumeric() || matches!(letter, '-' | '_' | '.' | '/');
+    text.match_indices(name).any(|(at, found)| {
+        let before = text.get(..at).and_then(|before| before.chars().next_back());
+        let mut after = text.get(at + found.len()..).unwrap_or_default().chars();
+        let follows = after.next().is_some_and(|letter| letter.is_alphanumeric() || letter == '-');
+        !before.is_some_and(goes_on) && !follows
+    })
 }
 
 impl Subscriptions {
@@ -136,7 +149,7 @@ impl Subscriptions {
         let of_it = |held: &Held| held.nonce == nonce;
         let refusal = detail.map(|detail| Refusal {
             detail,
-            names_some: state.sent.iter().any(|(name, held)| of_it(held) && detail.contains(name.as_str())),
+            names_some: state.sent.iter().any(|(name, held)| of_it(held) && mentions(detail, name)),
         });
         for (name, held) in state.sent.iter_mut().filter(|(_, held)| of_it(held)) {
             held.answer(name, refusal.as_ref(), now);
@@ -159,5 +172,25 @@ impl Subscriptions {
             at: held.at,
         })
         .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_not_found_inside_a_longer_one() {
+        for (text, is_there) in [
+            ("a.shop:80: no", true),
+            ("x; a.shop:80: no", true),
+            ("[a.shop:80]", true),
+            ("a.shop:8080: no", false),
+            ("aa.shop:80: no", false),
+            ("b-a.shop:80: no", false),
+            ("", false),
+        ] {
+            assert_eq!(mentions(text, "a.shop:80"), is_there, "{text}");
+        }
     }
 }
