@@ -136,7 +136,7 @@ pub(crate) async fn open(admin: SocketAddr, path: &str) -> anyhow::Result<(Alive
     let body = Limited::new(response.into_body(), LONGEST_ANSWER_BYTES).collect().await;
     let body = body.map(|body| String::from_utf8_lossy(&body.to_bytes()).into_owned()).unwrap_or_default();
     let said = serde_json::from_str::<serde_json::Value>(&body).ok();
-    let said = said.as_ref().and_then(|said| said["error"].as_str()).unwrap_or(body.trim());
+    let said = said.as_ref().and_then(|said| said["error"].as_str()).unwrap_or_else(|| body.trim());
     if status == http::StatusCode::NOT_FOUND && said.starts_with("pages:") {
         bail!("the control plane at {admin} is of a version that knows nothing of this");
     }
