@@ -7,7 +7,9 @@ use crate::ps::clean;
 /// Time (UTC), end, who saw it, method, what was asked for, status, duration, the other end, and what went wrong.
 pub(super) fn line(event: &TapEvent) -> String {
     let mark = if event.direction == "outbound" { "→" } else { "←" };
-    let asked = clean(&format!("{}{}", event.authority, event.path));
+    // Opaque TCP asks for nothing: where it went is known.
+    let host = if event.authority.is_empty() { &event.destination } else { &event.authority };
+    let asked = clean(&format!("{host}{}", event.path));
     let lock = if event.tls == "mutual" { "mTLS" } else { "-" };
     let status = if event.response_code == 0 { "-".to_owned() } else { event.response_code.to_string() };
     let mut text = format!(
