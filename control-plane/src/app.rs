@@ -76,6 +76,7 @@ pub async fn run(settings: Settings, logging: Arc<Logging>) -> anyhow::Result<()
     let observe = observe::Service {
         authenticator: Arc::clone(&authenticator),
         sidecars: Arc::clone(&sidecars),
+        catalogs: catalogs.clone(),
         shutdown: shutdown.clone(),
     };
     let certificates = Certificates {

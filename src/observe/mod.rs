@@ -8,19 +8,24 @@ mod session;
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tonic::Code;
 
 use crate::admin::Admin;
 use crate::backoff::Backoff;
 use crate::discovery::Link;
 
+/// A stream that lasted for this long was no failure.
+const LASTED: Duration = Duration::from_secs(30);
+
 /// Serves whatever connection there is, for as long as the program runs.
 pub async fn run(admin: Arc<Admin>, mut links: watch::Receiver<Option<Link>>) -> Infallible {
     let mut backoff = Backoff::default();
     loop {
+        let began = Instant::now();
         let link = links.borrow_and_update().clone();
         let again = match link {
             None => None,
@@ -37,6 +42,9 @@ pub async fn run(admin: Arc<Admin>, mut links: watch::Receiver<Option<Link>>) ->
                 tracing::debug!("the control plane does not ask: it is of an earlier version");
             }
             Some(ended) => {
+                if began.elapsed() > LASTED {
+                    backoff.reset();
+                }
                 let wait = backoff.next(rand::random());
                 tracing::debug!(?ended, ?wait, "the control plane's questions ended");
                 tokio::select! {

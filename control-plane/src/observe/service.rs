@@ -9,7 +9,10 @@ use pillion_wire::{
         server::{Asks, Observe, ObserveServer},
     },
 };
-use tokio::{sync::mpsc, time::timeout};
+use tokio::{
+    sync::{mpsc, watch},
+    time::timeout,
+};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::{debug, warn};
@@ -17,7 +20,9 @@ use tracing::{debug, warn};
 use super::hub::{Registration, Sidecars};
 use crate::{
     caller::Authenticator,
+    core::service::Name,
     shutdown::Shutdown,
+    xds::catalog::Catalog,
     xds::server::{StreamError, viewer},
 };
 
@@ -31,6 +36,8 @@ pub struct Service {
     pub authenticator: Arc<Authenticator>,
     /// Where they are found.
     pub sidecars: Arc<Sidecars>,
+    /// The newest catalog: whose the workloads are.
+    pub catalogs: watch::Receiver<Arc<Catalog>>,
     /// Ends the streams.
     pub shutdown: Shutdown,
 }
@@ -79,8 +86,23 @@ impl Service {
         let node = node.ok_or_else(|| StreamError::NoNode.status())?;
         let info = NodeInfo::from_node(&node).map_err(|error| StreamError::Node(error).status())?;
         viewer(&node, identity).map_err(|error| error.status())?;
+        self.check_owner(&info)?;
         debug!(%identity, workload = info.workload, "a sidecar can be asked");
         Ok(self.sidecars.join(info))
+    }
+
+    /// Nobody speaks for a workload of another account, whose sidecar would then no longer be asked. Its own account is
+    /// proven.
+    fn check_owner(&self, info: &NodeInfo) -> Result<(), Status> {
+        let name = Name { namespace: info.namespace.clone(), name: info.workload.clone() };
+        let catalog = Arc::clone(&self.catalogs.borrow());
+        match catalog.mesh().workload(&name) {
+            Some(view) if view.service_account != info.service_account => Err(Status::permission_denied(format!(
+                "{name} has another service account than {}",
+                info.service_account
+            ))),
+            _ => Ok(()),
+        }
     }
 
     async fn serve(

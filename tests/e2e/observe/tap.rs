@@ -189,6 +189,8 @@ fn a_sidecar_speaks_for_itself_alone() {
     };
     assert_eq!(connect("", "probe", "probe")["code"], "UNAUTHENTICATED");
     assert_eq!(connect("probe", "client", "client")["code"], "PERMISSION_DENIED");
+    let stolen = connect("probe", "orders-1", "probe");
+    assert_eq!(stolen["code"], "PERMISSION_DENIED", "its name belongs to another account: {stolen}");
     let node_only = connect("probe", "not a name", "probe");
     assert_eq!(node_only["code"], "INVALID_ARGUMENT", "{node_only}");
     // For itself it may: a tap that is open asks it, as all others.
