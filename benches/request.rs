@@ -136,12 +136,10 @@ fn sidecar(identity: Identity, endpoint: Option<Endpoint>, application: Option<S
             directory: Directory::new(Arc::new(Slot::new(outbound(endpoint))), demand),
             inbound: Arc::new(Slot::new(Some(inbound(application)))),
             tls: TlsServer::new(Arc::clone(&identity)),
-            telemetry: Telemetry {
-                access_log: AccessLog::start(bootstrap::AccessLog::Off, metrics.access_log_dropped()),
-                metrics,
-                tracer: None,
-                logs: None,
-            },
+            telemetry: Telemetry::new(
+                Arc::clone(&metrics),
+                AccessLog::start(bootstrap::AccessLog::Off, metrics.access_log_dropped()),
+            ),
             faults: Active::default(),
             mirrors: Active::default(),
             joined: Arc::default(),

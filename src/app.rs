@@ -8,30 +8,35 @@ use std::ffi::OsString;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, reload};
 
+use crate::admin::Admin;
+use crate::admin::logging::Logging;
 use crate::bootstrap::{self, Bootstrap, BootstrapError, TraceHeaders};
 use crate::drain::Drain;
 use crate::filter::Active;
+use crate::identity::Identity;
 use crate::listeners::{Bound, Listeners, other_family};
 use crate::net::{Dialer, Namespace};
 use crate::proxy::{Memory, Shared, health};
 use crate::readiness::Readiness;
 use crate::slot::Slot;
-use crate::snapshot::{Cluster, Directory, Outbound};
+use crate::snapshot::{Cluster, Demand, Directory, Outbound};
 use crate::store::Store;
 use crate::telemetry::otlp::{Exporter, LogLayer, Queues};
+use crate::telemetry::tap::{Taps, Us};
 use crate::telemetry::trace::{Sampling, Share, Tracer};
 use crate::telemetry::{About, AccessLog, Metrics, Telemetry};
 use crate::tls::{TlsClient, TlsServer, public_client};
-use crate::{admin, application, discovery, dns, identity, init, tls, upstream, worker};
+use crate::{admin, application, discovery, dns, identity, init, observe, tls, upstream, worker};
 
 /// How long what is left for the collector may take to be sent when stopping.
 const FLUSH_DEADLINE: Duration = Duration::from_secs(5);
@@ -52,8 +57,8 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
         Err(error) => return fail(&anyhow::Error::new(error)),
     };
-    log_to_stderr(&settings.log);
-    match run(settings) {
+    let logging = log_to_stderr(&settings.log);
+    match run(settings, logging) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error),
     }
@@ -65,29 +70,41 @@ fn fail(error: &anyhow::Error) -> ExitCode {
     ExitCode::FAILURE
 }
 
-fn log_to_stderr(filter: &str) {
-    let filter = tracing_subscriber::EnvFilter::try_new(filter).unwrap_or_else(|_invalid| "info".into());
+fn log_to_stderr(filter: &str) -> Arc<Logging> {
+    let (filter, text) = match EnvFilter::try_new(filter) {
+        Ok(valid) => (valid, filter),
+        Err(_invalid) => ("info".into(), "info"),
+    };
+    let (filter, handle) = reload::Layer::new(filter);
     // No colours, whatever another crate of the tree turns on.
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(false);
     let subscriber = tracing_subscriber::registry().with(filter).with(lines).with(LogLayer);
     // It is set already when the program runs inside another one of ours.
-    let _already_set = subscriber.try_init();
+    let is_ours = subscriber.try_init().is_ok();
+    Logging::new(text, move |filter| {
+        if !is_ours {
+            return Err("the log belongs to another part of this program".to_owned());
+        }
+        let filter = EnvFilter::try_new(filter).map_err(|error| error.to_string())?;
+        handle.reload(filter).map_err(|error| error.to_string())
+    })
 }
 
-fn run(settings: Bootstrap) -> anyhow::Result<()> {
+fn run(settings: Bootstrap, logging: Arc<Logging>) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .thread_name("control")
         .enable_all()
         .build()
         .context("cannot start the control runtime")?;
-    runtime.block_on(serve(settings))?;
+    runtime.block_on(serve(settings, logging))?;
     // Tasks that wait for ever (xDS, renewal) must not hold up the end.
     runtime.shutdown_timeout(Duration::from_millis(100));
     Ok(())
 }
 
-async fn serve(mut settings: Bootstrap) -> anyhow::Result<()> {
+async fn serve(mut settings: Bootstrap, logging: Arc<Logging>) -> anyhow::Result<()> {
+    let started = SystemTime::now();
     let mut stop = StopSignal::new()?;
     let metrics = Arc::new(Metrics::of(settings.metrics.clone(), about(&settings)));
     metrics.watch("control", tokio::runtime::Handle::current());
@@ -101,25 +118,14 @@ async fn serve(mut settings: Bootstrap) -> anyhow::Result<()> {
     let settings = Arc::new(settings);
     let identity = Arc::new(Slot::new(None));
     let (demand, demanded) = mpsc::channel(discovery::DEMAND_CAPACITY);
-    let shared = Arc::new(Shared {
-        directory: Directory::new(Arc::new(Slot::new(Outbound::default())), demand),
-        inbound: Arc::new(Slot::new(None)),
-        identity: Arc::clone(&identity),
-        tls: TlsServer::new(Arc::clone(&identity)),
-        telemetry: Telemetry {
-            access_log: AccessLog::start(settings.access_log, metrics.access_log_dropped()),
-            metrics: Arc::clone(&metrics),
-            tracer,
-            logs,
-        },
-        faults: Active::default(),
-        mirrors: Active::default(),
-        joined: Arc::default(),
-        detected: Memory::default(),
-        resolutions: Arc::default(),
-        drain: Drain::default(),
-        settings: Arc::clone(&settings),
-    });
+    let telemetry = Telemetry {
+        access_log: AccessLog::start(settings.access_log, metrics.access_log_dropped()),
+        metrics: Arc::clone(&metrics),
+        tracer,
+        logs,
+        taps: Arc::new(Taps::new(us(&settings))),
+    };
+    let shared = shared(&settings, Arc::clone(&identity), demand, telemetry);
     let dialer = dialer(&settings, namespace);
     let tls = Arc::new(TlsClient::new(Arc::clone(&identity)));
     let workers = (0..settings.workers.get())
@@ -128,6 +134,16 @@ async fn serve(mut settings: Bootstrap) -> anyhow::Result<()> {
         .context("cannot start a worker thread")?;
     let listeners = Listeners::new(Arc::clone(&shared), workers);
     let readiness = Arc::new(Readiness::new(Arc::clone(&shared), listeners.fronts(), store.clone()));
+
+    let ledger = Arc::default();
+    let admin = Arc::new(Admin {
+        shared: Arc::clone(&shared),
+        readiness: Arc::clone(&readiness),
+        ledger: Arc::clone(&ledger),
+        logging,
+        started,
+    });
+    let (link, links) = watch::channel(None);
 
     tokio::spawn(identity::renew::run(Arc::clone(&settings), identity, Arc::clone(&metrics), store.clone()));
     let own = settings.dns.iter().map(|dns| dns.listen).collect();
@@ -143,7 +159,10 @@ async fn serve(mut settings: Bootstrap) -> anyhow::Result<()> {
             lookups: Arc::new(dns::Lookups::new(nameservers(&settings), own, metrics)),
             resolutions: Arc::clone(&shared.resolutions),
         },
+        ledger,
+        link,
     }));
+    tokio::spawn(observe::run(Arc::clone(&admin), links));
     let watched = Arc::clone(&shared);
     let judged = move || {
         let clusters = watched.clusters();
@@ -159,7 +178,7 @@ async fn serve(mut settings: Bootstrap) -> anyhow::Result<()> {
     tokio::spawn(async move {
         exported.telemetry.metrics.export(exported.settings.otlp.as_ref(), || admin::metrics(&exported)).await;
     });
-    let addresses = listeners.start(bound, &readiness).await?;
+    let addresses = listeners.start(bound, &admin).await?;
     let announced = Arc::clone(&readiness);
     tokio::spawn(async move { announce(&announced, addresses).await });
 
@@ -204,6 +223,37 @@ fn about(settings: &Bootstrap) -> About {
         identity: settings.id.to_string().into(),
         zone: settings.zone.as_str().into(),
         tls: ("aws-lc-rs", exchanges.collect::<Vec<_>>().join(",").into()),
+    }
+}
+
+fn shared(
+    settings: &Arc<Bootstrap>,
+    identity: Arc<Slot<Option<Identity>>>,
+    demand: mpsc::Sender<Demand>,
+    telemetry: Telemetry,
+) -> Arc<Shared> {
+    Arc::new(Shared {
+        directory: Directory::new(Arc::new(Slot::new(Outbound::default())), demand),
+        inbound: Arc::new(Slot::new(None)),
+        tls: TlsServer::new(Arc::clone(&identity)),
+        identity,
+        telemetry,
+        faults: Active::default(),
+        mirrors: Active::default(),
+        joined: Arc::default(),
+        detected: Memory::default(),
+        resolutions: Arc::default(),
+        drain: Drain::default(),
+        settings: Arc::clone(settings),
+    })
+}
+
+/// Who we are, for those who look at requests.
+fn us(settings: &Bootstrap) -> Us {
+    Us {
+        namespace: settings.id.namespace().to_owned(),
+        workload: settings.workload.clone(),
+        service_account: settings.id.service_account().to_owned(),
     }
 }
 

@@ -44,6 +44,11 @@ impl Drain {
         self.stop.is_cancelled()
     }
 
+    /// How many tasks there are.
+    pub fn tasks(&self) -> usize {
+        self.tasks.len()
+    }
+
     /// Tells all tasks to finish what they have and take nothing new.
     pub fn stop(&self) {
         self.stop.cancel();

@@ -2,7 +2,7 @@
 //!
 //! | layer | module |
 //! |---|---|
-//! | 5 | `main`, `app`, `application`, `listeners`, `readiness`, `worker`, `admin`, `init` |
+//! | 5 | `main`, `app`, `application`, `listeners`, `readiness`, `worker`, `admin`, `observe`, `init` |
 //! | 4 | `proxy`: the walk of a request; `dns` |
 //! | 3 | `discovery`, `snapshot`, `upstream` |
 //! | 2 | `identity`, `tls`, `net`, `http`, `route`, `filter`, `balance`, `policy`, `resilience` |
@@ -27,6 +27,7 @@ pub mod identity;
 mod init;
 pub mod listeners;
 pub mod net;
+pub mod observe;
 pub mod policy;
 pub mod proxy;
 pub mod readiness;

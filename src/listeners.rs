@@ -10,11 +10,11 @@ use serde_json::{Value, json};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
-use crate::admin;
+use crate::admin::{self, Admin};
 use crate::bootstrap::{Bootstrap, Intercept, Redirection};
 use crate::net::{self, Namespace, Reach};
 use crate::proxy::{Entry, Shared};
-use crate::readiness::{Fronts, Readiness};
+use crate::readiness::Fronts;
 use crate::slot::Slot;
 use crate::snapshot::Inbound;
 use crate::worker::Job;
@@ -207,15 +207,11 @@ impl Listeners {
     ///
     /// # Errors
     /// When a worker is gone.
-    pub async fn start(
-        self,
-        bound: Bound,
-        readiness: &Arc<Readiness>,
-    ) -> anyhow::Result<BTreeMap<&'static str, Value>> {
+    pub async fn start(self, bound: Bound, admin: &Arc<Admin>) -> anyhow::Result<BTreeMap<&'static str, Value>> {
         for (entry, sockets) in bound.data {
             self.hand_out(entry, sockets, &CancellationToken::new()).await?;
         }
-        admin::serve(bound.admin, bound.health, bound.metrics, Arc::clone(&self.shared), Arc::clone(readiness))?;
+        admin::serve(bound.admin, bound.health, bound.metrics, admin)?;
         let settings = &self.shared.settings;
         let tcp: BTreeMap<String, SocketAddr> =
             settings.tcp.iter().map(|binding| (binding.destination.to_string(), binding.listen)).collect();

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 /// Top-level modules of the proxy by layer; a module may import from its own layer and those below.
 const LAYERS: [(u8, &[&str]); 5] = [
-    (5, &["main", "app", "application", "listeners", "readiness", "worker", "admin", "init"]),
+    (5, &["main", "app", "application", "listeners", "readiness", "worker", "admin", "observe", "init"]),
     (4, &["proxy"]),
     (3, &["discovery", "snapshot", "upstream", "dns"]),
     (2, &["identity", "tls", "net", "http", "route", "filter", "balance", "policy", "resilience"]),

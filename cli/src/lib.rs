@@ -8,9 +8,12 @@ mod command;
 mod demo;
 mod documents;
 mod duration;
+mod locate;
 pub mod metrics;
+mod ps;
 mod run;
 mod shop;
+mod tap;
 
 use std::{ffi::OsString, io::Write as _, process::ExitCode};
 
@@ -40,6 +43,8 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Run(settings) => return run::run(settings),
         Command::Launch(settings) => return run::launch::launch(&settings),
         Command::Keeper(settings) => return run::keeper::keep(&settings),
+        Command::Ps(settings) => ps::run(&settings),
+        Command::Tap(settings) => tap::run(&settings),
         Command::Certs(certs) => certs::run(&certs),
         Command::Shop { role } => shop::run(role),
     };

@@ -1,32 +1,65 @@
-//! Admin pages: health, metrics, who is connected, what is in force. Read only,
-//! plain HTTP/1.1, meant for a local address. What is in force and who is connected
-//! is not shown to requests that a web page could have caused.
+//! Admin pages: health, metrics, who is connected, what is in force, and `observe`'s API and CSDS.
+//! Read only but for `POST /logging`; plain HTTP/1.1, or HTTP/2 with prior knowledge (gRPC); meant for a local address.
+//! What is in force and who is connected is not shown to requests that a web page could have caused.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
-use http_body_util::Full;
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use http_body_util::{BodyExt as _, Full};
+use hyper::{
+    body::Incoming,
+    server::conn::{http1, http2},
+    service::{Service as _, service_fn},
+};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
 use parking_lot::Mutex;
 use pillion_wire::exposition::Format;
 use tokio::{
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
     sync::Semaphore,
     task::JoinSet,
     time::{sleep, timeout},
 };
+use tonic::service::Routes;
 use tracing::{debug, warn};
 
-use crate::{index::Status, metrics::Metrics, shutdown::Shutdown, xds::nodes::Nodes};
+use crate::{
+    index::Status,
+    metrics::Metrics,
+    observe::{
+        api::{Api, Body},
+        csds::Csds,
+        logging::Logging,
+    },
+    shutdown::Shutdown,
+    xds::nodes::Nodes,
+};
 
 /// How many connections at a time.
 const MAX_CONNECTIONS: usize = 64;
-/// How long a connection may last; pages are short.
+/// How long a connection may last that streams nothing; pages are short.
 const MAX_DURATION: Duration = Duration::from_secs(60);
 /// How long a request's head may take.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Where calls of CSDS go.
+const CSDS: &str = "/envoy.service.status.v3.ClientStatusDiscoveryService/";
+const HELP: &str = "\
+pages: /healthz /metrics /debug/nodes /debug/config /logging /api/v1/sidecars /api/v1/tap
+POST /logging?level=debug&for=10m or /logging?FILTER; gRPC: envoy.service.status.v3.ClientStatusDiscoveryService
+";
 
 /// What the pages show.
 #[derive(Debug)]
@@ -37,6 +70,10 @@ pub struct Admin {
     pub nodes: Arc<Nodes>,
     /// What is in force.
     pub status: Arc<Mutex<Status>>,
+    /// What sidecars run and see.
+    pub api: Api,
+    /// What is logged.
+    pub logging: Arc<Logging>,
 }
 
 impl Admin {
@@ -44,6 +81,7 @@ impl Admin {
     pub async fn serve(self: Arc<Self>, listener: TcpListener, shutdown: Shutdown) {
         let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         let mut connections = JoinSet::new();
+        let grpc = Routes::new(Csds::new(Arc::clone(&self.nodes)).into_service()).prepare();
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
@@ -63,18 +101,9 @@ impl Admin {
                 continue;
             };
             let admin = Arc::clone(&self);
+            let grpc = grpc.clone();
             connections.spawn(async move {
-                let service = service_fn(move |request| {
-                    let admin = Arc::clone(&admin);
-                    async move { Ok::<_, Infallible>(admin.answer(&request)) }
-                });
-                let connection = http1::Builder::new()
-                    .timer(TokioTimer::new())
-                    .header_read_timeout(HEADER_TIMEOUT)
-                    .serve_connection(TokioIo::new(stream), service);
-                if let Ok(Err(error)) = timeout(MAX_DURATION, connection).await {
-                    debug!(%error, "admin connection ended");
-                }
+                admin.connection(stream, grpc).await;
                 drop(permit);
             });
         }
@@ -87,16 +116,62 @@ impl Admin {
         status.to_json()
     }
 
-    fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
-        if !matches!(*request.method(), Method::GET | Method::HEAD) {
-            return page(StatusCode::METHOD_NOT_ALLOWED, "text/plain", "read only\n".into());
+    async fn connection(self: Arc<Self>, stream: TcpStream, grpc: Routes) {
+        let Ok(is_http2) = is_http2(&stream).await else { return };
+        // Answers that are not read to their end: a tap's is endless.
+        let open = Arc::new(AtomicUsize::new(0));
+        let (answers, grpc) = (Arc::clone(&open), TowerToHyperService::new(grpc));
+        let service = service_fn(move |request: Request<Incoming>| {
+            let (admin, grpc, open) = (Arc::clone(&self), grpc.clone(), Open::count(&answers));
+            async move {
+                if request.uri().path().starts_with(CSDS) && is_direct(&request) {
+                    return grpc.call(request.map(tonic::body::Body::new)).await;
+                }
+                let answer = admin.answer(&request).await;
+                Ok::<_, Infallible>(answer.map(|body| {
+                    tonic::body::Body::new(body.map_frame(move |frame| {
+                        let _until_the_end = &open;
+                        frame
+                    }))
+                }))
+            }
+        });
+        let io = TokioIo::new(stream);
+        let outcome: Result<(), hyper::Error> = if is_http2 {
+            let mut server = http2::Builder::new(TokioExecutor::new());
+            server.timer(TokioTimer::new()).max_concurrent_streams(16);
+            until_unused(server.serve_connection(io, service), &open).await
+        } else {
+            let mut server = http1::Builder::new();
+            server.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+            until_unused(server.serve_connection(io, service), &open).await
+        };
+        if let Err(error) = outcome {
+            debug!(%error, "admin connection ended");
         }
-        if request.uri().path().starts_with("/debug/") && !is_direct(request) {
-            warn!("a debug page was asked for with an Origin, or under a name: refused");
+    }
+
+    async fn answer(&self, request: &Request<Incoming>) -> Response<Body> {
+        let path = request.uri().path();
+        let is_public = matches!(path, "/healthz" | "/metrics");
+        if !is_public && !is_direct(request) {
+            warn!("a page was asked for with an Origin, or under a name: refused");
             let text = "requests from web pages are not answered here\n";
             return page(StatusCode::FORBIDDEN, "text/plain", text.into());
         }
-        match request.uri().path() {
+        if let Some(answer) = self.api.answer(request.method(), request.uri()).await {
+            return answer;
+        }
+        if path == "/logging" && request.method() == Method::POST {
+            return match self.logging.change(request.uri().query().unwrap_or_default()) {
+                Ok(now) => json(&now),
+                Err(problem) => page(StatusCode::BAD_REQUEST, "text/plain", format!("{problem}\n")),
+            };
+        }
+        if !matches!(*request.method(), Method::GET | Method::HEAD) {
+            return page(StatusCode::METHOD_NOT_ALLOWED, "text/plain", "read only\n".into());
+        }
+        match path {
             "/healthz" => page(StatusCode::OK, "text/plain", "ok\n".into()),
             "/metrics" => {
                 let accept = request.headers().get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
@@ -105,20 +180,72 @@ impl Admin {
             }
             "/debug/nodes" => json(&self.nodes.to_json()),
             "/debug/config" => json(&self.status_json()),
-            _ => page(
-                StatusCode::NOT_FOUND,
-                "text/plain",
-                "pages: /healthz /metrics /debug/nodes /debug/config\n".into(),
-            ),
+            "/logging" => json(&self.logging.show()),
+            _ => page(StatusCode::NOT_FOUND, "text/plain", HELP.into()),
         }
+    }
+}
+
+/// Serves a connection until it ends, or has lasted for long enough and streams nothing.
+async fn until_unused<C>(connection: C, open: &AtomicUsize) -> hyper::Result<()>
+where
+    C: Future<Output = hyper::Result<()>>,
+{
+    tokio::pin!(connection);
+    loop {
+        if let Ok(outcome) = timeout(MAX_DURATION, connection.as_mut()).await {
+            return outcome;
+        }
+        if open.load(Ordering::Relaxed) == 0 {
+            return Ok(());
+        }
+    }
+}
+
+/// Whether the client begins as HTTP/2 does (RFC 9113 section 3.4). Takes nothing of what it sent.
+async fn is_http2(stream: &TcpStream) -> io::Result<bool> {
+    const PREFACE: &[u8; 3] = b"PRI";
+    let look = async {
+        let mut start = [0; PREFACE.len()];
+        loop {
+            let length = stream.peek(&mut start).await?;
+            if length == 0 || start.get(..length) != PREFACE.get(..length) {
+                return Ok(false);
+            }
+            if length == PREFACE.len() {
+                return Ok(true);
+            }
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(HEADER_TIMEOUT, look).await?
+}
+
+/// An answer that is under way, until dropped.
+struct Open(Arc<AtomicUsize>);
+
+impl Open {
+    fn count(open: &Arc<AtomicUsize>) -> Self {
+        open.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(open))
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 /// No page's script, and no name that somebody else's DNS pointed at this machine.
 fn is_direct(request: &Request<Incoming>) -> bool {
-    let host = request.headers().get(header::HOST);
-    let host = host.map_or(Ok("localhost"), header::HeaderValue::to_str);
-    let authority = host.unwrap_or_default().parse::<http::uri::Authority>();
+    // Of HTTP/2 the URI has it.
+    let host = match (request.headers().get(header::HOST), request.uri().authority()) {
+        (Some(host), _) => host.to_str().unwrap_or_default(),
+        (None, Some(authority)) => authority.as_str(),
+        (None, None) => "localhost",
+    };
+    let authority = host.parse::<http::uri::Authority>();
     let is_local = authority.is_ok_and(|authority| {
         let name = authority.host().trim_matches(['[', ']']);
         name == "localhost" || name.parse::<std::net::IpAddr>().is_ok()
@@ -126,12 +253,12 @@ fn is_direct(request: &Request<Incoming>) -> bool {
     is_local && !request.headers().contains_key(header::ORIGIN)
 }
 
-fn json(value: &serde_json::Value) -> Response<Full<Bytes>> {
+fn json(value: &serde_json::Value) -> Response<Body> {
     page(StatusCode::OK, "application/json", format!("{value:#}\n"))
 }
 
-fn page(status: StatusCode, content_type: &'static str, text: String) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(Bytes::from(text)));
+fn page(status: StatusCode, content_type: &'static str, text: String) -> Response<Body> {
+    let mut response = Response::new(Full::new(Bytes::from(text)).boxed_unsync());
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static(content_type));

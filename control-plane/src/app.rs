@@ -18,6 +18,7 @@ use crate::{
     index::Index,
     metrics::Metrics,
     net::{port::Port, tls},
+    observe::{self, Sidecars, api::Api, logging::Logging},
     settings::Settings,
     shutdown::Shutdown,
     source::file::watch::Directory,
@@ -25,12 +26,12 @@ use crate::{
     xds::{nodes::Nodes, server::Discovery},
 };
 
-/// Runs the control plane until SIGTERM or SIGINT. `spans` are sent to a collector.
+/// Runs the control plane until SIGTERM or SIGINT. `spans` are sent to a collector, `logging` changes what is logged.
 ///
 /// # Errors
 ///
 /// When it cannot start.
-pub async fn run(settings: Settings, spans: Option<Spans>) -> anyhow::Result<()> {
+pub async fn run(settings: Settings, spans: Option<Spans>, logging: Arc<Logging>) -> anyhow::Result<()> {
     let shutdown = Shutdown::new();
     let sending = spans.map(|spans| tokio::spawn(spans.send(shutdown.clone())));
     let metrics = Arc::new(Metrics::new());
@@ -67,10 +68,17 @@ pub async fn run(settings: Settings, spans: Option<Spans>) -> anyhow::Result<()>
     let config = tls::server_config(&authority, Arc::clone(&serving), provider)?;
 
     let discovery = Discovery {
-        catalogs,
+        catalogs: catalogs.clone(),
         authenticator: Arc::clone(&authenticator),
         nodes: Arc::clone(&nodes),
         metrics: Arc::clone(&metrics),
+        shutdown: shutdown.clone(),
+    };
+    let sidecars = Sidecars::new();
+    let observe = observe::Service {
+        authenticator: Arc::clone(&authenticator),
+        sidecars: Arc::clone(&sidecars),
+        catalogs: catalogs.clone(),
         shutdown: shutdown.clone(),
     };
     let certificates = Certificates {
@@ -81,12 +89,15 @@ pub async fn run(settings: Settings, spans: Option<Spans>) -> anyhow::Result<()>
     };
     let port = Port {
         acceptor: TlsAcceptor::from(Arc::new(config)),
-        routes: Routes::new(discovery.into_service()).add_service(certificates.into_service()),
+        routes: Routes::new(discovery.into_service())
+            .add_service(certificates.into_service())
+            .add_service(observe.into_service()),
         metrics: Arc::clone(&metrics),
         shutdown: shutdown.clone(),
         listener,
     };
-    let admin = Arc::new(Admin { metrics, nodes, status });
+    let api = Api { sidecars, nodes: Arc::clone(&nodes), catalogs, shutdown: shutdown.clone() };
+    let admin = Arc::new(Admin { metrics, nodes, status, api, logging });
     say_ready(&port.listener, &admin_listener)?;
     tokio::spawn(serving.renew(shutdown.clone()));
     let pages = tokio::spawn(admin.serve(admin_listener, shutdown.clone()));

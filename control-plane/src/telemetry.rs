@@ -64,9 +64,9 @@ impl SpanProcessor for Queue {
 ///
 /// # Errors
 /// When the settings do not say where that is.
-pub fn layer<S>(settings: &Settings) -> anyhow::Result<Option<(impl Layer<S> + use<S>, Spans)>>
+pub fn layer<S>(settings: &Settings) -> anyhow::Result<Option<(impl Layer<S> + Send + Sync + use<S>, Spans)>>
 where
-    S: Subscriber + for<'span> LookupSpan<'span>,
+    S: Subscriber + Send + Sync + for<'span> LookupSpan<'span>,
 {
     let Some(endpoint) = &settings.otlp_endpoint else { return Ok(None) };
     ensure!(

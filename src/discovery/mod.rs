@@ -13,14 +13,17 @@
 //! that the control plane says.
 
 pub mod assemble;
+mod ledger;
 mod names;
 mod source;
 mod update;
 pub mod xds;
 
+pub use ledger::{Entry, Ledger, Refused};
 pub use names::Naming;
 pub use source::Context;
 pub use update::{Change, Config, Kind, Update};
+pub use xds::Link;
 
 use std::convert::Infallible;
 

@@ -4,10 +4,11 @@ use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
+use super::ledger::Ledger;
 use super::names::Naming;
-use super::xds::Xds;
+use super::xds::{Link, Xds};
 use crate::bootstrap::Bootstrap;
 use crate::identity::Identity;
 use crate::slot::Slot;
@@ -45,4 +46,8 @@ pub struct Context {
     pub store: Option<Arc<Store>>,
     /// Clusters that are found by name.
     pub naming: Naming,
+    /// Where it is written how each resource stands.
+    pub ledger: Arc<Ledger>,
+    /// Who else may use the connection to the control plane, while there is one.
+    pub link: watch::Sender<Option<Link>>,
 }

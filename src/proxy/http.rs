@@ -373,7 +373,8 @@ fn begin(client: &Client, request: &Request<Body>) -> Record {
     if request.method() != Method::CONNECT {
         record.begin_trace(request.headers());
     }
-    if recorder.has_access_log() {
+    record.request_headers = recorder.tapped_fields(request.headers());
+    if recorder.has_access_log() || recorder.is_tapped() {
         request.method().as_str().clone_into(&mut record.method);
         request.uri().path().clone_into(&mut record.path);
         record.authority = match request.uri().authority() {

@@ -8,6 +8,7 @@ pub mod otlp;
 mod record;
 mod recorder;
 mod spent;
+pub mod tap;
 pub mod trace;
 
 pub use access_log::AccessLog;
@@ -32,9 +33,16 @@ pub struct Telemetry {
     pub tracer: Option<Arc<trace::Tracer>>,
     /// Where else log records go; `None`: nowhere.
     pub logs: Option<otlp::Logs>,
+    /// Who looks at requests as they end.
+    pub taps: Arc<tap::Taps>,
 }
 
 impl Telemetry {
+    /// Counts and logs; nothing else listens.
+    pub fn new(metrics: Arc<Metrics>, access_log: AccessLog) -> Self {
+        Self { metrics, access_log, tracer: None, logs: None, taps: Arc::default() }
+    }
+
     /// A connection was ended because of what its client did: counted by `reason`, and told in the access log.
     pub fn connection_refused(&self, listener: &str, client: SocketAddr, reason: &'static str, detail: &str) {
         self.metrics.connection_refused(reason);

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderMap;
+use pillion_wire::observe::Field;
 use pillion_wire::spiffe::SpiffeId;
 use serde::Serialize;
 use tokio::time::Instant;
@@ -86,6 +87,8 @@ pub struct Record {
     pub(super) unwanted: Unwanted,
     /// What its spans will tell; `None`: none are made.
     pub(super) story: Option<Box<Story>>,
+    /// Fields of the request's head, when a tap wants them.
+    pub request_headers: Option<Box<[Field]>>,
     forgotten: bool,
 }
 
@@ -160,6 +163,7 @@ impl Record {
             trace: None,
             unwanted: Unwanted::default(),
             story: None,
+            request_headers: None,
             forgotten: false,
         }
     }
@@ -331,6 +335,9 @@ impl Drop for Record {
         }
         let telemetry = &self.recorder.telemetry;
         self.recorder.ended(self, Instant::now());
+        if telemetry.taps.any() {
+            telemetry.taps.ended(self, self.started.elapsed());
+        }
         if telemetry.access_log.wants(!self.flag.is_empty() || self.status >= 500)
             && let Ok(line) = serde_json::to_string(&self.line())
         {

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderMap;
 use parking_lot::Mutex;
+use pillion_wire::observe::Field;
 use tokio::time::Instant;
 
 use super::metrics::{AttemptKey, Local, Part, RequestKey, StepKey, at, place};
@@ -41,6 +43,18 @@ impl Recorder {
     /// Is it measured where time goes?
     pub fn has_overhead(&self) -> bool {
         self.has_overhead
+    }
+
+    /// Does somebody want to see requests as they end? If not, nothing need be noted for that.
+    pub fn is_tapped(&self) -> bool {
+        self.telemetry.taps.any()
+    }
+
+    /// What taps want of a request's head, when they want anything of it.
+    #[inline]
+    pub fn tapped_fields(&self, headers: &HeaderMap) -> Option<Box<[Field]>> {
+        let taps = &self.telemetry.taps;
+        if taps.wants_fields() { Some(taps.fields(headers)) } else { None }
     }
 
     /// A label that says nothing. The default of `Arc<str>` is one for the whole process, for which workers would fight.
@@ -150,7 +164,7 @@ mod tests {
     fn workers_count_in_the_same_series_however_many_there_are() {
         let metrics = Arc::new(Metrics::new());
         let access_log = AccessLog::start(bootstrap::AccessLog::Off, metrics.access_log_dropped());
-        let telemetry = Telemetry { metrics: Arc::clone(&metrics), access_log, tracer: None, logs: None };
+        let telemetry = Telemetry::new(Arc::clone(&metrics), access_log);
         let workers = [(); 2].map(|()| Arc::new(Recorder::new(telemetry.clone())));
         for round in 0..3 {
             for status in 200..500 {
@@ -174,7 +188,7 @@ mod tests {
         let settings = bootstrap::MetricsSettings { max_series: 5.try_into().expect("not 0"), ..Default::default() };
         let metrics = Arc::new(Metrics::of(settings, Default::default()));
         let access_log = AccessLog::start(bootstrap::AccessLog::Off, metrics.access_log_dropped());
-        let recorder = Arc::new(Recorder::new(Telemetry { metrics: Arc::clone(&metrics), access_log, logs: None, tracer: None }));
+        let recorder = Arc::new(Recorder::new(Telemetry::new(Arc::clone(&metrics), access_log)));
         for number in 0..2000 {
             let mut record = Record::begin(&recorder, "outbound", ([127, 0, 0, 1], 1).into());
             record.destination = Arc::from(format!("shop-{number}:80"));

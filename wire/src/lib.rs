@@ -13,6 +13,7 @@
 //! | [`health`] | active health checks of a cluster | Envoy's fields |
 //! | [`resilience`] | limits, breaker and outlier detection of a cluster | ours, beside Envoy's fields |
 //! | [`load_shedding`] | when a workload refuses requests, and whose | ours, beside Envoy's filter |
+//! | [`observe`] | how the control plane asks sidecars | ours |
 //! | [`ca`] | certificate signing, messages and gRPC stubs | `istio.v1.auth` |
 //! | [`xds`] | xDS v3 messages under short names, type URLs | Envoy's data-plane API |
 //! | [`exposition`] | metrics as Prometheus reads them | Prometheus text 0.0.4, OpenMetrics 1.0 |
@@ -31,6 +32,7 @@ pub mod label;
 pub mod load_shedding;
 pub mod mesh;
 pub mod name;
+pub mod observe;
 pub mod rate_limit;
 pub mod resilience;
 pub mod setting;

@@ -10,6 +10,7 @@ use crate::{
     certs::files::replace,
     child::{Board, Family, LogMode, Powers, Spec},
     documents::Workloads,
+    locate::Announcement,
 };
 
 /// The control plane's process.
@@ -42,6 +43,8 @@ pub(crate) struct LocalMesh {
     settings: MeshSettings,
     control_plane: SocketAddr,
     sidecars: BTreeMap<String, SidecarPlan>,
+    /// For `pillion ps` and `pillion tap`.
+    _announced: Option<Announcement>,
 }
 
 impl LocalMesh {
@@ -59,7 +62,12 @@ impl LocalMesh {
         let serving = family.ready(CONTROL_PLANE_DEADLINE).await;
         let address = family.status(CONTROL_PLANE).and_then(|status| status.address("listen"));
         match (serving, address) {
-            (Ok(()), Some(control_plane)) => Ok(Self { family, settings, control_plane, sidecars: BTreeMap::new() }),
+            (Ok(()), Some(control_plane)) => {
+                let admin = family.status(CONTROL_PLANE).and_then(|status| status.address("admin"));
+                let announced = admin.and_then(Announcement::make);
+                let sidecars = BTreeMap::new();
+                Ok(Self { family, settings, control_plane, sidecars, _announced: announced })
+            }
             (outcome, _) => {
                 let log = family.log_of(CONTROL_PLANE).join("\n");
                 let error = outcome.err().map_or_else(|| anyhow!("its ready line names no address"), Into::into);

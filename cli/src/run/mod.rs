@@ -13,7 +13,7 @@ use clap::Args;
 
 pub(crate) use folder::Interrupts;
 pub(crate) use plan::SidecarDefaults;
-pub(crate) use program::{keeper, launch};
+pub(crate) use program::{default_home, keeper, launch};
 pub(crate) use telemetry::Telemetry;
 
 /// Settings of `pillion run`.

@@ -5,20 +5,28 @@ use std::{
     collections::BTreeMap,
     net::SocketAddr,
     sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use parking_lot::Mutex;
 use serde::Serialize;
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::timeout,
+};
 
 use super::{
+    catalog::{Catalog, Viewer},
     kind::{Kind, PerKind},
     server::Event,
+    subscriptions::Standing,
 };
 use crate::metrics::Metrics;
 
 /// The longest error text of a client that is kept.
 const MAX_REASON_CHARS: usize = 500;
+/// How long a stream may take to say how it stands. It does nothing but that meanwhile.
+const ANSWER: Duration = Duration::from_secs(5);
 
 /// All connected nodes.
 #[derive(Debug)]
@@ -56,6 +64,41 @@ struct Status {
     since: SystemTime,
     names: usize,
     kinds: PerKind<KindStatus>,
+    questions: mpsc::Sender<oneshot::Sender<Answer>>,
+}
+
+/// How everything stands that one client has asked for.
+#[derive(Debug)]
+pub struct Answer {
+    /// Each resource.
+    pub standings: Vec<Standing>,
+    /// What it was compared with.
+    pub catalog: Arc<Catalog>,
+    /// What the client may see of it.
+    pub viewer: Viewer,
+}
+
+/// A connected client.
+#[derive(Clone, Debug)]
+pub struct Connected {
+    /// Who it is.
+    pub who: Identification,
+    /// Since when.
+    pub since: SystemTime,
+    questions: mpsc::Sender<oneshot::Sender<Answer>>,
+}
+
+impl Connected {
+    /// How everything stands that it has asked for. `None`: it has just gone.
+    pub async fn ask(&self) -> Option<Answer> {
+        let (asker, answer) = oneshot::channel();
+        timeout(ANSWER, async {
+            self.questions.send(asker).await.ok()?;
+            answer.await.ok()
+        })
+        .await
+        .ok()?
+    }
 }
 
 #[derive(Clone, Debug, Default, Serialize)]
@@ -77,13 +120,35 @@ impl Nodes {
     }
 
     /// Notes a new stream until the registration is dropped.
-    pub fn register(self: &Arc<Self>, who: Identification) -> Registration {
+    pub fn register(
+        self: &Arc<Self>,
+        who: Identification,
+        questions: mpsc::Sender<oneshot::Sender<Answer>>,
+    ) -> Registration {
         self.metrics.streams(who.dialect).inc();
         let mut streams = self.streams.lock();
         streams.next += 1;
         let number = streams.next;
-        streams.by_number.insert(number, Status { who, since: SystemTime::now(), names: 0, kinds: PerKind::default() });
+        streams
+            .by_number
+            .insert(number, Status { who, since: SystemTime::now(), names: 0, kinds: PerKind::default(), questions });
         Registration { nodes: Arc::clone(self), number }
+    }
+
+    /// Who is connected, each node once: of several streams the newest counts.
+    #[must_use]
+    pub fn connected(&self) -> Vec<Connected> {
+        let streams = self.streams.lock();
+        let mut newest: BTreeMap<(&str, &str), &Status> = BTreeMap::new();
+        for status in streams.by_number.values() {
+            newest.insert((&status.who.node, &status.who.identity), status);
+        }
+        let connected = |status: &&Status| Connected {
+            who: status.who.clone(),
+            since: status.since,
+            questions: status.questions.clone(),
+        };
+        newest.values().map(connected).collect()
     }
 
     /// All of it as JSON.

@@ -23,7 +23,7 @@ use pillion_wire::{
         value,
     },
 };
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status, Streaming};
 use tracing::{debug, info, info_span, warn};
@@ -33,9 +33,9 @@ use super::{
     delta::Delta,
     dialect::Dialect,
     kind::Kind,
-    nodes::{Identification, Nodes, Registration},
+    nodes::{Answer, Identification, Nodes, Registration},
     sotw::Sotw,
-    subscriptions::SubscribeError,
+    subscriptions::{Standing, SubscribeError},
     translate::gateway,
 };
 use crate::{
@@ -79,6 +79,12 @@ pub trait StreamCore: Default + Send + 'static {
 
     /// How many names are asked for.
     fn names(&self) -> usize;
+
+    /// Says what time it is, for what happens next.
+    fn handle_time(&mut self, now: SystemTime);
+
+    /// How everything stands that was asked for.
+    fn standings(&self, catalog: &Catalog, viewer: &Viewer) -> Vec<Standing>;
 }
 
 /// What happened on a stream, for those who keep count.
@@ -152,7 +158,7 @@ impl StreamError {
         }
     }
 
-    fn status(&self) -> Status {
+    pub(crate) fn status(&self) -> Status {
         match self {
             Self::Subscribe(_) => Status::resource_exhausted(self.to_string()),
             Self::NoNode | Self::Node(_) => Status::invalid_argument(self.to_string()),
@@ -264,15 +270,22 @@ impl<C: StreamCore> OpenStream<C> {
         };
         let node = C::node(&first).ok_or(StreamError::NoNode)?;
         let viewer = viewer(node, &self.identity)?;
-        let registration = self.discovery.nodes.register(self.identification(node, &viewer));
+        // A question at a time: who asks waits for the one before.
+        let (questions, asked) = mpsc::channel(1);
+        let registration = self.discovery.nodes.register(self.identification(node, &viewer), questions);
         debug!(identity = %self.identity, node = %node.id, variant = self.variant, "xDS stream opened");
         self.take(first, &registration)?;
-        let outcome = self.exchange(&viewer, &registration).await;
+        let outcome = self.exchange(&viewer, &registration, asked).await;
         debug!(identity = %self.identity, variant = self.variant, "xDS stream ended");
         outcome
     }
 
-    async fn exchange(&mut self, viewer: &Viewer, registration: &Registration) -> Result<(), End> {
+    async fn exchange(
+        &mut self,
+        viewer: &Viewer,
+        registration: &Registration,
+        mut asked: mpsc::Receiver<oneshot::Sender<Answer>>,
+    ) -> Result<(), End> {
         let mut catalogs = self.discovery.catalogs.clone();
         let shutdown = self.discovery.shutdown.clone();
         let responses = self.responses.clone();
@@ -308,6 +321,12 @@ impl<C: StreamCore> OpenStream<C> {
                     }
                     self.core.mark_changed();
                 }
+                Some(asker) = asked.recv() => {
+                    let catalog = Arc::clone(&catalogs.borrow());
+                    let standings = self.core.standings(&catalog, viewer);
+                    // Nobody waits any more: the same as never asked.
+                    let _gone = asker.send(Answer { standings, catalog, viewer: viewer.clone() });
+                }
                 () = responses.closed() => return Ok(()),
                 () = shutdown.requested() => {
                     return Err(End::Status(Status::unavailable("the control plane is stopping")));
@@ -319,6 +338,7 @@ impl<C: StreamCore> OpenStream<C> {
     fn poll(&mut self, catalog: &Catalog, viewer: &Viewer, registration: &Registration) -> Option<C::Response> {
         let mut events = Vec::new();
         let began = SystemTime::now();
+        self.core.handle_time(began);
         let response = self.core.poll_response(catalog, viewer, &mut events);
         if response.is_some() {
             // Made only now, since most polls have nothing to say.
@@ -354,6 +374,7 @@ impl<C: StreamCore> OpenStream<C> {
             info!(identity = %self.identity, url, "a resource type that is not served, ignored");
             return Ok(());
         };
+        self.core.handle_time(SystemTime::now());
         let event = self.core.handle_request(kind, request)?;
         registration.names(self.core.names());
         if let Some(event) = event {
@@ -400,7 +421,7 @@ impl From<StreamError> for End {
 }
 
 /// What `node` may see, being `identity`.
-fn viewer(node: &Node, identity: &SpiffeId) -> Result<Viewer, StreamError> {
+pub(crate) fn viewer(node: &Node, identity: &SpiffeId) -> Result<Viewer, StreamError> {
     let dialect = Dialect::of(node);
     let mut workload = None;
     if dialect == Dialect::Pillion {

@@ -1,16 +1,19 @@
 //! One ADS stream: opened, fed with requests, read. What it carries is `delta`'s business.
 
 use std::pin::Pin;
+use std::sync::Arc;
 
 use futures_util::stream;
 use pillion_wire::xds::discovery::{AggregatedDiscoveryServiceClient, DeltaDiscoveryRequest, DeltaDiscoveryResponse};
 use tokio::sync::mpsc;
+use tonic::metadata::MetadataMap;
 use tonic::metadata::errors::InvalidMetadataValue;
+use tonic::transport::Channel;
 use tonic::{Request, Status, Streaming};
 
 use crate::bootstrap::Bootstrap;
 use crate::identity::Identity;
-use crate::identity::credentials::{Credentials, CredentialsError};
+use crate::identity::credentials::{Credentials, CredentialsError, Proof};
 use crate::tls::control::{self, ControlError};
 
 /// Largest response that is taken. 10,000 endpoints are about 2 MiB.
@@ -29,10 +32,32 @@ pub(crate) enum OpenError {
     Token(#[from] InvalidMetadataValue),
 }
 
+/// The connection to the control plane, and what proves who we are on it. When it ends, all that it carries does.
+#[derive(Clone)]
+pub struct Link {
+    /// The connection.
+    pub(crate) channel: Channel,
+    proof: Arc<Proof>,
+}
+
+impl Link {
+    /// Says in `metadata` what the handshake did not.
+    pub(crate) fn authorize(&self, metadata: &mut MetadataMap) -> Result<(), InvalidMetadataValue> {
+        self.proof.authorize(metadata)
+    }
+}
+
+impl std::fmt::Debug for Link {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Link").finish_non_exhaustive()
+    }
+}
+
 /// A stream that is open, or about to be: its first request may be what the server waits for to answer.
 pub(crate) struct AdsStream {
     requests: mpsc::Sender<DeltaDiscoveryRequest>,
     responses: Responses,
+    link: Link,
 }
 
 enum Responses {
@@ -64,19 +89,26 @@ pub(crate) async fn open(
 ) -> Result<AdsStream, OpenError> {
     let Credentials { roots, proof } = Credentials::load(bootstrap, identity, failures)?;
     let channel = control::connect(&bootstrap.control_plane.address, &bootstrap.id, roots, proof.certificate()).await?;
-    let mut client = AggregatedDiscoveryServiceClient::new(channel).max_decoding_message_size(MAX_RESPONSE_BYTES);
+    let mut client =
+        AggregatedDiscoveryServiceClient::new(channel.clone()).max_decoding_message_size(MAX_RESPONSE_BYTES);
     let (requests, queue) = mpsc::channel(REQUESTS_IN_FLIGHT);
     let queue = stream::unfold(queue, |mut queue| async { queue.recv().await.map(|request| (request, queue)) });
     let mut request = Request::new(queue);
     proof.authorize(request.metadata_mut())?;
     let opening = async move { client.delta_aggregated_resources(request).await.map(tonic::Response::into_inner) };
-    Ok(AdsStream { requests, responses: Responses::Opening(Box::pin(opening)) })
+    let link = Link { channel, proof: Arc::new(proof) };
+    Ok(AdsStream { requests, responses: Responses::Opening(Box::pin(opening)), link })
 }
 
 impl AdsStream {
     /// A way to send requests that does not borrow the stream.
     pub(crate) fn sender(&self) -> mpsc::Sender<DeltaDiscoveryRequest> {
         self.requests.clone()
+    }
+
+    /// The connection that carries it.
+    pub(crate) fn link(&self) -> Link {
+        self.link.clone()
     }
 
     /// What comes next from the server.

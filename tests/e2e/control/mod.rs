@@ -112,7 +112,7 @@ impl Load {
 }
 
 /// A folder with `root.pem`, `NAME.pem` and `NAME.key` for a service account of `shop`, as `pillion certs` makes them.
-fn certificates(mesh: &Mesh, name: &str) -> PathBuf {
+pub(crate) fn certificates(mesh: &Mesh, name: &str) -> PathBuf {
     let folder = mesh.scratch().join(format!("certificates-{name}"));
     let mut command = pillion();
     command.args(["certs", "workload", "--namespace", "shop", "--service-account", name, "--name", name]);

@@ -116,7 +116,8 @@ pub(super) fn remove(path: &Path) -> anyhow::Result<()> {
     }
 }
 
-fn default_path() -> PathBuf {
+/// Where the folder is when nobody names one.
+pub(crate) fn default_path() -> PathBuf {
     match std::env::var_os("XDG_RUNTIME_DIR") {
         Some(folder) if !folder.is_empty() => Path::new(&folder).join("pillion"),
         _ => PathBuf::from(format!("/tmp/pillion-{}", geteuid())),

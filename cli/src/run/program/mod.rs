@@ -34,6 +34,7 @@ use super::telemetry::Telemetry;
 use crate::child::LogMode;
 use control_plane::ControlPlane;
 use home::Home;
+pub(crate) use home::default_path as default_home;
 use keeper::Keeper;
 use life::Life;
 use log::Log;

@@ -1,6 +1,8 @@
 //! The delta variant of the aggregated discovery service, without its I/O
 //! (xDS protocol, "Incremental xDS").
 
+use std::time::SystemTime;
+
 use pillion_wire::xds::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Resource};
 
 use super::{
@@ -8,7 +10,7 @@ use super::{
     dialect::Dialect,
     kind::{Kind, PerKind},
     server::{Event, StreamCore, StreamError},
-    subscriptions::{Outgoing, Subscriptions},
+    subscriptions::{Outgoing, Standing, Subscriptions},
 };
 
 /// One delta stream.
@@ -86,6 +88,8 @@ impl StreamCore for Delta {
             self.nonce += 1;
             let nonce = self.nonce.to_string();
             self.kinds.get_mut(kind).nonce.clone_from(&nonce);
+            let names = changes.resources.iter().map(|sent| &sent.name).chain(&changes.removed);
+            self.subscriptions.offered(kind, self.nonce, names.map(String::as_str));
             events.push(Event::Sent { kind, resources: changes.resources.len(), removed: changes.removed.len() });
             return Some(DeltaDiscoveryResponse {
                 system_version_info: nonce.clone(),
@@ -102,6 +106,14 @@ impl StreamCore for Delta {
     fn names(&self) -> usize {
         self.subscriptions.count()
     }
+
+    fn handle_time(&mut self, now: SystemTime) {
+        self.subscriptions.handle_time(now);
+    }
+
+    fn standings(&self, catalog: &Catalog, viewer: &Viewer) -> Vec<Standing> {
+        self.subscriptions.standings(catalog, viewer)
+    }
 }
 
 impl Delta {
@@ -109,6 +121,10 @@ impl Delta {
     fn answer(&mut self, kind: Kind, request: &DeltaDiscoveryRequest) -> Option<Event> {
         if request.response_nonce.is_empty() {
             return None;
+        }
+        if let Ok(nonce) = request.response_nonce.parse() {
+            let detail = request.error_detail.as_ref().map(|detail| detail.message.as_str());
+            self.subscriptions.answered(kind, nonce, detail);
         }
         Some(match &request.error_detail {
             Some(detail) => {

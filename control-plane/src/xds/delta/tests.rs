@@ -153,6 +153,45 @@ fn a_sidecar_never_gets_everything() {
     assert_eq!(client.next(), (owned(&[]), owned(&[])));
 }
 
+/// What is behind and what is refused, by name.
+fn standing(client: &Client) -> Vec<(String, bool, Option<String>)> {
+    let all = client.core.standings(&client.catalog, &client.viewer).into_iter();
+    all.map(|one| (one.name.clone(), one.is_in_sync(), one.refused.map(|refused| refused.detail.clone()))).collect()
+}
+
+#[test]
+fn it_is_known_what_a_client_has_accepted_and_what_it_refused() {
+    let mut client = Client::new(Dialect::Pillion);
+    let (a, b) = ("a.shop:80".to_owned(), "b.shop:80".to_owned());
+    client.subscribe(Kind::Route, &[&a, &b, "nobody.shop:80"]);
+    let nobody = ("nobody.shop:80".to_owned(), true, None);
+    let both = |a: (bool, Option<&str>), b: (bool, Option<&str>)| {
+        let one =
+            |name: &str, (in_sync, detail): (bool, Option<&str>)| (name.to_owned(), in_sync, detail.map(str::to_owned));
+        vec![one("a.shop:80", a), one("b.shop:80", b), nobody.clone()]
+    };
+    assert_eq!(standing(&client), both((false, None), (false, None)));
+    let nonce = client.poll().unwrap().nonce;
+    assert_eq!(standing(&client), both((false, None), (false, None)));
+    client.send(Kind::Route, |request| request.response_nonce = nonce);
+    assert_eq!(standing(&client), both((true, None), (true, None)));
+
+    client.edit(&shop(2));
+    assert_eq!(standing(&client), both((false, None), (true, None)));
+    client.subscribe(Kind::Route, &[&b]);
+    let nonce = client.poll().unwrap().nonce;
+    client.send(Kind::Route, |request| {
+        request.response_nonce = nonce;
+        let message = "a.shop:80: regex: no; and more".to_owned();
+        request.error_detail = Some(rpc::Status { message, ..rpc::Status::default() });
+    });
+    assert_eq!(standing(&client), both((false, Some("a.shop:80: regex: no")), (true, None)));
+    client.edit(&shop(1));
+    let nonce = client.poll().unwrap().nonce;
+    client.send(Kind::Route, |request| request.response_nonce = nonce);
+    assert_eq!(standing(&client), both((true, None), (true, None)));
+}
+
 #[test]
 fn acks_and_nacks_are_told_and_a_refused_version_is_not_sent_again() {
     let mut client = Client::new(Dialect::Pillion);

@@ -4,6 +4,8 @@
 //! A response of listeners or clusters holds all that were asked for, and what is
 //! not in it does not exist. One of routes or endpoints holds what changed.
 
+use std::time::SystemTime;
+
 use pillion_wire::xds::{
     Any,
     discovery::{DiscoveryRequest, DiscoveryResponse},
@@ -13,7 +15,7 @@ use super::{
     catalog::{Catalog, Viewer},
     kind::{Kind, PerKind},
     server::{Event, StreamCore, StreamError},
-    subscriptions::{Outgoing, Subscriptions},
+    subscriptions::{Outgoing, Standing, Subscriptions},
     version::version,
 };
 
@@ -59,6 +61,10 @@ impl StreamCore for Sotw {
             Some(detail) => Event::Nack { kind, version: request.version_info.clone(), reason: detail.message.clone() },
             None => Event::Ack { kind, version: request.version_info.clone() },
         });
+        if !nonce.is_empty() {
+            let detail = request.error_detail.as_ref().map(|detail| detail.message.as_str());
+            self.subscriptions.answered(kind, nonce.parse().unwrap_or_default(), detail);
+        }
         let takes_all = whole(kind);
         if request.resource_names.is_empty() && takes_all && (first || self.subscriptions.is_wildcard(kind)) {
             if first {
@@ -103,6 +109,8 @@ impl StreamCore for Sotw {
                 changes.resources
             };
             events.push(Event::Sent { kind, resources: resources.len(), removed: changes.removed.len() });
+            let names = resources.iter().map(|sent| &sent.name).chain(&changes.removed);
+            self.subscriptions.offered(kind, self.nonce + 1, names.map(String::as_str));
             return Some(self.response(kind, resources));
         }
         None
@@ -110,6 +118,14 @@ impl StreamCore for Sotw {
 
     fn names(&self) -> usize {
         self.subscriptions.count()
+    }
+
+    fn handle_time(&mut self, now: SystemTime) {
+        self.subscriptions.handle_time(now);
+    }
+
+    fn standings(&self, catalog: &Catalog, viewer: &Viewer) -> Vec<Standing> {
+        self.subscriptions.standings(catalog, viewer)
     }
 }
 

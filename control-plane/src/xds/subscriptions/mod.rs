@@ -8,6 +8,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
+    time::SystemTime,
 };
 
 use pillion_wire::xds::Any;
@@ -17,6 +18,11 @@ use super::{
     kind::{Kind, PerKind},
 };
 use crate::core::service::Name;
+
+mod standing;
+
+use standing::Held;
+pub use standing::{Refused, Standing};
 
 /// The most names that one stream may ask for, over all kinds: what the 4,096 destinations that a sidecar may hold refer to.
 pub const MAX_NAMES: usize = 20_000;
@@ -46,6 +52,8 @@ pub enum SubscribeError {
 #[derive(Debug, Default)]
 pub struct Subscriptions {
     kinds: PerKind<State>,
+    /// The time, as it was said last.
+    now: Option<SystemTime>,
 }
 
 #[derive(Debug, Default)]
@@ -55,7 +63,7 @@ struct State {
     /// Everything was asked for.
     wildcard: bool,
     /// What the client holds, by name.
-    sent: BTreeMap<String, Sent>,
+    sent: BTreeMap<String, Held>,
     /// There may be something to send.
     dirty: bool,
 }
@@ -122,7 +130,7 @@ impl Subscriptions {
             if name == WILDCARD {
                 state.wildcard = true;
             } else {
-                state.sent.insert(name.clone(), Sent::Never);
+                state.sent.insert(name.clone(), Held::new(Sent::Never));
                 state.names.insert(name);
             }
         }
@@ -184,7 +192,7 @@ impl Subscriptions {
                 continue;
             }
             if state.wildcard || state.names.contains(&name) {
-                state.sent.insert(name, Sent::Version(version.into()));
+                state.sent.insert(name, Held::accepted(version.into()));
             }
         }
     }
@@ -193,8 +201,8 @@ impl Subscriptions {
     pub fn resend<'a>(&mut self, kind: Kind, names: impl IntoIterator<Item = &'a str>) {
         let state = self.kinds.get_mut(kind);
         for name in names {
-            if let Some(sent) = state.sent.get_mut(name) {
-                *sent = Sent::Never;
+            if let Some(held) = state.sent.get_mut(name) {
+                held.sent = Sent::Never;
                 state.dirty = true;
             }
         }
@@ -232,7 +240,8 @@ impl Subscriptions {
             state.follow_wildcard(catalog.wildcard(kind, viewer), &mut changes);
         }
         let mut size = 0;
-        for (name, sent) in &mut state.sent {
+        for (name, held) in &mut state.sent {
+            let sent = &mut held.sent;
             match catalog.find(kind, name, viewer) {
                 Lookup::Found(found) => {
                     let version = Sent::Version(Arc::clone(found.version()));
@@ -292,7 +301,7 @@ impl State {
             keep
         });
         for name in existing {
-            self.sent.entry(name).or_insert(Sent::Never);
+            self.sent.entry(name).or_insert_with(|| Held::new(Sent::Never));
         }
     }
 }

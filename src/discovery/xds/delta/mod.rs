@@ -58,6 +58,8 @@ pub(crate) struct Received {
     pub(crate) accepted: Vec<(Kind, Resource)>,
     /// What was refused, and why.
     pub(crate) refused: Vec<(Kind, String, Refusal)>,
+    /// The versions of those, in the same order.
+    pub(crate) refused_versions: Vec<String>,
 }
 
 impl Delta {
@@ -157,7 +159,10 @@ impl Subscriptions {
                 received.updates.push(Update { kind, name, change: Change::Accepted(config) });
                 received.accepted.push((kind, resource));
             }
-            Err(refusal) => received.refused.push((kind, name, refusal)),
+            Err(refusal) => {
+                received.refused.push((kind, name, refusal));
+                received.refused_versions.push(resource.version);
+            }
         }
     }
 
@@ -193,7 +198,7 @@ impl Subscriptions {
     }
 }
 
-fn url_of(kind: Kind) -> &'static str {
+pub(super) fn url_of(kind: Kind) -> &'static str {
     match kind {
         Kind::Listener => type_url::LISTENER,
         Kind::Route => type_url::ROUTE,

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::{Pin, pin};
+use std::time::SystemTime;
 
 use tokio::time::{Instant, sleep, sleep_until};
 use tonic::{Code, Status};
@@ -56,6 +57,7 @@ async fn run(context: Context) -> Infallible {
             Outcome::Unreachable => {}
         }
         task.context.metrics.xds_connected(false);
+        task.context.link.send_replace(None);
         task.assembly.handle_connection(false);
         let wait = backoff.next(rand::random());
         tracing::debug!(?wait, "next attempt to reach the control plane");
@@ -103,6 +105,9 @@ impl Task {
             let response = delta::response(kind, found);
             let received = self.delta.handle_response(response);
             resources += received.accepted.len();
+            for (kind, resource) in &received.accepted {
+                self.context.ledger.accepted(*kind, &resource.name, resource.version.clone(), SystemTime::now());
+            }
             for update in received.updates {
                 self.assembly.handle_update(update, before);
             }
@@ -177,6 +182,7 @@ impl Task {
                 event = stream.next() => match event {
                     Ok(Event::Opened) => {
                         outcome = outcome.max(Outcome::Accepted);
+                        self.context.link.send_replace(Some(stream.link()));
                         self.opened();
                     }
                     Ok(Event::Response(response)) => {
@@ -226,9 +232,15 @@ impl Task {
 
     fn received(&mut self, response: pillion_wire::xds::discovery::DeltaDiscoveryResponse) {
         let received = self.delta.handle_response(response);
-        for (kind, name, refusal) in &received.refused {
+        let time = SystemTime::now();
+        let ledger = std::sync::Arc::clone(&self.context.ledger);
+        for ((kind, name, refusal), version) in received.refused.iter().zip(received.refused_versions) {
+            ledger.refused(*kind, name, version, &refusal.to_string(), time);
             self.context.metrics.xds_resource(kind.label(), false);
             tracing::warn!(kind = kind.label(), name, %refusal, "configuration refused; the last good version stays");
+        }
+        for (kind, resource) in &received.accepted {
+            ledger.accepted(*kind, &resource.name, resource.version.clone(), time);
         }
         if let Some(kept) = &self.kept {
             received.accepted.into_iter().for_each(|(kind, resource)| kept.keep(kind, resource));
@@ -237,6 +249,7 @@ impl Task {
         for update in received.updates {
             self.context.metrics.xds_resource(update.kind.label(), true);
             if update.change == Change::Removed {
+                ledger.removed(update.kind, &update.name, time);
                 self.forget(update.kind, &update.name);
             }
             self.assembly.handle_update(update, now);
@@ -286,8 +299,12 @@ impl Task {
         let output = self.assembly.poll_output();
         for subscription in output.subscriptions {
             match subscription {
-                Subscription::Begin(kind, name) => self.delta.subscribe(kind, &name),
+                Subscription::Begin(kind, name) => {
+                    self.context.ledger.asked(kind, &name);
+                    self.delta.subscribe(kind, &name);
+                }
                 Subscription::End(kind, name) => {
+                    self.context.ledger.given_up(kind, &name);
                     self.delta.unsubscribe(kind, &name);
                     self.forget(kind, &name);
                 }

@@ -75,6 +75,8 @@ impl World {
                 lookups: Arc::new(Lookups::new(Nameservers::fixed(vec![]), vec![], Arc::clone(&metrics))),
                 resolutions: Arc::default(),
             },
+            ledger: Arc::default(),
+            link: tokio::sync::watch::Sender::new(None),
         }));
         Self { ads, ca, server: Some(server), address, _sidecar: sidecar, identity, inbound, directory, metrics, task }
     }
