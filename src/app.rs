@@ -25,6 +25,7 @@ use crate::readiness::Readiness;
 use crate::slot::Slot;
 use crate::snapshot::{Cluster, Directory, Outbound};
 use crate::store::Store;
+use crate::telemetry::load::Load;
 use crate::telemetry::{AccessLog, Metrics, Telemetry};
 use crate::tls::{TlsClient, TlsServer};
 use crate::{application, discovery, dns, identity, init, upstream, worker};
@@ -97,6 +98,7 @@ async fn serve(mut settings: Bootstrap) -> anyhow::Result<()> {
         telemetry: Telemetry {
             access_log: AccessLog::start(settings.access_log, metrics.access_log_dropped()),
             metrics: Arc::clone(&metrics),
+            load: Arc::new(Load::new(settings.load_reports)),
         },
         faults: Active::default(),
         mirrors: Active::default(),
@@ -124,6 +126,7 @@ async fn serve(mut settings: Bootstrap) -> anyhow::Result<()> {
         outbound: shared.directory.shared_outbound(),
         inbound: Arc::clone(&shared.inbound),
         metrics: Arc::clone(&metrics),
+        load: Arc::clone(&shared.telemetry.load),
         store,
         naming: discovery::Naming {
             lookups: Arc::new(dns::Lookups::new(nameservers(&settings), own, metrics)),

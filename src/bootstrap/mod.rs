@@ -66,6 +66,8 @@ pub struct Bootstrap {
     pub timeouts: Timeouts,
     /// Which requests are logged.
     pub access_log: AccessLog,
+    /// Is the control plane told of the traffic, when it asks (LRS)?
+    pub load_reports: bool,
     /// Where telemetry is pushed to. `None`: nowhere.
     pub otlp: Option<Otlp>,
     /// Filter of the log, in the syntax of `tracing-subscriber`.
@@ -274,6 +276,7 @@ fn build(settings: Settings) -> Result<Bootstrap, BootstrapError> {
         limits,
         timeouts,
         access_log: settings.access_log.unwrap_or_default(),
+        load_reports: settings.load_reports.unwrap_or(true),
         otlp,
         log: settings.log.unwrap_or_else(|| "info".to_owned()),
     })

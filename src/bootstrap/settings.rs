@@ -139,6 +139,9 @@ pub(super) struct Settings {
     /// Which requests are logged: off, errors, all [default: errors]
     #[arg(long, value_name = "WHICH")]
     pub(super) access_log: Option<AccessLog>,
+    /// Tell the control plane of the traffic when it asks: true, false [default: true]
+    #[arg(long, value_name = "BOOL")]
+    pub(super) load_reports: Option<bool>,
     /// OpenTelemetry collector that traces (and what --otlp-signals says) are sent to, as http://127.0.0.1:4317
     /// [default: OTEL_EXPORTER_OTLP_ENDPOINT, else none]
     #[arg(long, value_name = "URL")]
@@ -234,6 +237,7 @@ impl Settings {
             upstream_idle_timeout: self.upstream_idle_timeout.or(lower.upstream_idle_timeout),
             drain_deadline: self.drain_deadline.or(lower.drain_deadline),
             access_log: self.access_log.or(lower.access_log),
+            load_reports: self.load_reports.or(lower.load_reports),
             otlp_endpoint: self.otlp_endpoint.or(lower.otlp_endpoint),
             otlp_protocol: self.otlp_protocol.or(lower.otlp_protocol),
             otlp_headers: self.otlp_headers.or(lower.otlp_headers),

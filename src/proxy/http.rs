@@ -6,6 +6,7 @@ use std::sync::Arc;
 use http::header::{LOCATION, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, request};
 
+use super::feedback::is_grpc_failure;
 use super::attempt::{self, Sent, Tried, Upstreams};
 use super::authority::Authority;
 use super::call::Call;
@@ -151,6 +152,7 @@ async fn walk(client: Arc<Client>, serving: Serving, request: Request<Body>, swi
         }
     };
     record.status = response.status().as_u16();
+    record.grpc_failed = is_grpc && is_grpc_failure(response.headers());
     *response.version_mut() = Version::HTTP_11; // Which version goes out is a matter of the connection.
     response.map(|body| body.finish_with(record, serving))
 }

@@ -21,7 +21,7 @@ use super::{inbound, outbound, tcp};
 use crate::config::{Lasts, Treatment};
 use crate::error::ProxyError;
 use crate::http::{Body, Duplex, Http2Tunnel, Switch, duplex};
-use crate::net::{Broken, Expired, Lifetime, Replay, Serving, Transport, copy, reset_on_close};
+use crate::net::{Broken, Copied, Expired, Lifetime, Replay, Serving, Transport, copy, reset_on_close};
 use crate::telemetry::Record;
 use crate::upstream::{InFlight, Kind};
 
@@ -65,7 +65,15 @@ impl Tunnel {
             (Err(error), _) => return record.fail("client_gone", "DC", error.to_string()),
             (_, Err(error)) => return record.fail("upstream_reset", "UC", error.to_string()),
         };
-        let (copied, result) = copy(&mut downstream, &mut upstream, lifetime).await;
+        let flow = record.open_flow();
+        let progress = |copied: Copied| {
+            if let Some(flow) = &flow {
+                flow.set(copied.forward, copied.backward);
+            }
+        };
+        let (copied, result) = copy(&mut downstream, &mut upstream, lifetime, progress).await;
+        progress(copied);
+        drop(flow);
         record.bytes_received = copied.forward;
         record.bytes_sent = copied.backward;
         if let Err(broken) = result {

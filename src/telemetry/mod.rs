@@ -1,7 +1,8 @@
-//! What the sidecar tells about itself: metrics and the access log.
+//! What the sidecar tells about itself: metrics, the access log, and load reports.
 
 mod access_log;
 mod health;
+pub mod load;
 mod metrics;
 mod record;
 mod recorder;
@@ -23,6 +24,8 @@ pub struct Telemetry {
     pub metrics: Arc<Metrics>,
     /// One line per request, when wanted.
     pub access_log: AccessLog,
+    /// What load reports tell.
+    pub load: Arc<load::Load>,
 }
 
 impl Telemetry {

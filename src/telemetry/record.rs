@@ -11,7 +11,7 @@ use pillion_wire::spiffe::SpiffeId;
 use serde::Serialize;
 use tokio::time::Instant;
 
-use super::{Recorder, RequestLabels, unix_milliseconds};
+use super::{Recorder, RequestLabels, load, unix_milliseconds};
 
 /// Filled in as the request walks; see the module.
 #[derive(Debug)]
@@ -58,6 +58,8 @@ pub struct Record {
     pub detail: String,
     /// Hosts tried.
     pub attempts: u32,
+    /// Did the call fail for its server's sake, by gRPC's own status?
+    pub grpc_failed: bool,
     /// Bytes of response body sent to the client.
     pub bytes_sent: u64,
     /// Bytes of tunnelled data received from the client.
@@ -120,6 +122,7 @@ impl Record {
             delayed: false,
             detail: String::new(),
             attempts: 0,
+            grpc_failed: false,
             bytes_sent: 0,
             bytes_received: 0,
             forgotten: false,
@@ -161,6 +164,13 @@ impl Record {
             self.flag = flag;
             self.detail = detail;
         }
+    }
+
+    /// The connection stands: what it carries is told while it lasts, as long as what is returned lives. `None` when nobody
+    /// wants to know.
+    pub fn open_flow(&self) -> Option<load::Metered> {
+        let counter = self.recorder.load.as_ref().filter(|_| self.is_tcp && !self.forgotten)?;
+        Some(counter.open(self))
     }
 
     pub(super) fn labels(&self) -> RequestLabels {
@@ -217,11 +227,15 @@ impl Drop for Record {
         if self.status == 0 && self.reason.is_empty() && !self.is_tcp {
             self.fail("client_gone", "DC", "the client went away before the answer was there".to_owned());
         }
+        let duration = self.started.elapsed();
+        if let Some(load) = &self.recorder.load {
+            load.count(self, duration);
+        }
         let telemetry = &self.recorder.telemetry;
         if self.is_tcp {
             telemetry.metrics.tcp_connection(&self.labels(), self.bytes_received, self.bytes_sent);
         } else {
-            self.recorder.request(self, self.started.elapsed());
+            self.recorder.request(self, duration);
         }
         if telemetry.access_log.wants(!self.flag.is_empty() || self.status >= 500)
             && let Ok(line) = serde_json::to_string(&self.line())

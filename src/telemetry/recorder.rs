@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use super::load::Counter;
 use super::metrics::Series;
 use super::{Record, RequestLabels, Telemetry};
 
@@ -15,6 +16,7 @@ use super::{Record, RequestLabels, Telemetry};
 #[derive(Debug)]
 pub struct Recorder {
     pub(super) telemetry: Telemetry,
+    pub(super) load: Option<Arc<Counter>>,
     recent: Mutex<Vec<Option<(RequestLabels, Series)>>>,
     nothing: Arc<str>,
 }
@@ -25,7 +27,8 @@ const RECENT: usize = 64;
 impl Recorder {
     /// For a worker that has counted nothing yet.
     pub fn new(telemetry: Telemetry) -> Self {
-        Self { telemetry, recent: Mutex::default(), nothing: Arc::from("") }
+        let load = telemetry.load.counter();
+        Self { telemetry, load, recent: Mutex::default(), nothing: Arc::from("") }
     }
 
     /// Does the access log want anything at all? If not, nothing need be noted for it alone.
@@ -78,13 +81,14 @@ fn is_same(kept: &RequestLabels, record: &Record) -> bool {
 mod tests {
     use super::*;
     use crate::bootstrap;
-    use crate::telemetry::{AccessLog, Metrics};
+    use crate::telemetry::{AccessLog, Metrics, load};
 
     #[test]
     fn workers_count_in_the_same_series_however_many_there_are() {
         let metrics = Arc::new(Metrics::new());
         let access_log = AccessLog::start(bootstrap::AccessLog::Off, metrics.access_log_dropped());
-        let telemetry = Telemetry { metrics: Arc::clone(&metrics), access_log };
+        let load = Arc::new(load::Load::new(false));
+        let telemetry = Telemetry { metrics: Arc::clone(&metrics), access_log, load };
         let workers = [(); 2].map(|()| Arc::new(Recorder::new(telemetry.clone())));
         for round in 0..3 {
             for status in 200..500 {

@@ -13,6 +13,7 @@
 //! | [`health`] | active health checks of a cluster | Envoy's fields |
 //! | [`resilience`] | limits, breaker and outlier detection of a cluster | ours, beside Envoy's fields |
 //! | [`load_shedding`] | when a workload refuses requests, and whose | ours, beside Envoy's filter |
+//! | [`load`] | names in load reports beyond the standard | ours, in LRS fields |
 //! | [`ca`] | certificate signing, messages and gRPC stubs | `istio.v1.auth` |
 //! | [`xds`] | xDS v3 messages under short names, type URLs | Envoy's data-plane API |
 //! | [`label`] | the syntax of Kubernetes names | RFC 1035, RFC 1123 |
@@ -26,6 +27,7 @@ pub mod extension;
 pub mod header;
 pub mod health;
 pub mod label;
+pub mod load;
 pub mod load_shedding;
 pub mod mesh;
 pub mod name;

@@ -147,7 +147,7 @@ impl StreamError {
         }
     }
 
-    fn status(&self) -> Status {
+    pub(crate) fn status(&self) -> Status {
         match self {
             Self::Subscribe(_) => Status::resource_exhausted(self.to_string()),
             Self::NoNode | Self::Node(_) => Status::invalid_argument(self.to_string()),
@@ -381,7 +381,7 @@ impl From<StreamError> for End {
 }
 
 /// What `node` may see, being `identity`.
-fn viewer(node: &Node, identity: &SpiffeId) -> Result<Viewer, StreamError> {
+pub(crate) fn viewer(node: &Node, identity: &SpiffeId) -> Result<Viewer, StreamError> {
     let dialect = Dialect::of(node);
     let mut workload = None;
     if dialect == Dialect::Pillion {

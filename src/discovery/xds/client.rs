@@ -5,7 +5,9 @@ use std::pin::Pin;
 use futures_util::stream;
 use pillion_wire::xds::discovery::{AggregatedDiscoveryServiceClient, DeltaDiscoveryRequest, DeltaDiscoveryResponse};
 use tokio::sync::mpsc;
+use tonic::metadata::MetadataMap;
 use tonic::metadata::errors::InvalidMetadataValue;
+use tonic::transport::Channel;
 use tonic::{Request, Status, Streaming};
 
 use crate::bootstrap::Bootstrap;
@@ -33,6 +35,16 @@ pub(crate) enum OpenError {
 pub(crate) struct AdsStream {
     requests: mpsc::Sender<DeltaDiscoveryRequest>,
     responses: Responses,
+    line: Line,
+}
+
+/// The connection below a stream, for other streams, and what proves there who we are.
+#[derive(Clone, Debug)]
+pub(crate) struct Line {
+    /// The connection.
+    pub(crate) channel: Channel,
+    /// Goes with each call.
+    pub(crate) metadata: MetadataMap,
 }
 
 enum Responses {
@@ -64,19 +76,25 @@ pub(crate) async fn open(
 ) -> Result<AdsStream, OpenError> {
     let Credentials { roots, proof } = Credentials::load(bootstrap, identity, failures)?;
     let channel = control::connect(&bootstrap.control_plane.address, &bootstrap.id, roots, proof.certificate()).await?;
-    let mut client = AggregatedDiscoveryServiceClient::new(channel).max_decoding_message_size(MAX_RESPONSE_BYTES);
+    let mut client = AggregatedDiscoveryServiceClient::new(channel.clone()).max_decoding_message_size(MAX_RESPONSE_BYTES);
     let (requests, queue) = mpsc::channel(REQUESTS_IN_FLIGHT);
     let queue = stream::unfold(queue, |mut queue| async { queue.recv().await.map(|request| (request, queue)) });
     let mut request = Request::new(queue);
     proof.authorize(request.metadata_mut())?;
+    let line = Line { channel, metadata: request.metadata().clone() };
     let opening = async move { client.delta_aggregated_resources(request).await.map(tonic::Response::into_inner) };
-    Ok(AdsStream { requests, responses: Responses::Opening(Box::pin(opening)) })
+    Ok(AdsStream { requests, responses: Responses::Opening(Box::pin(opening)), line })
 }
 
 impl AdsStream {
     /// A way to send requests that does not borrow the stream.
     pub(crate) fn sender(&self) -> mpsc::Sender<DeltaDiscoveryRequest> {
         self.requests.clone()
+    }
+
+    /// The connection below.
+    pub(crate) fn line(&self) -> Line {
+        self.line.clone()
     }
 
     /// What comes next from the server.

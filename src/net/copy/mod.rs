@@ -39,7 +39,14 @@ pub enum Broken {
 ///
 /// The end of one direction is passed on as a shutdown of the other stream's writing
 /// side; the opposite direction goes on (TCP half-close).
-pub async fn copy<A, B>(mut a: A, mut b: B, mut lifetime: Option<Box<Lifetime>>) -> (Copied, Result<(), Broken>)
+///
+/// `progress` is told the counts so far, each time that some bytes may have passed.
+pub async fn copy<A, B>(
+    mut a: A,
+    mut b: B,
+    mut lifetime: Option<Box<Lifetime>>,
+    progress: impl Fn(Copied),
+) -> (Copied, Result<(), Broken>)
 where
     A: AsyncRead + AsyncWrite + Unpin,
     B: AsyncRead + AsyncWrite + Unpin,
@@ -49,6 +56,7 @@ where
     let result = poll_fn(|cx| {
         let there = forward.poll(cx, &mut a, &mut b).map_err(Broken::Failed)?;
         let back = backward.poll(cx, &mut b, &mut a).map_err(Broken::Failed)?;
+        progress(Copied { forward: forward.read, backward: backward.read });
         if there.is_ready() && back.is_ready() {
             return Poll::Ready(Ok(()));
         }

@@ -14,7 +14,7 @@ type Copying = JoinHandle<(Copied, Result<(), Broken>)>;
 fn tunnel(capacity: usize) -> (DuplexStream, DuplexStream, Copying) {
     let (client, near) = duplex(capacity);
     let (far, server) = duplex(capacity);
-    (client, server, tokio::spawn(copy(near, far, None)))
+    (client, server, tokio::spawn(copy(near, far, None, drop)))
 }
 
 fn bytes(count: usize) -> Vec<u8> {
@@ -112,7 +112,7 @@ async fn what_came_before_an_error_is_delivered_and_counted() {
     let broken = Scripted(|_: &mut ReadBuf<'_>| Err(io::ErrorKind::ConnectionReset.into()));
     let client = join(AsyncReadExt::chain(&b"half a message"[..], broken), sink());
     let (far, server) = duplex(1024);
-    let copying = tokio::spawn(copy(client, far, None));
+    let copying = tokio::spawn(copy(client, far, None, drop));
     assert_eq!(read_all(server).await, b"half a message");
     let (copied, result) = copying.await.unwrap();
     assert!(matches!(result, Err(Broken::Failed(error)) if error.kind() == io::ErrorKind::ConnectionReset));
@@ -138,7 +138,7 @@ async fn a_busy_tunnel_lets_others_have_their_turn() {
         buf.advance(buf.remaining());
         Ok(())
     });
-    let copying = tokio::spawn(copy(join(endless, sink()), join(tokio::io::empty(), sink()), None));
+    let copying = tokio::spawn(copy(join(endless, sink()), join(tokio::io::empty(), sink()), None, drop));
     for _ in 0..100 {
         tokio::task::yield_now().await;
     }

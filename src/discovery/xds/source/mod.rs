@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 
 use tokio::time::{Instant, sleep, sleep_until};
 use tonic::{Code, Status};
@@ -11,6 +12,7 @@ use tonic::{Code, Status};
 use super::client::{self, AdsStream, Event, OpenError};
 use super::delta::{self, Delta};
 use super::kept::{self, Kept};
+use super::load;
 use crate::backoff::Backoff;
 use crate::discovery::assemble::{Assembly, Subscription};
 use crate::discovery::names::Names;
@@ -40,8 +42,9 @@ async fn run(context: Context) -> Infallible {
             context.bootstrap.intercept.is_some(),
             context.bootstrap.timeouts.destination_idle,
         ),
-        kept: context.store.clone().map(|store| Kept::new(store, std::sync::Arc::clone(&context.metrics))),
+        kept: context.store.clone().map(|store| Kept::new(store, Arc::clone(&context.metrics))),
         names: Names::new(context.naming.clone()),
+        unsent: load::Unsent::new(&context),
         context,
         demand_closed: false,
     };
@@ -82,6 +85,7 @@ struct Task {
     assembly: Assembly,
     kept: Option<Kept>,
     names: Names,
+    unsent: Arc<load::Unsent>,
     demand_closed: bool,
 }
 
@@ -136,7 +140,7 @@ impl Task {
 
     /// One connection, from its beginning to its end.
     async fn session(&mut self, refusals: u32) -> Outcome {
-        let bootstrap = std::sync::Arc::clone(&self.context.bootstrap);
+        let bootstrap = Arc::clone(&self.context.bootstrap);
         let identity = self.context.identity.load_full();
         let opening = pin!(client::open(&bootstrap, Option::as_ref(&identity), refusals));
         match self.meanwhile(opening).await {
@@ -162,9 +166,11 @@ impl Task {
     /// Exchanges requests and responses until the stream ends.
     async fn drive(&mut self, mut stream: AdsStream) -> Outcome {
         let sender = stream.sender();
+        let mut reports = None;
         let mut outcome = Outcome::Refused;
         let mut request = None;
         loop {
+            let _until_the_stream_ends = &reports;
             request = request.or_else(|| self.delta.poll_request());
             let expiry = self.assembly.poll_time();
             tokio::select! {
@@ -178,6 +184,7 @@ impl Task {
                     Ok(Event::Opened) => {
                         outcome = outcome.max(Outcome::Accepted);
                         self.opened();
+                        reports = load::begin(&self.unsent, stream.line());
                     }
                     Ok(Event::Response(response)) => {
                         outcome = Outcome::Answered;
