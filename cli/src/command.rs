@@ -4,7 +4,7 @@ use std::ffi::OsString;
 
 use clap::{Parser, Subcommand};
 
-use crate::{certs, check, demo, run, shop};
+use crate::{certs, check, demo, run, shop, top};
 
 const ABOUT: &str = "Pillion, a service mesh: run it, try it, check its documents.
 
@@ -17,6 +17,7 @@ const EXAMPLES: &str = "Examples:
                                    this program in the mesh of this machine, knowing nothing of it
   pillion run shop/                a control plane and a sidecar for each Workload of the folder
   pillion check shop/              what is wrong with the folder's documents, by file, line and field
+  pillion top                      who calls whom in the mesh of this machine, live
   pillion certs root --out ca/     a root for development
 
 Every command explains itself: pillion run --help";
@@ -40,6 +41,9 @@ pub(crate) enum Command {
 
     /// Say what is wrong with a folder of documents, by file, line and field.
     Check(check::Check),
+
+    /// Show who calls whom, live: rate, success, latency, mutual TLS.
+    Top(top::Top),
 
     /// Make certificates and join tokens for development.
     #[command(subcommand)]

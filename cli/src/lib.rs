@@ -11,6 +11,7 @@ mod duration;
 pub mod metrics;
 mod run;
 mod shop;
+mod top;
 
 use std::{ffi::OsString, io::Write as _, process::ExitCode};
 
@@ -40,6 +41,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Run(settings) => return run::run(settings),
         Command::Launch(settings) => return run::launch::launch(&settings),
         Command::Keeper(settings) => return run::keeper::keep(&settings),
+        Command::Top(settings) => top::run(&settings),
         Command::Certs(certs) => certs::run(&certs),
         Command::Shop { role } => shop::run(role),
     };

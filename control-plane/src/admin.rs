@@ -18,7 +18,7 @@ use tokio::{
 };
 use tracing::{debug, warn};
 
-use crate::{index::Status, metrics::Metrics, shutdown::Shutdown, xds::nodes::Nodes};
+use crate::{dashboard::api::Api, index::Status, metrics::Metrics, shutdown::Shutdown, xds::nodes::Nodes};
 
 /// How many connections at a time.
 const MAX_CONNECTIONS: usize = 64;
@@ -36,6 +36,8 @@ pub struct Admin {
     pub nodes: Arc<Nodes>,
     /// What is in force.
     pub status: Arc<Mutex<Status>>,
+    /// Graph and all that belongs to it.
+    pub api: Arc<Api>,
 }
 
 impl Admin {
@@ -90,7 +92,8 @@ impl Admin {
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             return page(StatusCode::METHOD_NOT_ALLOWED, "text/plain", "read only\n".into());
         }
-        if request.uri().path().starts_with("/debug/") && !is_direct(request) {
+        let is_private = ["/debug/", "/api/"].iter().any(|folder| request.uri().path().starts_with(folder));
+        if is_private && !is_direct(request) {
             warn!("a debug page was asked for with an Origin, or under a name: refused");
             let text = "requests from web pages are not answered here\n";
             return page(StatusCode::FORBIDDEN, "text/plain", text.into());
@@ -102,10 +105,14 @@ impl Admin {
             }
             "/debug/nodes" => json(&self.nodes.to_json()),
             "/debug/config" => json(&self.status_json()),
+            path if path.starts_with("/api/") => {
+                let (status, body) = self.api.answer(path, request.uri().query().unwrap_or_default());
+                page(status, "application/json", body)
+            }
             _ => page(
                 StatusCode::NOT_FOUND,
                 "text/plain",
-                "pages: /healthz /metrics /debug/nodes /debug/config\n".into(),
+                "pages: /healthz /metrics /debug/nodes /debug/config /api/v1/graph\n".into(),
             ),
         }
     }

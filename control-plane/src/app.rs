@@ -15,7 +15,9 @@ use crate::{
     admin::Admin,
     ca::{authority::Authority, join_token::JoinKey, service::Certificates, serving::Serving},
     caller::Authenticator,
+    dashboard::{api::Api, server::Dashboard},
     index::Index,
+    load::service::Loads,
     metrics::Metrics,
     net::{port::Port, tls},
     settings::Settings,
@@ -55,6 +57,13 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     ));
     let listener = bind(settings.listen).await?;
     let admin_listener = bind(settings.admin).await?;
+    let api = Arc::new(Api {
+        catalogs: catalogs.clone(),
+        nodes: Arc::clone(&nodes),
+        status: Arc::clone(&status),
+        store: Arc::default(),
+    });
+    let dashboard = Dashboard::open(&settings, Arc::clone(&api), Arc::clone(&metrics)).await?;
     let provider = tls::provider();
     let serving = Arc::new(Serving::new(
         authority.clone(),
@@ -71,6 +80,13 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         metrics: Arc::clone(&metrics),
         shutdown: shutdown.clone(),
     };
+    let loads = Loads {
+        store: Arc::clone(&api.store),
+        authenticator: Arc::clone(&authenticator),
+        interval: settings.load_interval,
+        metrics: Arc::clone(&metrics),
+        shutdown: shutdown.clone(),
+    };
     let certificates = Certificates {
         authority,
         authenticator,
@@ -79,13 +95,18 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     };
     let port = Port {
         acceptor: TlsAcceptor::from(Arc::new(config)),
-        routes: Routes::new(discovery.into_service()).add_service(certificates.into_service()),
+        routes: Routes::new(discovery.into_service())
+            .add_service(certificates.into_service())
+            .add_service(loads.into_service()),
         metrics: Arc::clone(&metrics),
         shutdown: shutdown.clone(),
         listener,
     };
-    let admin = Arc::new(Admin { metrics, nodes, status });
-    say_ready(&port.listener, &admin_listener)?;
+    let admin = Arc::new(Admin { metrics, nodes, status, api });
+    say_ready(&port.listener, &admin_listener, dashboard.as_ref().map(Dashboard::url))?;
+    if let Some(dashboard) = dashboard {
+        tokio::spawn(dashboard.serve(shutdown.clone()));
+    }
     tokio::spawn(serving.renew(shutdown.clone()));
     let pages = tokio::spawn(admin.serve(admin_listener, shutdown.clone()));
     let serving = tokio::spawn(port.serve());
@@ -102,12 +123,15 @@ async fn bind(address: std::net::SocketAddr) -> anyhow::Result<TcpListener> {
 }
 
 /// The one line on standard output: whoever started this process waits for it.
-fn say_ready(listener: &TcpListener, admin: &TcpListener) -> anyhow::Result<()> {
-    let line = serde_json::json!({
+fn say_ready(listener: &TcpListener, admin: &TcpListener, dashboard: Option<&str>) -> anyhow::Result<()> {
+    let mut line = serde_json::json!({
         "event": "ready",
         "listen": listener.local_addr()?,
         "admin": admin.local_addr()?,
     });
+    if let (Some(url), Some(fields)) = (dashboard, line.as_object_mut()) {
+        fields.insert("dashboard".to_owned(), url.into());
+    }
     let mut out = std::io::stdout().lock();
     writeln!(out, "{line}")?;
     out.flush()?;

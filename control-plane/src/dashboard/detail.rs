@@ -43,7 +43,9 @@ pub(super) fn node(sources: &Sources<'_>, id: &str, window: u64) -> Value {
             // Slots in which it reported, and there was nothing.
             if own.id() == id {
                 for at in covered.keys() {
-                    series.iter_mut().for_each(|series| drop(series.entry(*at).or_default()));
+                    for series in &mut series {
+                        series.entry(*at).or_default();
+                    }
                 }
             }
             for (cluster, known) in &reports.endpoints {

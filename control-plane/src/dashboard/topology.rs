@@ -72,7 +72,7 @@ impl<'a> Topology<'a> {
         let mut members: BTreeMap<Name, BTreeSet<Name>> = BTreeMap::new();
         let mut external = BTreeSet::new();
         for (key, view) in mesh.ports() {
-            let service = Name::new(key.namespace(), key.service());
+            let service = Name::new(&key.namespace, &key.service);
             if view.external.is_some() {
                 external.insert(service.clone());
             }
@@ -119,16 +119,16 @@ impl<'a> Topology<'a> {
     pub(super) fn of_target(&self, key: &EdgeKey, namespace: &str) -> NodeKey {
         let name = if key.cluster.is_empty() { &key.destination } else { &key.cluster };
         if let Ok(PortName::Service(port)) = name.parse::<PortName>() {
-            return self.of_service(&Name::new(port.namespace(), port.service()));
+            return self.of_service(&Name::new(&port.namespace, &port.service));
         }
         if let Ok(PortName::Workload(address)) = name.parse::<PortName>()
-            && let Some(workload) = self.mesh.workloads().find(|workload| workload.mesh_address.ip() == address.ip())
+            && let Some(workload) = self.endpoint(&address.to_string())
         {
-            return self.of_workload(&workload.name);
+            return self.of_workload(workload);
         }
         let resolved = name.parse::<Destination>().ok().and_then(|wanted| self.mesh.resolve(&wanted, namespace));
         match resolved.as_deref().map(|view| &view.key) {
-            Some(PortName::Service(port)) => self.of_service(&Name::new(port.namespace(), port.service())),
+            Some(PortName::Service(port)) => self.of_service(&Name::new(&port.namespace, &port.service)),
             _ if name.is_empty() => NodeKey::new(Kind::External, "", "unknown"),
             _ => NodeKey::new(Kind::External, "", name),
         }
