@@ -3,13 +3,14 @@
 import { h, s } from "./dom.js";
 import { NONE } from "./format.js";
 
-const SIZE = { width: 420, height: 150, left: 44, right: 40, top: 10, bottom: 22 };
+const FRAME = { width: 420, height: 150, left: 44, top: 10, bottom: 22 };
 const KINDS = ["a", "b", "c"];
 
 /**
  * `lines`: [{ name, values }] with a value (or null) per slot of `times` (Unix seconds); `format` makes text of a value.
  */
 export function chart({ title, lines, times, slot, now, window, format, floor = 0, least = 1, top }) {
+  const SIZE = { ...FRAME, right: lines.length > 1 ? 34 : 8 };
   const all = lines.flatMap((line) => line.values).filter((value) => value !== null && value !== undefined);
   const most = top ?? nice(Math.max(least, ...all));
   const x = (time) => SIZE.left + ((time - (now - window)) / window) * (SIZE.width - SIZE.left - SIZE.right);
@@ -21,9 +22,9 @@ export function chart({ title, lines, times, slot, now, window, format, floor = 
     grid.map((value) => [s("path", { class: "grid", d: `M ${SIZE.left} ${y(value)} H ${SIZE.width - SIZE.right}` }), s("text", { class: "axis", x: SIZE.left - 6, y: y(value) + 3.5, "text-anchor": "end" }, format(value))]),
     s("text", { class: "axis", x: SIZE.left, y: SIZE.height - 6 }, `${Math.round(window / 60)} min ago`),
     s("text", { class: "axis", x: SIZE.width - SIZE.right, y: SIZE.height - 6, "text-anchor": "end" }, "now"),
-    lines.map((line, index) => drawn(line, index, lines.length, times, slot, x, y, floor)), names(lines, times, y), cross);
+    lines.map((line, index) => drawn(line, index, lines.length, times, slot, x, y, floor)), names(lines, SIZE, y), cross);
   if (all.length === 0) svg.append(s("text", { class: "axis", x: SIZE.width / 2, y: SIZE.height / 2, "text-anchor": "middle" }, "nothing within this time"));
-  read(svg, cross, readout, { lines, times, now, format, x, y });
+  read(svg, cross, readout, { lines, times, now, format, x, y, SIZE });
   return h("figure", { class: "chart" }, h("figcaption", {}, title, readout), svg);
 }
 
@@ -43,7 +44,7 @@ function drawn(line, index, count, times, slot, x, y, floor) {
 }
 
 /** Names at the ends of the lines, apart from each other. */
-function names(lines, times, y) {
+function names(lines, SIZE, y) {
   if (lines.length < 2) return [];
   const ends = lines.map((line, index) => ({ index, name: line.name, value: line.values.findLast((value) => value !== null && value !== undefined) }));
   const known = ends.filter((end) => end.value !== undefined).sort((a, b) => b.value - a.value);
@@ -64,7 +65,7 @@ function latest(lines, format) {
 }
 
 /** Values at a moment: by pointer, or by the arrow keys. */
-function read(svg, cross, readout, { lines, times, now, format, x, y }) {
+function read(svg, cross, readout, { lines, times, now, format, x, y, SIZE }) {
   let spot = times.length - 1;
   const mark = (index) => {
     if (times.length === 0) return;

@@ -17,6 +17,7 @@ export function percent(share) {
 
 export function ms(number) {
   if (number === null || number === undefined) return NONE;
+  if (number === 0) return "0 ms";
   if (number >= 10_000) return `${(number / 1000).toFixed(0)} s`;
   if (number >= 1000) return `${(number / 1000).toFixed(1)} s`;
   return `${number < 10 ? number.toFixed(1) : Math.round(number)} ms`;

@@ -4,9 +4,13 @@ import { empty, h, s } from "./dom.js";
 import { NONE, bytes, carriesRequests, health, ms, percent, plural, rate, short, tls } from "./format.js";
 import { layout } from "./layout.js";
 
-const BOX = { width: 172, height: 58 };
-const STEP = { x: 358, y: 92 };
-const LABEL = { width: 138, height: 38 };
+const BOX = { width: 164, height: 58 };
+/** From column to column; between these as the window allows. */
+const STEPS = { least: 368, most: 430 };
+const ROW = 88;
+const LABEL = { width: 160, height: 38 };
+/** Between a label and the node beside it. */
+const GAP = 20;
 const EDGE_OF_STAGE = 26;
 
 export function graphView(graph, tools) {
@@ -44,20 +48,41 @@ function drawing(graph) {
   const resting = graph.nodes.filter((node) => !called.has(node.id));
   const plan = layout(busy.map((node) => node.id), edges.map((edge) => [edge.from, edge.to]));
   const columns = Math.max(busy.length ? plan.columns : 0, Math.min(resting.length, 4));
-  const width = EDGE_OF_STAGE * 2 + BOX.width + Math.max(0, columns - 1) * (busy.length ? STEP.x : BOX.width + 30);
-  const top = EDGE_OF_STAGE + (busy.length ? (plan.rows - 1) * STEP.y + BOX.height : 0);
+  const space = document.getElementById("main").clientWidth - 70 - EDGE_OF_STAGE * 2 - BOX.width;
+  const step = Math.min(STEPS.most, Math.max(STEPS.least, Math.floor(space / Math.max(1, columns - 1))));
+  const width = EDGE_OF_STAGE * 2 + BOX.width + Math.max(0, columns - 1) * (busy.length ? step : BOX.width + 30);
+  const top = EDGE_OF_STAGE + (busy.length ? (plan.rows - 1) * ROW + BOX.height : 0);
   const perRow = Math.max(1, Math.floor((width - EDGE_OF_STAGE * 2 + 30) / (BOX.width + 30)));
   const rows = Math.ceil(resting.length / perRow);
   const height = top + rows * (BOX.height + 22) + (rows && busy.length ? 24 : 0) + EDGE_OF_STAGE;
-  const corner = (spot) => ({ x: EDGE_OF_STAGE + spot.x * STEP.x, y: EDGE_OF_STAGE + spot.y * STEP.y });
-  const drawn = edges.map((edge, index) => line(edge, plan.ways[index].map(corner)));
+  const corner = (spot) => ({ x: EDGE_OF_STAGE + spot.x * step, y: EDGE_OF_STAGE + spot.y * ROW });
+  const count = (side, id) => edges.filter((edge) => edge[side] === id).length;
+  const drawn = edges.map((edge, index) => {
+    // Where an edge is alone: at the end that fewer others share.
+    const [many, few] = [count("from", edge.from), count("to", edge.to)];
+    return line(edge, plan.ways[index].map(corner), many > few ? "to" : few > many ? "from" : "middle");
+  });
+  spread(drawn.map((one) => one.spot));
   const boxes = busy.map((node) => box(node, corner(plan.at.get(node.id))));
   const others = resting.map((node, index) =>
     box(node, { x: EDGE_OF_STAGE + (index % perRow) * (BOX.width + 30), y: top + (busy.length ? 24 : 0) + Math.floor(index / perRow) * (BOX.height + 22) }));
-  return s("svg", { width, height, viewBox: `0 0 ${width} ${height}` }, drawn.map((one) => one.path), boxes, others, drawn.map((one) => one.label));
+  return s("svg", { width, height, viewBox: `0 0 ${width} ${height}` }, drawn.map((one) => one.path), boxes, others, drawn.map((one) => label(one.edge, one.spot)));
 }
 
-function line(edge, points) {
+/** Labels that would lie on each other move apart. */
+function spread(spots) {
+  const sorted = [...spots].sort((a, b) => a.y - b.y);
+  for (let round = 0; round < 4; round += 1) {
+    for (const [index, spot] of sorted.entries()) {
+      for (const other of sorted.slice(index + 1)) {
+        const near = Math.abs(spot.x - other.x) < LABEL.width && other.y - spot.y < LABEL.height + 4;
+        if (near) other.y = spot.y + LABEL.height + 4;
+      }
+    }
+  }
+}
+
+function line(edge, points, beside) {
   const state = health(edge);
   const middle = BOX.height / 2;
   const first = { x: points[0].x + BOX.width, y: points[0].y + middle };
@@ -66,6 +91,10 @@ function line(edge, points) {
   const via = points.slice(1, -1).map((point) => ({ x: point.x + BOX.width / 2, y: point.y + middle }));
   const tip = back ? 8 : -8;
   const way = back ? [{ x: points[0].x, y: first.y }, ...via, { x: last.x + tip, y: last.y }] : [first, ...via, { x: last.x + tip, y: last.y }];
+  // Straight where the label stands.
+  const room = LABEL.width + GAP;
+  if (!back && beside === "to") way.splice(-1, 0, { x: last.x - room, y: last.y });
+  if (!back && beside === "from") way.splice(1, 0, { x: first.x + room, y: first.y });
   const data = way.slice(1).reduce((text, to, index) => {
     const from = way[index];
     const bend = (to.x - from.x) * 0.5;
@@ -74,12 +103,12 @@ function line(edge, points) {
   const thick = 1.3 + Math.min(3.2, Math.log10(1 + edge.requests_per_second + edge.tcp_bytes_per_second / 1000) * 1.3);
   const arrow = `M ${last.x} ${last.y} l ${tip * 1.3} -5 v 10 z`;
   const path = s("g", { class: `edge ${state}` }, s("path", { class: "line", d: data, "stroke-width": thick.toFixed(2) }), s("path", { class: "tip", d: arrow }));
-  // On the last piece, where edges of one caller are farthest apart.
-  const [from, to] = [way.at(-2), way.at(-1)];
-  return { path, label: label(edge, state, (from.x + to.x) / 2, (from.y + to.y) / 2) };
+  const [from, to] = beside === "from" ? [way[0], way[1]] : [way.at(-2), way.at(-1)];
+  return { path, edge, spot: { x: (from.x + to.x) / 2, y: (from.y + to.y) / 2 } };
 }
 
-function label(edge, state, x, y) {
+function label(edge, { x, y }) {
+  const state = health(edge);
   const requests = carriesRequests(edge);
   const tcp = edge.tcp_connections || edge.tcp_bytes_per_second;
   const main = requests ? `${rate(edge.requests_per_second)}/s · ${percent(edge.success_rate)}` : tcp ? `TCP · ${bytes(edge.tcp_bytes_per_second)}` : "idle";
@@ -120,19 +149,31 @@ function keys() {
     h("li", {}, stroke("idle"), "idle"), h("li", {}, mark(true), "mutual TLS"), h("li", {}, mark(false), "not, or not all"));
 }
 
-export function table(graph, caption) {
-  const cell = (name, text, kind) => h("td", { class: `num ${kind ?? ""}`, "data-name": name }, text);
-  const link = (id) => h("a", { href: `#/node/${encodeURIComponent(id)}`, "data-key": `table ${id}` }, short(id));
-  const rows = [...graph.edges].sort((a, b) => (a.success_rate ?? 2) - (b.success_rate ?? 2) || b.requests_per_second - a.requests_per_second);
-  return h("div", { class: "scroll", "data-scroll": "table" }, h("table", { class: "cards" },
-    caption && h("caption", {}, caption),
-    h("thead", {}, h("tr", {}, ["From", "To"].map((name) => h("th", { scope: "col" }, name)),
-      ["Requests/s", "Success", "p50", "p95", "p99", "Dropped", "Retries", "TCP"].map((name) => h("th", { scope: "col", class: "num" }, name)), h("th", { scope: "col" }, "TLS"))),
+const COLUMNS = [
+  ["Requests/s", (edge) => (carriesRequests(edge) ? rate(edge.requests_per_second) : NONE)],
+  ["Success", (edge) => percent(edge.success_rate), health],
+  ["p50", (edge) => ms(edge.p50_ms)],
+  ["p95", (edge) => ms(edge.p95_ms)],
+  ["p99", (edge) => ms(edge.p99_ms)],
+  ["Dropped", (edge) => edge.dropped || NONE, (edge) => (edge.dropped ? "bad" : "")],
+  ["Retries", (edge) => edge.retries || NONE],
+  ["TCP", (edge) => bytes(edge.tcp_bytes_per_second)],
+];
+
+/** Edges as a table, worst first. Columns that have nothing to say are left out; `known` is the side that the reader knows. */
+export function table(graph, known) {
+  const link = (id) => h("a", { href: `#/node/${encodeURIComponent(id)}`, "data-key": `${known ?? "table"} ${id}` }, short(id));
+  const failing = (edge) => (health(edge) === "good" || health(edge) === "idle" ? 1 : edge.success_rate ?? 0);
+  const rows = [...graph.edges].sort((a, b) => failing(a) - failing(b) || (`${a.from} ${a.to}` < `${b.from} ${b.to}` ? -1 : 1));
+  const columns = COLUMNS.filter(([, text]) => rows.some((edge) => text(edge) !== NONE));
+  const ends = ["from", "to"].filter((side) => side !== known);
+  const seen = (edge) => edge.reporter === "server" && h("span", { class: "where" }, " (told by the callee)");
+  const end = (edge, side, index) => (index ? h("td", { class: "name", "data-name": side }, link(edge[side]), seen(edge)) : h("th", { class: "name", scope: "row" }, link(edge[side]), ends.length === 1 && seen(edge)));
+  return h("div", { class: "scroll", "data-scroll": `table ${known}` }, h("table", { class: "cards" },
+    h("thead", {}, h("tr", {}, ends.map((side) => h("th", { scope: "col" }, side === "from" ? "From" : "To")),
+      columns.map(([name]) => h("th", { scope: "col", class: "num" }, name)), h("th", { scope: "col" }, "TLS"))),
     h("tbody", {}, rows.map((edge) => h("tr", {},
-      h("th", { scope: "row" }, link(edge.from)),
-      h("td", { "data-name": "to" }, link(edge.to), edge.reporter === "server" && h("span", { class: "where" }, " as the server saw it")),
-      cell("requests/s", carriesRequests(edge) ? rate(edge.requests_per_second) : NONE), cell("success", percent(edge.success_rate), health(edge)),
-      cell("p50", ms(edge.p50_ms)), cell("p95", ms(edge.p95_ms)), cell("p99", ms(edge.p99_ms)),
-      cell("dropped", edge.dropped || NONE, edge.dropped ? "bad" : ""), cell("retries", edge.retries || NONE), cell("TCP", bytes(edge.tcp_bytes_per_second)),
-      h("td", { "data-name": "" }, tls(edge)))))));
+      ends.map((side, index) => end(edge, side, index)),
+      columns.map(([name, text, kind]) => h("td", { class: `num ${kind?.(edge) ?? ""}`, "data-name": name.toLowerCase() }, text(edge))),
+      h("td", { class: "name", "data-name": "" }, tls(edge)))))));
 }

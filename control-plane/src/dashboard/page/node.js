@@ -2,7 +2,7 @@
 
 import { chart } from "./chart.js";
 import { empty, h } from "./dom.js";
-import { age, health, ms, percent, plural, rate } from "./format.js";
+import { age, health, ms, percent, rate } from "./format.js";
 import { table } from "./graph.js";
 
 export function nodeView(id, graph, detail, tools) {
@@ -24,8 +24,8 @@ export function nodeView(id, graph, detail, tools) {
     h("h2", {}, said === "inbound" ? "Requests to it" : "Requests from it"),
     charts(detail, detail[said]),
     h("div", { class: "two" },
-      incoming.length > 0 && h("section", {}, h("h2", {}, "Callers"), table({ edges: incoming })),
-      outgoing.length > 0 && h("section", {}, h("h2", {}, "Calls"), table({ edges: outgoing }))),
+      incoming.length > 0 && h("section", {}, h("h2", {}, "Callers"), table({ edges: incoming }, "to")),
+      outgoing.length > 0 && h("section", {}, h("h2", {}, "Calls"), table({ edges: outgoing }, "from"))),
     endpoints(detail.endpoints),
     workloads(node, graph.at),
   ];
@@ -82,7 +82,7 @@ function endpoints(all) {
 function workloads(node, now) {
   if (!node?.workloads.length) return null;
   const last = (one) => (one.reported === null ? "never" : `${age(Math.max(0, now - one.reported))} ago`);
-  return h("section", {}, h("h2", {}, plural(node.workloads.length, "Workload")),
+  return h("section", {}, h("h2", {}, "Workloads"),
     h("div", { class: "scroll", "data-scroll": "workloads" }, h("table", {},
       h("thead", {}, h("tr", {}, ["Workload", "Sidecar", "Configuration", "Last report"].map((name) => h("th", { scope: "col" }, name)))),
       h("tbody", {}, node.workloads.map((one) => h("tr", {},
