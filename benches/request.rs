@@ -139,6 +139,7 @@ fn sidecar(identity: Identity, endpoint: Option<Endpoint>, application: Option<S
             telemetry: Telemetry {
                 access_log: AccessLog::start(bootstrap::AccessLog::Off, metrics.access_log_dropped()),
                 metrics,
+                load: Arc::new(pillion_proxy::telemetry::load::Load::new(true)),
             },
             faults: Active::default(),
             mirrors: Active::default(),

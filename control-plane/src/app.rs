@@ -57,12 +57,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     ));
     let listener = bind(settings.listen).await?;
     let admin_listener = bind(settings.admin).await?;
-    let api = Arc::new(Api {
-        catalogs: catalogs.clone(),
-        nodes: Arc::clone(&nodes),
-        status: Arc::clone(&status),
-        store: Arc::default(),
-    });
+    let api = Arc::new(Api::new(catalogs.clone(), Arc::clone(&nodes), Arc::clone(&status)));
     let dashboard = Dashboard::open(&settings, Arc::clone(&api), Arc::clone(&metrics)).await?;
     let provider = tls::provider();
     let serving = Arc::new(Serving::new(

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use http::header::{LOCATION, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, request};
 
-use super::feedback::is_grpc_failure;
 use super::attempt::{self, Sent, Tried, Upstreams};
 use super::authority::Authority;
 use super::call::Call;
 use super::client::{Client, Way};
+use super::feedback::is_grpc_failure;
 use super::filters::{Filtered, local};
 use super::guard::Guard;
 use super::message::{Head, REASON};

@@ -67,7 +67,9 @@ pub(crate) fn run(settings: &Top) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     match runtime.block_on(Box::pin(show(settings))) {
         // Whoever read has had enough: `| head`.
-        Err(error) if error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe) => {
+        Err(error)
+            if error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe) =>
+        {
             Ok(())
         }
         outcome => outcome,

@@ -38,6 +38,12 @@ pub struct Api {
 }
 
 impl Api {
+    /// Without reports yet.
+    #[must_use]
+    pub fn new(catalogs: watch::Receiver<Arc<Catalog>>, nodes: Arc<Nodes>, status: Arc<Mutex<Status>>) -> Self {
+        Self { catalogs, nodes, status, store: Arc::default() }
+    }
+
     /// The answer to `GET path?query`, as JSON.
     #[must_use]
     pub fn answer(&self, path: &str, query: &str) -> (StatusCode, String) {

@@ -113,7 +113,7 @@ impl Loads {
         let intervals = clusters.iter().filter_map(|stats| stats.load_report_interval);
         let covered = intervals.map(from_duration).max();
         // A client that has nothing to say reports nothing, and is there all the same.
-        let covered = covered.unwrap_or(if request.node.is_some() { Duration::ZERO } else { self.interval });
+        let covered = covered.unwrap_or_else(|| if request.node.is_some() { Duration::ZERO } else { self.interval });
         let covered = u64::try_from(covered.as_millis()).unwrap_or(0);
         let overflow = self.store.take(reporter, clusters.iter().map(report::read).collect(), covered, now());
         let cut = request.cluster_stats.len() - clusters.len();

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use parking_lot::Mutex;
 
 use super::{
-    report::{Endpoint, EdgeKey, Sums, Told},
+    report::{EdgeKey, Endpoint, Sums, Told},
     ring::{Add as _, Rings},
 };
 

@@ -76,7 +76,8 @@ pub(crate) async fn open(
 ) -> Result<AdsStream, OpenError> {
     let Credentials { roots, proof } = Credentials::load(bootstrap, identity, failures)?;
     let channel = control::connect(&bootstrap.control_plane.address, &bootstrap.id, roots, proof.certificate()).await?;
-    let mut client = AggregatedDiscoveryServiceClient::new(channel.clone()).max_decoding_message_size(MAX_RESPONSE_BYTES);
+    let mut client =
+        AggregatedDiscoveryServiceClient::new(channel.clone()).max_decoding_message_size(MAX_RESPONSE_BYTES);
     let (requests, queue) = mpsc::channel(REQUESTS_IN_FLIGHT);
     let queue = stream::unfold(queue, |mut queue| async { queue.recv().await.map(|request| (request, queue)) });
     let mut request = Request::new(queue);

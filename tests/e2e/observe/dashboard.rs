@@ -133,7 +133,10 @@ fn troubled(mesh: &Mesh) -> (Vec<crate::support::App>, Vec<crate::support::Sidec
     );
     let payments = [("payment-1", &good), ("payment-2", &bad)]
         .map(|(name, app)| mesh.workload(Workload::new(name).port("http", app.address)));
-    mesh.write("bad.yaml", "apiVersion: v1\nkind: Service\nmetadata: { name: gift, namespace: shop }\nspec: { ports: 80 }\n");
+    mesh.write(
+        "bad.yaml",
+        "apiVersion: v1\nkind: Service\nmetadata: { name: gift, namespace: shop }\nspec: { ports: 80 }\n",
+    );
     for _ in 0..4 {
         for (host, path) in [("orders.shop", "/"), ("payment.shop", "/"), ("orders.shop", "/fail")] {
             let count = if path == "/fail" { 1 } else { 12 };
@@ -169,7 +172,10 @@ fn a_browser_shows_graph_breakers_and_refused_configuration() {
         json!({ "read": TEXT }),
     ]);
     steps.extend(picture("config-light.png"));
-    steps.extend([json!({ "do": "location.hash = '#/table'" }), wait("document.querySelectorAll('tbody tr').length >= 2")]);
+    steps.extend([
+        json!({ "do": "location.hash = '#/table'" }),
+        wait("document.querySelectorAll('tbody tr').length >= 2"),
+    ]);
     let values = browse(&address, &token, 1400, false, &steps);
     let text = |index: usize| values[index].as_str().unwrap_or_default();
     assert!(text(0).contains("4 sidecars connected") && text(0).contains("Service graph"), "{}", text(0));

@@ -48,10 +48,11 @@ function names(lines, SIZE, y) {
   if (lines.length < 2) return [];
   const ends = lines.map((line, index) => ({ index, name: line.name, value: line.values.findLast((value) => value !== null && value !== undefined) }));
   const known = ends.filter((end) => end.value !== undefined).sort((a, b) => b.value - a.value);
+  const [gap, lowest] = [11, SIZE.height - SIZE.bottom + 3.5];
   let free = SIZE.top;
-  return known.map((end) => {
-    const at = Math.max(free, y(end.value) + 3.5);
-    free = at + 11;
+  return known.map((end, index) => {
+    const at = Math.min(Math.max(free, y(end.value) + 3.5), lowest - (known.length - 1 - index) * gap);
+    free = at + gap;
     return s("text", { class: `name ${KINDS[end.index]}`, x: SIZE.width - SIZE.right + 6, y: at }, end.name);
   });
 }

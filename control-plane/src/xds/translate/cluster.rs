@@ -7,7 +7,10 @@ use pillion_wire::{
     xds::{
         Any,
         cluster::{Cluster, cluster},
-        core::{ConfigSource, config_source, SelfConfigSource, Http1ProtocolOptions, Http2ProtocolOptions, TransportSocket, transport_socket},
+        core::{
+            ConfigSource, Http1ProtocolOptions, Http2ProtocolOptions, SelfConfigSource, TransportSocket, config_source,
+            transport_socket,
+        },
         matcher::{StringMatcher, string_matcher},
         pack,
         tls::{

@@ -45,7 +45,8 @@ pub(super) fn clusters(edges: &Edges, outbound: &Outbound, interval: Duration) -
         let name = cluster.config.name.clone();
         // An edge without a locality is the one that all endpoints are told with.
         let known = outgoing.iter_mut().find(|((cluster, _), _)| *cluster == name).map(|(_, told)| told);
-        let fresh = || ClusterStats { cluster_name: name.clone(), load_report_interval: interval, ..ClusterStats::default() };
+        let fresh =
+            || ClusterStats { cluster_name: name.clone(), load_report_interval: interval, ..ClusterStats::default() };
         match known {
             Some(told) => place(told, endpoints),
             None => {
