@@ -32,6 +32,15 @@ pub(super) fn is_grpc_failure(headers: &HeaderMap) -> bool {
     headers.get(GRPC_STATUS).is_some_and(|code| GRPC_FAILURES.contains(&code.as_bytes()))
 }
 
+/// gRPC's statuses that load reports count as errors of the endpoint (LRS, `UpstreamEndpointStats.total_error_requests`):
+/// `UNKNOWN`, `DEADLINE_EXCEEDED`, `UNIMPLEMENTED`, `INTERNAL`, `UNAVAILABLE`, `DATA_LOSS`.
+const GRPC_ERRORS: [&[u8]; 6] = [b"2", b"4", b"12", b"13", b"14", b"15"];
+
+/// Does this head, or do these trailers, say that a gRPC call is to be reported as an error?
+pub(super) fn is_grpc_error(headers: &HeaderMap) -> bool {
+    headers.get(GRPC_STATUS).is_some_and(|code| GRPC_ERRORS.contains(&code.as_bytes()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

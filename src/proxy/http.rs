@@ -10,7 +10,7 @@ use super::attempt::{self, Sent, Tried, Upstreams};
 use super::authority::Authority;
 use super::call::Call;
 use super::client::{Client, Way};
-use super::feedback::is_grpc_failure;
+use super::feedback::is_grpc_error;
 use super::filters::{Filtered, local};
 use super::guard::Guard;
 use super::message::{Head, REASON};
@@ -152,7 +152,7 @@ async fn walk(client: Arc<Client>, serving: Serving, request: Request<Body>, swi
         }
     };
     record.status = response.status().as_u16();
-    record.grpc_failed = is_grpc && is_grpc_failure(response.headers());
+    record.grpc_failed = is_grpc && is_grpc_error(response.headers());
     *response.version_mut() = Version::HTTP_11; // Which version goes out is a matter of the connection.
     response.map(|body| body.finish_with(record, serving))
 }

@@ -9,7 +9,7 @@ use http::{HeaderName, HeaderValue, Response, StatusCode};
 use http_body::{Body as _, Frame, SizeHint};
 
 use super::attempt::Lease;
-use super::feedback::is_grpc_failure;
+use super::feedback::is_grpc_error;
 use super::guard::Guard;
 use super::limits::Limits;
 use super::message::REASON;
@@ -138,7 +138,7 @@ impl http_body::Body for ReplyBody {
                 if let Some(trailers) = frame.trailers_ref() {
                     this.guard.trailers(trailers);
                     if let Some(record) = this.record.as_mut() {
-                        record.grpc_failed = is_grpc_failure(trailers);
+                        record.grpc_failed = is_grpc_error(trailers);
                     }
                     if let Some(held) = &mut this.held {
                         held.trailers(trailers);
