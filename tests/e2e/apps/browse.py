@@ -2,12 +2,14 @@
 
 The argument is JSON: chromium, url, width, height, dark, steps. A step is {"wait": expression}, until it is true;
 {"do": expression}; {"key": name}, pressed and let go; {"read": expression}, whose values are returned;
-{"shot": file}. Printed is JSON: values, requests (URLs), errors (console, exceptions, log), responses (URL and status).
+{"shot": file}; {"kill": process id}, of a process that the test has started. Printed is JSON: values, requests (URLs), errors (console, exceptions, log), responses (URL and status).
 """
 
 import base64
 import json
+import os
 import pathlib
+import signal
 import subprocess
 import sys
 import tempfile
@@ -82,6 +84,8 @@ class Browser:
                 key["text"] = "\r"
             self.call("Input.dispatchKeyEvent", type="keyDown", **key)
             self.call("Input.dispatchKeyEvent", type="keyUp", **key)
+        if "kill" in step:
+            os.kill(step["kill"], signal.SIGKILL)
         if "shot" in step:
             shot = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=step.get("whole", False))
             pathlib.Path(step["shot"]).write_bytes(base64.b64decode(shot["data"]))

@@ -186,7 +186,7 @@ fn a_browser_shows_graph_breakers_and_refused_configuration() {
 }
 
 #[test]
-fn a_narrow_dark_screen_works_and_a_lost_control_plane_is_told() {
+fn a_narrow_dark_screen_works() {
     let (mesh, address, token) = open(&[]);
     let _running = troubled(&mesh);
     let mut steps = vec![wait("document.querySelectorAll('.edge').length >= 2")];
@@ -222,4 +222,26 @@ fn a_wrong_token_and_a_missing_tap_are_told_in_words() {
     );
     let requests = said["requests"].as_array().unwrap();
     assert!(requests.iter().filter_map(Value::as_str).all(|url| url.starts_with(&address)), "{requests:?}");
+}
+
+#[test]
+fn a_lost_control_plane_is_told_and_what_was_known_stays() {
+    let (mesh, address, token) = open(&[]);
+    let _running = shop(&mesh);
+    let said = python_json(
+        "browse.py",
+        &json!({
+            "chromium": tool("chromium", "chromium"), "url": format!("{address}/#token={token}"),
+            "steps": [
+                wait("document.querySelectorAll('.node').length >= 2"),
+                json!({ "kill": mesh.with_control_plane(|process| process.pid()) }),
+                wait("document.body.classList.contains('stale')"),
+                json!({ "read": "document.getElementById('away').innerText" }),
+                json!({ "read": "document.querySelectorAll('.node').length" }),
+            ],
+        }),
+    );
+    let told = said["values"][0].as_str().unwrap();
+    assert!(told.contains("does not answer") && told.contains("old"), "{told}");
+    assert_eq!(said["values"][1], 2, "what was known is still there");
 }
