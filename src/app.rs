@@ -31,6 +31,7 @@ use crate::readiness::Readiness;
 use crate::slot::Slot;
 use crate::snapshot::{Cluster, Demand, Directory, Outbound};
 use crate::store::Store;
+use crate::telemetry::load::Load;
 use crate::telemetry::otlp::{Exporter, LogLayer, Queues};
 use crate::telemetry::tap::{Taps, Us};
 use crate::telemetry::trace::{Sampling, Share, Tracer};
@@ -124,6 +125,7 @@ async fn serve(mut settings: Bootstrap, logging: Arc<Logging>) -> anyhow::Result
         tracer,
         logs,
         taps: Arc::new(Taps::new(us(&settings))),
+        load: Arc::new(Load::new(settings.load_reports)),
     };
     let shared = shared(&settings, Arc::clone(&identity), demand, telemetry);
     let dialer = dialer(&settings, namespace);
@@ -154,6 +156,7 @@ async fn serve(mut settings: Bootstrap, logging: Arc<Logging>) -> anyhow::Result
         outbound: shared.directory.shared_outbound(),
         inbound: Arc::clone(&shared.inbound),
         metrics: Arc::clone(&metrics),
+        load: Arc::clone(&shared.telemetry.load),
         store,
         naming: discovery::Naming {
             lookups: Arc::new(dns::Lookups::new(nameservers(&settings), own, metrics)),

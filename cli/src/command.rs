@@ -4,7 +4,7 @@ use std::ffi::OsString;
 
 use clap::{Parser, Subcommand};
 
-use crate::{certs, check, demo, ps, run, shop, tap};
+use crate::{certs, check, demo, ps, run, shop, tap, top};
 
 const ABOUT: &str = "Pillion, a service mesh: run it, try it, check its documents.
 
@@ -19,6 +19,7 @@ const EXAMPLES: &str = "Examples:
   pillion check shop/              what is wrong with the folder's documents, by file, line and field
   pillion ps                       what each sidecar runs
   pillion tap --status 5xx         requests that fail, as they do
+  pillion top                      who calls whom in the mesh of this machine, live
   pillion certs root --out ca/     a root for development
 
 Every command explains itself: pillion run --help";
@@ -48,6 +49,9 @@ pub(crate) enum Command {
 
     /// Show requests of the mesh as they happen.
     Tap(tap::Tap),
+
+    /// Show who calls whom, live: rate, success, latency, mutual TLS.
+    Top(top::Top),
 
     /// Make certificates and join tokens for development.
     #[command(subcommand)]

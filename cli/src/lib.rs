@@ -14,6 +14,7 @@ mod ps;
 mod run;
 mod shop;
 mod tap;
+mod top;
 
 use std::{ffi::OsString, io::Write as _, process::ExitCode};
 
@@ -45,6 +46,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Keeper(settings) => return run::keeper::keep(&settings),
         Command::Ps(settings) => ps::run(&settings),
         Command::Tap(settings) => tap::run(&settings),
+        Command::Top(settings) => top::run(&settings),
         Command::Certs(certs) => certs::run(&certs),
         Command::Shop { role } => shop::run(role),
     };

@@ -36,13 +36,10 @@ use tonic::service::Routes;
 use tracing::{debug, warn};
 
 use crate::{
+    dashboard::api::Api,
     index::Status,
     metrics::Metrics,
-    observe::{
-        api::{Api, Body},
-        csds::Csds,
-        logging::Logging,
-    },
+    observe::{api::Body, csds::Csds, logging::Logging},
     shutdown::Shutdown,
     xds::nodes::Nodes,
 };
@@ -57,7 +54,7 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Where calls of CSDS go.
 const CSDS: &str = "/envoy.service.status.v3.ClientStatusDiscoveryService/";
 const HELP: &str = "\
-pages: /healthz /metrics /debug/nodes /debug/config /logging /api/v1/sidecars /api/v1/tap
+pages: /healthz /metrics /debug/nodes /debug/config /logging /api/v1/graph /api/v1/sidecars /api/v1/tap
 POST /logging?level=debug&for=10m or /logging?FILTER; gRPC: envoy.service.status.v3.ClientStatusDiscoveryService
 ";
 
@@ -70,8 +67,8 @@ pub struct Admin {
     pub nodes: Arc<Nodes>,
     /// What is in force.
     pub status: Arc<Mutex<Status>>,
-    /// What sidecars run and see.
-    pub api: Api,
+    /// Graph, what sidecars run and see, and all that belongs to it.
+    pub api: Arc<Api>,
     /// What is logged.
     pub logging: Arc<Logging>,
 }
@@ -187,7 +184,7 @@ impl Admin {
 }
 
 /// Serves a connection until it ends, or has lasted for long enough and streams nothing.
-async fn until_unused<C>(connection: C, open: &AtomicUsize) -> hyper::Result<()>
+pub(crate) async fn until_unused<C>(connection: C, open: &AtomicUsize) -> hyper::Result<()>
 where
     C: Future<Output = hyper::Result<()>>,
 {
@@ -222,10 +219,10 @@ async fn is_http2(stream: &TcpStream) -> io::Result<bool> {
 }
 
 /// An answer that is under way, until dropped.
-struct Open(Arc<AtomicUsize>);
+pub(crate) struct Open(Arc<AtomicUsize>);
 
 impl Open {
-    fn count(open: &Arc<AtomicUsize>) -> Self {
+    pub(crate) fn count(open: &Arc<AtomicUsize>) -> Self {
         open.fetch_add(1, Ordering::Relaxed);
         Self(Arc::clone(open))
     }

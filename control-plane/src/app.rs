@@ -15,10 +15,12 @@ use crate::{
     admin::Admin,
     ca::{authority::Authority, join_token::JoinKey, service::Certificates, serving::Serving},
     caller::Authenticator,
+    dashboard::{api::Api, server::Dashboard},
     index::Index,
+    load::service::Loads,
     metrics::Metrics,
     net::{port::Port, tls},
-    observe::{self, Sidecars, api::Api, logging::Logging},
+    observe::{self, Sidecars, logging::Logging},
     settings::Settings,
     shutdown::Shutdown,
     source::file::watch::Directory,
@@ -58,6 +60,16 @@ pub async fn run(settings: Settings, spans: Option<Spans>, logging: Arc<Logging>
     ));
     let listener = bind(settings.listen).await?;
     let admin_listener = bind(settings.admin).await?;
+    let sidecars = Sidecars::new();
+    let api = Arc::new(Api {
+        catalogs: catalogs.clone(),
+        nodes: Arc::clone(&nodes),
+        status: Arc::clone(&status),
+        store: Arc::default(),
+        sidecars: Arc::clone(&sidecars),
+        shutdown: shutdown.clone(),
+    });
+    let dashboard = Dashboard::open(&settings, Arc::clone(&api), Arc::clone(&metrics)).await?;
     let provider = tls::provider();
     let serving = Arc::new(Serving::new(
         authority.clone(),
@@ -74,11 +86,17 @@ pub async fn run(settings: Settings, spans: Option<Spans>, logging: Arc<Logging>
         metrics: Arc::clone(&metrics),
         shutdown: shutdown.clone(),
     };
-    let sidecars = Sidecars::new();
     let observe = observe::Service {
         authenticator: Arc::clone(&authenticator),
         sidecars: Arc::clone(&sidecars),
-        catalogs: catalogs.clone(),
+        catalogs,
+        shutdown: shutdown.clone(),
+    };
+    let loads = Loads {
+        store: Arc::clone(&api.store),
+        authenticator: Arc::clone(&authenticator),
+        interval: settings.load_interval,
+        metrics: Arc::clone(&metrics),
         shutdown: shutdown.clone(),
     };
     let certificates = Certificates {
@@ -91,14 +109,17 @@ pub async fn run(settings: Settings, spans: Option<Spans>, logging: Arc<Logging>
         acceptor: TlsAcceptor::from(Arc::new(config)),
         routes: Routes::new(discovery.into_service())
             .add_service(certificates.into_service())
-            .add_service(observe.into_service()),
+            .add_service(observe.into_service())
+            .add_service(loads.into_service()),
         metrics: Arc::clone(&metrics),
         shutdown: shutdown.clone(),
         listener,
     };
-    let api = Api { sidecars, nodes: Arc::clone(&nodes), catalogs, shutdown: shutdown.clone() };
     let admin = Arc::new(Admin { metrics, nodes, status, api, logging });
-    say_ready(&port.listener, &admin_listener)?;
+    say_ready(&port.listener, &admin_listener, dashboard.as_ref().map(Dashboard::url))?;
+    if let Some(dashboard) = dashboard {
+        tokio::spawn(dashboard.serve(shutdown.clone()));
+    }
     tokio::spawn(serving.renew(shutdown.clone()));
     let pages = tokio::spawn(admin.serve(admin_listener, shutdown.clone()));
     let serving = tokio::spawn(port.serve());
@@ -118,12 +139,15 @@ async fn bind(address: std::net::SocketAddr) -> anyhow::Result<TcpListener> {
 }
 
 /// The one line on standard output: whoever started this process waits for it.
-fn say_ready(listener: &TcpListener, admin: &TcpListener) -> anyhow::Result<()> {
-    let line = serde_json::json!({
+fn say_ready(listener: &TcpListener, admin: &TcpListener, dashboard: Option<&str>) -> anyhow::Result<()> {
+    let mut line = serde_json::json!({
         "event": "ready",
         "listen": listener.local_addr()?,
         "admin": admin.local_addr()?,
     });
+    if let (Some(url), Some(fields)) = (dashboard, line.as_object_mut()) {
+        fields.insert("dashboard".to_owned(), url.into());
+    }
     let mut out = std::io::stdout().lock();
     writeln!(out, "{line}")?;
     out.flush()?;

@@ -14,6 +14,8 @@
 //! | [`index`] | objects to a published catalog |
 //! | [`xds`] | resources by dialect, delta and state-of-the-world streams |
 //! | [`ca`] | root, intermediate, signing, join tokens |
+//! | [`load`] | load reports (LRS): what clients say of their traffic, the last minutes of it |
+//! | [`dashboard`] | graph and JSON API, the page, log-in |
 //! | [`net`] | the TLS port |
 //! | [`caller`] | who is calling |
 //! | [`observe`] | what sidecars run and see: asked of them, served to people |
@@ -27,8 +29,10 @@ pub mod ca;
 pub mod caller;
 pub mod check;
 pub mod core;
+pub mod dashboard;
 pub mod document;
 pub mod index;
+pub mod load;
 pub mod metrics;
 mod metrics_listed;
 pub mod net;

@@ -28,6 +28,9 @@ pub struct Metrics {
     objects: Gauge,
     rejected_objects: Gauge,
     updates: Counter,
+    load_reports: Counter,
+    load_clusters_dropped: Counter,
+    dashboard_refused: Family<Label, Counter>,
 }
 
 impl Metrics {
@@ -50,6 +53,9 @@ impl Metrics {
             objects: Gauge::default(),
             rejected_objects: Gauge::default(),
             updates: Counter::default(),
+            load_reports: Counter::default(),
+            load_clusters_dropped: Counter::default(),
+            dashboard_refused: Family::default(),
         };
         metrics.register();
         metrics
@@ -120,6 +126,17 @@ impl Metrics {
         self.rejected_objects.set(i64::try_from(rejected).unwrap_or(i64::MAX));
     }
 
+    /// A load report came, of which so many clusters were left out.
+    pub fn load_report(&self, dropped: u64) {
+        self.load_reports.inc();
+        self.load_clusters_dropped.inc_by(dropped);
+    }
+
+    /// A request to the dashboard was refused.
+    pub fn dashboard_refused(&self, reason: &'static str) {
+        self.dashboard_refused.get_or_create(&[("reason", reason)]).inc();
+    }
+
     fn register(&mut self) {
         let registry = &mut self.registry;
         registry.register("connections", "Connections by outcome of their handshake", self.connections.clone());
@@ -146,6 +163,17 @@ impl Metrics {
             "config_rejected_objects",
             "Objects whose newest version is refused",
             self.rejected_objects.clone(),
+        );
+        registry.register("load_reports", "Load reports received", self.load_reports.clone());
+        registry.register(
+            "load_clusters_dropped",
+            "Clusters of load reports for which there was no room",
+            self.load_clusters_dropped.clone(),
+        );
+        registry.register(
+            "dashboard_refused",
+            "Requests to the dashboard that were refused, by reason",
+            self.dashboard_refused.clone(),
         );
         registry.register("config_updates", "Configurations put in force", self.updates.clone());
         let build = Family::<Label, Gauge>::default();

@@ -21,6 +21,17 @@ pub struct Settings {
     /// Where the admin pages are served. Keep it local.
     #[arg(long, env = "PILLION_CONTROL_PLANE_ADMIN", default_value = "127.0.0.1:15014")]
     pub admin: SocketAddr,
+    /// Where the dashboard is served, or `off`; port 0 takes a free one. An address other than this machine's own needs
+    /// --dashboard-token-file [default: 127.0.0.1:15016, or a free port when that is taken]
+    #[arg(long, env = "PILLION_CONTROL_PLANE_DASHBOARD", value_name = "ADDRESS|off")]
+    pub dashboard: Option<DashboardAddress>,
+    /// File with the token that the dashboard is opened with (0600, at least 16 characters). Without one a token is made
+    /// at each start, and told once, in the URL of the line on standard output.
+    #[arg(long, env = "PILLION_CONTROL_PLANE_DASHBOARD_TOKEN_FILE", value_name = "FILE")]
+    pub dashboard_token_file: Option<PathBuf>,
+    /// How often clients report their load (LRS), as 5s; shorter than 1s is for tests.
+    #[arg(long, env = "PILLION_CONTROL_PLANE_LOAD_INTERVAL", default_value = "5s", value_parser = duration)]
+    pub load_interval: Duration,
     /// Trust domain of the mesh's identities.
     #[arg(long, env = "PILLION_TRUST_DOMAIN", default_value = "cluster.local")]
     pub trust_domain: TrustDomain,
@@ -36,6 +47,23 @@ pub struct Settings {
     /// What to log, as `tracing` filters say it: info, debug, pillion_control_plane=debug.
     #[arg(long, env = "PILLION_CONTROL_PLANE_LOG", default_value = "info")]
     pub log: String,
+}
+
+/// Where the dashboard is, if anywhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DashboardAddress {
+    /// Nowhere.
+    Off,
+    /// Here.
+    At(SocketAddr),
+}
+
+impl std::str::FromStr for DashboardAddress {
+    type Err = std::net::AddrParseError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == "off" { Ok(Self::Off) } else { text.parse().map(Self::At) }
+    }
 }
 
 /// A text that is not a duration.

@@ -72,6 +72,8 @@ pub struct Bootstrap {
     pub access_log: AccessLog,
     /// How metrics are kept and shown.
     pub metrics: MetricsSettings,
+    /// Is the control plane told of the traffic, when it asks (LRS)?
+    pub load_reports: bool,
     /// Where telemetry is pushed to. `None`: nowhere.
     pub otlp: Option<Otlp>,
     /// Which requests become spans of a trace, and who begins one.
@@ -283,6 +285,7 @@ fn build(settings: Settings) -> Result<Bootstrap, BootstrapError> {
         timeouts,
         access_log: settings.access_log.unwrap_or_default(),
         metrics,
+        load_reports: settings.load_reports.unwrap_or(true),
         otlp,
         tracing,
         log: settings.log.unwrap_or_else(|| "info".to_owned()),

@@ -161,6 +161,9 @@ pub(super) struct Settings {
     /// How often metrics are pushed to the collector, when it gets them [default: 60s]
     #[arg(long, value_name = "DURATION")]
     pub(super) metrics_export_interval: Option<Span>,
+    /// Tell the control plane of the traffic when it asks: true, false [default: true]
+    #[arg(long, value_name = "BOOL")]
+    pub(super) load_reports: Option<bool>,
     /// OpenTelemetry collector that traces (and what --otlp-signals says) are sent to, as http://127.0.0.1:4317
     /// [default: OTEL_EXPORTER_OTLP_ENDPOINT, else none]
     #[arg(long, value_name = "URL")]
@@ -286,6 +289,7 @@ impl Settings {
             metrics_overhead: self.metrics_overhead.or(lower.metrics_overhead),
             metrics_exemplars: self.metrics_exemplars.or(lower.metrics_exemplars),
             metrics_export_interval: self.metrics_export_interval.or(lower.metrics_export_interval),
+            load_reports: self.load_reports.or(lower.load_reports),
             otlp_endpoint: self.otlp_endpoint.or(lower.otlp_endpoint),
             otlp_protocol: self.otlp_protocol.or(lower.otlp_protocol),
             otlp_headers: self.otlp_headers.or(lower.otlp_headers),

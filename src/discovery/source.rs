@@ -15,6 +15,7 @@ use crate::slot::Slot;
 use crate::snapshot::{Demand, Inbound, Outbound};
 use crate::store::Store;
 use crate::telemetry::Metrics;
+use crate::telemetry::load::Load;
 
 /// Takes demand in, publishes snapshots.
 pub(super) trait ConfigSource: Send + Sync {
@@ -42,6 +43,8 @@ pub struct Context {
     pub inbound: Arc<Slot<Option<Inbound>>>,
     /// Counts.
     pub metrics: Arc<Metrics>,
+    /// What load reports tell.
+    pub load: Arc<Load>,
     /// Where what was accepted is kept.
     pub store: Option<Arc<Store>>,
     /// Clusters that are found by name.

@@ -22,7 +22,7 @@ use super::{inbound, outbound, tcp};
 use crate::config::{Lasts, Treatment};
 use crate::error::ProxyError;
 use crate::http::{Body, Duplex, Http2Tunnel, Switch, duplex};
-use crate::net::{self, Broken, Expired, Lifetime, Replay, Serving, Transport, copy, reset_on_close};
+use crate::net::{self, Broken, Copied, Expired, Lifetime, Replay, Serving, Transport, copy, reset_on_close};
 use crate::telemetry::Record;
 use crate::upstream::{InFlight, Kind};
 
@@ -67,7 +67,15 @@ impl Tunnel {
             (_, Err(error)) => return record.fail("upstream_reset", "UC", error.to_string()),
         };
         record.opened();
-        let (copied, result) = copy(&mut *downstream, &mut *upstream, lifetime).await;
+        let flow = record.open_flow();
+        let progress = |copied: Copied| {
+            if let Some(flow) = &flow {
+                flow.set(copied.forward, copied.backward);
+            }
+        };
+        let (copied, result) = copy(&mut *downstream, &mut *upstream, lifetime, progress).await;
+        progress(copied);
+        drop(flow);
         record.bytes_received = copied.forward;
         record.bytes_sent = copied.backward;
         if let Err(broken) = result {

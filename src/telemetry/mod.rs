@@ -1,8 +1,9 @@
-//! What the sidecar tells about itself: metrics, the access log, and spans of requests.
+//! What the sidecar tells about itself: metrics, the access log, spans of requests, load reports, taps.
 
 mod access_log;
 mod flow;
 mod health;
+pub mod load;
 mod metrics;
 pub mod otlp;
 mod record;
@@ -35,12 +36,21 @@ pub struct Telemetry {
     pub logs: Option<otlp::Logs>,
     /// Who looks at requests as they end.
     pub taps: Arc<tap::Taps>,
+    /// What load reports tell.
+    pub load: Arc<load::Load>,
 }
 
 impl Telemetry {
     /// Counts and logs; nothing else listens.
     pub fn new(metrics: Arc<Metrics>, access_log: AccessLog) -> Self {
-        Self { metrics, access_log, tracer: None, logs: None, taps: Arc::default() }
+        Self {
+            metrics,
+            access_log,
+            tracer: None,
+            logs: None,
+            taps: Arc::default(),
+            load: Arc::new(load::Load::new(false)),
+        }
     }
 
     /// A connection was ended because of what its client did: counted by `reason`, and told in the access log.

@@ -18,7 +18,7 @@ use super::flow::{Flow, Messages};
 use super::metrics::RequestKey;
 use super::spent::Spent;
 use super::trace::{Context, Story, Unwanted};
-use super::{Recorder, unix_milliseconds};
+use super::{Recorder, load, unix_milliseconds};
 
 /// Filled in as the request walks; see the module.
 #[derive(Debug)]
@@ -271,6 +271,13 @@ impl Record {
         self.spent.parts(now)
     }
 
+    /// The connection stands: what it carries is told while it lasts, as long as what is returned lives. `None` when nobody
+    /// wants to know.
+    pub fn open_flow(&self) -> Option<load::Metered> {
+        let counter = self.recorder.load.as_ref().filter(|_| self.is_tcp && !self.forgotten)?;
+        Some(counter.open(self))
+    }
+
     pub(super) fn labels(&self) -> RequestKey {
         RequestKey {
             direction: self.direction,
@@ -333,10 +340,15 @@ impl Drop for Record {
         if self.status == 0 && self.reason.is_empty() && !self.is_tcp {
             self.fail("client_gone", "DC", "the client went away before the answer was there".to_owned());
         }
+        let now = Instant::now();
+        let duration = now.saturating_duration_since(self.started);
+        if let Some(load) = &self.recorder.load {
+            load.count(self, duration);
+        }
         let telemetry = &self.recorder.telemetry;
-        self.recorder.ended(self, Instant::now());
+        self.recorder.ended(self, now);
         if telemetry.taps.any() {
-            telemetry.taps.ended(self, self.started.elapsed());
+            telemetry.taps.ended(self, duration);
         }
         if telemetry.access_log.wants(!self.flag.is_empty() || self.status >= 500)
             && let Ok(line) = serde_json::to_string(&self.line())

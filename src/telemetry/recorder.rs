@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use pillion_wire::observe::Field;
 use tokio::time::Instant;
 
+use super::load::Counter;
 use super::metrics::{AttemptKey, Local, Part, RequestKey, StepKey, at, place};
 use super::trace::Ring;
 use super::{Record, Telemetry};
@@ -17,6 +18,7 @@ use super::{Record, Telemetry};
 pub struct Recorder {
     pub(super) telemetry: Telemetry,
     local: Arc<Mutex<Local>>,
+    pub(super) load: Option<Arc<Counter>>,
     /// Requests that may become spans yet; `None`: none will.
     pub(super) ring: Option<Arc<Mutex<Ring>>>,
     nothing: Arc<str>,
@@ -30,8 +32,9 @@ impl Recorder {
         let settings = telemetry.metrics.settings();
         let (has_overhead, has_exemplars) = (settings.overhead, settings.exemplars);
         let local = telemetry.metrics.local();
+        let load = telemetry.load.counter();
         let ring = telemetry.tracer.as_ref().and_then(|tracer| tracer.ring());
-        Self { telemetry, local, ring, nothing: Arc::from(""), has_overhead, has_exemplars }
+        Self { telemetry, local, load, ring, nothing: Arc::from(""), has_overhead, has_exemplars }
     }
 
     /// Does the access log want anything at all, or do spans? If not, nothing need be noted for them alone.

@@ -14,6 +14,7 @@
 //! | [`resilience`] | limits, breaker and outlier detection of a cluster | ours, beside Envoy's fields |
 //! | [`load_shedding`] | when a workload refuses requests, and whose | ours, beside Envoy's filter |
 //! | [`observe`] | how the control plane asks sidecars | ours |
+//! | [`load`] | names in load reports beyond the standard | ours, in LRS fields |
 //! | [`ca`] | certificate signing, messages and gRPC stubs | `istio.v1.auth` |
 //! | [`xds`] | xDS v3 messages under short names, type URLs | Envoy's data-plane API |
 //! | [`exposition`] | metrics as Prometheus reads them | Prometheus text 0.0.4, OpenMetrics 1.0 |
@@ -29,6 +30,7 @@ pub mod extension;
 pub mod header;
 pub mod health;
 pub mod label;
+pub mod load;
 pub mod load_shedding;
 pub mod mesh;
 pub mod name;

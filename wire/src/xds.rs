@@ -81,6 +81,19 @@ pub mod discovery {
     pub use self::aggregated_discovery_service_server::{AggregatedDiscoveryService, AggregatedDiscoveryServiceServer};
 }
 
+/// The load reporting service (LRS): what clients say of their traffic.
+pub mod load_stats {
+    pub use envoy_types::pb::envoy::config::endpoint::v3::{
+        ClusterStats, EndpointLoadMetricStats, UpstreamEndpointStats, UpstreamLocalityStats, cluster_stats,
+    };
+    pub use envoy_types::pb::envoy::service::load_stats::v3::{
+        LoadStatsRequest, LoadStatsResponse, load_reporting_service_client, load_reporting_service_server,
+    };
+
+    pub use self::load_reporting_service_client::LoadReportingServiceClient;
+    pub use self::load_reporting_service_server::{LoadReportingService, LoadReportingServiceServer};
+}
+
 /// The client status discovery service (CSDS, gRFC A40): what configuration a
 /// client holds, and in which state.
 pub mod status {

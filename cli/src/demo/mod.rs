@@ -115,6 +115,7 @@ fn mesh_settings(folder: &std::path::Path, telemetry: &Telemetry) -> MeshSetting
         state: folder.join("state"),
         listen: any,
         admin: any,
+        dashboard: Some(any.to_string()),
         sidecars: SidecarDefaults {
             trust_domain: "cluster.local".to_owned(),
             drain_deadline: GRACE / 2,
@@ -137,6 +138,9 @@ async fn show(settings: &Demo, shop: &Shop, mesh: &mut LocalMesh, screen: &mut S
         bail!("{error}{}", logs_of_the_unready(mesh));
     }
     screen.note("all ready")?;
+    if let Some(dashboard) = mesh.dashboard() {
+        screen.note(&format!("dashboard: {dashboard}"))?;
+    }
     let plan = Plan { duration: settings.duration, rate: settings.rate, splits: SPLITS };
     let mut story = Story::new(plan, shop, mesh, screen);
     let (summary, complaints) = Box::pin(story.tell()).await?;

@@ -8,6 +8,7 @@ use std::{
 
 use anyhow::{Context as _, ensure};
 use clap::Args;
+use pillion_control_plane::settings::DashboardAddress;
 use pillion_wire::spiffe::TrustDomain;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
@@ -40,6 +41,9 @@ pub(super) struct Folder {
     /// The control plane's admin pages.
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:15014")]
     admin: SocketAddr,
+    /// Where the control plane serves the dashboard, or `off` [default: 127.0.0.1:15016, or a free port]
+    #[arg(long, value_name = "IP:PORT|off")]
+    dashboard: Option<DashboardAddress>,
     /// The trust domain of the mesh.
     #[arg(long, default_value = "cluster.local")]
     trust_domain: TrustDomain,
@@ -71,6 +75,10 @@ async fn serve(dir: &Path, settings: &Folder, telemetry: &Telemetry) -> anyhow::
         state,
         listen: settings.listen,
         admin: settings.admin,
+        dashboard: settings.dashboard.map(|address| match address {
+            DashboardAddress::Off => "off".to_owned(),
+            DashboardAddress::At(address) => address.to_string(),
+        }),
         sidecars: SidecarDefaults {
             trust_domain: settings.trust_domain.to_string(),
             drain_deadline: settings.grace,

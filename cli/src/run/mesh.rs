@@ -32,6 +32,8 @@ pub(crate) struct MeshSettings {
     pub(crate) listen: SocketAddr,
     /// The control plane's admin pages.
     pub(crate) admin: SocketAddr,
+    /// The dashboard: an address or `off`; the control plane's own default when `None`.
+    pub(crate) dashboard: Option<String>,
     /// What all sidecars have in common.
     pub(crate) sidecars: SidecarDefaults,
 }
@@ -56,6 +58,9 @@ impl LocalMesh {
         let mut arguments: Vec<OsString> = vec!["control-plane".into(), "--config".into(), config.into()];
         arguments.extend(["--state".into(), state.into(), "--listen".into(), listen.into()]);
         arguments.extend(["--admin".into(), admin.into()]);
+        if let Some(dashboard) = &settings.dashboard {
+            arguments.extend(["--dashboard".into(), dashboard.into()]);
+        }
         arguments.extend(["--trust-domain".into(), settings.sidecars.trust_domain.clone().into()]);
         arguments.extend(settings.sidecars.telemetry.arguments().into_iter().map(OsString::from));
         family.start(Spec { name: CONTROL_PLANE.to_owned(), arguments, restart: true, powers: Powers::default() });
@@ -102,6 +107,12 @@ impl LocalMesh {
     /// Makes the join tokens of all sidecars anew.
     pub(crate) fn renew_tokens(&self) -> anyhow::Result<()> {
         self.sidecars.values().try_for_each(|plan| self.write_token(plan).map(drop))
+    }
+
+    /// Where the dashboard is, with its token, unless it is off.
+    pub(crate) fn dashboard(&self) -> Option<String> {
+        let status = self.family.status(CONTROL_PLANE)?;
+        Some(status.ready.get("dashboard")?.as_str()?.to_owned())
     }
 
     /// How many sidecars there are.

@@ -151,6 +151,15 @@ impl Nodes {
         newest.values().map(connected).collect()
     }
 
+    /// Sidecars that are connected, by `Node.id` (`namespace/workload`), and whether each has refused something.
+    #[must_use]
+    pub fn sidecars(&self) -> BTreeMap<String, bool> {
+        let streams = self.streams.lock();
+        let ours = streams.by_number.values().filter(|status| status.who.dialect == "pillion");
+        let refused = |status: &Status| status.kinds.iter().any(|(_, kind)| kind.nacks > 0);
+        ours.map(|status| (status.who.node.clone(), refused(status))).collect()
+    }
+
     /// All of it as JSON.
     #[must_use]
     pub fn to_json(&self) -> serde_json::Value {

@@ -3,6 +3,7 @@
 pub(crate) mod client;
 pub(crate) mod delta;
 mod kept;
+mod load;
 pub mod translate;
 
 mod source;

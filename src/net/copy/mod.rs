@@ -74,7 +74,14 @@ pub enum Broken {
 ///
 /// The end of one direction is passed on as a shutdown of the other stream's writing
 /// side; the opposite direction goes on (TCP half-close).
-pub async fn copy<A, B>(a: &mut A, b: &mut B, mut lifetime: Option<Box<Lifetime>>) -> (Copied, Result<(), Broken>)
+///
+/// `progress` is told the counts so far, each time that some bytes may have passed.
+pub async fn copy<A, B>(
+    a: &mut A,
+    b: &mut B,
+    mut lifetime: Option<Box<Lifetime>>,
+    progress: impl Fn(Copied),
+) -> (Copied, Result<(), Broken>)
 where
     A: Stream,
     B: Stream,
@@ -84,6 +91,7 @@ where
     let result = poll_fn(|cx| {
         let there = forward.poll(cx, a, b).map_err(Broken::Failed)?;
         let back = backward.poll(cx, b, a).map_err(Broken::Failed)?;
+        progress(Copied { forward: forward.read, backward: backward.read });
         if there.is_ready() && back.is_ready() {
             return Poll::Ready(Ok(()));
         }

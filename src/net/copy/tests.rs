@@ -19,7 +19,7 @@ fn tunnel(capacity: usize) -> (DuplexStream, DuplexStream, Copying) {
 }
 
 fn spawn(mut a: impl Stream + Send + 'static, mut b: impl Stream + Send + 'static) -> Copying {
-    tokio::spawn(async move { copy(&mut a, &mut b, None).await })
+    tokio::spawn(async move { copy(&mut a, &mut b, None, drop).await })
 }
 
 impl Stream for DuplexStream {}

@@ -417,14 +417,14 @@ fn free_port_of_localhost() -> u16 {
 }
 
 /// Envoy with its outbound listener and its admin page.
-struct Envoy {
+pub(crate) struct Envoy {
     _process: Process,
-    outbound: String,
+    pub(crate) outbound: String,
     admin: String,
 }
 
 impl Envoy {
-    fn start(mesh: &Mesh, api_type: &str) -> Self {
+    pub(crate) fn start(mesh: &Mesh, api_type: &str) -> Self {
         Self::start_with(mesh, api_type, &Value::Array(Vec::new()))
     }
 
@@ -519,6 +519,8 @@ dynamic_resources:
     grpc_services: [ { envoy_grpc: { cluster_name: control-plane } } ]
   lds_config: { ads: {}, resource_api_version: V3 }
   cds_config: { ads: {}, resource_api_version: V3 }
+cluster_manager:
+  load_stats_config: { api_type: GRPC, transport_api_version: V3, grpc_services: [ { envoy_grpc: { cluster_name: control-plane } } ] }
 static_resources:
   listeners: @LISTENERS@
   secrets:

@@ -181,7 +181,7 @@ fn route((a, b): (u32, u32)) -> String {
     )
 }
 
-fn client(mesh: &Mesh, target: &str) -> App {
+pub(crate) fn client(mesh: &Mesh, target: &str) -> App {
     let bootstrap = bootstrap(mesh, &certificates(mesh, "caller")).to_string();
     let file = mesh.secret_file("grpc.json", &bootstrap);
     python_app(mesh, "xds_client.py", &[file.to_str().unwrap(), &format!("xds:///{target}")])
@@ -204,7 +204,7 @@ fn bootstrap(mesh: &Mesh, folder: &Path) -> Value {
     })
 }
 
-fn call(client: &App, count: u32) -> Value {
+pub(crate) fn call(client: &App, count: u32) -> Value {
     serde_json::from_str(&page(client, &format!("/call/{count}"))).unwrap()
 }
 

@@ -3,9 +3,9 @@
 
 mod churn;
 mod client;
-mod envoy;
+pub(crate) mod envoy;
 mod envoy_inbound;
-mod grpc;
+pub(crate) mod grpc;
 mod outage;
 mod protocol;
 mod renewal;

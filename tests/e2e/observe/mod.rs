@@ -3,6 +3,8 @@
 mod admin;
 mod collector;
 mod csds;
+mod dashboard;
+mod load;
 mod metrics;
 mod metrics_files;
 mod ps;

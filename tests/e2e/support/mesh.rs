@@ -79,6 +79,9 @@ impl Mesh {
         command.arg("control-plane").arg("--config").arg(config).arg("--state").arg(state);
         command.arg("--listen").arg(self.address.to_string());
         command.arg("--admin").arg(self.admin.to_string());
+        if !self.arguments.iter().any(|argument| argument == "--dashboard") {
+            command.args(["--dashboard", "off"]);
+        }
         command.args(&self.arguments);
         if let Some(host) = &self.host {
             command = host.wrap(&command);

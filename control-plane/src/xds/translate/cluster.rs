@@ -7,7 +7,10 @@ use pillion_wire::{
     xds::{
         Any,
         cluster::{Cluster, cluster},
-        core::{Http1ProtocolOptions, Http2ProtocolOptions, TransportSocket, transport_socket},
+        core::{
+            ConfigSource, Http1ProtocolOptions, Http2ProtocolOptions, SelfConfigSource, TransportSocket, config_source,
+            transport_socket,
+        },
         matcher::{StringMatcher, string_matcher},
         pack,
         tls::{
@@ -52,6 +55,7 @@ pub(crate) fn cluster(view: &PortView, dialect: Dialect, trust_domain: &TrustDom
         circuit_breakers: resilience::circuit_breakers(&view.policy, dialect),
         outlier_detection: resilience::outlier_detection(&view.policy, dialect),
         metadata: resilience::metadata(&view.policy, dialect),
+        lrs_server: (dialect == Dialect::Grpc).then(own_server),
         ..Cluster::default()
     };
     if let Some(external) = &view.external {
@@ -60,6 +64,12 @@ pub(crate) fn cluster(view: &PortView, dialect: Dialect, trust_domain: &TrustDom
     balancing::apply(&mut cluster, view.policy.load_balancing.as_ref(), dialect);
     health::apply(&mut cluster, view, dialect, secured);
     treatment::budget(cluster, view, dialect)
+}
+
+/// Load reports of gRPC's clients go where the cluster came from (gRPC reports no others).
+fn own_server() -> ConfigSource {
+    let itself = config_source::ConfigSourceSpecifier::Self_(SelfConfigSource::default());
+    ConfigSource { config_source_specifier: Some(itself), ..ConfigSource::default() }
 }
 
 /// The service accounts whose identities the endpoints inside the mesh have.

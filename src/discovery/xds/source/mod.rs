@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use tokio::time::{Instant, sleep, sleep_until};
@@ -12,6 +13,7 @@ use tonic::{Code, Status};
 use super::client::{self, AdsStream, Event, OpenError};
 use super::delta::{self, Delta};
 use super::kept::{self, Kept};
+use super::load;
 use crate::backoff::Backoff;
 use crate::discovery::assemble::{Assembly, Subscription};
 use crate::discovery::names::Names;
@@ -41,8 +43,9 @@ async fn run(context: Context) -> Infallible {
             context.bootstrap.intercept.is_some(),
             context.bootstrap.timeouts.destination_idle,
         ),
-        kept: context.store.clone().map(|store| Kept::new(store, std::sync::Arc::clone(&context.metrics))),
+        kept: context.store.clone().map(|store| Kept::new(store, Arc::clone(&context.metrics))),
         names: Names::new(context.naming.clone()),
+        unsent: load::Unsent::new(&context),
         context,
         demand_closed: false,
     };
@@ -84,6 +87,7 @@ struct Task {
     assembly: Assembly,
     kept: Option<Kept>,
     names: Names,
+    unsent: Arc<load::Unsent>,
     demand_closed: bool,
 }
 
@@ -141,7 +145,7 @@ impl Task {
 
     /// One connection, from its beginning to its end.
     async fn session(&mut self, refusals: u32) -> Outcome {
-        let bootstrap = std::sync::Arc::clone(&self.context.bootstrap);
+        let bootstrap = Arc::clone(&self.context.bootstrap);
         let identity = self.context.identity.load_full();
         let opening = pin!(client::open(&bootstrap, Option::as_ref(&identity), refusals));
         match self.meanwhile(opening).await {
@@ -167,9 +171,11 @@ impl Task {
     /// Exchanges requests and responses until the stream ends.
     async fn drive(&mut self, mut stream: AdsStream) -> Outcome {
         let sender = stream.sender();
+        let mut reports = None;
         let mut outcome = Outcome::Refused;
         let mut request = None;
         loop {
+            let _until_the_stream_ends = &reports;
             request = request.or_else(|| self.delta.poll_request());
             let expiry = self.assembly.poll_time();
             tokio::select! {
@@ -184,6 +190,7 @@ impl Task {
                         outcome = outcome.max(Outcome::Accepted);
                         self.context.link.send_replace(Some(stream.link()));
                         self.opened();
+                        reports = load::begin(&self.unsent, stream.link());
                     }
                     Ok(Event::Response(response)) => {
                         outcome = Outcome::Answered;
@@ -233,7 +240,7 @@ impl Task {
     fn received(&mut self, response: pillion_wire::xds::discovery::DeltaDiscoveryResponse) {
         let received = self.delta.handle_response(response);
         let time = SystemTime::now();
-        let ledger = std::sync::Arc::clone(&self.context.ledger);
+        let ledger = Arc::clone(&self.context.ledger);
         for ((kind, name, refusal), version) in received.refused.iter().zip(received.refused_versions) {
             ledger.refused(*kind, name, version, &refusal.to_string(), time);
             self.context.metrics.xds_resource(kind.label(), false);

@@ -70,6 +70,7 @@ impl World {
             outbound,
             inbound: Arc::clone(&inbound),
             metrics: Arc::clone(&metrics),
+            load: Arc::new(crate::telemetry::load::Load::new(false)),
             store: None,
             naming: crate::discovery::Naming {
                 lookups: Arc::new(Lookups::new(Nameservers::fixed(vec![]), vec![], Arc::clone(&metrics))),
