@@ -11,11 +11,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 
-use crate::bootstrap::{self, Bootstrap, BootstrapError};
+use crate::bootstrap::{self, AccessLogFile, Bootstrap, BootstrapError};
 use crate::drain::Drain;
 use crate::filter::Active;
 use crate::listeners::{Bound, Listeners, other_family};
@@ -28,6 +28,9 @@ use crate::store::Store;
 use crate::telemetry::{AccessLog, Metrics, Telemetry};
 use crate::tls::{TlsClient, TlsServer};
 use crate::{application, discovery, dns, identity, init, upstream, worker};
+
+/// How long the last lines of the access log are waited for.
+const LOG_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The program: reads its settings, runs until it is told to stop. With `init` as first argument it programs the redirect
 /// instead.
@@ -81,6 +84,7 @@ fn run(settings: Bootstrap) -> anyhow::Result<()> {
 
 async fn serve(mut settings: Bootstrap) -> anyhow::Result<()> {
     let mut stop = StopSignal::new()?;
+    let hangup = signal(SignalKind::hangup()).context("cannot listen for signals")?;
     let metrics = Arc::new(Metrics::new());
     let namespace = namespace(&settings)?;
     let store = store(&settings)?;
@@ -94,10 +98,7 @@ async fn serve(mut settings: Bootstrap) -> anyhow::Result<()> {
         inbound: Arc::new(Slot::new(None)),
         identity: Arc::clone(&identity),
         tls: TlsServer::new(Arc::clone(&identity)),
-        telemetry: Telemetry {
-            access_log: AccessLog::start(settings.access_log, metrics.access_log_dropped()),
-            metrics: Arc::clone(&metrics),
-        },
+        telemetry: Telemetry { access_log: access_log(&settings, &metrics)?, metrics: Arc::clone(&metrics) },
         faults: Active::default(),
         mirrors: Active::default(),
         joined: Arc::default(),
@@ -143,12 +144,31 @@ async fn serve(mut settings: Bootstrap) -> anyhow::Result<()> {
     let announced = Arc::clone(&readiness);
     tokio::spawn(async move { announce(&announced, addresses).await });
 
+    tokio::spawn(follow_rotation(hangup, shared.telemetry.access_log.clone()));
+
     tokio::select! {
         signal = stop.received() => tracing::info!(signal, "stopping"),
         () = shared.drain.stopping() => tracing::info!("stopping, as the admin port was asked to"),
     }
     drain(&shared).await;
+    shared.telemetry.access_log.flush(LOG_PATIENCE);
     Ok(())
+}
+
+fn access_log(settings: &Bootstrap, metrics: &Metrics) -> anyhow::Result<AccessLog> {
+    let file = &settings.access_log_file;
+    let log = AccessLog::open(settings.access_log, &settings.access_log_format, file, metrics.access_log_dropped());
+    log.with_context(|| match file {
+        AccessLogFile::Path(path) => format!("cannot write the access log to {} (--access-log-file)", path.display()),
+        AccessLogFile::Stdout | AccessLogFile::Stderr => "cannot start the access log".to_owned(),
+    })
+}
+
+/// Opens the access log again whenever somebody says that its file has been moved away.
+async fn follow_rotation(mut moved: Signal, log: AccessLog) {
+    while moved.recv().await.is_some() {
+        log.reopen();
+    }
 }
 
 fn store(settings: &Bootstrap) -> anyhow::Result<Option<Arc<Store>>> {
@@ -249,8 +269,8 @@ async fn drain(shared: &Shared) {
 
 /// SIGTERM (an orchestrator) and SIGINT (a person).
 struct StopSignal {
-    terminate: tokio::signal::unix::Signal,
-    interrupt: tokio::signal::unix::Signal,
+    terminate: Signal,
+    interrupt: Signal,
 }
 
 impl StopSignal {

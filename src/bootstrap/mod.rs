@@ -5,12 +5,16 @@
 //! the JSON file named by `--bootstrap`. Below this module nobody reads any of
 //! them: [`Bootstrap`] holds values that need no further checking.
 
+mod access_log;
+mod log_format;
 mod otlp;
 mod settings;
 mod value;
 
+pub use access_log::{AccessLog, AccessLogFile, AccessLogFormat};
+pub use log_format::{Format as LogFormat, Part as LogPart, Value as LogValue};
 pub use otlp::{Otlp, OtlpProtocol, OtlpSignal};
-pub use value::{AccessLog, Redirection, TcpBinding, UnknownDestinations, ValueError};
+pub use value::{Redirection, TcpBinding, UnknownDestinations, ValueError};
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -66,6 +70,12 @@ pub struct Bootstrap {
     pub timeouts: Timeouts,
     /// Which requests are logged.
     pub access_log: AccessLog,
+    /// In which words.
+    pub access_log_format: AccessLogFormat,
+    /// Where to.
+    pub access_log_file: AccessLogFile,
+    /// Requests whose story each worker keeps: failed ones, and as many others. 0: none.
+    pub explain_requests: usize,
     /// Where telemetry is pushed to. `None`: nowhere.
     pub otlp: Option<Otlp>,
     /// Filter of the log, in the syntax of `tracing-subscriber`.
@@ -274,6 +284,9 @@ fn build(settings: Settings) -> Result<Bootstrap, BootstrapError> {
         limits,
         timeouts,
         access_log: settings.access_log.unwrap_or_default(),
+        access_log_format: settings.access_log_format.unwrap_or_default(),
+        access_log_file: settings.access_log_file.unwrap_or_default(),
+        explain_requests: settings.explain_requests.unwrap_or(256).into(),
         otlp,
         log: settings.log.unwrap_or_else(|| "info".to_owned()),
     })

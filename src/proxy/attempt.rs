@@ -129,6 +129,7 @@ pub(super) async fn send(
         }
         match result {
             Ok(sent) => {
+                record.answered();
                 guard.answered(&sent.response);
                 if host.is_checked() && sent.response.headers().contains_key(IMMEDIATE_FAIL) {
                     host.alarm(Instant::now());
@@ -280,6 +281,7 @@ fn is_our_reset(error: &h2::Error) -> bool {
 pub(super) fn note(record: &mut Record, host: &Host) {
     record.attempts += 1;
     record.upstream = Some(host.address());
+    record.asked();
     if record.direction == "outbound" {
         record.proven_end(host.peer());
     }

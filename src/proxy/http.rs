@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use http::header::{LOCATION, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, request};
+use http_body::Body as _;
 
 use super::attempt::{self, Sent, Tried, Upstreams};
 use super::authority::Authority;
@@ -341,16 +342,8 @@ fn begin(client: &Client, request: &Request<Body>) -> Record {
         _ => "HTTP/1.1",
     };
     record.proven_end(&client.peer);
-    if recorder.has_access_log() {
-        request.method().as_str().clone_into(&mut record.method);
-        request.uri().path().clone_into(&mut record.path);
-        record.authority = match request.uri().authority() {
-            Some(authority) => authority.to_string(),
-            None => request
-                .headers()
-                .get(http::header::HOST)
-                .map_or_else(String::new, |host| String::from_utf8_lossy(host.as_bytes()).into_owned()),
-        };
-    }
+    record.hear(request.method(), request.uri(), request.headers());
+    // What is sent in pieces is counted by nobody.
+    record.bytes_received = request.body().size_hint().exact().unwrap_or(0);
     record
 }

@@ -3,15 +3,16 @@
 //! It ends when it is dropped: with the last byte of the response, or whenever the
 //! client goes away. Until somebody gave a status, the client went first.
 
-use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
+use http::header::HOST;
+use http::{HeaderMap, HeaderValue, Method, Uri};
 use pillion_wire::spiffe::SpiffeId;
-use serde::Serialize;
 use tokio::time::Instant;
 
-use super::{Recorder, RequestLabels, unix_milliseconds};
+use super::{LogEntry, Recorder, RequestLabels, TraceId};
 
 /// Filled in as the request walks; see the module.
 #[derive(Debug)]
@@ -62,35 +63,14 @@ pub struct Record {
     pub bytes_sent: u64,
     /// Bytes of tunnelled data received from the client.
     pub bytes_received: u64,
+    /// From the pick of the last host to the head of its answer; only where the access log is on.
+    pub upstream_service_time: Option<Duration>,
+    /// The trace that its head names; only where somebody asks for it.
+    pub trace_id: Option<TraceId>,
+    /// Request fields that the access log wants, in its order.
+    logged_fields: Vec<Option<HeaderValue>>,
+    asked_at: Option<Instant>,
     forgotten: bool,
-}
-
-#[derive(Serialize)]
-struct Line<'a> {
-    event: &'static str,
-    time_ms: u128,
-    direction: &'a str,
-    method: &'a str,
-    authority: &'a str,
-    #[serde(skip_serializing_if = "str::is_empty")]
-    alpn: &'a str,
-    path: &'a str,
-    protocol: &'a str,
-    response_code: u16,
-    response_flags: Cow<'a, str>,
-    reason: &'a str,
-    detail: &'a str,
-    destination: &'a str,
-    route_name: &'a str,
-    upstream_cluster: &'a str,
-    upstream_host: Option<SocketAddr>,
-    downstream_remote_address: SocketAddr,
-    peer: &'a str,
-    tls: &'a str,
-    attempts: u32,
-    bytes_sent: u64,
-    bytes_received: u64,
-    duration_ms: f64,
 }
 
 impl Record {
@@ -122,6 +102,10 @@ impl Record {
             attempts: 0,
             bytes_sent: 0,
             bytes_received: 0,
+            upstream_service_time: None,
+            trace_id: None,
+            logged_fields: Vec::new(),
+            asked_at: None,
             forgotten: false,
         }
     }
@@ -131,6 +115,33 @@ impl Record {
         let mut record = Self::begin(recorder, direction, downstream);
         record.forgotten = true;
         record
+    }
+
+    /// Notes of the request's head what the access log wants of it; without one, nothing.
+    pub fn hear(&mut self, method: &Method, uri: &Uri, headers: &HeaderMap) {
+        let log = &self.recorder.telemetry.access_log;
+        if !log.is_on() {
+            return;
+        }
+        method.as_str().clone_into(&mut self.method);
+        uri.path().clone_into(&mut self.path);
+        let host =
+            || headers.get(HOST).map_or_else(String::new, |host| String::from_utf8_lossy(host.as_bytes()).into());
+        self.authority = uri.authority().map_or_else(host, ToString::to_string);
+        self.logged_fields = log.headers().iter().map(|name| headers.get(name).cloned()).collect();
+        self.trace_id = TraceId::read(headers);
+    }
+
+    /// Another host is asked now. Reads the clock only for the access log.
+    pub fn asked(&mut self) {
+        if self.recorder.telemetry.access_log.is_on() {
+            self.asked_at = Some(Instant::now());
+        }
+    }
+
+    /// The head of its answer is there.
+    pub fn answered(&mut self) {
+        self.upstream_service_time = self.asked_at.map(|asked| asked.elapsed());
     }
 
     /// When the request was received.
@@ -175,36 +186,37 @@ impl Record {
         }
     }
 
-    fn line(&self) -> Line<'_> {
-        Line {
+    /// What the access log is told. Takes the texts: nobody reads them after it.
+    fn take_entry(&mut self, duration: Duration) -> LogEntry {
+        LogEntry {
             event: "access",
-            time_ms: unix_milliseconds(),
-            direction: self.direction,
-            method: &self.method,
-            authority: &self.authority,
-            alpn: &self.alpn,
-            path: &self.path,
+            start: SystemTime::now().checked_sub(duration).unwrap_or(SystemTime::UNIX_EPOCH),
+            duration,
+            upstream_service_time: self.upstream_service_time,
+            direction: self.direction.into(),
+            method: std::mem::take(&mut self.method),
+            is_tcp: self.is_tcp,
+            authority: std::mem::take(&mut self.authority),
+            alpn: std::mem::take(&mut self.alpn),
+            path: std::mem::take(&mut self.path),
             protocol: self.protocol,
-            response_code: self.status,
-            response_flags: match (self.delayed, self.flag) {
-                (false, "") => "-".into(),
-                (false, flag) => flag.into(),
-                (true, "") => "DI".into(),
-                (true, flag) => format!("DI,{flag}").into(),
-            },
+            status: self.status,
+            flag: self.flag,
+            delayed: self.delayed,
             reason: self.reason,
-            detail: &self.detail,
-            destination: &self.destination,
-            route_name: &self.route,
-            upstream_cluster: &self.cluster,
-            upstream_host: self.upstream,
-            downstream_remote_address: self.downstream,
-            peer: &self.peer,
+            detail: std::mem::take(&mut self.detail),
+            destination: Arc::clone(&self.destination),
+            route: Arc::clone(&self.route),
+            cluster: Arc::clone(&self.cluster),
+            upstream: self.upstream,
+            downstream: self.downstream,
+            peer: Arc::clone(&self.peer),
             tls: self.tls,
             attempts: self.attempts,
-            bytes_sent: self.bytes_sent,
             bytes_received: self.bytes_received,
-            duration_ms: self.started.elapsed().as_secs_f64() * 1000.0,
+            bytes_sent: self.bytes_sent,
+            trace: self.trace_id,
+            fields: std::mem::take(&mut self.logged_fields),
         }
     }
 }
@@ -223,10 +235,11 @@ impl Drop for Record {
         } else {
             self.recorder.request(self, self.started.elapsed());
         }
-        if telemetry.access_log.wants(!self.flag.is_empty() || self.status >= 500)
-            && let Ok(line) = serde_json::to_string(&self.line())
-        {
-            telemetry.access_log.write(line);
+        // The last: it takes the texts.
+        if telemetry.access_log.wants(!self.flag.is_empty() || self.status >= 500, self.trace_id.as_ref()) {
+            let recorder = Arc::clone(&self.recorder);
+            let entry = self.take_entry(self.started.elapsed());
+            recorder.telemetry.access_log.write(entry);
         }
     }
 }

@@ -28,11 +28,6 @@ impl Recorder {
         Self { telemetry, recent: Mutex::default(), nothing: Arc::from("") }
     }
 
-    /// Does the access log want anything at all? If not, nothing need be noted for it alone.
-    pub fn has_access_log(&self) -> bool {
-        self.telemetry.access_log.wants(true)
-    }
-
     /// A label that says nothing. The default of `Arc<str>` is one for the whole process, for which workers would fight.
     pub(super) fn nothing(&self) -> Arc<str> {
         Arc::clone(&self.nothing)

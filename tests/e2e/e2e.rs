@@ -20,6 +20,7 @@ mod graceful;
 mod grpc;
 mod http;
 mod interception;
+mod observe;
 mod resilience;
 mod run_command;
 mod security;

@@ -1,0 +1,3 @@
+//! What the mesh tells of itself.
+
+mod access_log;
