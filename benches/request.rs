@@ -137,6 +137,7 @@ fn sidecar(identity: Identity, endpoint: Option<Endpoint>, application: Option<S
             inbound: Arc::new(Slot::new(Some(inbound(application)))),
             tls: TlsServer::new(Arc::clone(&identity)),
             telemetry: Telemetry {
+                stories: Default::default(),
                 access_log: AccessLog::start(bootstrap::AccessLog::Off, metrics.access_log_dropped()),
                 metrics,
             },
@@ -174,6 +175,7 @@ fn outbound(endpoint: Option<Endpoint>) -> Outbound {
         filters: None,
         fallback: None,
         treatment: None,
+        chosen: Default::default(),
     };
     let host = VirtualHost { domains: vec!["*".to_owned()], routes: vec![route] };
     let destination: pillion_wire::name::Destination = "app.bench:80".parse().expect("literal");

@@ -25,6 +25,7 @@ use crate::readiness::Readiness;
 use crate::slot::Slot;
 use crate::snapshot::{Cluster, Directory, Outbound};
 use crate::store::Store;
+use crate::telemetry::explain::Stories;
 use crate::telemetry::{AccessLog, Metrics, Telemetry};
 use crate::tls::{TlsClient, TlsServer};
 use crate::{application, discovery, dns, identity, init, upstream, worker};
@@ -98,7 +99,11 @@ async fn serve(mut settings: Bootstrap) -> anyhow::Result<()> {
         inbound: Arc::new(Slot::new(None)),
         identity: Arc::clone(&identity),
         tls: TlsServer::new(Arc::clone(&identity)),
-        telemetry: Telemetry { access_log: access_log(&settings, &metrics)?, metrics: Arc::clone(&metrics) },
+        telemetry: Telemetry {
+            access_log: access_log(&settings, &metrics)?,
+            stories: Stories::keeping(settings.explain_requests),
+            metrics: Arc::clone(&metrics),
+        },
         faults: Active::default(),
         mirrors: Active::default(),
         joined: Arc::default(),

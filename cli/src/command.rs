@@ -4,7 +4,7 @@ use std::ffi::OsString;
 
 use clap::{Parser, Subcommand};
 
-use crate::{certs, check, demo, run, shop};
+use crate::{certs, check, demo, explain, run, shop};
 
 const ABOUT: &str = "Pillion, a service mesh: run it, try it, check its documents.
 
@@ -17,6 +17,8 @@ const EXAMPLES: &str = "Examples:
                                    this program in the mesh of this machine, knowing nothing of it
   pillion run shop/                a control plane and a sidecar for each Workload of the folder
   pillion check shop/              what is wrong with the folder's documents, by file, line and field
+  pillion explain --from web GET http://orders.shop/ shop/
+                                   what would become of that request, and which lines say so
   pillion certs root --out ca/     a root for development
 
 Every command explains itself: pillion run --help";
@@ -40,6 +42,9 @@ pub(crate) enum Command {
 
     /// Say what is wrong with a folder of documents, by file, line and field.
     Check(check::Check),
+
+    /// Say what would become of a request, from a folder of documents alone; or what a reason code means.
+    Explain(explain::Explain),
 
     /// Make certificates and join tokens for development.
     #[command(subcommand)]

@@ -4,6 +4,7 @@
 //! refused: those with an `Origin`, and those whose `Host` is a name other than localhost.
 
 mod dump;
+mod explain;
 mod health;
 mod names;
 mod shedding;
@@ -38,6 +39,8 @@ GET  /ready        200 when ready, 503 with what is missing
 GET  /metrics      Prometheus text
 GET  /config_dump  configuration in force, as JSON
 GET  /clusters     hosts with their live counters, as JSON
+GET  /explain      why recent requests went as they went, failures first, as JSON;
+                   ?trace=ID, ?request=ID (x-request-id), ?reason=CODE, &limit=N [20]
 POST /drain        stop gracefully
 ";
 
@@ -117,6 +120,12 @@ fn answer(
         }
         (Port::Admin, &Method::GET, "/config_dump") => json(&dump::config(shared)),
         (Port::Admin, &Method::GET, "/clusters") => json(&dump::clusters(shared)),
+        (Port::Admin, &Method::GET, "/explain") => {
+            match explain::answer(&shared.telemetry.stories, request.uri().query().unwrap_or_default()) {
+                Ok(told) => json(&told),
+                Err((status, problem)) => text(status, problem),
+            }
+        }
         (Port::Admin, &Method::POST, "/drain") => {
             shared.drain.stop();
             text(StatusCode::OK, "draining\n".to_owned())

@@ -7,6 +7,8 @@
 //! reached. Beyond that, an idempotent request without a body is sent once more when
 //! a *kept* connection turned out to have been closed (RFC 9110, section 9.2.2).
 
+use std::cell::Cell;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -104,12 +106,16 @@ pub(super) async fn send(
     let repeatable = body.is_empty();
     let mut body = Some(body);
     let mut hosts = 0;
-    let Some(mut next) = upstreams.pick(&tried.hosts).or_else(|| upstreams.pick(&[])) else {
+    let second = Cell::new(None);
+    let picked = upstreams.pick_beside(&tried.hosts, &second).or_else(|| upstreams.pick(&[]));
+    record.decisions.other_host = record.decisions.other_host.or(second.get());
+    let Some(mut next) = picked else {
         return Err(Failed { error: guard::no_host(worker, upstreams, Kind::Request), unsent: body });
     };
     loop {
         let host = next;
         if let Err(denied) = guard.admit(&host) {
+            record.step_at(Some(host.address()), "passed_over", denied.reason().code);
             tried.hosts.push(host.key().clone());
             let Some(host) = upstreams.pick(&tried.hosts) else { return Err(Failed { error: denied, unsent: body }) };
             next = host;
@@ -146,6 +152,7 @@ pub(super) async fn send(
                     Some(host) => next = host,
                     None => return Ok(Sent { guard: std::mem::take(guard), ..sent }), // Its sidecar has already said why.
                 }
+                record.step("another_host", "connect_failure");
                 worker.shared.telemetry.metrics.upstream_retry("application_unreachable");
             }
             Err(Failed { error, unsent }) => {
@@ -156,6 +163,7 @@ pub(super) async fn send(
                 let Some(host) = another().filter(|_| unsent.is_some() && guard.may_retry()) else {
                     return Err(Failed { error, unsent });
                 };
+                record.step("another_host", error.reason().code);
                 tracing::debug!(%error, "trying another host");
                 worker.shared.telemetry.metrics.upstream_retry(error.reason().code);
                 next = host;
@@ -309,8 +317,13 @@ impl Tried {
 impl Upstreams {
     /// A host that has not been tried.
     pub(super) fn pick(&self, tried: &[HostKey]) -> Option<Arc<Host>> {
+        self.pick_beside(tried, &Cell::new(None))
+    }
+
+    /// The same; `second` is set to the host that it was compared with.
+    pub(super) fn pick_beside(&self, tried: &[HostKey], second: &Cell<Option<SocketAddr>>) -> Option<Arc<Host>> {
         match self {
-            Self::Cluster(cluster, None) => cluster.upstream.pick(tried, None, Instant::now),
+            Self::Cluster(cluster, None) => cluster.upstream.pick_beside(tried, None, Instant::now, second),
             Self::Cluster(cluster, Some(affinity)) => {
                 if let Some(bound) = &affinity.session
                     && let Some(address) = bound.pinned
@@ -322,7 +335,7 @@ impl Upstreams {
                         return host;
                     }
                 }
-                cluster.upstream.pick(tried, affinity.hash, Instant::now)
+                cluster.upstream.pick_beside(tried, affinity.hash, Instant::now, second)
             }
             Self::Application(port) => {
                 let untried = || port.hosts.iter().filter(|host| !tried.contains(host.key()));

@@ -89,6 +89,7 @@ pub(super) async fn send(
             }
         };
         metrics.retry("retried");
+        record.step("retried", cause(&result));
         if let Err(error) = &result {
             tracing::debug!(%error, ?pause, "sending the request again");
         }
@@ -108,6 +109,17 @@ fn may_go_on(call: &Call, verdict: Verdict, is_whole: bool) -> Result<Duration, 
         Verdict::After(_) if !is_whole => Err(Some(("retry_body_too_large", ""))),
         Verdict::After(pause) if !call.has_time_for(pause) => Err(Some(("retry_no_time", "UT"))),
         Verdict::After(pause) => Ok(pause),
+    }
+}
+
+/// The code of what is sent again.
+fn cause(result: &Result<Sent, ProxyError>) -> &'static str {
+    match result {
+        Ok(sent) => match behind(sent) {
+            Some(_) => "peer_sidecar",
+            None => "answered",
+        },
+        Err(error) => error.reason().code,
     }
 }
 

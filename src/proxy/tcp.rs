@@ -64,6 +64,7 @@ pub(super) async fn outbound(
 ) {
     let mut record = begin(worker, "outbound", address);
     record.destination = Arc::clone(target.label());
+    record.chose(&target.chosen, None);
     // Boxed, as what comes of it: over before the connection is of use.
     let opened = Box::pin(async {
         let (upstreams, lasts) = choose(split, &mut record);

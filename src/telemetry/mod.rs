@@ -1,12 +1,14 @@
 //! What the sidecar tells about itself: metrics and the access log.
 
 mod access_log;
+pub mod explain;
 mod health;
 mod metrics;
 mod record;
 mod recorder;
 mod trace_id;
 
+use access_log::rfc3339;
 pub use access_log::{AccessLog, Entry as LogEntry};
 pub use health::HealthMetrics;
 pub use metrics::{Metrics, RequestLabels};
@@ -25,6 +27,8 @@ pub struct Telemetry {
     pub metrics: Arc<Metrics>,
     /// One line per request, when wanted.
     pub access_log: AccessLog,
+    /// Stories of recent requests, for whoever asks why.
+    pub stories: explain::Stories,
 }
 
 impl Telemetry {

@@ -12,6 +12,7 @@ use http::{HeaderMap, HeaderValue, Method, Uri};
 use pillion_wire::spiffe::SpiffeId;
 use tokio::time::Instant;
 
+use super::explain::{Chosen, Decisions, Heard, Step, Story};
 use super::{LogEntry, Recorder, RequestLabels, TraceId};
 
 /// Filled in as the request walks; see the module.
@@ -67,6 +68,8 @@ pub struct Record {
     pub upstream_service_time: Option<Duration>,
     /// The trace that its head names; only where somebody asks for it.
     pub trace_id: Option<TraceId>,
+    /// What was decided for it and by what; only where it is kept.
+    pub decisions: Decisions,
     /// Request fields that the access log wants, in its order.
     logged_fields: Vec<Option<HeaderValue>>,
     asked_at: Option<Instant>,
@@ -104,6 +107,7 @@ impl Record {
             bytes_received: 0,
             upstream_service_time: None,
             trace_id: None,
+            decisions: Decisions::default(),
             logged_fields: Vec::new(),
             asked_at: None,
             forgotten: false,
@@ -117,8 +121,12 @@ impl Record {
         record
     }
 
-    /// Notes of the request's head what the access log wants of it; without one, nothing.
+    /// Notes of the request's head what the access log and explanations want of it; without either, nothing.
     pub fn hear(&mut self, method: &Method, uri: &Uri, headers: &HeaderMap) {
+        if self.is_explained() {
+            self.decisions.heard = Heard::of(method, uri, headers);
+            self.trace_id = TraceId::read(headers);
+        }
         let log = &self.recorder.telemetry.access_log;
         if !log.is_on() {
             return;
@@ -129,7 +137,34 @@ impl Record {
             || headers.get(HOST).map_or_else(String::new, |host| String::from_utf8_lossy(host.as_bytes()).into());
         self.authority = uri.authority().map_or_else(host, ToString::to_string);
         self.logged_fields = log.headers().iter().map(|name| headers.get(name).cloned()).collect();
-        self.trace_id = TraceId::read(headers);
+        self.trace_id = self.trace_id.or_else(|| TraceId::read(headers));
+    }
+
+    /// Are its decisions kept? If not, nothing need be noted for that alone.
+    pub fn is_explained(&self) -> bool {
+        self.recorder.ring().is_some()
+    }
+
+    /// Notes what was chosen for it, and what would have been next.
+    pub fn chose(&mut self, chosen: &Arc<Chosen>, next: Option<&Arc<Chosen>>) {
+        if self.is_explained() {
+            self.decisions.chosen = Some(Arc::clone(chosen));
+            self.decisions.next = next.map(Arc::clone);
+        }
+    }
+
+    /// Notes that something happened on the way, because of `cause`, with the host that was tried last.
+    pub fn step(&mut self, code: &'static str, cause: &'static str) {
+        let host = self.upstream;
+        self.step_at(host, code, cause);
+    }
+
+    /// The same with another host.
+    pub fn step_at(&mut self, host: Option<SocketAddr>, code: &'static str, cause: &'static str) {
+        if self.is_explained() {
+            let (cluster, after) = (Arc::clone(&self.cluster), self.started.elapsed());
+            self.decisions.step(Step { code, cause, host, cluster, after });
+        }
     }
 
     /// Another host is asked now. Reads the clock only for the access log.
@@ -186,6 +221,28 @@ impl Record {
         }
     }
 
+    /// What is kept of it. Takes the decisions.
+    fn take_story(&mut self, duration: Duration) -> Story {
+        Story {
+            started: self.started,
+            duration,
+            direction: self.direction,
+            is_tcp: self.is_tcp,
+            trace: self.trace_id,
+            decisions: std::mem::take(&mut self.decisions),
+            destination: Arc::clone(&self.destination),
+            cluster: Arc::clone(&self.cluster),
+            upstream: self.upstream,
+            downstream: self.downstream,
+            peer: Arc::clone(&self.peer),
+            status: self.status,
+            reason: self.reason,
+            flag: self.flag,
+            detail: self.detail.clone(),
+            attempts: self.attempts,
+        }
+    }
+
     /// What the access log is told. Takes the texts: nobody reads them after it.
     fn take_entry(&mut self, duration: Duration) -> LogEntry {
         LogEntry {
@@ -229,17 +286,21 @@ impl Drop for Record {
         if self.status == 0 && self.reason.is_empty() && !self.is_tcp {
             self.fail("client_gone", "DC", "the client went away before the answer was there".to_owned());
         }
-        let telemetry = &self.recorder.telemetry;
+        let recorder = Arc::clone(&self.recorder);
+        let telemetry = &recorder.telemetry;
         if self.is_tcp {
             telemetry.metrics.tcp_connection(&self.labels(), self.bytes_received, self.bytes_sent);
         } else {
             self.recorder.request(self, self.started.elapsed());
         }
+        if let Some(ring) = recorder.ring() {
+            let story = self.take_story(self.started.elapsed());
+            ring.keep(story);
+        }
         // The last: it takes the texts.
         if telemetry.access_log.wants(!self.flag.is_empty() || self.status >= 500, self.trace_id.as_ref()) {
-            let recorder = Arc::clone(&self.recorder);
             let entry = self.take_entry(self.started.elapsed());
-            recorder.telemetry.access_log.write(entry);
+            telemetry.access_log.write(entry);
         }
     }
 }

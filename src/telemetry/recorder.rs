@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use super::explain::Ring;
 use super::metrics::Series;
 use super::{Record, RequestLabels, Telemetry};
 
@@ -17,6 +18,7 @@ pub struct Recorder {
     pub(super) telemetry: Telemetry,
     recent: Mutex<Vec<Option<(RequestLabels, Series)>>>,
     nothing: Arc<str>,
+    ring: Option<Arc<Ring>>,
 }
 
 /// Series that are kept, at most; those that fall on the same place displace each other.
@@ -25,7 +27,13 @@ const RECENT: usize = 64;
 impl Recorder {
     /// For a worker that has counted nothing yet.
     pub fn new(telemetry: Telemetry) -> Self {
-        Self { telemetry, recent: Mutex::default(), nothing: Arc::from("") }
+        let ring = telemetry.stories.ring();
+        Self { telemetry, recent: Mutex::default(), nothing: Arc::from(""), ring }
+    }
+
+    /// Where stories are kept; `None` when nobody wants any.
+    pub(super) fn ring(&self) -> Option<&Ring> {
+        self.ring.as_deref()
     }
 
     /// A label that says nothing. The default of `Arc<str>` is one for the whole process, for which workers would fight.
@@ -79,7 +87,7 @@ mod tests {
     fn workers_count_in_the_same_series_however_many_there_are() {
         let metrics = Arc::new(Metrics::new());
         let access_log = AccessLog::start(bootstrap::AccessLog::Off, metrics.access_log_dropped());
-        let telemetry = Telemetry { metrics: Arc::clone(&metrics), access_log };
+        let telemetry = Telemetry { metrics: Arc::clone(&metrics), access_log, stories: Default::default() };
         let workers = [(); 2].map(|()| Arc::new(Recorder::new(telemetry.clone())));
         for round in 0..3 {
             for status in 200..500 {

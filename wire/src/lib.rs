@@ -13,6 +13,7 @@
 //! | [`health`] | active health checks of a cluster | Envoy's fields |
 //! | [`resilience`] | limits, breaker and outlier detection of a cluster | ours, beside Envoy's fields |
 //! | [`load_shedding`] | when a workload refuses requests, and whose | ours, beside Envoy's filter |
+//! | [`origin`] | the object and line that something comes from | ours, carried in Envoy's fields |
 //! | [`ca`] | certificate signing, messages and gRPC stubs | `istio.v1.auth` |
 //! | [`xds`] | xDS v3 messages under short names, type URLs | Envoy's data-plane API |
 //! | [`label`] | the syntax of Kubernetes names | RFC 1035, RFC 1123 |
@@ -29,6 +30,7 @@ pub mod label;
 pub mod load_shedding;
 pub mod mesh;
 pub mod name;
+pub mod origin;
 pub mod rate_limit;
 pub mod resilience;
 pub mod setting;

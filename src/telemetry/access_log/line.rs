@@ -148,7 +148,7 @@ pub(super) fn millis(duration: Duration) -> u64 {
 }
 
 /// `2026-02-03T04:05:06.789Z`.
-pub(super) fn rfc3339(time: SystemTime) -> String {
+pub(in crate::telemetry) fn rfc3339(time: SystemTime) -> String {
     let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let (days, second) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
     let (year, month, day) = civil(days);

@@ -23,6 +23,7 @@ use crate::bootstrap::{AccessLog as Verbosity, AccessLogFile, AccessLogFormat};
 use sink::Sink;
 
 pub use entry::Entry;
+pub(super) use line::rfc3339;
 
 /// Takes entries and writes them on a thread of its own. Cheap to clone.
 #[derive(Clone, Debug)]

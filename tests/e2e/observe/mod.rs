@@ -1,3 +1,4 @@
 //! What the mesh tells of itself.
 
 mod access_log;
+mod explain;
