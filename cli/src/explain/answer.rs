@@ -218,7 +218,9 @@ fn filters(route: &Route) -> Vec<String> {
         let changes = split.clusters.iter().any(|cluster| !cluster.headers.request.is_empty());
         said.extend(changes.then(|| "header fields of the request are changed".to_owned()));
         let renamed = split.clusters.iter().find_map(|cluster| cluster.authority.as_ref());
-        said.extend(renamed.map(|host| format!("the host is told that it is {}", String::from_utf8_lossy(host.as_bytes()))));
+        said.extend(
+            renamed.map(|host| format!("the host is told that it is {}", String::from_utf8_lossy(host.as_bytes()))),
+        );
     }
     said
 }
@@ -322,7 +324,8 @@ fn from_outside(question: &Question, dir: &Path, caller: &Caller, mut answer: An
         return Ok(answer.ends("unknown_destination", format!("there is no {destination}")));
     };
     answer.service = view.origins.0.owner.as_ref().map(|owner| Quote::of(dir, owner));
-    let endpoints = view.endpoints.iter().map(|endpoint| Endpoint { address: endpoint.address, identity: None, usable: true });
+    let endpoints =
+        view.endpoints.iter().map(|endpoint| Endpoint { address: endpoint.address, identity: None, usable: true });
     let endpoints: Vec<Endpoint> = endpoints.collect();
     answer.servers = endpoints.iter().filter_map(|endpoint| server(caller, dir, endpoint, false)).collect();
     let name = view.key.to_string();

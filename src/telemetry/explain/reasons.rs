@@ -46,7 +46,7 @@ mod tests {
         collect("proxy/tunnel.rs", r#"fail\("(stream_[a-z_]+)""#);
         collect("proxy/filters.rs", r#"local\(StatusCode::OK, "([a-z_]+)""#);
         collect("telemetry/explain/tell.rs", r#"const [A-Z_]+: &str = "([a-z_]+)";"#);
-        collect("proxy/attempt.rs", r#"step\("([a-z_]+)""#);
+        collect("proxy/attempt.rs", r#"step(?:_at)?\((?:Some\(host.address\(\)\), )?"([a-z_]+)""#);
         collect("proxy/retry.rs", r#"step\("([a-z_]+)""#);
         collect("proxy/fallback.rs", r#"step\("([a-z_]+)""#);
         collect("admin/mod.rs", r#"connection_refused\("admin", client, "([a-z_]+)""#);

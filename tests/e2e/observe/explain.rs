@@ -143,7 +143,11 @@ fn a_retried_request_and_one_that_is_refused_name_their_policies() {
     assert_eq!((&outcome["code"], &outcome["line"]), (&"retries_exhausted".into(), &line.as_str().into()));
     assert_eq!((&told["attempts"], &told["response_flags"]), (&2.into(), &"URX".into()));
 
-    stage.mesh.edit("policy.yaml", "  retries:", "  # One an hour.\n  rateLimits:\n  - { name: few, requests: 1, per: 1h }\n  retries:");
+    stage.mesh.edit(
+        "policy.yaml",
+        "  retries:",
+        "  # One an hour.\n  rateLimits:\n  - { name: few, requests: 1, per: 1h }\n  retries:",
+    );
     until("the limit is used up", || ask(&stage, "orders.shop", "/o", &["-H", "X-Request-Id: limited"]).status == 429);
     let caller = story(&stage.client, "limited");
     assert_eq!(caller["reason"], "peer_sidecar", "failures come first");
@@ -177,7 +181,9 @@ fn a_request_that_falls_back_names_the_policy_and_what_it_came_from() {
     let spec = "spec:\n  targetRefs: [ { kind: Service, name: main } ]\n  fallback: { backends: [ { name: orders, port: 80 } ] }\n";
     stage.mesh.write(
         "fallback.yaml",
-        &format!("apiVersion: pillion.dev/v1alpha1\nkind: TrafficPolicy\nmetadata: {{ name: main, namespace: shop }}\n{spec}"),
+        &format!(
+            "apiVersion: pillion.dev/v1alpha1\nkind: TrafficPolicy\nmetadata: {{ name: main, namespace: shop }}\n{spec}"
+        ),
     );
     let mut number = 0;
     until("the other backend answers", || {
@@ -187,7 +193,10 @@ fn a_request_that_falls_back_names_the_policy_and_what_it_came_from() {
     let told = story(&stage.client, &format!("fell-{number}"));
     let fell = decision(&told, "fell_back");
     assert_eq!(fell["line"], line_of(&stage.mesh, "fallback.yaml", "fallback:"));
-    assert_eq!((&fell["object"], &fell["cause"]["code"]), (&"TrafficPolicy shop/main".into(), &"no_healthy_upstream".into()));
+    assert_eq!(
+        (&fell["object"], &fell["cause"]["code"]),
+        (&"TrafficPolicy shop/main".into(), &"no_healthy_upstream".into())
+    );
     let sentence = told["sentence"].as_str().expect("a sentence");
     assert!(sentence.contains("orders.shop:80") && sentence.contains("answered 200"), "{sentence}");
 }
@@ -201,9 +210,8 @@ fn the_command_says_beforehand_what_traffic_then_does() {
         command.args(["explain", "--from", from, "--to", to, "GET", path]).arg(stage.mesh.config());
         let said = output(command.args(["--output", "json"]));
         let text = String::from_utf8_lossy(&said.stdout).into_owned();
-        let told = serde_json::from_str(&text).unwrap_or_else(|error| {
-            panic!("{error}: {text} {}", String::from_utf8_lossy(&said.stderr))
-        });
+        let told = serde_json::from_str(&text)
+            .unwrap_or_else(|error| panic!("{error}: {text} {}", String::from_utf8_lossy(&said.stderr)));
         (said.status.code().unwrap_or(-1), told)
     };
     for (number, (host, path)) in [
@@ -236,7 +244,8 @@ fn the_command_says_beforehand_what_traffic_then_does() {
     let (exit, told) = explain("outside", "orders.shop", "/o");
     assert_eq!((exit, &told["reason"]), (1, &"plaintext_refused".into()));
 
-    let text = output(pillion().args(["explain", "--from", "client", "GET", "http://orders.shop/o"]).arg(stage.mesh.config()));
+    let text =
+        output(pillion().args(["explain", "--from", "client", "GET", "http://orders.shop/o"]).arg(stage.mesh.config()));
     let text = String::from_utf8_lossy(&text.stdout).into_owned();
     assert!(text.contains("route     HTTPRoute/shop/orders/main by HTTPRoute shop/orders spec.rules[3]"), "{text}");
     assert!(text.contains("outcome   answered"), "{text}");
