@@ -1,5 +1,6 @@
 //! Opaque TCP: the same order as a request, without routes and headers.
 
+use std::cell::Cell;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -137,9 +138,12 @@ pub(super) async fn open(
     let mut guard = Box::pin(Guard::enter(worker, upstreams, Kind::Connection)).await?;
     let mut last = None;
     while tried.len() < attempt::MAX_HOSTS {
-        let Some(host) = upstreams.pick(&tried) else { break };
+        let second = Cell::new(None);
+        let Some(host) = upstreams.pick_beside(&tried, &second) else { break };
+        record.decisions.other_host = record.decisions.other_host.or(second.get());
         tried.push(host.key().clone());
         if let Err(denied) = guard.admit(&host) {
+            record.step_at(Some(host.address()), "passed_over", denied.reason().code);
             last = Some(denied);
             continue;
         }
@@ -162,6 +166,7 @@ pub(super) async fn open(
                     host.mark_unreachable(Instant::now());
                 }
                 guard.failed(&error);
+                record.step("another_host", error.reason().code);
                 last = Some(error);
             }
         }

@@ -135,7 +135,7 @@ impl Record {
         uri.path().clone_into(&mut self.path);
         let host =
             || headers.get(HOST).map_or_else(String::new, |host| String::from_utf8_lossy(host.as_bytes()).into());
-        self.authority = uri.authority().map_or_else(host, ToString::to_string);
+        self.authority = uri.authority().map_or_else(host, |authority| without_user(authority.as_str()).to_owned());
         self.logged_fields = log.headers().iter().map(|name| headers.get(name).cloned()).collect();
         self.trace_id = self.trace_id.or_else(|| TraceId::read(headers));
     }
@@ -170,7 +170,7 @@ impl Record {
     /// Another host is asked now. Reads the clock only for the access log.
     pub fn asked(&mut self) {
         if self.recorder.telemetry.access_log.is_on() {
-            self.asked_at = Some(Instant::now());
+            (self.asked_at, self.upstream_service_time) = (Some(Instant::now()), None);
         }
     }
 
@@ -276,6 +276,11 @@ impl Record {
             fields: std::mem::take(&mut self.logged_fields),
         }
     }
+}
+
+/// An authority without what may be a name and a password.
+fn without_user(authority: &str) -> &str {
+    authority.rsplit_once('@').map_or(authority, |(_, host)| host)
 }
 
 impl Drop for Record {

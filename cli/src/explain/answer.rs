@@ -22,6 +22,14 @@ use serde::Serialize;
 use super::ask::Question;
 use super::quote::Quote;
 
+/// Sections that are about a route's requests.
+const OF_ROUTES: [&str; 7] =
+    ["timeouts", "retries", "faults", "directResponse", "fallback", "sessionPersistence", "split"];
+/// Sections that are about a cluster.
+const OF_CLUSTERS: [&str; 6] = ["limits", "breaker", "outlierDetection", "healthChecks", "loadBalancing", "subsets"];
+/// Sections that the servers' sidecars keep.
+const OF_SERVERS: [&str; 3] = ["rateLimits", "globalRateLimit", "loadShedding"];
+
 /// What would become of the request.
 #[derive(Debug, Default, Serialize)]
 pub(super) struct Answer {
@@ -132,7 +140,7 @@ pub(super) fn find(question: &Question, dir: &Path) -> anyhow::Result<Answer> {
     };
     let origin = route.origins.rule.as_ref().or(route.origins.owner.as_ref());
     answer.route = Some(Chosen { name: route.name.clone(), origin: origin.map(|origin| Quote::of(dir, origin)) });
-    answer.policies = quotes(dir, &route.origins.sections);
+    answer.policies = quotes(dir, &route.origins.sections, &OF_ROUTES);
     answer.filters = filters(&route);
     follow(&caller, dir, &route, answer)
 }
@@ -293,7 +301,7 @@ fn backend(caller: &Caller, dir: &Path, name: &str, per_cent: f64, origins: &Ori
         identity: endpoint.mesh.map(|mesh| mesh.identity.to_string()),
         usable: endpoint.health == Health::Healthy,
     });
-    let policies = origins.backends.get(name).map(|sections| quotes(dir, sections)).unwrap_or_default();
+    let policies = quotes(dir, origins.backends.get(name).unwrap_or(&origins.sections), &OF_CLUSTERS);
     Ok(Backend { cluster: name.to_owned(), per_cent, endpoints: endpoints.collect(), policies })
 }
 
@@ -306,14 +314,12 @@ fn server(caller: &Caller, dir: &Path, endpoint: &Endpoint, has_identity: bool) 
     });
     let (view, port) = found.next()?;
     let refuses = (port.access == Access::Strict && !has_identity).then_some("plaintext_refused");
-    let of_servers = ["rateLimits", "globalRateLimit", "loadShedding"];
-    let sections = port.origins.0.sections.iter().filter(|(name, _)| of_servers.contains(&name.as_str()));
     Some(Server {
         workload: view.name.to_string(),
         port: port.port,
         refuses,
         origin: port.origins.0.owner.as_ref().map(|owner| Quote::of(dir, owner)),
-        policies: sections.map(|(name, origin)| (name.clone(), Quote::of(dir, origin))).collect(),
+        policies: quotes(dir, &port.origins.0.sections, &OF_SERVERS),
     })
 }
 
@@ -339,6 +345,8 @@ fn from_outside(question: &Question, dir: &Path, caller: &Caller, mut answer: An
     }
 }
 
-fn quotes(dir: &Path, sections: &BTreeMap<String, Origin>) -> BTreeMap<String, Quote> {
-    sections.iter().map(|(name, origin)| (name.clone(), Quote::of(dir, origin))).collect()
+/// Those of the `sections` that are of these.
+fn quotes(dir: &Path, sections: &BTreeMap<String, Origin>, of: &[&str]) -> BTreeMap<String, Quote> {
+    let sections = sections.iter().filter(|(name, _)| of.contains(&name.as_str()));
+    sections.map(|(name, origin)| (name.clone(), Quote::of(dir, origin))).collect()
 }

@@ -21,20 +21,20 @@ pub struct Place {
 
 /// Where all objects stand; those that are missing have no file.
 #[derive(Clone, Debug, Default)]
-pub struct Places(HashMap<(&'static str, Name), Place>);
+pub struct Places(HashMap<(&'static str, Name), (Arc<str>, Place)>);
 
 impl Places {
     /// Notes where the object of this kind and name stands.
     pub fn note(&mut self, kind: &'static str, name: &Name, place: Place) {
-        self.0.insert((kind, name.clone()), place);
+        self.0.insert((kind, name.clone()), (format!("{kind} {name}").into(), place));
     }
 
     /// The origin of `field` of an object; empty for the object itself. A field that has no line of its own has that of
     /// what it stands in.
     #[must_use]
     pub fn origin(&self, kind: &'static str, name: &Name, field: String) -> Origin {
-        let object = format!("{kind} {name}").into();
-        let Some(place) = self.0.get(&(kind, name.clone())) else {
+        let Some((object, place)) = self.0.get(&(kind, name.clone())) else {
+            let object = format!("{kind} {name}").into();
             return Origin { object, field, file: Arc::default(), line: 0 };
         };
         let mut path = field.as_str();
@@ -45,7 +45,7 @@ impl Places {
                 (None, None) => break place.line,
             }
         };
-        Origin { object, field, file: Arc::clone(&place.file), line }
+        Origin { object: Arc::clone(object), field, file: Arc::clone(&place.file), line }
     }
 }
 

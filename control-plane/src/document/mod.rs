@@ -257,15 +257,20 @@ pub fn read(text: &str, first_line: u64) -> Document {
     }
 }
 
-/// Lines of `spec.KEY`, of the items of lists there, and of the keys of these.
+/// Lines of `spec.KEY`, of rules and ports there, and of the keys of rules: by these decisions are explained.
 fn lines(node: &Node) -> BTreeMap<String, u64> {
     let mut lines = BTreeMap::new();
     let Some(Value::Mapping(entries)) = node.child("spec").map(|spec| &spec.value) else { return lines };
     for entry in entries {
         let path = format!("spec.{}", entry.key);
-        if let Value::Sequence(items) = &entry.node.value {
+        // Of other lists nothing is decided item by item.
+        if let Value::Sequence(items) = &entry.node.value
+            && ["rules", "ports"].contains(&entry.key.as_str())
+        {
             for (index, item) in items.iter().enumerate() {
-                if let Value::Mapping(entries) = &item.value {
+                if let Value::Mapping(entries) = &item.value
+                    && entry.key == "rules"
+                {
                     let of_key = |entry: &Entry| (format!("{path}[{index}].{}", entry.key), entry.line);
                     lines.extend(entries.iter().map(of_key));
                 }

@@ -88,7 +88,8 @@ impl Heard {
         Self {
             // One that is not of the standard would be memory of the client's making.
             method: is_standard(method).then(|| method.clone()),
-            authority: Kept::of(uri.authority().map_or_else(host, |authority| authority.as_str().as_bytes())),
+            // The host alone: a name and a password may stand before it.
+            authority: Kept::of(uri.authority().map_or_else(host, |authority| authority.host().as_bytes())),
             path: Kept::of(uri.path().as_bytes()),
             request_id: Kept::of(id),
         }

@@ -106,6 +106,7 @@ fn a_routed_request_names_its_rule_and_the_next_also_after_lines_have_moved() {
     // Lines move, and nothing else: the next story has the new ones, and no cluster was sent for it.
     let clusters = || stage.client.metric("pillion_xds_resources_total", &[("type", "cluster")]);
     let before = clusters();
+    assert!(before > 0.0);
     stage.mesh.edit("routes.yaml", "spec:\n", "# Moved.\n# Twice.\nspec:\n");
     let moved = line_of(&stage.mesh, "routes.yaml", "- name: main");
     let mut number = 0;
@@ -199,6 +200,28 @@ fn a_request_that_falls_back_names_the_policy_and_what_it_came_from() {
     );
     let sentence = told["sentence"].as_str().expect("a sentence");
     assert!(sentence.contains("orders.shop:80") && sentence.contains("answered 200"), "{sentence}");
+}
+
+#[test]
+fn a_tcp_connection_has_a_story_and_a_line_too() {
+    let mesh = Mesh::start();
+    let echo = nginx(&mesh, "location / { return 200 bytes; }");
+    mesh.service("ledger", &[("tcp", 7000, "tcp")]);
+    let _server = mesh.workload(Workload::new("ledger").port("tcp", echo.address));
+    let format = "%PROTOCOL%|%RESPONSE_CODE%|%UPSTREAM_CLUSTER%|%PILLION(direction)%|%DOWNSTREAM_PEER_URI_SAN%";
+    let client = mesh.workload(Workload::new("client").tcp("ledger.shop:7000").setting("access_log_format", format));
+    let said = curl(&[&format!("http://{}/", client.tcp("ledger.shop:7000")), "-H", "Connection: close"]);
+    assert_eq!(said.text(), "bytes");
+    let mut told = Value::Null;
+    until("the story is there", || {
+        let all: Value = serde_json::from_str(&client.admin_page("/explain")).expect("JSON");
+        told = all["requests"][0].clone();
+        !told.is_null()
+    });
+    let route = decision(&told, "route");
+    assert_eq!((&told["method"], &route["object"]), (&"TCP".into(), &"Service shop/ledger".into()));
+    assert_eq!(route["line"], line_of(&mesh, "service-ledger.yaml", "- { name: tcp"));
+    until("the line is there", || client.process.log().lines().any(|line| line == "TCP|0|ledger.shop:7000|outbound|-"));
 }
 
 #[test]
