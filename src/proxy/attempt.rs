@@ -108,7 +108,7 @@ pub(super) async fn send(
     let mut hosts = 0;
     let second = Cell::new(None);
     let picked = upstreams.pick_beside(&tried.hosts, &second).or_else(|| upstreams.pick(&[]));
-    record.decisions.other_host = record.decisions.other_host.or(second.get());
+    record.decisions.other_host = record.decisions.other_host.or_else(|| second.get());
     let Some(mut next) = picked else {
         return Err(Failed { error: guard::no_host(worker, upstreams, Kind::Request), unsent: body });
     };

@@ -140,7 +140,7 @@ pub(super) async fn open(
     while tried.len() < attempt::MAX_HOSTS {
         let second = Cell::new(None);
         let Some(host) = upstreams.pick_beside(&tried, &second) else { break };
-        record.decisions.other_host = record.decisions.other_host.or(second.get());
+        record.decisions.other_host = record.decisions.other_host.or_else(|| second.get());
         tried.push(host.key().clone());
         if let Err(denied) = guard.admit(&host) {
             record.step_at(Some(host.address()), "passed_over", denied.reason().code);

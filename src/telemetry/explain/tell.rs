@@ -75,7 +75,7 @@ fn origin_of<'a>(code: &str, origins: &'a Origins, cluster: &str) -> Option<&'a 
     let general = || origins.rule.as_ref().or(origins.owner.as_ref());
     match section_of(code) {
         _ if is_unconfigured(code) => None,
-        Some((name, true)) => origins.section(name, cluster).or_else(|| match code {
+        Some((name, true)) => origins.section(name, cluster).or(match code {
             "endpoint_picked" | "no_healthy_upstream" => origins.owner.as_ref(),
             _ => None,
         }),

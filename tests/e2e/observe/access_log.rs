@@ -197,7 +197,7 @@ fn a_full_disk_costs_lines_but_no_request() {
         until("it goes on", || lines(&path).iter().any(|line| line.contains("/after")));
         assert!(stage.client.process.log().contains("the access log is written again"));
         assert!(kept.len() > 5, "{}", kept.len());
-        let last = lines(&path).into_iter().filter(|line| !line.is_empty()).next_back().unwrap();
+        let last = lines(&path).into_iter().rfind(|line| !line.is_empty()).unwrap();
         assert!(serde_json::from_str::<Value>(&last).is_ok(), "a torn line is ended before the next: {last}");
     }
     assert_eq!(said(), 1, "once");
