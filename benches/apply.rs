@@ -57,8 +57,14 @@ fn assembly() -> Assembly {
     let mut assembly = Assembly::new(None, false, Duration::from_secs(600));
     let destination = NAME.parse::<pillion_wire::name::Destination>().expect("literal");
     assembly.handle_demand(Demand::Destination(destination.clone()), Instant::now());
-    let listener =
-        OutboundListener { destination, http: None, filters: Vec::new(), tcp: Some(Split::one(NAME)), tls: Vec::new() };
+    let listener = OutboundListener {
+        destination,
+        http: None,
+        filters: Vec::new(),
+        tcp: Some(Split::one(NAME)),
+        tls: Vec::new(),
+        origins: Default::default(),
+    };
     tell(&mut assembly, Kind::Listener, Config::Outbound(listener));
     let cluster = Cluster { protocol: UpstreamProtocol::Http1, ..Cluster::new(NAME) };
     tell(&mut assembly, Kind::Cluster, Config::Cluster(cluster));

@@ -175,6 +175,7 @@ fn outbound(endpoint: Option<Endpoint>) -> Outbound {
         filters: None,
         fallback: None,
         treatment: None,
+        chosen: Default::default(),
     };
     let host = VirtualHost { domains: vec!["*".to_owned()], routes: vec![route] };
     let destination: pillion_wire::name::Destination = "app.bench:80".parse().expect("literal");

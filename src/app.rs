@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout};
 use tracing_subscriber::layer::SubscriberExt as _;
@@ -20,7 +20,7 @@ use tracing_subscriber::{EnvFilter, reload};
 
 use crate::admin::Admin;
 use crate::admin::logging::Logging;
-use crate::bootstrap::{self, Bootstrap, BootstrapError, TraceHeaders};
+use crate::bootstrap::{self, AccessLogFile, Bootstrap, BootstrapError, TraceHeaders};
 use crate::drain::Drain;
 use crate::filter::Active;
 use crate::identity::Identity;
@@ -31,6 +31,7 @@ use crate::readiness::Readiness;
 use crate::slot::Slot;
 use crate::snapshot::{Cluster, Demand, Directory, Outbound};
 use crate::store::Store;
+use crate::telemetry::explain::Stories;
 use crate::telemetry::load::Load;
 use crate::telemetry::otlp::{Exporter, LogLayer, Queues};
 use crate::telemetry::tap::{Taps, Us};
@@ -41,6 +42,9 @@ use crate::{admin, application, discovery, dns, identity, init, observe, tls, up
 
 /// How long what is left for the collector may take to be sent when stopping.
 const FLUSH_DEADLINE: Duration = Duration::from_secs(5);
+
+/// How long the last lines of the access log are waited for.
+const LOG_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The program: reads its settings, runs until it is told to stop. With `init` as first argument it programs the redirect
 /// instead.
@@ -107,6 +111,7 @@ fn run(settings: Bootstrap, logging: Arc<Logging>) -> anyhow::Result<()> {
 async fn serve(mut settings: Bootstrap, logging: Arc<Logging>) -> anyhow::Result<()> {
     let started = SystemTime::now();
     let mut stop = StopSignal::new()?;
+    let hangup = signal(SignalKind::hangup()).context("cannot listen for signals")?;
     let metrics = Arc::new(Metrics::of(settings.metrics.clone(), about(&settings)));
     metrics.watch("control", tokio::runtime::Handle::current());
     let queues = Queues::new(&settings, &metrics);
@@ -120,7 +125,8 @@ async fn serve(mut settings: Bootstrap, logging: Arc<Logging>) -> anyhow::Result
     let identity = Arc::new(Slot::new(None));
     let (demand, demanded) = mpsc::channel(discovery::DEMAND_CAPACITY);
     let telemetry = Telemetry {
-        access_log: AccessLog::start(settings.access_log, metrics.access_log_dropped()),
+        access_log: access_log(&settings, &metrics)?,
+        stories: Stories::keeping(settings.explain_requests),
         metrics: Arc::clone(&metrics),
         tracer,
         logs,
@@ -185,12 +191,15 @@ async fn serve(mut settings: Bootstrap, logging: Arc<Logging>) -> anyhow::Result
     let announced = Arc::clone(&readiness);
     tokio::spawn(async move { announce(&announced, addresses).await });
 
+    tokio::spawn(follow_rotation(hangup, shared.telemetry.access_log.clone()));
+
     tokio::select! {
         signal = stop.received() => tracing::info!(signal, "stopping"),
         () = shared.drain.stopping() => tracing::info!("stopping, as the admin port was asked to"),
     }
     drain(&shared).await;
     exporter.flush(FLUSH_DEADLINE).await;
+    shared.telemetry.access_log.flush(LOG_PATIENCE);
     Ok(())
 }
 
@@ -257,6 +266,22 @@ fn us(settings: &Bootstrap) -> Us {
         namespace: settings.id.namespace().to_owned(),
         workload: settings.workload.clone(),
         service_account: settings.id.service_account().to_owned(),
+    }
+}
+
+fn access_log(settings: &Bootstrap, metrics: &Metrics) -> anyhow::Result<AccessLog> {
+    let file = &settings.access_log_file;
+    let log = AccessLog::open(settings.access_log, &settings.access_log_format, file, metrics.access_log_dropped());
+    log.with_context(|| match file {
+        AccessLogFile::Path(path) => format!("cannot write the access log to {} (--access-log-file)", path.display()),
+        AccessLogFile::Stdout | AccessLogFile::Stderr => "cannot start the access log".to_owned(),
+    })
+}
+
+/// Opens the access log again whenever somebody says that its file has been moved away.
+async fn follow_rotation(mut moved: Signal, log: AccessLog) {
+    while moved.recv().await.is_some() {
+        log.reopen();
     }
 }
 
@@ -358,8 +383,8 @@ async fn drain(shared: &Shared) {
 
 /// SIGTERM (an orchestrator) and SIGINT (a person).
 struct StopSignal {
-    terminate: tokio::signal::unix::Signal,
-    interrupt: tokio::signal::unix::Signal,
+    terminate: Signal,
+    interrupt: Signal,
 }
 
 impl StopSignal {

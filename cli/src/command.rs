@@ -4,7 +4,7 @@ use std::ffi::OsString;
 
 use clap::{Parser, Subcommand};
 
-use crate::{certs, check, demo, ps, run, shop, tap, top};
+use crate::{certs, check, demo, explain, ps, run, shop, tap, top};
 
 const ABOUT: &str = "Pillion, a service mesh: run it, try it, check its documents.
 
@@ -20,6 +20,8 @@ const EXAMPLES: &str = "Examples:
   pillion ps                       what each sidecar runs
   pillion tap --status 5xx         requests that fail, as they do
   pillion top                      who calls whom in the mesh of this machine, live
+  pillion explain --from web GET http://orders.shop/ shop/
+                                   what would become of that request, and which lines say so
   pillion certs root --out ca/     a root for development
 
 Every command explains itself: pillion run --help";
@@ -43,6 +45,9 @@ pub(crate) enum Command {
 
     /// Say what is wrong with a folder of documents, by file, line and field.
     Check(check::Check),
+
+    /// Say what would become of a request, from a folder of documents alone; or what a reason code means.
+    Explain(explain::Explain),
 
     /// Show what each sidecar runs: state, configuration against the newest, certificate, what it refused.
     Ps(ps::Ps),

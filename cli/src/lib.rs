@@ -8,6 +8,7 @@ mod command;
 mod demo;
 mod documents;
 mod duration;
+mod explain;
 mod locate;
 pub mod metrics;
 mod ps;
@@ -41,6 +42,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             return pillion_control_plane::main(with_name("pillion control-plane", arguments));
         }
         Command::Check(settings) => return check::run(&settings).unwrap_or_else(|error| fail(&error)),
+        Command::Explain(settings) => return explain::run(&settings),
         Command::Run(settings) => return run::run(settings),
         Command::Launch(settings) => return run::launch::launch(&settings),
         Command::Keeper(settings) => return run::keeper::keep(&settings),

@@ -2,6 +2,7 @@
 
 use std::{fmt, path::Path, sync::Arc};
 
+use pillion_wire::spiffe::TrustDomain;
 use serde::Serialize;
 
 use crate::{
@@ -12,6 +13,7 @@ use crate::{
         Problem, Severity,
         file::watch::{Directory, DirectoryError},
     },
+    xds::catalog::Catalog,
 };
 
 /// What a directory holds, and what is wrong with it.
@@ -49,6 +51,17 @@ impl fmt::Display for Report {
             self.warnings.len()
         )
     }
+}
+
+/// What the control plane would serve of the configuration in `dir`, and what is wrong with it.
+///
+/// # Errors
+///
+/// When the directory cannot be read.
+pub fn catalog(dir: &Path, trust_domain: TrustDomain) -> Result<(Catalog, Vec<Problem>), DirectoryError> {
+    let (_, update) = Directory::open(dir)?;
+    let (mesh, problems) = compile(&update, None);
+    Ok((Catalog::new(mesh, trust_domain, None), problems))
 }
 
 /// Checks the configuration in `dir` as the control plane would read it.

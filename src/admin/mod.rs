@@ -7,6 +7,7 @@
 mod certs;
 mod csds;
 mod dump;
+mod explain;
 mod health;
 pub mod logging;
 mod memory;

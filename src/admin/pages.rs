@@ -6,7 +6,7 @@ use regex::{Regex, RegexBuilder};
 use serde_json::Value;
 
 use super::query::pairs;
-use super::{Admin, certs, dump, memory, state};
+use super::{Admin, certs, dump, explain, memory, state};
 
 /// Compiled patterns are at most this large.
 const REGEX_BYTES: usize = 256 << 10;
@@ -17,6 +17,8 @@ GET  /state        what `pillion ps` shows, as JSON
 GET  /metrics      Prometheus text, or OpenMetrics for those who accept it
 GET  /config_dump  configuration in force, as JSON; ?resource=outbound: that part; ?name_regex=: what is called so
 GET  /clusters     hosts with their live counters, as JSON; ?format=json is all there is
+GET  /explain      why recent requests went as they went, failures first, as JSON;
+                   ?trace=ID, ?request=ID (x-request-id), ?reason=CODE, &limit=N [20]
 GET  /certs        certificate chain and roots, with their expiry
 GET  /memory       what we take, and what takes it
 GET  /drain        is it stopping, and what is left
@@ -67,6 +69,10 @@ impl Admin {
             "/clusters" => match pairs(query).iter().find(|(name, value)| name == "format" && value != "json") {
                 Some(_) => Page::bad("format: only json"),
                 None => Page::json(&dump::clusters(&self.shared)),
+            },
+            "/explain" => match explain::answer(&self.shared.telemetry.stories, query) {
+                Ok(told) => Page::json(&told),
+                Err((status, problem)) => Page::text(status, problem),
             },
             "/certs" => Page::json(&certs::certs(self)),
             "/memory" => Page::json(&memory::memory(self)),

@@ -54,8 +54,12 @@ impl LoadBalancer for LeastRequest {
                 continue;
             }
             let load = view.in_flight(at);
-            if best.is_none_or(|(least, _)| load < least) {
-                best = Some((load, at));
+            match best {
+                Some((least, _)) if load >= least => view.came_second(at),
+                better => {
+                    better.into_iter().for_each(|(_, second)| view.came_second(second));
+                    best = Some((load, at));
+                }
             }
             compared += 1;
             if compared == self.choices {
@@ -76,6 +80,11 @@ fn least(view: &dyn View) -> Option<usize> {
         equals = if is_less { 1 } else { equals + usize::from(best.is_some_and(|(least, _)| load == least)) };
         // Each of the equals with the same chance, also beside hosts that are not usable (reservoir sampling).
         let is_chosen = is_less || (best.is_some_and(|(least, _)| load == least) && below(view.random(), equals)? == 0);
+        match best {
+            Some((_, second)) if is_chosen => view.came_second(second),
+            Some(_) => view.came_second(at),
+            None => {}
+        }
         if is_chosen {
             best = Some((load, at));
         }

@@ -44,6 +44,8 @@ pub trait View {
     fn in_flight(&self, at: usize) -> usize;
     /// Expected latency in seconds.
     fn latency(&self, at: usize) -> f64;
+    /// This one was compared with the one that is picked, and came second. For explanations only.
+    fn came_second(&self, _at: usize) {}
     /// Hash of the call, when it has one.
     fn hash(&self) -> Option<u64>;
     /// Uniform over all of `u64`, each time anew.

@@ -35,7 +35,9 @@ impl LoadBalancer for PeakEwma {
     fn pick(&self, view: &dyn View) -> Option<usize> {
         let one = any(view)?;
         let Some(other) = self.other(view, one) else { return Some(one) };
-        Some(if self.cost(view, other) < self.cost(view, one) { other } else { one })
+        let (first, second) = if self.cost(view, other) < self.cost(view, one) { (other, one) } else { (one, other) };
+        view.came_second(second);
+        Some(first)
     }
 }
 

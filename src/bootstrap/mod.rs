@@ -5,16 +5,20 @@
 //! the JSON file named by `--bootstrap`. Below this module nobody reads any of
 //! them: [`Bootstrap`] holds values that need no further checking.
 
+mod access_log;
+mod log_format;
 mod metrics;
 mod otlp;
 mod settings;
 mod traces;
 mod value;
 
+pub use access_log::{AccessLog, AccessLogFile, AccessLogFormat};
+pub use log_format::{Format as LogFormat, Part as LogPart, Value as LogValue};
 pub use metrics::MetricsSettings;
 pub use otlp::{Otlp, OtlpProtocol, OtlpSignal};
 pub use traces::{TraceHeaders, Tracing};
-pub use value::{AccessLog, Redirection, TcpBinding, UnknownDestinations, ValueError};
+pub use value::{Redirection, TcpBinding, UnknownDestinations, ValueError};
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -74,6 +78,12 @@ pub struct Bootstrap {
     pub metrics: MetricsSettings,
     /// Is the control plane told of the traffic, when it asks (LRS)?
     pub load_reports: bool,
+    /// In which words.
+    pub access_log_format: AccessLogFormat,
+    /// Where to.
+    pub access_log_file: AccessLogFile,
+    /// Requests whose story each worker keeps: failed ones, and as many others. 0: none.
+    pub explain_requests: usize,
     /// Where telemetry is pushed to. `None`: nowhere.
     pub otlp: Option<Otlp>,
     /// Which requests become spans of a trace, and who begins one.
@@ -286,6 +296,9 @@ fn build(settings: Settings) -> Result<Bootstrap, BootstrapError> {
         access_log: settings.access_log.unwrap_or_default(),
         metrics,
         load_reports: settings.load_reports.unwrap_or(true),
+        access_log_format: settings.access_log_format.unwrap_or_default(),
+        access_log_file: settings.access_log_file.unwrap_or_default(),
+        explain_requests: settings.explain_requests.unwrap_or(256).into(),
         otlp,
         tracing,
         log: settings.log.unwrap_or_else(|| "info".to_owned()),

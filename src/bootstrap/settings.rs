@@ -9,9 +9,10 @@ use clap::{CommandFactory, Parser};
 use serde::Deserialize;
 
 use super::BootstrapError;
+use super::access_log::{AccessLog, AccessLogFile, AccessLogFormat};
 use super::otlp::{OtlpHeader, OtlpProtocol, OtlpSignal};
 use super::traces::{MaybeSpan, Percent, TraceHeaders};
-use super::value::{AccessLog, InterceptMode, OnOff, Span, Switch, TcpBinding, UnknownDestinations};
+use super::value::{InterceptMode, OnOff, Span, Switch, TcpBinding, UnknownDestinations};
 
 /// The Pillion sidecar: takes over a workload's inbound and outbound traffic.
 ///
@@ -137,7 +138,8 @@ pub(super) struct Settings {
     /// How long requests in flight may take to finish when stopping [default: 30s]
     #[arg(long, value_name = "DURATION")]
     pub(super) drain_deadline: Option<Span>,
-    /// Which requests are logged: off, errors, all [default: errors]
+    /// Which requests are logged: off, errors, all, or sampled:10%, which is errors and a share of the rest
+    /// [default: errors; of sampled alone: 1%]
     #[arg(long, value_name = "WHICH")]
     pub(super) access_log: Option<AccessLog>,
     /// Where /metrics alone is served, or off [default: 0.0.0.0:15090]
@@ -164,6 +166,15 @@ pub(super) struct Settings {
     /// Tell the control plane of the traffic when it asks: true, false [default: true]
     #[arg(long, value_name = "BOOL")]
     pub(super) load_reports: Option<bool>,
+    /// How they are written: json, text (Envoy's default), or a format with Envoy's %OPERATORS% [default: json]
+    #[arg(long, value_name = "FORMAT")]
+    pub(super) access_log_format: Option<AccessLogFormat>,
+    /// Where to: stderr, stdout, or a file, which is opened again on SIGHUP [default: stderr]
+    #[arg(long, value_name = "PATH")]
+    pub(super) access_log_file: Option<AccessLogFile>,
+    /// Requests whose story each worker keeps for /explain, failed ones and others each; 0 keeps none [default: 256]
+    #[arg(long, value_name = "COUNT")]
+    pub(super) explain_requests: Option<u16>,
     /// OpenTelemetry collector that traces (and what --otlp-signals says) are sent to, as http://127.0.0.1:4317
     /// [default: OTEL_EXPORTER_OTLP_ENDPOINT, else none]
     #[arg(long, value_name = "URL")]
@@ -290,6 +301,9 @@ impl Settings {
             metrics_exemplars: self.metrics_exemplars.or(lower.metrics_exemplars),
             metrics_export_interval: self.metrics_export_interval.or(lower.metrics_export_interval),
             load_reports: self.load_reports.or(lower.load_reports),
+            access_log_format: self.access_log_format.or(lower.access_log_format),
+            access_log_file: self.access_log_file.or(lower.access_log_file),
+            explain_requests: self.explain_requests.or(lower.explain_requests),
             otlp_endpoint: self.otlp_endpoint.or(lower.otlp_endpoint),
             otlp_protocol: self.otlp_protocol.or(lower.otlp_protocol),
             otlp_headers: self.otlp_headers.or(lower.otlp_headers),

@@ -7,6 +7,7 @@ use std::time::Duration;
 use pillion_wire::name::{Destination, NameError};
 use serde::{Deserialize, Deserializer, de};
 
+use super::access_log::{AccessLog, AccessLogFile, AccessLogFormat};
 use super::otlp::{OtlpHeader, OtlpProtocol, OtlpSignal};
 use super::traces::{MaybeSpan, Percent, TraceHeaders};
 
@@ -17,18 +18,6 @@ pub struct TcpBinding {
     pub listen: SocketAddr,
     /// Where that leads.
     pub destination: Destination,
-}
-
-/// Which requests are logged.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum AccessLog {
-    /// None.
-    Off,
-    /// Those that the proxy answered itself, or that ended in a 5xx.
-    #[default]
-    Errors,
-    /// All.
-    All,
 }
 
 /// How connections are redirected to us.
@@ -106,8 +95,22 @@ pub enum ValueError {
     #[error("the destination is wrong: {0}")]
     Destination(#[from] NameError),
     /// Not a choice of what to log.
-    #[error("{0:?} is none of off, errors, all")]
+    #[error("{0:?} is none of off, errors, all, sampled (1 %) and sampled:N%")]
     AccessLog(String),
+    /// Not a format of the access log.
+    #[error("{0:?} is neither json nor text nor a format with %OPERATORS%")]
+    AccessLogFormat(String),
+    /// Not a place for the access log.
+    #[error("the access log needs a path, stdout or stderr")]
+    AccessLogFile,
+    /// Something in a format of the access log is not known.
+    #[error("the access log's format is wrong at {position}: {problem}")]
+    LogFormat {
+        /// Bytes before it.
+        position: usize,
+        /// What is wrong there.
+        problem: String,
+    },
     /// Not a way to intercept.
     #[error("{0:?} is none of off, redirect, tproxy")]
     Intercept(String),
@@ -205,19 +208,6 @@ impl FromStr for TcpBinding {
     }
 }
 
-impl FromStr for AccessLog {
-    type Err = ValueError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text {
-            "off" => Ok(Self::Off),
-            "errors" => Ok(Self::Errors),
-            "all" => Ok(Self::All),
-            _ => Err(ValueError::AccessLog(text.to_owned())),
-        }
-    }
-}
-
 impl FromStr for InterceptMode {
     type Err = ValueError;
 
@@ -264,6 +254,8 @@ read_from_text!(
     Switch,
     TcpBinding,
     AccessLog,
+    AccessLogFormat,
+    AccessLogFile,
     InterceptMode,
     UnknownDestinations,
     OtlpProtocol,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use pillion_wire::load_shedding::LoadShedding;
 use pillion_wire::name::Destination;
+use pillion_wire::origin::Origins;
 use pillion_wire::rate_limit::RateLimits;
 
 use super::{Age, GlobalRateLimit, HttpFilter, RouteConfig, Split};
@@ -24,6 +25,8 @@ pub struct OutboundListener {
     /// `filter_chains` with a `TcpProxy`, for TLS that the application itself speaks. A server name is in one of them
     /// only, and at most one has none.
     pub tls: Vec<TlsChain>,
+    /// What it comes from.
+    pub origins: Arc<Origins>,
 }
 
 /// What TLS connections that ask for a name are sent to (`envoy.config.listener.v3.FilterChain` whose
@@ -81,6 +84,8 @@ pub struct InboundPort {
     pub global: Option<Arc<GlobalRateLimit>>,
     /// When it takes no more of them, found by their latency. `None`: it takes all.
     pub load_shedding: Option<LoadShedding>,
+    /// What it comes from.
+    pub origins: Arc<Origins>,
 }
 
 impl InboundPort {
@@ -95,6 +100,7 @@ impl InboundPort {
             age: None,
             global: None,
             load_shedding: None,
+            origins: Arc::default(),
         }
     }
 }

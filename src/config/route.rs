@@ -1,9 +1,11 @@
 //! Routes (RDS): first match wins, in the order sent.
 
 use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderValue, StatusCode};
+use pillion_wire::origin::Origins;
 use pillion_wire::resilience::Fallback;
 use regex::Regex;
 
@@ -44,6 +46,8 @@ pub struct Route {
     pub fallback: Option<Fallback>,
     /// How long that may take, and when it is repeated.
     pub treatment: super::Treatment,
+    /// What it comes from.
+    pub origins: Arc<Origins>,
 }
 
 /// `RouteMatch`: all parts have to match.

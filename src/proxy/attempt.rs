@@ -7,6 +7,8 @@
 //! reached. Beyond that, an idempotent request without a body is sent once more when
 //! a *kept* connection turned out to have been closed (RFC 9110, section 9.2.2).
 
+use std::cell::Cell;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -106,13 +108,17 @@ pub(super) async fn send(
     let repeatable = body.is_empty();
     let mut body = Some(body);
     let mut hosts = 0;
-    let Some(mut next) = upstreams.pick(&tried.hosts).or_else(|| upstreams.pick(&[])) else {
+    let second = Cell::new(None);
+    let picked = upstreams.pick_beside(&tried.hosts, &second).or_else(|| upstreams.pick(&[]));
+    record.decisions.other_host = record.decisions.other_host.or_else(|| second.get());
+    let Some(mut next) = picked else {
         return Err(Failed { error: guard::no_host(worker, upstreams, Kind::Request), unsent: body });
     };
     loop {
         let host = next;
         if let Err(denied) = guard.admit(&host) {
             record.trace_event("endpoint_denied", denied.reason().code);
+            record.step_at(Some(host.address()), "passed_over", denied.reason().code);
             tried.hosts.push(host.key().clone());
             let Some(host) = upstreams.pick(&tried.hosts) else { return Err(Failed { error: denied, unsent: body }) };
             next = host;
@@ -152,6 +158,7 @@ pub(super) async fn send(
                 }
                 record.attempt_over("application_unreachable");
                 record.trace_event("retry", "application_unreachable");
+                record.step("another_host", "connect_failure");
                 worker.shared.telemetry.metrics.upstream_retry("application_unreachable");
             }
             Err(Failed { error, unsent }) => {
@@ -164,6 +171,7 @@ pub(super) async fn send(
                     return Err(Failed { error, unsent });
                 };
                 record.trace_event("retry", error.reason().code);
+                record.step("another_host", error.reason().code);
                 tracing::debug!(%error, "trying another host");
                 worker.shared.telemetry.metrics.upstream_retry(error.reason().code);
                 next = host;
@@ -213,7 +221,7 @@ async fn once(
             Err(unsent) => unsent,
         };
         let refused = was_refused(&error);
-        record.answered(if refused { "upstream_refused" } else { "upstream_reset" });
+        record.failed_to_answer(if refused { "upstream_refused" } else { "upstream_reset" });
         let again = if refused { refusals < MAX_REFUSALS } else { reused && !fresh };
         body = match unsent {
             Some(unsent) if again => unsent,
@@ -349,8 +357,13 @@ impl Tried {
 impl Upstreams {
     /// A host that has not been tried.
     pub(super) fn pick(&self, tried: &[HostKey]) -> Option<Arc<Host>> {
+        self.pick_beside(tried, &Cell::new(None))
+    }
+
+    /// The same; `second` is set to the host that it was compared with.
+    pub(super) fn pick_beside(&self, tried: &[HostKey], second: &Cell<Option<SocketAddr>>) -> Option<Arc<Host>> {
         match self {
-            Self::Cluster(cluster, None) => cluster.upstream.pick(tried, None, Instant::now),
+            Self::Cluster(cluster, None) => cluster.upstream.pick_beside(tried, None, Instant::now, second),
             Self::Cluster(cluster, Some(affinity)) => {
                 if let Some(bound) = &affinity.session
                     && let Some(address) = bound.pinned
@@ -362,7 +375,7 @@ impl Upstreams {
                         return host;
                     }
                 }
-                cluster.upstream.pick(tried, affinity.hash, Instant::now)
+                cluster.upstream.pick_beside(tried, affinity.hash, Instant::now, second)
             }
             Self::Application(port) => {
                 let untried = || port.hosts.iter().filter(|host| !tried.contains(host.key()));

@@ -70,6 +70,7 @@ pub(super) async fn send(
             }
         };
         worker.shared.telemetry.metrics.fallback(next.upstream.name(), reason);
+        record.step("fell_back", reason);
         record.cluster = Arc::clone(next.upstream.name());
         result = ask(worker, way.call, &Upstreams::Cluster(Arc::clone(next), None), head, body, record).await;
     }

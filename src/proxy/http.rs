@@ -373,17 +373,6 @@ fn begin(client: &Client, request: &Request<Body>) -> Record {
     if request.method() != Method::CONNECT {
         record.begin_trace(request.headers());
     }
-    record.request_headers = recorder.tapped_fields(request.headers());
-    if recorder.has_access_log() || recorder.is_tapped() {
-        request.method().as_str().clone_into(&mut record.method);
-        request.uri().path().clone_into(&mut record.path);
-        record.authority = match request.uri().authority() {
-            Some(authority) => authority.to_string(),
-            None => request
-                .headers()
-                .get(http::header::HOST)
-                .map_or_else(String::new, |host| String::from_utf8_lossy(host.as_bytes()).into_owned()),
-        };
-    }
+    record.hear(request.method(), request.uri(), request.headers());
     record
 }

@@ -128,6 +128,7 @@ fn undeclared(address: SocketAddr) -> config::InboundPort {
 
 /// Notes the port of our application that is meant.
 pub(super) fn note(record: &mut Record, served: &InboundPort) {
+    record.chose(&served.chosen, None);
     record.destination = Arc::clone(served.label());
     record.cluster = Arc::clone(served.label());
 }

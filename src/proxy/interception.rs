@@ -107,6 +107,7 @@ async fn known(
     let mut stream = Replay::new(stream);
     let mut record = tcp::begin(worker, "outbound", address);
     record.destination = Arc::clone(target.label());
+    record.chose(&target.chosen, None);
     let (upstreams, lasts) = tcp::choose(split, &mut record);
     let dial = Box::pin(tcp::open(worker, &upstreams, lasts, &mut record));
     let (word, mut opened) = match Box::pin(heard(worker, "outbound", dialled, &drain, &mut stream, dial)).await {

@@ -32,8 +32,19 @@ pub(super) async fn plan(
 ) -> Result<(Plan, Filtered), ProxyError> {
     let target = target(worker, destination).await?;
     record.destination = Arc::clone(target.label());
-    let routes = target.http.as_ref().ok_or_else(|| ProxyError::WrongProtocol(destination.clone(), "HTTP"))?;
-    let route = routes.select(request).ok_or_else(|| ProxyError::NoRoute(destination.clone()))?;
+    let Some(routes) = &target.http else {
+        record.chose(&target.chosen, None);
+        return Err(ProxyError::WrongProtocol(destination.clone(), "HTTP"));
+    };
+    let found = match record.is_explained() {
+        true => routes.select_with_next(request),
+        false => routes.select(request).map(|route| (route, None)),
+    };
+    let Some((route, next)) = found else {
+        record.chose(&target.chosen, None);
+        return Err(ProxyError::NoRoute(destination.clone()));
+    };
+    record.chose(&route.chosen, next.map(|next| &next.chosen));
     record.route = Arc::clone(&route.name);
     record.trace_route(&route.paths);
     let filters = route.filters.as_ref();

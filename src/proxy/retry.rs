@@ -96,9 +96,10 @@ pub(super) async fn send(
             }
         };
         metrics.retry("retried");
-        let why = result.as_ref().map_or_else(|error| error.reason().code, |_| "response");
+        let why = cause(&result);
         record.attempt_over(why);
         record.trace_event("retry", why);
+        record.step("retried", why);
         if let Err(error) = &result {
             tracing::debug!(%error, ?pause, "sending the request again");
         }
@@ -118,6 +119,17 @@ fn may_go_on(call: &Call, verdict: Verdict, is_whole: bool) -> Result<Duration, 
         Verdict::After(_) if !is_whole => Err(Some(("retry_body_too_large", ""))),
         Verdict::After(pause) if !call.has_time_for(pause) => Err(Some(("retry_no_time", "UT"))),
         Verdict::After(pause) => Ok(pause),
+    }
+}
+
+/// The code of what is sent again.
+fn cause(result: &Result<Sent, ProxyError>) -> &'static str {
+    match result {
+        Ok(sent) => match behind(sent) {
+            Some(_) => "peer_sidecar",
+            None => "answered",
+        },
+        Err(error) => error.reason().code,
     }
 }
 

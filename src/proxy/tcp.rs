@@ -1,5 +1,6 @@
 //! Opaque TCP: the same order as a request, without routes and headers.
 
+use std::cell::Cell;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -64,6 +65,7 @@ pub(super) async fn outbound(
 ) {
     let mut record = begin(worker, "outbound", address);
     record.destination = Arc::clone(target.label());
+    record.chose(&target.chosen, None);
     // Boxed, as what comes of it: over before the connection is of use.
     let opened = Box::pin(async {
         let (upstreams, lasts) = choose(split, &mut record);
@@ -136,9 +138,12 @@ pub(super) async fn open(
     let mut guard = Box::pin(Guard::enter(worker, upstreams, Kind::Connection)).await?;
     let mut last = None;
     while tried.len() < attempt::MAX_HOSTS {
-        let Some(host) = upstreams.pick(&tried) else { break };
+        let second = Cell::new(None);
+        let Some(host) = upstreams.pick_beside(&tried, &second) else { break };
+        record.decisions.other_host = record.decisions.other_host.or_else(|| second.get());
         tried.push(host.key().clone());
         if let Err(denied) = guard.admit(&host) {
+            record.step_at(Some(host.address()), "passed_over", denied.reason().code);
             last = Some(denied);
             continue;
         }
@@ -161,6 +166,7 @@ pub(super) async fn open(
                     host.mark_unreachable(Instant::now());
                 }
                 guard.failed(&error);
+                record.step("another_host", error.reason().code);
                 last = Some(error);
             }
         }

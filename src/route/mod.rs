@@ -40,6 +40,59 @@ pub fn matches(rule: &RouteMatch, request: &request::Parts) -> bool {
         && query_matches(&rule.query, request.uri.query().unwrap_or(""))
 }
 
+/// Why `rule` does not match: its first part that does not, in words. `None`: it matches.
+pub fn mismatch(rule: &RouteMatch, request: &request::Parts) -> Option<String> {
+    let path = request.uri.path();
+    if !path_matches(&rule.path, path) {
+        return Some(match &rule.path {
+            PathMatch::Any => "the path".to_owned(),
+            PathMatch::Exact(wanted) => format!("the path is not {wanted}"),
+            PathMatch::Prefix(wanted) => format!("the path does not begin with {wanted}"),
+            PathMatch::SegmentPrefix(wanted) => format!("the path is neither {wanted} nor below it"),
+            PathMatch::Regex(wanted) => format!("the path does not match {}", wanted.as_str()),
+        });
+    }
+    if let Some(header) = rule.headers.iter().find(|header| !header_matches(header, request)) {
+        let name = match &header.name {
+            HeaderName::Method => "the method".to_owned(),
+            HeaderName::Authority => "the authority".to_owned(),
+            HeaderName::Path => "the path with its query".to_owned(),
+            HeaderName::Scheme => "the scheme".to_owned(),
+            HeaderName::Field(name) => format!("the header {name}"),
+        };
+        let not = if header.invert { "" } else { "not " };
+        let said = match header_value(&header.name, request) {
+            Some(value) => format!("{value:?}"),
+            None => "missing".to_owned(),
+        };
+        return Some(match &header.value {
+            ValueMatch::Present => {
+                format!("{name} is {said}, and has to be {}there", if header.invert { "not " } else { "" })
+            }
+            ValueMatch::Absent => format!("{name} is {said}, and must not be there"),
+            ValueMatch::Range(range) => {
+                format!("{name} is {said}, {not}a number from {} to {}", range.start, range.end - 1)
+            }
+            ValueMatch::String(wanted) => format!("{name} is {said}, {not}{}", in_words(wanted)),
+        });
+    }
+    let query = request.uri.query().unwrap_or("");
+    let parameter = rule.query.iter().find(|rule| !query_matches(std::slice::from_ref(rule), query))?;
+    let said = query::first(query, &parameter.name).map_or_else(|| "missing".to_owned(), |value| format!("{value:?}"));
+    let wanted = parameter.value.as_ref().map_or_else(String::new, |wanted| format!(", not {}", in_words(wanted)));
+    Some(format!("the query parameter {} is {said}{wanted}", parameter.name))
+}
+
+fn in_words(wanted: &StringMatch) -> String {
+    match wanted {
+        StringMatch::Exact(text, _) => format!("{text:?}"),
+        StringMatch::Prefix(text, _) => format!("what begins with {text:?}"),
+        StringMatch::Suffix(text, _) => format!("what ends with {text:?}"),
+        StringMatch::Contains(text, _) => format!("what contains {text:?}"),
+        StringMatch::Regex(pattern) => format!("what matches {}", pattern.as_str()),
+    }
+}
+
 fn path_matches(rule: &PathMatch, path: &str) -> bool {
     match rule {
         PathMatch::Any => true,
@@ -148,6 +201,28 @@ mod tests {
         assert!(header_matches(&rule, &request("GET", "/", &[("x-a", "1"), ("x-a", "2")])));
         assert!(!header_matches(&rule, &request("GET", "/", &[("x-a", "1")])));
         assert!(!header_matches(&rule, &request("GET", "/", &[])));
+    }
+
+    #[test]
+    fn what_does_not_match_is_said_in_words() {
+        let exact = |text: &str| ValueMatch::String(StringMatch::Exact(text.into(), false));
+        let method = HeaderMatch { name: HeaderName::Method, value: exact("POST"), invert: false };
+        let rule = RouteMatch {
+            path: PathMatch::SegmentPrefix("/a".into()),
+            headers: vec![method],
+            query: vec![QueryMatch { name: "q".into(), value: Some(StringMatch::Exact("1".into(), false)) }],
+        };
+        for (verb, uri, wanted) in [
+            ("POST", "/a/b?q=1", None),
+            ("POST", "/ab?q=1", Some("the path is neither /a nor below it")),
+            ("GET", "/a?q=1", Some("the method is \"GET\", not \"POST\"")),
+            ("POST", "/a?q=2", Some("the query parameter q is \"2\", not \"1\"")),
+            ("POST", "/a", Some("the query parameter q is missing, not \"1\"")),
+        ] {
+            let request = request(verb, uri, &[]);
+            assert_eq!(mismatch(&rule, &request).as_deref(), wanted, "{uri}");
+            assert_eq!(matches(&rule, &request), wanted.is_none(), "{uri}");
+        }
     }
 
     #[test]

@@ -28,10 +28,12 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use pillion_wire::name::Destination;
+use pillion_wire::origin::Origins;
 
 use crate::config;
 use crate::policy::rate_limit::Limiter;
 use crate::resilience::shedding::Shedder;
+use crate::telemetry::explain::Chosen;
 use crate::upstream::{Host, HostKey};
 
 /// Everything that outbound traffic needs, by destination.
@@ -91,6 +93,8 @@ pub struct Target {
     pub tls: TlsSplits,
     /// Set whenever it is looked up, and taken back by whoever looks for targets that nobody uses.
     pub used: AtomicBool,
+    /// What it comes from.
+    pub chosen: Arc<Chosen>,
     label: Arc<str>,
 }
 
@@ -100,8 +104,16 @@ impl Target {
         let routes = || Some(http.as_ref()?.name.clone());
         let cluster = || Some(tcp.as_ref()?.clusters().next()?.1.config.name.clone());
         let name = destination.ip().and_then(|_| routes().or_else(cluster));
-        let label = Arc::from(name.unwrap_or_else(|| destination.to_string()));
-        Self { destination, http, tcp, tls, used: AtomicBool::new(true), label }
+        let label: Arc<str> = Arc::from(name.unwrap_or_else(|| destination.to_string()));
+        let chosen = Arc::new(Chosen { name: Arc::clone(&label), ..Chosen::default() });
+        Self { destination, http, tcp, tls, used: AtomicBool::new(true), chosen, label }
+    }
+
+    /// The same, that comes from there.
+    #[must_use]
+    pub fn from(mut self, origins: &Arc<Origins>) -> Self {
+        self.chosen = Arc::new(Chosen { name: Arc::clone(&self.label), origins: Arc::clone(origins) });
+        self
     }
 
     /// Where a TLS connection goes that asks for the name `sni`: what is told for that name or for the longest suffix
@@ -157,6 +169,8 @@ pub struct InboundPort {
     pub global: Option<Arc<GlobalLimit>>,
     /// How much it can do at once. `None`: that is not asked.
     pub shedder: Option<Arc<Shedder>>,
+    /// What it comes from.
+    pub chosen: Arc<Chosen>,
     label: Arc<str>,
 }
 
@@ -164,10 +178,11 @@ impl InboundPort {
     /// A port that is tried at `addresses`, in this order.
     pub fn new(config: config::InboundPort, addresses: &[SocketAddr]) -> Self {
         let host = |address: &SocketAddr| Arc::new(Host::new(HostKey::application(*address, None)));
-        let label = Arc::from(format!("inbound:{}", config.port));
+        let label: Arc<str> = Arc::from(format!("inbound:{}", config.port));
+        let chosen = Arc::new(Chosen { name: Arc::clone(&label), origins: Arc::clone(&config.origins) });
         let limiters = config.rate_limits.limits.iter().map(|limit| Arc::new(Limiter::new(limit.clone()))).collect();
         let shedder = config.load_shedding.as_ref().map(|told| Arc::new(Shedder::new(told.gradient.clone())));
-        Self { config, hosts: addresses.iter().map(host).collect(), limiters, global: None, shedder, label }
+        Self { config, hosts: addresses.iter().map(host).collect(), limiters, global: None, shedder, chosen, label }
     }
 
     /// Takes over what `old`, the same port before, has counted for limits that are still the same, and its shedder with
@@ -221,6 +236,7 @@ impl InboundPort {
             limiters: Arc::clone(&self.limiters),
             global: self.global.clone(),
             shedder: self.shedder.clone(),
+            chosen: Arc::clone(&self.chosen),
             label: Arc::clone(&self.label),
         }
     }

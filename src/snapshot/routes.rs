@@ -7,6 +7,7 @@ use http::{StatusCode, request};
 use super::{Changes, Filters};
 use crate::config;
 use crate::route;
+use crate::telemetry::explain::{Chosen, FURTHER_ROUTES};
 use crate::upstream::Upstream;
 
 /// A compiled `RouteConfiguration`.
@@ -44,6 +45,8 @@ pub struct Route {
     pub fallback: Option<Arc<Fallback>>,
     /// How long that may take, and when it is repeated; `None` when nothing is said of either.
     pub treatment: Option<Arc<config::Treatment>>,
+    /// The same name, and what it comes from.
+    pub chosen: Arc<Chosen>,
 }
 
 /// Who is asked, and what is answered, when no endpoint of a route's cluster can take a request.
@@ -104,10 +107,25 @@ pub struct Cluster {
 impl Routes {
     /// The first route of the best virtual host that matches, as Envoy chooses. `None`: no route (404).
     pub fn select(&self, request: &request::Parts) -> Option<&Route> {
+        self.select_among(request).map(|(route, _)| route)
+    }
+
+    /// The same, and the next one of another name that would have matched, among the few that follow: a route that has
+    /// several matches is no runner-up to itself.
+    pub fn select_with_next(&self, request: &request::Parts) -> Option<(&Route, Option<&Route>)> {
+        let (chosen, rest) = self.select_among(request)?;
+        let others = rest.iter().filter(|route| route.name != chosen.name).take(FURTHER_ROUTES);
+        let next = others.into_iter().find(|route| route::matches(&route.matches, request));
+        Some((chosen, next))
+    }
+
+    /// The first that matches, and those after it.
+    fn select_among(&self, request: &request::Parts) -> Option<(&Route, &[Route])> {
         let authority = route::authority(request);
         let domains = self.virtual_hosts.iter().map(|host| host.domains.as_slice());
         let host = self.virtual_hosts.get(route::best_domain(domains, &authority)?)?;
-        host.routes.iter().find(|route| route::matches(&route.matches, request))
+        let at = host.routes.iter().position(|route| route::matches(&route.matches, request))?;
+        host.routes.get(at..)?.split_first()
     }
 }
 

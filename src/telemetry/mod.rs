@@ -1,6 +1,7 @@
 //! What the sidecar tells about itself: metrics, the access log, spans of requests, load reports, taps.
 
 mod access_log;
+pub mod explain;
 mod flow;
 mod health;
 pub mod load;
@@ -12,16 +13,18 @@ mod spent;
 pub mod tap;
 pub mod trace;
 
-pub use access_log::AccessLog;
+use access_log::rfc3339;
+pub use access_log::{AccessLog, Entry as LogEntry};
 pub use flow::{Flow, Messages};
 pub use health::HealthMetrics;
 pub use metrics::{About, Metrics};
+pub use opentelemetry::TraceId;
 pub use record::Record;
 pub use recorder::Recorder;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 /// Where every request and connection is written down.
 #[derive(Clone, Debug)]
@@ -38,6 +41,8 @@ pub struct Telemetry {
     pub taps: Arc<tap::Taps>,
     /// What load reports tell.
     pub load: Arc<load::Load>,
+    /// Stories of recent requests, for whoever asks why.
+    pub stories: explain::Stories,
 }
 
 impl Telemetry {
@@ -50,24 +55,48 @@ impl Telemetry {
             logs: None,
             taps: Arc::default(),
             load: Arc::new(load::Load::new(false)),
+            stories: explain::Stories::default(),
         }
     }
 
     /// A connection was ended because of what its client did: counted by `reason`, and told in the access log.
     pub fn connection_refused(&self, listener: &str, client: SocketAddr, reason: &'static str, detail: &str) {
         self.metrics.connection_refused(reason);
-        if !self.access_log.wants(true) {
+        if !self.access_log.wants(true, None) {
             return;
         }
-        let line = serde_json::json!({
-            "event": "refused",
-            "time_ms": unix_milliseconds(),
-            "listener": listener,
-            "downstream_remote_address": client,
-            "reason": reason,
-            "detail": detail,
+        let nothing: Arc<str> = Arc::default();
+        self.access_log.write(access_log::Entry {
+            event: "refused",
+            start: SystemTime::now(),
+            duration: Duration::ZERO,
+            upstream_service_time: None,
+            direction: listener.to_owned().into(),
+            method: String::new(),
+            is_tcp: true,
+            authority: String::new(),
+            alpn: String::new(),
+            path: String::new(),
+            protocol: "TCP",
+            status: 0,
+            flag: "DPE",
+            delayed: false,
+            reason,
+            detail: detail.to_owned(),
+            destination: Arc::clone(&nothing),
+            route: Arc::clone(&nothing),
+            cluster: Arc::clone(&nothing),
+            upstream: None,
+            downstream: client,
+            peer: nothing,
+            tls: "none",
+            attempts: 0,
+            bytes_received: 0,
+            bytes_sent: 0,
+            trace: None,
+            span: None,
+            fields: Vec::new(),
         });
-        self.access_log.write(line.to_string());
     }
 }
 
@@ -76,7 +105,7 @@ pub fn method_label(method: &http::Method) -> &'static str {
     metrics::known_method(method)
 }
 
-/// Now, as log lines have it.
+/// Now, as events have it.
 fn unix_milliseconds() -> u128 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_millis())
 }

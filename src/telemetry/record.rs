@@ -3,22 +3,22 @@
 //! It ends when it is dropped: with the last byte of the response, or whenever the
 //! client goes away. Until somebody gave a status, the client went first.
 
-use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use http::HeaderMap;
+use http::header::HOST;
+use http::{HeaderMap, HeaderValue, Method, Uri};
 use pillion_wire::observe::Field;
 use pillion_wire::spiffe::SpiffeId;
-use serde::Serialize;
 use tokio::time::Instant;
 
+use super::explain::{self, Chosen, Decisions, Heard, Step};
 use super::flow::{Flow, Messages};
 use super::metrics::RequestKey;
 use super::spent::Spent;
 use super::trace::{Context, Story, Unwanted};
-use super::{Recorder, load, unix_milliseconds};
+use super::{LogEntry, Recorder, TraceId, load};
 
 /// Filled in as the request walks; see the module.
 #[derive(Debug)]
@@ -89,39 +89,13 @@ pub struct Record {
     pub(super) story: Option<Box<Story>>,
     /// Fields of the request's head, when a tap wants them.
     pub request_headers: Option<Box<[Field]>>,
+    /// From the last sending of its head to the head of the answer; only where it is measured or logged.
+    pub upstream_service_time: Option<Duration>,
+    /// What was decided for it and by what; only where it is kept.
+    pub decisions: Decisions,
+    /// Request fields that the access log wants, in its order.
+    logged_fields: Vec<Option<HeaderValue>>,
     forgotten: bool,
-}
-
-#[derive(Serialize)]
-struct Line<'a> {
-    event: &'static str,
-    time_ms: u128,
-    direction: &'a str,
-    method: &'a str,
-    authority: &'a str,
-    #[serde(skip_serializing_if = "str::is_empty")]
-    alpn: &'a str,
-    path: &'a str,
-    protocol: &'a str,
-    response_code: u16,
-    response_flags: Cow<'a, str>,
-    reason: &'a str,
-    detail: &'a str,
-    destination: &'a str,
-    route_name: &'a str,
-    upstream_cluster: &'a str,
-    upstream_host: Option<SocketAddr>,
-    downstream_remote_address: SocketAddr,
-    peer: &'a str,
-    tls: &'a str,
-    attempts: u32,
-    bytes_sent: u64,
-    bytes_received: u64,
-    duration_ms: f64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    trace_id: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    span_id: Option<String>,
 }
 
 impl Record {
@@ -164,6 +138,9 @@ impl Record {
             unwanted: Unwanted::default(),
             story: None,
             request_headers: None,
+            upstream_service_time: None,
+            decisions: Decisions::default(),
+            logged_fields: Vec::new(),
             forgotten: false,
         }
     }
@@ -173,6 +150,52 @@ impl Record {
         let mut record = Self::begin(recorder, direction, downstream);
         record.forgotten = true;
         record
+    }
+
+    /// Notes of the request's head what explanations, the access log, spans and taps want of it; without any, nothing.
+    pub fn hear(&mut self, method: &Method, uri: &Uri, headers: &HeaderMap) {
+        if self.is_explained() {
+            self.decisions.heard = Heard::of(method, uri, headers);
+        }
+        let log = &self.recorder.telemetry.access_log;
+        if log.is_on() {
+            self.logged_fields = log.headers().iter().map(|name| headers.get(name).cloned()).collect();
+        } else if self.story.is_none() && !self.recorder.is_tapped() {
+            return;
+        }
+        self.request_headers = self.recorder.tapped_fields(headers);
+        method.as_str().clone_into(&mut self.method);
+        uri.path().clone_into(&mut self.path);
+        let host =
+            || headers.get(HOST).map_or_else(String::new, |host| String::from_utf8_lossy(host.as_bytes()).into());
+        self.authority = uri.authority().map_or_else(host, |authority| without_user(authority.as_str()).to_owned());
+    }
+
+    /// Are its decisions kept? If not, nothing need be noted for that alone.
+    pub fn is_explained(&self) -> bool {
+        self.recorder.stories().is_some()
+    }
+
+    /// Notes what was chosen for it, and what would have been next.
+    pub fn chose(&mut self, chosen: &Arc<Chosen>, next: Option<&Arc<Chosen>>) {
+        if self.is_explained() {
+            self.decisions.chosen = Some(Arc::clone(chosen));
+            self.decisions.next = next.map(Arc::clone);
+        }
+    }
+
+    /// Notes that something happened on the way, because of `cause`, with the host that was tried last.
+    pub fn step(&mut self, code: &'static str, cause: &'static str) {
+        let host = self.upstream;
+        self.step_at(host, code, cause);
+    }
+
+    /// The same with another host.
+    pub fn step_at(&mut self, host: Option<SocketAddr>, code: &'static str, cause: &'static str) {
+        if self.is_explained() {
+            let (cluster, after) = (Arc::clone(&self.cluster), self.started.elapsed());
+            self.decisions.step(Step { code, cause, host, cluster, after });
+        }
     }
 
     /// When the request was received.
@@ -207,29 +230,49 @@ impl Record {
 
     /// What to do with the request is decided: it is to be sent on.
     pub fn decided(&mut self) {
-        if self.recorder.has_overhead() {
+        if self.is_timed() {
             self.spent.decided(self.started, Instant::now());
         }
     }
 
     /// It is being sent to a host.
     pub fn sending(&mut self) {
-        if self.recorder.has_overhead()
-            && let Some(took) = self.spent.sending(Instant::now())
-            && !self.forgotten
-        {
-            self.recorder.attempt(self, "unanswered", took);
+        if self.is_timed() {
+            self.upstream_service_time = None;
+            let unanswered = self.spent.sending(Instant::now());
+            self.tried("unanswered", unanswered);
         }
     }
 
-    /// The host has answered with the head of a response, or failed; `result` is a class of status or a reason code.
-    pub fn answered(&mut self, result: &'static str) {
-        if self.recorder.has_overhead()
-            && let Some(took) = self.spent.answered(Instant::now())
-            && !self.forgotten
-        {
+    /// The host has answered with the head of a response; `class` is that of its status.
+    pub fn answered(&mut self, class: &'static str) {
+        if self.is_timed() {
+            self.upstream_service_time = self.spent.answered(Instant::now());
+            self.tried(class, self.upstream_service_time);
+        }
+    }
+
+    /// The host has failed instead.
+    pub fn failed_to_answer(&mut self, reason: &'static str) {
+        if self.is_timed() {
+            let took = self.spent.answered(Instant::now());
+            self.tried(reason, took);
+        }
+    }
+
+    fn tried(&self, result: &'static str, took: Option<Duration>) {
+        if let Some(took) = took.filter(|_| self.recorder.has_overhead() && !self.forgotten) {
             self.recorder.attempt(self, result, took);
         }
+    }
+
+    fn is_timed(&self) -> bool {
+        self.recorder.has_overhead() || self.recorder.telemetry.access_log.is_on()
+    }
+
+    /// The trace that it belongs to.
+    fn trace_id(&self) -> Option<TraceId> {
+        self.trace.map(|trace| trace.trace_id)
     }
 
     /// Both ends of a TCP connection are open.
@@ -296,40 +339,69 @@ impl Record {
         }
     }
 
-    fn line(&self) -> Line<'_> {
-        Line {
-            event: "access",
-            time_ms: unix_milliseconds(),
+    /// What is kept of it. Takes the decisions.
+    fn take_story(&mut self, duration: Duration) -> explain::Story {
+        explain::Story {
+            started: self.started,
+            duration,
             direction: self.direction,
-            method: &self.method,
-            authority: &self.authority,
-            alpn: &self.alpn,
-            path: &self.path,
-            protocol: self.protocol,
-            response_code: self.status,
-            response_flags: match (self.delayed, self.flag) {
-                (false, "") => "-".into(),
-                (false, flag) => flag.into(),
-                (true, "") => "DI".into(),
-                (true, flag) => format!("DI,{flag}").into(),
-            },
+            is_tcp: self.is_tcp,
+            trace: self.trace_id(),
+            decisions: std::mem::take(&mut self.decisions),
+            destination: Arc::clone(&self.destination),
+            cluster: Arc::clone(&self.cluster),
+            upstream: self.upstream,
+            downstream: self.downstream,
+            peer: Arc::clone(&self.peer),
+            status: self.status,
             reason: self.reason,
-            detail: &self.detail,
-            destination: &self.destination,
-            route_name: &self.route,
-            upstream_cluster: &self.cluster,
-            upstream_host: self.upstream,
-            downstream_remote_address: self.downstream,
-            peer: &self.peer,
-            tls: self.tls,
+            flag: self.flag,
+            detail: self.detail.clone(),
             attempts: self.attempts,
-            bytes_sent: self.bytes_sent,
-            bytes_received: self.received().0,
-            duration_ms: self.started.elapsed().as_secs_f64() * 1000.0,
-            trace_id: self.trace.map(|trace| trace.trace_id.to_string()),
-            span_id: self.trace.map(|trace| trace.span_id.to_string()),
         }
     }
+
+    /// What the access log is told. Takes the texts, unless spans want them, too.
+    fn entry(&mut self, duration: Duration) -> LogEntry {
+        let is_traced = self.story.is_some();
+        let text = |text: &mut String| if is_traced { text.clone() } else { std::mem::take(text) };
+        LogEntry {
+            event: "access",
+            start: SystemTime::now().checked_sub(duration).unwrap_or(SystemTime::UNIX_EPOCH),
+            duration,
+            upstream_service_time: self.upstream_service_time,
+            direction: self.direction.into(),
+            method: text(&mut self.method),
+            is_tcp: self.is_tcp,
+            authority: text(&mut self.authority),
+            alpn: std::mem::take(&mut self.alpn),
+            path: text(&mut self.path),
+            protocol: self.protocol,
+            status: self.status,
+            flag: self.flag,
+            delayed: self.delayed,
+            reason: self.reason,
+            detail: text(&mut self.detail),
+            destination: Arc::clone(&self.destination),
+            route: Arc::clone(&self.route),
+            cluster: Arc::clone(&self.cluster),
+            upstream: self.upstream,
+            downstream: self.downstream,
+            peer: Arc::clone(&self.peer),
+            tls: self.tls,
+            attempts: self.attempts,
+            bytes_received: self.received().0,
+            bytes_sent: self.bytes_sent,
+            trace: self.trace_id(),
+            span: self.trace.map(|trace| trace.span_id),
+            fields: std::mem::take(&mut self.logged_fields),
+        }
+    }
+}
+
+/// An authority without what may be a name and a password.
+fn without_user(authority: &str) -> &str {
+    authority.rsplit_once('@').map_or(authority, |(_, host)| host)
 }
 
 impl Drop for Record {
@@ -340,23 +412,28 @@ impl Drop for Record {
         if self.status == 0 && self.reason.is_empty() && !self.is_tcp {
             self.fail("client_gone", "DC", "the client went away before the answer was there".to_owned());
         }
+        let recorder = Arc::clone(&self.recorder);
+        let telemetry = &recorder.telemetry;
         let now = Instant::now();
         let duration = now.saturating_duration_since(self.started);
-        if let Some(load) = &self.recorder.load {
+        if let Some(load) = &recorder.load {
             load.count(self, duration);
         }
-        let telemetry = &self.recorder.telemetry;
-        self.recorder.ended(self, now);
+        recorder.ended(self, now);
         if telemetry.taps.any() {
             telemetry.taps.ended(self, duration);
         }
-        if telemetry.access_log.wants(!self.flag.is_empty() || self.status >= 500)
-            && let Ok(line) = serde_json::to_string(&self.line())
-        {
+        if let Some(ring) = recorder.stories() {
+            let story = self.take_story(duration);
+            ring.keep(story);
+        }
+        let failed = !self.flag.is_empty() || self.status >= 500;
+        if telemetry.access_log.wants(failed, self.trace_id()) {
+            let entry = self.entry(duration);
             if let Some(logs) = &telemetry.logs {
-                logs.access(&line, self.trace, self.status >= 500 || !self.flag.is_empty());
+                logs.access(&entry.to_json(), self.trace, failed);
             }
-            telemetry.access_log.write(line);
+            telemetry.access_log.write(entry);
         }
         self.end_trace(); // Last: it takes the texts.
     }

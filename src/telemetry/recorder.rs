@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use pillion_wire::observe::Field;
 use tokio::time::Instant;
 
+use super::explain;
 use super::load::Counter;
 use super::metrics::{AttemptKey, Local, Part, RequestKey, StepKey, at, place};
 use super::trace::Ring;
@@ -24,6 +25,7 @@ pub struct Recorder {
     nothing: Arc<str>,
     has_overhead: bool,
     has_exemplars: bool,
+    stories: Option<Arc<explain::Ring>>,
 }
 
 impl Recorder {
@@ -33,14 +35,14 @@ impl Recorder {
         let (has_overhead, has_exemplars) = (settings.overhead, settings.exemplars);
         let local = telemetry.metrics.local();
         let load = telemetry.load.counter();
+        let stories = telemetry.stories.ring();
         let ring = telemetry.tracer.as_ref().and_then(|tracer| tracer.ring());
-        Self { telemetry, local, load, ring, nothing: Arc::from(""), has_overhead, has_exemplars }
+        Self { telemetry, local, load, ring, nothing: Arc::from(""), has_overhead, has_exemplars, stories }
     }
 
-    /// Does the access log want anything at all, or do spans? If not, nothing need be noted for them alone.
-    pub fn has_access_log(&self) -> bool {
-        self.telemetry.access_log.wants(true)
-            || self.telemetry.tracer.as_ref().is_some_and(|tracer| tracer.makes_spans())
+    /// Where stories are kept; `None` when nobody wants any.
+    pub(super) fn stories(&self) -> Option<&explain::Ring> {
+        self.stories.as_deref()
     }
 
     /// Is it measured where time goes?

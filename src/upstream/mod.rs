@@ -24,6 +24,8 @@ pub use protect::{Event, Load, Shortage, watch};
 pub use report::{BreakerReport, Report};
 pub use standing::{Ejected, Kind};
 
+use std::cell::Cell;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -81,7 +83,18 @@ impl Upstream {
     /// When every host backs off or is out of service, one of them is picked all the same: a guess that
     /// a host is down must not turn into an outage. One that is full never is.
     pub fn pick(&self, tried: &[HostKey], hash: Option<u64>, now: impl Fn() -> Instant) -> Option<Arc<Host>> {
-        let (host, found) = self.hosts.load().pick(&Pick { tried, hash, now: &now })?;
+        self.pick_beside(tried, hash, now, &Cell::new(None))
+    }
+
+    /// The same; `second` is set to the host that it was compared with, where the balancer compares two.
+    pub fn pick_beside(
+        &self,
+        tried: &[HostKey],
+        hash: Option<u64>,
+        now: impl Fn() -> Instant,
+        second: &Cell<Option<SocketAddr>>,
+    ) -> Option<Arc<Host>> {
+        let (host, found) = self.hosts.load().pick(&Pick { tried, hash, now: &now, second })?;
         match found {
             Way::Well => {}
             Way::Unchecked => self.admit_unchecked(),

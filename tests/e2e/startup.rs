@@ -214,6 +214,8 @@ fn a_bootstrap_file_that_is_wrong_is_refused_with_what_and_where() {
         (with("workers", json!(0)), "--workers: must not be 0"),
         (with("admin", json!("localhost")), "invalid socket address"),
         (with("access_log", json!("some")), "none of off, errors, all"),
+        (with("access_log_format", json!("%PROTOCOL% %NOPE%")), "at 11: %NOPE% is not known"),
+        (with("access_log_file", json!("/nonexistent/a.log")), "cannot write the access log to /nonexistent/a.log"),
         (with("mesh", json!("0.0.0.0:0")), "not all interfaces"),
         ("{ \"workload\": ".to_owned(), "line 1 column"),
         ("{}".to_owned(), "--workload is needed"),

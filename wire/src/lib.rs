@@ -15,6 +15,7 @@
 //! | [`load_shedding`] | when a workload refuses requests, and whose | ours, beside Envoy's filter |
 //! | [`observe`] | how the control plane asks sidecars | ours |
 //! | [`load`] | names in load reports beyond the standard | ours, in LRS fields |
+//! | [`origin`] | the object and line that something comes from | ours, carried in Envoy's fields |
 //! | [`ca`] | certificate signing, messages and gRPC stubs | `istio.v1.auth` |
 //! | [`xds`] | xDS v3 messages under short names, type URLs | Envoy's data-plane API |
 //! | [`exposition`] | metrics as Prometheus reads them | Prometheus text 0.0.4, OpenMetrics 1.0 |
@@ -35,6 +36,7 @@ pub mod load_shedding;
 pub mod mesh;
 pub mod name;
 pub mod observe;
+pub mod origin;
 pub mod rate_limit;
 pub mod resilience;
 pub mod setting;

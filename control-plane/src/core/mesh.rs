@@ -18,6 +18,7 @@ use std::{
 use pillion_wire::{
     load_shedding::LoadShedding,
     name::{PortName, ServicePort},
+    origin::{Origin, Origins},
     rate_limit::RateLimits,
 };
 
@@ -25,6 +26,7 @@ use super::{
     address::Assigned,
     external::{External, ExternalPort, past_the_mesh},
     grant::Grant,
+    origin::{Places, Unhashed},
     policy::{GlobalRateLimit, Policies, Subset, TrafficPolicy},
     protocol::Protocol,
     reach::{Reach, inside},
@@ -49,6 +51,8 @@ pub struct Objects {
     pub grants: Vec<Arc<Grant>>,
     /// Policies.
     pub policies: BTreeMap<Name, Arc<TrafficPolicy>>,
+    /// Where they stand.
+    pub places: Places,
 }
 
 /// The compiled mesh.
@@ -123,6 +127,7 @@ impl Mesh {
         let policies = Policies::new(objects, &mut findings);
         let (mut limited, mut ages) = (Said::new("rateLimits"), Said::new("timeouts.connectionAge"));
         let (mut asking, mut shedding) = (Said::new("globalRateLimit"), Said::new("loadShedding"));
+        let mut ruling = HashMap::new();
         let (counting, mut counted) = (rate_limit_services(objects), BTreeSet::new());
         Policies::check_subsets(objects, |service| directory.members(service), &mut findings);
         let tables = table::Tables::new(objects, &policies, &mut findings);
@@ -138,7 +143,11 @@ impl Mesh {
                     mesh.ports.insert(key, keep_equal(view, kept));
                 }
             }
-            let view = draft.finish(&tables, &policies);
+            let sections = policies.sections_of_port(draft.service, draft.port);
+            for (workload, port) in &members {
+                note_sections(ruling.entry((*workload, *port)).or_default(), &sections);
+            }
+            let view = draft.finish(&tables, &policies, sections);
             let policy = &view.policy;
             let age = policy.timeouts.as_ref().and_then(|timeouts| timeouts.connection_age.as_ref());
             limited.note(&key, &members, policy.rate_limits.as_ref(), &mut findings);
@@ -158,7 +167,12 @@ impl Mesh {
                 });
             }
         }
-        mesh.add_workloads(objects, &Ports { spoken, limited, ages, asking, shedding }, previous, &mut findings);
+        mesh.add_workloads(
+            objects,
+            &Ports { spoken, limited, ages, asking, shedding, ruling },
+            previous,
+            &mut findings,
+        );
         (mesh, findings)
     }
 
@@ -255,7 +269,7 @@ impl Mesh {
         findings: &mut Vec<Finding>,
     ) {
         for workload in objects.workloads.values() {
-            let ports = inbound_ports(workload, said);
+            let ports = inbound_ports(workload, said, &objects.places);
             let Some(mesh_address) = workload.mesh_address() else {
                 self.reach.add(workload, &ports, findings);
                 continue;
@@ -361,6 +375,15 @@ struct Ports<'a> {
     ages: Said<'a, Duration>,
     asking: Said<'a, Arc<GlobalRateLimit>>,
     shedding: Said<'a, LoadShedding>,
+    /// Where all that comes from.
+    ruling: HashMap<(&'a Name, u16), BTreeMap<String, Origin>>,
+}
+
+/// Adds those that are not there: the first Service by name counts, as for what they say.
+fn note_sections(all: &mut BTreeMap<String, Origin>, sections: &BTreeMap<String, Origin>) {
+    for (name, origin) in sections {
+        all.entry(name.clone()).or_insert_with(|| origin.clone());
+    }
 }
 
 /// A port of a Service and the workload ports behind it.
@@ -475,19 +498,33 @@ impl<'a> Draft<'a> {
                 policy: policy.clone(),
                 endpoints: self.endpoints(|workload| subset.has(&workload.labels)),
                 external: None,
+                origins: Unhashed::default(),
             })
         };
         subsets.filter_map(view).collect()
     }
 
-    fn finish(self, tables: &table::Tables<'_>, policies: &Policies<'_>) -> PortView {
+    fn finish(
+        self,
+        tables: &table::Tables<'_>,
+        policies: &Policies<'_>,
+        sections: BTreeMap<String, Origin>,
+    ) -> PortView {
         let protocol = self.protocol();
         let policy = policies.of_port(self.service, self.port);
         let endpoints = self.endpoints(|_| true);
         let external = |host: &External| ExternalPort { host: host.clone(), port: self.external_port() };
         let external = self.service.external.as_ref().map(external);
+        let mut origins =
+            Origins { owner: Some(tables.owner(self.service, self.port)), sections, ..Origins::default() };
+        let http = protocol.carries_http().then(|| tables.http(self.service, self.port, policies, &policy, &origins));
+        if protocol.carries_tcp() {
+            origins.rule = tables.tcp_rule(self.service, self.port);
+        }
+        tables.add_fallbacks(&policy, policies, &mut origins);
         PortView {
-            http: protocol.carries_http().then(|| tables.http(self.service, self.port, policies, &policy)).flatten(),
+            http: http.flatten(),
+            origins: Unhashed(origins),
             tcp: protocol.carries_tcp().then(|| tables.tcp(self.service, self.port, policies)).flatten(),
             tls: if protocol.carries_tcp() { tables.tls(self.service, self.port, policies) } else { Vec::new() },
             key: PortName::Service(self.key),
@@ -499,11 +536,17 @@ impl<'a> Draft<'a> {
     }
 }
 
-fn inbound_ports(workload: &Workload, said: &Ports<'_>) -> Vec<InboundPort> {
+fn inbound_ports(workload: &Workload, said: &Ports<'_>, places: &Places) -> Vec<InboundPort> {
     let mut ports: Vec<InboundPort> = workload
         .ports
         .iter()
-        .map(|port| InboundPort {
+        .enumerate()
+        .map(|(index, port)| InboundPort {
+            origins: Unhashed(Origins {
+                owner: Some(places.origin("Workload", &workload.name, format!("spec.ports[{index}]"))),
+                sections: said.ruling.get(&(&workload.name, port.port)).cloned().unwrap_or_default(),
+                ..Origins::default()
+            }),
             port: port.port,
             application: port.application,
             protocol: said

@@ -6,6 +6,7 @@ pub mod external;
 pub mod filter;
 pub mod grant;
 pub mod mesh;
+pub mod origin;
 pub mod policy;
 pub mod protocol;
 mod reach;

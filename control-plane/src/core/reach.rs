@@ -15,6 +15,7 @@ use pillion_wire::name::PortName;
 
 use super::{
     mesh::{Finding, Subject},
+    origin::Unhashed,
     policy::Policy,
     protocol::Protocol,
     service::Name,
@@ -108,6 +109,7 @@ impl Reach {
             policy: Policy::default(),
             endpoints: vec![Endpoint { address, mesh: found.mesh.clone(), zone: found.zone.clone(), weight: 1 }],
             external: None,
+            origins: Unhashed::default(),
         })
     }
 }

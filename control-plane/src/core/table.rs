@@ -1,10 +1,11 @@
 //! Routes put together per port of a Service: who is attached, in which order,
 //! and which backends really exist.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::{
     mesh::{Finding, Objects, Subject, service_port},
+    origin::Unhashed,
     policy::{HashOn, Policies, Policy},
     protocol::Protocol,
     route::{Backend, Parent, Ranked, Route, RouteKind},
@@ -12,6 +13,7 @@ use super::{
     view::{RouteEntry, Share, TlsEntry},
 };
 use pillion_wire::name::ServicePort;
+use pillion_wire::origin::{Origin, Origins};
 
 /// The routes of all Services.
 pub(super) struct Tables<'a> {
@@ -47,6 +49,7 @@ impl<'a> Tables<'a> {
         port: &Port,
         policies: &Policies<'_>,
         policy: &Policy,
+        of_port: &Origins,
     ) -> Option<Vec<RouteEntry>> {
         let mut ranked: Vec<Ranked<'_>> = self
             .routes(service, port)
@@ -67,7 +70,12 @@ impl<'a> Tables<'a> {
             let named = rule.and_then(|rule| rule.name.clone()).unwrap_or_else(|| ranked.rule.to_string());
             let mirrors = filters.mirrors.iter();
             let of_route = policies.of_route(ranked.route, policy);
+            let shares = self.shares(ranked.route, rule.map_or(&[][..], |rule| &rule.backends), policies);
+            let mut origins = self.origins(ranked.route, ranked.rule, policies, of_port);
+            self.add_backends(shares.iter().filter_map(|share| share.target.as_ref()), policies, &mut origins);
+            self.add_fallbacks(&of_route, policies, &mut origins);
             RouteEntry {
+                origins: Unhashed(origins),
                 name: format!("{}/{}/{named}", ranked.route.kind.name(), ranked.route.name),
                 matched: ranked.matched.clone(),
                 policy: rule.map_or_else(|| of_route.clone(), |rule| of_route.clone().for_rule(rule)),
@@ -75,10 +83,61 @@ impl<'a> Tables<'a> {
                     .filter_map(|mirror| Some((self.usable(ranked.route, &mirror.backend).ok()?, mirror.per_million)))
                     .collect(),
                 filters,
-                shares: self.shares(ranked.route, rule.map_or(&[][..], |rule| &rule.backends), policies),
+                shares,
             }
         });
         Some(entries.collect())
+    }
+
+    /// The port of a Service in its document.
+    pub(super) fn owner(&self, service: &Service, port: &Port) -> Origin {
+        let index = service.ports.iter().position(|own| own.port == port.port).unwrap_or_default();
+        self.objects.places.origin("Service", &service.name, format!("spec.ports[{index}]"))
+    }
+
+    /// The rule that byte streams of `port` follow.
+    pub(super) fn tcp_rule(&self, service: &Service, port: &Port) -> Option<Origin> {
+        let route = self.routes(service, port).filter(|route| route.kind == RouteKind::Tcp).min_by_key(age)?;
+        Some(self.objects.places.origin(route.kind.name(), &route.name, "spec.rules[0]".to_owned()))
+    }
+
+    /// What the requests of a rule are treated by: what it says itself goes before what policies say.
+    fn origins(&self, route: &Route, index: usize, policies: &Policies<'_>, of_port: &Origins) -> Origins {
+        let origin = |field: String| self.objects.places.origin(route.kind.name(), &route.name, field);
+        let path = format!("spec.rules[{index}]");
+        let mut sections = policies.sections_of_route(route, &of_port.sections);
+        if let Some(rule) = route.rules.get(index) {
+            let own = [
+                ("timeouts", "timeouts", rule.request.is_some() || rule.backend_request.is_some()),
+                ("retries", "retry", rule.retry.is_some()),
+                ("sessionPersistence", "sessionPersistence", rule.session.is_some()),
+            ];
+            for (section, field, _) in own.into_iter().filter(|(.., is_there)| *is_there) {
+                sections.insert(section.to_owned(), origin(format!("{path}.{field}")));
+            }
+        }
+        Origins { owner: of_port.owner.clone(), rule: Some(origin(path)), sections, backends: BTreeMap::new() }
+    }
+
+    /// What holds for the clusters that traffic may go to.
+    fn add_backends<'b>(
+        &self,
+        backends: impl Iterator<Item = &'b ServicePort>,
+        policies: &Policies<'_>,
+        origins: &mut Origins,
+    ) {
+        for backend in backends {
+            let name = Name::new(&backend.namespace, &backend.service);
+            let Some(service) = self.objects.services.get(&name) else { continue };
+            let Some(port) = service.ports.iter().find(|port| port.port == backend.port) else { continue };
+            origins.backends.insert(backend.to_string(), policies.sections_of_port(service, port));
+        }
+    }
+
+    /// The same for those that traffic falls back on.
+    pub(super) fn add_fallbacks(&self, policy: &Policy, policies: &Policies<'_>, origins: &mut Origins) {
+        let backends = policy.fallback.iter().flat_map(|fallback| &fallback.backends);
+        self.add_backends(backends, policies, origins);
     }
 
     /// The byte streams of `port`, when a `TCPRoute` is attached to it: the oldest.

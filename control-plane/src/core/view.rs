@@ -7,12 +7,14 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use pillion_wire::{
     load_shedding::LoadShedding,
     name::{PortName, ServicePort},
+    origin::Origins,
     rate_limit::RateLimits,
 };
 
 use super::{
     external::ExternalPort,
     filter::{BackendFilters, Filters},
+    origin::Unhashed,
     policy::{GlobalRateLimit, HashOn, Policy},
     protocol::Protocol,
     route::Match,
@@ -41,6 +43,8 @@ pub struct PortView {
     pub endpoints: Vec<Endpoint>,
     /// The name elsewhere that is behind it instead; then there are no endpoints.
     pub external: Option<ExternalPort>,
+    /// What it comes from.
+    pub origins: Unhashed<Origins>,
 }
 
 /// One match and what is done with the requests that match.
@@ -58,6 +62,8 @@ pub struct RouteEntry {
     pub mirrors: Vec<(ServicePort, u32)>,
     /// Where they go. Empty: nowhere, they fail.
     pub shares: Vec<Share>,
+    /// What it comes from.
+    pub origins: Unhashed<Origins>,
 }
 
 /// TLS connections and what is done with them.
@@ -143,6 +149,8 @@ pub struct InboundPort {
     pub global_rate_limit: Option<Arc<GlobalRateLimit>>,
     /// When it takes no more of them.
     pub load_shedding: Option<LoadShedding>,
+    /// What it comes from.
+    pub origins: Unhashed<Origins>,
 }
 
 impl PortView {

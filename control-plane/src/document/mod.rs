@@ -33,7 +33,7 @@ use crate::core::{
     workload::Workload,
 };
 use path::FieldPath;
-use tree::Node;
+use tree::{Entry, Node, Value};
 use typed::{TypeError, Typed, typed};
 
 /// The namespace of an object that names none.
@@ -140,6 +140,7 @@ pub struct Document {
     pub outcome: Result<Option<Object>, Vec<Placed>>,
     /// What is odd but harmless.
     pub warnings: Vec<Placed>,
+    lines: Arc<BTreeMap<String, u64>>,
     source: Source,
 }
 
@@ -161,6 +162,12 @@ impl Document {
     #[must_use]
     pub const fn first_line(&self) -> u64 {
         self.source.first_line
+    }
+
+    /// Lines of `spec.KEY` and of the items of lists there.
+    #[must_use]
+    pub const fn lines(&self) -> &Arc<BTreeMap<String, u64>> {
+        &self.lines
     }
 
     /// The line of the field at `path`, or of its nearest ancestor that exists.
@@ -229,6 +236,7 @@ pub fn read(text: &str, first_line: u64) -> Document {
                     issue: Issue { path: FieldPath::root(), reason: format!("not YAML: {}", error.reason) },
                 }]),
                 warnings: Vec::new(),
+                lines: Arc::default(),
                 source,
             };
         }
@@ -244,8 +252,34 @@ pub fn read(text: &str, first_line: u64) -> Document {
         id,
         outcome: if issues.errors.is_empty() { Ok(object) } else { Err(place(issues.errors)) },
         warnings,
+        lines: Arc::new(lines(&node)),
         source,
     }
+}
+
+/// Lines of `spec.KEY`, of rules and ports there, and of the keys of rules: by these decisions are explained.
+fn lines(node: &Node) -> BTreeMap<String, u64> {
+    let mut lines = BTreeMap::new();
+    let Some(Value::Mapping(entries)) = node.child("spec").map(|spec| &spec.value) else { return lines };
+    for entry in entries {
+        let path = format!("spec.{}", entry.key);
+        // Of other lists nothing is decided item by item.
+        if let Value::Sequence(items) = &entry.node.value
+            && ["rules", "ports"].contains(&entry.key.as_str())
+        {
+            for (index, item) in items.iter().enumerate() {
+                if let Value::Mapping(entries) = &item.value
+                    && entry.key == "rules"
+                {
+                    let of_key = |entry: &Entry| (format!("{path}[{index}].{}", entry.key), entry.line);
+                    lines.extend(entries.iter().map(of_key));
+                }
+                lines.insert(format!("{path}[{index}]"), item.line);
+            }
+        }
+        lines.insert(path, entry.line);
+    }
+    lines
 }
 
 fn interpret(node: &Node, issues: &mut Issues) -> (Option<ObjectId>, Option<Object>) {

@@ -16,7 +16,10 @@ use tokio::sync::watch;
 use tracing::{info, info_span, warn};
 
 use crate::{
-    core::mesh::{Finding, Mesh, Objects, Subject},
+    core::{
+        mesh::{Finding, Mesh, Objects, Subject},
+        origin::Place,
+    },
     document::{Kind, Object, ObjectId, path::FieldPath},
     metrics::Metrics,
     source::{Accepted, Problem, Severity, Update},
@@ -117,7 +120,13 @@ impl Index {
 #[must_use]
 pub fn compile(update: &Update, previous: Option<&Mesh>) -> (Mesh, Vec<Problem>) {
     let mut objects = Objects::default();
-    for accepted in update.objects.values() {
+    for (id, accepted) in update.objects.iter() {
+        let place = Place {
+            file: accepted.file.to_string_lossy().into(),
+            line: accepted.document.line,
+            lines: Arc::clone(accepted.document.lines()),
+        };
+        objects.places.note(id.kind.name(), &id.name, place);
         match &accepted.object {
             Object::Service(service) => {
                 objects.services.insert(service.name.clone(), Arc::clone(service));

@@ -12,6 +12,7 @@ use std::{
 use parking_lot::Mutex;
 use pillion_wire::{
     name::{Destination, ListenerName, PortName, ServicePort},
+    origin::Origins,
     spiffe::{SpiffeId, TrustDomain},
     xds::{Any, pack, type_url},
 };
@@ -24,6 +25,7 @@ use super::{
 };
 use crate::core::{
     mesh::Mesh,
+    origin::Unhashed,
     service::Name,
     view::{PortView, WorkloadView},
 };
@@ -296,7 +298,7 @@ impl Catalog {
             return Lookup::Refused(view.name.clone());
         }
         Lookup::Found(Found {
-            version: version(&**view).into(),
+            version: version(&(&**view, view.ports.iter().map(|port| &port.origins.0).collect::<Vec<_>>())).into(),
             body: Body::Inbound { view: Arc::clone(view), name: name.to_owned(), address, dialect: viewer.dialect },
         })
     }
@@ -375,6 +377,10 @@ impl PortResources {
         let faults = dialect == Dialect::Grpc && http_filters::has_faults(view);
         let sessions = dialect == Dialect::Grpc && session::is_kept(view);
         let is_retried = treatment::is_retried(view);
+        // Only our own sidecars are told where things come from.
+        let lines = |origins: &Unhashed<Origins>| (dialect == Dialect::Pillion).then(|| origins.0.clone());
+        let entries = view.http.iter().flatten().map(|entry| &entry.origins);
+        let route_lines: Vec<_> = entries.chain([&view.origins]).filter_map(lines).collect();
         Self {
             listener: version(&(
                 "listener",
@@ -385,10 +391,11 @@ impl PortResources {
                 &view.tls,
                 &view.policy,
                 (faults, sessions),
+                lines(&view.origins),
             ))
             .into(),
             route: Built {
-                version: version(&("route", dialect, key, &view.http, &view.policy)).into(),
+                version: version(&("route", dialect, key, &view.http, &view.policy, route_lines)).into(),
                 any: pack(type_url::ROUTE, &route::configuration(view, dialect)),
             },
             cluster: Built {

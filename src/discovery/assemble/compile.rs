@@ -8,6 +8,7 @@ use crate::config::{self, HttpFilter, Labels, OutboundListener, PathMatch, Route
 use crate::snapshot::{
     Action, Changes, Cluster, Fallback, Filters, Mirror, Route, Routes, Split, Target, TlsSplits, VirtualHost,
 };
+use crate::telemetry::explain::Chosen;
 
 /// `None`: something is still missing.
 pub(super) fn target(listener: &OutboundListener, catalog: &Catalog) -> Option<Target> {
@@ -26,7 +27,7 @@ pub(super) fn target(listener: &OutboundListener, catalog: &Catalog) -> Option<T
         chains.push((chain.server_names.as_slice(), clusters.split(&chain.split)?));
     }
     let tls = TlsSplits::new(chains);
-    Some(Target::new(listener.destination.clone(), http, tcp, tls))
+    Some(Target::new(listener.destination.clone(), http, tcp, tls).from(&listener.origins))
 }
 
 /// Looks each cluster up once.
@@ -65,9 +66,10 @@ impl Clusters<'_> {
             None => None,
         };
         let treatment = (route.treatment != config::Treatment::default()).then(|| Arc::new(route.treatment.clone()));
-        let (name, matches) = (route.name.as_str().into(), route.matches.clone());
+        let (name, matches): (Arc<str>, _) = (route.name.as_str().into(), route.matches.clone());
         let paths = paths(&matches.path).into();
-        Some(Route { name, matches, paths, action, filters, fallback, treatment })
+        let chosen = Arc::new(Chosen { name: Arc::clone(&name), origins: Arc::clone(&route.origins) });
+        Some(Route { chosen, name, matches, paths, action, filters, fallback, treatment })
     }
 
     fn fallback(&mut self, told: &pillion_wire::resilience::Fallback) -> Option<Fallback> {

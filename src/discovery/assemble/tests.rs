@@ -61,8 +61,14 @@ impl World {
 
     fn listener(&mut self, name: &str, route: &str) {
         let http = Some(RouteSource::Named(route.into()));
-        let config =
-            OutboundListener { destination: destination(name), http, filters: Vec::new(), tcp: None, tls: Vec::new() };
+        let config = OutboundListener {
+            destination: destination(name),
+            http,
+            filters: Vec::new(),
+            tcp: None,
+            tls: Vec::new(),
+            origins: Arc::default(),
+        };
         self.tell(Kind::Listener, name, Config::Outbound(config));
     }
 
@@ -135,6 +141,7 @@ fn route(name: &str, clusters: &[&str]) -> RouteConfig {
         filters: Default::default(),
         fallback: None,
         treatment: Default::default(),
+        origins: Arc::default(),
     }];
     let host = VirtualHost { name: name.into(), domains: vec!["*".into()], routes };
     RouteConfig { name: name.into(), virtual_hosts: vec![host] }

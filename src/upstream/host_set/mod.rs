@@ -2,6 +2,7 @@
 
 mod view;
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::atomic::AtomicBool;
@@ -63,6 +64,8 @@ pub(super) struct Pick<'a, N> {
     pub(super) hash: Option<u64>,
     /// The clock, read only where the time matters.
     pub(super) now: &'a N,
+    /// The host that it was compared with, if it was with any.
+    pub(super) second: &'a Cell<Option<SocketAddr>>,
 }
 
 /// How a host was found.
@@ -204,8 +207,13 @@ impl HostSet {
         call: &Pick<'_, N>,
         may: &dyn Fn(&Host) -> bool,
     ) -> Option<Arc<Host>> {
-        let view = Candidates { level, balancing: &self.balancing, may, call, time: std::cell::OnceCell::new() };
-        level.hosts.get(level.balancer.pick(&view)?).cloned()
+        let time = std::cell::OnceCell::new();
+        let view = Candidates { level, balancing: &self.balancing, may, call, time, second: Cell::new(None) };
+        let host = level.hosts.get(level.balancer.pick(&view)?).cloned();
+        if let Some(second) = view.second.get().and_then(|at| level.hosts.get(at)) {
+            call.second.set(Some(second.address()));
+        }
+        host
     }
 
     /// All hosts, best priority first.

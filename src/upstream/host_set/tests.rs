@@ -27,7 +27,7 @@ fn tally(set: &HostSet, picks: u32) -> BTreeMap<u16, u32> {
 }
 
 fn pick(set: &HostSet, tried: &[HostKey]) -> Option<(Arc<Host>, Found)> {
-    set.pick(&Pick { tried, hash: None, now: &Instant::now })
+    set.pick(&Pick { tried, hash: None, now: &Instant::now, second: &Cell::new(None) })
 }
 
 fn take_down(set: &HostSet, ports: &[u16]) {

@@ -1,6 +1,6 @@
 //! The hosts of one priority as a balancer sees them, for one call.
 
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -18,6 +18,7 @@ pub(super) struct Candidates<'a, N> {
     pub(super) may: &'a dyn Fn(&Host) -> bool,
     pub(super) call: &'a Pick<'a, N>,
     pub(super) time: OnceCell<Instant>,
+    pub(super) second: Cell<Option<usize>>,
 }
 
 impl<N: Fn() -> Instant> Candidates<'_, N> {
@@ -78,6 +79,10 @@ impl<N: Fn() -> Instant> View for Candidates<'_, N> {
         // One that was never asked is asked at once; until it has answered it is thought of as usual.
         let untried = || if self.in_flight(at) == 0 { 0.0 } else { default_rtt.as_secs_f64() };
         known.unwrap_or_else(untried)
+    }
+
+    fn came_second(&self, at: usize) {
+        self.second.set(Some(at));
     }
 
     fn hash(&self) -> Option<u64> {

@@ -1,9 +1,11 @@
 //! What an operator sees of the mesh.
 
+mod access_log;
 mod admin;
 mod collector;
 mod csds;
 mod dashboard;
+mod explain;
 mod load;
 mod metrics;
 mod metrics_files;

@@ -14,15 +14,20 @@ mod split;
 mod subsets;
 mod timeouts;
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use pillion_wire::health::HealthCheck;
 use pillion_wire::load_shedding::LoadShedding;
 use pillion_wire::name::ServicePort;
+use pillion_wire::origin::Origin;
 use pillion_wire::resilience::{Breaker, Fallback, Limits, Outlier};
 
 use super::{
     mesh::{Finding, Objects, Subject},
+    origin::Places,
     protocol::Protocol,
     route::{Route, RouteKind},
     service::{Name, Port, Service},
@@ -173,6 +178,7 @@ impl Policy {
 /// The policies of a mesh by what they apply to, in order of precedence.
 #[derive(Debug, Default)]
 pub(super) struct Policies<'a> {
+    places: Option<&'a Places>,
     services: HashMap<Name, Vec<(Option<&'a str>, &'a TrafficPolicy)>>,
     routes: HashMap<(RouteKind, Name), Vec<&'a TrafficPolicy>>,
 }
@@ -182,7 +188,7 @@ impl<'a> Policies<'a> {
     pub(super) fn new(objects: &'a Objects, findings: &mut Vec<Finding>) -> Self {
         let mut all: Vec<&TrafficPolicy> = objects.policies.values().map(AsRef::as_ref).collect();
         all.sort_by_key(|policy| (policy.created.is_none(), policy.created.as_deref(), &policy.name));
-        let mut policies = Self::default();
+        let mut policies = Self { places: Some(&objects.places), ..Self::default() };
         for policy in all {
             findings.extend(without_backend(policy, objects));
             findings.extend(without_rate_limit_service(policy, objects));
@@ -246,6 +252,37 @@ impl<'a> Policies<'a> {
         let of_port = there.iter().filter(|(section, _)| section.is_some() && *section == port.name.as_deref());
         let of_all = there.iter().filter(|(section, _)| section.is_none());
         of_port.chain(of_all).fold(Policy::default(), |all, (_, policy)| all.or(&policy.policy))
+    }
+
+    /// Where the sections come from that hold for all traffic to `port`.
+    pub(super) fn sections_of_port(&self, service: &Service, port: &Port) -> BTreeMap<String, Origin> {
+        let there = self.services.get(&service.name).map_or(&[][..], Vec::as_slice);
+        let of_port = there.iter().filter(|(section, _)| section.is_some() && *section == port.name.as_deref());
+        let of_all = there.iter().filter(|(section, _)| section.is_none());
+        self.origins(of_port.chain(of_all).map(|(_, policy)| *policy), BTreeMap::new())
+    }
+
+    /// Where those come from that hold for requests that `route` matches, where `port` holds for all.
+    pub(super) fn sections_of_route(&self, route: &Route, port: &BTreeMap<String, Origin>) -> BTreeMap<String, Origin> {
+        let there = self.routes.get(&(route.kind, route.name.clone())).map_or(&[][..], Vec::as_slice);
+        self.origins(there.iter().copied(), port.clone())
+    }
+
+    fn origins<'b>(
+        &self,
+        policies: impl Iterator<Item = &'b TrafficPolicy>,
+        mut rest: BTreeMap<String, Origin>,
+    ) -> BTreeMap<String, Origin> {
+        let Some(places) = self.places else { return rest };
+        let mut found = BTreeMap::new();
+        for policy in policies {
+            for (section, _) in policy.policy.sections() {
+                let origin = || places.origin("TrafficPolicy", &policy.name, format!("spec.{section}"));
+                found.entry(section.to_owned()).or_insert_with(origin);
+            }
+        }
+        rest.extend(found);
+        rest
     }
 
     /// What holds for requests to `port` that `route` matches.

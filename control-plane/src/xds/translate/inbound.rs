@@ -22,7 +22,9 @@ use pillion_wire::{
     },
 };
 
-use super::{connections, global_rate_limit, http_filters, load_shedding, outbound::tcp_filter, socket_address};
+use super::{
+    connections, global_rate_limit, http_filters, load_shedding, origin, outbound::tcp_filter, socket_address,
+};
 use crate::{
     core::{
         policy::GlobalRateLimit,
@@ -60,11 +62,13 @@ fn chains(port: &InboundPort, dialect: Dialect) -> Vec<FilterChain> {
     if let Some(shedding) = port.load_shedding.as_ref().filter(|_| port.protocol.carries_http()) {
         extension::put(&mut metadata, CRITICALITY_METADATA, &shedding.criticality);
     }
+    let mut metadata = Some(metadata);
+    origin::note(&mut metadata, &port.origins, dialect);
     let secured = FilterChain {
         name: name.clone(),
         filter_chain_match: Some(matched.clone()),
         filters: vec![network_filter(port, dialect)],
-        metadata: Some(metadata),
+        metadata,
         transport_socket: Some(mutual_tls()),
         ..FilterChain::default()
     };

@@ -14,6 +14,7 @@ pub(super) mod http_filters;
 pub(super) mod inbound;
 mod load_shedding;
 mod names;
+mod origin;
 pub(super) mod outbound;
 mod resilience;
 pub(super) mod route;

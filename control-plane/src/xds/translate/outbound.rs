@@ -8,7 +8,7 @@ use pillion_wire::xds::{
     type_url,
 };
 
-use super::{INVALID_BACKEND, ads, balancing, duration, http_filters};
+use super::{INVALID_BACKEND, ads, balancing, duration, http_filters, origin};
 use crate::{
     core::view::{PortView, Share, TlsEntry},
     xds::dialect::Dialect,
@@ -16,8 +16,11 @@ use crate::{
 
 /// The listener of `view` under the `name` that was asked for.
 pub(crate) fn listener(view: &PortView, name: &str, dialect: Dialect) -> Listener {
+    let mut metadata = None;
+    origin::note(&mut metadata, &view.origins, dialect);
     Listener {
         name: name.to_owned(),
+        metadata,
         api_listener: view
             .protocol
             .carries_http()

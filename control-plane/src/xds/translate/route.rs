@@ -12,7 +12,7 @@ use pillion_wire::xds::{
     {BoolValue, Duration, UInt32Value},
 };
 
-use super::{INVALID_BACKEND, balancing, filter, http_filters, resilience, treatment::treat};
+use super::{INVALID_BACKEND, balancing, filter, http_filters, origin, resilience, treatment::treat};
 use crate::{
     core::{
         filter::{BackendFilters, Headers},
@@ -67,7 +67,9 @@ fn default_route(view: &PortView, dialect: Dialect) -> Route {
         metadata: resilience::fallback(&view.policy, dialect),
         ..Route::default()
     };
-    treat(route, &view.policy, dialect)
+    let mut route = treat(route, &view.policy, dialect);
+    origin::note(&mut route.metadata, &view.origins, dialect);
+    route
 }
 
 fn route_of(view: &PortView, entry: &RouteEntry, path: route_match::PathSpecifier, dialect: Dialect) -> Route {
@@ -96,7 +98,9 @@ fn route_of(view: &PortView, entry: &RouteEntry, path: route_match::PathSpecifie
         metadata: resilience::fallback(&entry.policy, dialect),
         ..Route::default()
     };
-    treat(route, &entry.policy, dialect)
+    let mut route = treat(route, &entry.policy, dialect);
+    origin::note(&mut route.metadata, &entry.origins, dialect);
+    route
 }
 
 /// The path as one or more matches. gRPC knows no path-separated prefix and

@@ -2,12 +2,14 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 
-use pillion_wire::extension::ExtensionError;
+use pillion_wire::extension::{self, ExtensionError};
 use pillion_wire::mesh::MeshError;
 use pillion_wire::name::NameError;
+use pillion_wire::origin::{ORIGIN_METADATA, Origins};
 use pillion_wire::xds::core::config_source::ConfigSourceSpecifier;
-use pillion_wire::xds::core::{Address, ConfigSource, SocketAddress, address, socket_address};
+use pillion_wire::xds::core::{Address, ConfigSource, Metadata, SocketAddress, address, socket_address};
 use pillion_wire::xds::{Any, Duration, UnpackError};
 use prost::Message;
 
@@ -168,6 +170,13 @@ pub(super) fn unpack<M: Message + Default>(at: &At<'_>, url: &'static str, any: 
         tracing::debug!(field = %at, url, bytes, "the configuration has fields that this version does not know");
     }
     Ok(message)
+}
+
+/// What a resource with this metadata comes from; nothing where nobody says.
+pub(super) fn origins(at: &At<'_>, metadata: Option<&Metadata>) -> Result<Arc<Origins>, Refusal> {
+    let found = metadata.map(|metadata| extension::get(metadata, ORIGIN_METADATA)).transpose();
+    let found: Option<Option<Origins>> = found.map_err(|error| at.field("metadata").refuse(error))?;
+    Ok(found.flatten().map(Arc::new).unwrap_or_default())
 }
 
 /// The resource has to call itself `wanted`.

@@ -16,7 +16,8 @@ use pillion_wire::xds::tcp_proxy::{TcpProxy, tcp_proxy};
 use pillion_wire::xds::type_url;
 
 use super::at::{
-    At, Reason, Refusal, duration, ip_address, pass_over, port_number, refuse, same_name, socket_address, unpack,
+    At, Reason, Refusal, duration, ip_address, origins, pass_over, port_number, refuse, same_name, socket_address,
+    unpack,
 };
 use super::{hash, hcm, route, tls};
 use crate::config::{
@@ -50,7 +51,8 @@ pub(super) fn outbound(
     if http.is_none() && tcp.is_none() && tls.is_empty() {
         return Err(at.field("api_listener").refuse(Reason::Missing));
     }
-    Ok(OutboundListener { destination, http, filters, tcp, tls })
+    let origins = origins(at, listener.metadata.as_ref())?;
+    Ok(OutboundListener { destination, http, filters, tcp, tls, origins })
 }
 
 /// One filter chain for each set of server names. As in Envoy, no name may lead to two of them.
@@ -156,7 +158,7 @@ fn refuse_extras(at: &At<'_>, listener: &Listener) -> Result<(), Refusal> {
         filter_chain_matcher, fcds_config, use_original_dst, listener_filters,
         udp_listener_config, listener_specifier, access_log, socket_options, transparent, deprecated_v1);
     pass_over!(at, listener;
-        stat_prefix, stats_matcher, per_connection_buffer_limit_bytes, metadata, drain_type, traffic_direction,
+        stat_prefix, stats_matcher, per_connection_buffer_limit_bytes, drain_type, traffic_direction,
         enable_reuse_port, tcp_backlog_size, listener_filters_timeout, connection_balance_config, freebind,
         continue_on_listener_filters_timeout, tcp_fast_open_queue_length, bind_to_port, enable_mptcp, tcp_keepalive,
         ignore_global_conn_limit, bypass_overload_manager, max_connections_to_accept_per_socket_event,
@@ -204,6 +206,7 @@ fn inbound_port(at: &At<'_>, chain: FilterChain) -> Result<(InboundPort, Access)
         None => None,
     };
     let port = InboundPort {
+        origins: origins(at, Some(&extra))?,
         port,
         application: application.address,
         protocol,

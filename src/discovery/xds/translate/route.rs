@@ -11,7 +11,7 @@ use pillion_wire::xds::route::route_action::{ClusterSpecifier, HostRewriteSpecif
 use pillion_wire::xds::route::weighted_cluster::RandomValueSpecifier as Random;
 use pillion_wire::xds::route::{self as pb, weighted_cluster};
 
-use super::at::{At, Reason, Refusal, pass_over, refuse, same_name};
+use super::at::{At, Reason, Refusal, origins, pass_over, refuse, same_name};
 use super::changes::header_changes;
 use super::{changes, filters, hash, matching, session, subsets, treatment};
 use crate::config::{
@@ -151,7 +151,8 @@ fn route(at: &At<'_>, mut route: pb::Route, around: &Around<'_>) -> Result<Route
     if let (Some(retry), Some(limit)) = (&mut treatment.retry, limit) {
         retry.body_limit = usize::try_from(limit).unwrap_or(usize::MAX);
     }
-    Ok(Route { name: route.name, matches, action, filters, fallback, treatment })
+    let origins = origins(at, route.metadata.as_ref())?;
+    Ok(Route { origins, name: route.name, matches, action, filters, fallback, treatment })
 }
 
 fn direct_response(at: &At<'_>, response: pb::DirectResponseAction) -> Result<Action, Refusal> {
