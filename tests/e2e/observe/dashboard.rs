@@ -201,8 +201,9 @@ fn a_narrow_dark_screen_works() {
 }
 
 #[test]
-fn a_wrong_token_and_a_missing_tap_are_told_in_words() {
-    let (_mesh, address, token) = open(&[]);
+fn a_wrong_token_is_told_in_words_and_the_tap_shows_requests_as_they_end() {
+    let (mesh, address, token) = open(&[]);
+    let _running = shop(&mesh);
     let press = "document.querySelector('[data-key=tap]').click()";
     let said = python_json(
         "browse.py",
@@ -212,11 +213,12 @@ fn a_wrong_token_and_a_missing_tap_are_told_in_words() {
                 wait("document.querySelector('.wrong')?.textContent.includes('this is not the token')"),
                 json!({ "do": format!("document.querySelector('input').value = '{token}'") }),
                 json!({ "do": "document.querySelector('form').requestSubmit()" }),
-                wait("document.body.innerText.includes('An empty mesh')"),
+                wait("document.querySelectorAll('.node').length >= 2"),
                 json!({ "do": "location.hash = '#/tap'" }),
                 wait("!!document.querySelector('[data-key=tap]')"),
                 json!({ "do": press }),
-                wait("document.body.innerText.includes('cannot tap')"),
+                wait("document.querySelectorAll('.feed tbody tr').length >= 2"),
+                json!({ "read": "document.querySelector('.feed').innerText" }),
             ],
         }),
     );

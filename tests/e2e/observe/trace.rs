@@ -276,7 +276,7 @@ fn attempts_are_spans_of_their_own() {
     let spans = arrived(&collector, TRACE, 7);
     let whole = spans.iter().find(|span| span.parent == SPAN).expect("the request");
     assert_eq!((whole.kind.as_str(), whole.attribute("pillion.attempts")), ("SPAN_KIND_INTERNAL", "3"));
-    assert_eq!(whole.events, ["retry", "response", "retry", "response"]);
+    assert_eq!(whole.events, ["retry", "answered", "retry", "answered"]);
     let attempts: Vec<&Span> = spans.iter().filter(|span| span.parent == whole.id).collect();
     let said = |key: &str| attempts.iter().map(|span| span.attribute(key).to_owned()).collect::<Vec<_>>();
     assert_eq!(said("http.response.status_code"), ["503", "503", "200"], "{attempts:#?}");
