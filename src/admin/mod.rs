@@ -19,6 +19,7 @@ mod stand;
 mod state;
 mod treatment;
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -35,8 +36,8 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use pillion_wire::exposition::{Family, Format};
 use pillion_wire::xds::status::ClientStatusDiscoveryServiceServer;
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
+use tokio_util::task::AbortOnDropHandle;
 use tonic::body::Body;
 use tower_service::Service as _;
 
@@ -92,20 +93,20 @@ pub fn serve(
     Ok(())
 }
 
+/// When there is no room the oldest connection ends: nobody keeps others away by holding on to what it has.
 async fn accept(port: Port, listener: tokio::net::TcpListener, admin: Arc<Admin>) {
-    let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let mut connections: VecDeque<AbortOnDropHandle<()>> = VecDeque::new();
     loop {
-        // The semaphore is never closed.
-        let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
         let Ok((stream, client)) = listener.accept().await else {
             sleep(Duration::from_millis(100)).await;
             continue;
         };
-        let admin = Arc::clone(&admin);
-        tokio::spawn(async move {
-            admin.connection(port, stream, client).await;
-            drop(permit);
-        });
+        connections.retain(|connection| !connection.is_finished());
+        if connections.len() >= MAX_CONNECTIONS {
+            connections.pop_front();
+        }
+        let connection = Arc::clone(&admin).connection(port, stream, client);
+        connections.push_back(AbortOnDropHandle::new(tokio::spawn(connection)));
     }
 }
 

@@ -129,3 +129,17 @@ fn nothing_changes_by_get_nor_for_web_pages() {
     assert_eq!(json(&get(sidecar, "/drain").text())["draining"], false);
     assert_eq!(pair.get("/", &[]), 200);
 }
+
+#[test]
+fn whoever_holds_many_connections_keeps_nobody_away() {
+    let pair = Pair::start();
+    for port in [pair.client.health(), pair.client.admin()] {
+        let connect = |_| std::net::TcpStream::connect(port).unwrap();
+        let mut held: Vec<_> = (0..100).map(connect).collect();
+        for connection in &mut held {
+            std::io::Write::write_all(connection, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").unwrap();
+        }
+        assert_eq!(get(port, "/ready").status, 200);
+        drop(held);
+    }
+}
