@@ -205,7 +205,7 @@ impl Record {
 
     /// Notes who is at the other end: a proven identity over mutual TLS, or nobody that is known.
     pub fn other_end(&mut self, id: Option<&SpiffeId>) {
-        self.proven_end(&id.map_or_else(Arc::default, |id| Arc::from(id.to_string())));
+        self.proven_end(&self.recorder.identity(id));
     }
 
     /// The same, by the text of the identity; empty for nobody that is known.

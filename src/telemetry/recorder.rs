@@ -1,11 +1,13 @@
 //! Where a worker's records go when they end, and what it has counted lately.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderMap;
 use parking_lot::Mutex;
 use pillion_wire::observe::Field;
+use pillion_wire::spiffe::SpiffeId;
 use tokio::time::Instant;
 
 use super::explain;
@@ -13,6 +15,9 @@ use super::load::Counter;
 use super::metrics::{AttemptKey, Local, Part, RequestKey, StepKey, at, place};
 use super::trace::Ring;
 use super::{Record, Telemetry};
+
+/// Identities of callers that a worker remembers.
+const MOST_IDENTITIES: usize = 1024;
 
 /// Takes the [records](super::Record) of one worker.
 #[derive(Debug)]
@@ -23,6 +28,8 @@ pub struct Recorder {
     /// Requests that may become spans yet; `None`: none will.
     pub(super) ring: Option<Arc<Mutex<Ring>>>,
     nothing: Arc<str>,
+    /// Identities of who called lately: counts are found by where their labels lie.
+    identities: Mutex<HashSet<Arc<str>>>,
     has_overhead: bool,
     has_exemplars: bool,
     stories: Option<Arc<explain::Ring>>,
@@ -37,7 +44,17 @@ impl Recorder {
         let load = telemetry.load.counter();
         let stories = telemetry.stories.ring();
         let ring = telemetry.tracer.as_ref().and_then(|tracer| tracer.ring());
-        Self { telemetry, local, load, ring, nothing: Arc::from(""), has_overhead, has_exemplars, stories }
+        Self {
+            telemetry,
+            local,
+            load,
+            ring,
+            nothing: Arc::from(""),
+            identities: Mutex::default(),
+            has_overhead,
+            has_exemplars,
+            stories,
+        }
     }
 
     /// Where stories are kept; `None` when nobody wants any.
@@ -65,6 +82,22 @@ impl Recorder {
     /// A label that says nothing. The default of `Arc<str>` is one for the whole process, for which workers would fight.
     pub(super) fn nothing(&self) -> Arc<str> {
         Arc::clone(&self.nothing)
+    }
+
+    /// The text of an identity, the same one for all connections of this worker; empty for nobody that is known.
+    pub fn identity(&self, id: Option<&SpiffeId>) -> Arc<str> {
+        let Some(id) = id else { return self.nothing() };
+        let text = id.to_string();
+        let mut known = self.identities.lock();
+        if let Some(known) = known.get(text.as_str()) {
+            return Arc::clone(known);
+        }
+        if known.len() >= MOST_IDENTITIES {
+            known.clear(); // Who is connected keeps what it has; it is but counted apart until it is added up.
+        }
+        let text: Arc<str> = Arc::from(text);
+        known.insert(Arc::clone(&text));
+        text
     }
 
     /// A connection took so long to be understood, or to be secured.
@@ -143,7 +176,9 @@ impl Recorder {
 
 fn request_place(record: &Record) -> u64 {
     let texts = [&record.destination, &record.cluster, &record.route, &record.peer].map(at);
-    let rest = [u64::from(record.status), record.reason.len() as u64, record.method_label.as_ptr().addr() as u64];
+    let grpc = record.grpc_status().map_or(0, |status| u64::from(status) + 1);
+    let lengths = (record.reason.len() << 8 | record.direction.len()) as u64;
+    let rest = [u64::from(record.status) | grpc << 16 | lengths << 32, record.method_label.as_ptr().addr() as u64];
     place(texts.into_iter().chain(rest))
 }
 
@@ -186,6 +221,23 @@ mod tests {
         assert_eq!(counted.len(), 300);
         assert!(counted.iter().all(|line| line.ends_with(" 3")), "{counted:?}");
         assert!(text.contains("pillion_request_duration_seconds_count{direction=\"outbound\",destination=\"shop:80\",cluster=\"\"} 900"), "{text}");
+    }
+
+    #[test]
+    fn an_identity_is_one_text_on_however_many_connections() {
+        let metrics = Arc::new(Metrics::new());
+        let access_log = AccessLog::start(bootstrap::AccessLog::Off, metrics.access_log_dropped());
+        let recorder = Recorder::new(Telemetry::new(metrics, access_log));
+        let id = |number: usize| -> SpiffeId {
+            format!("spiffe://cluster.local/ns/shop/sa/caller-{number}").parse().expect("an identity")
+        };
+        let [one, again] = [(); 2].map(|()| recorder.identity(Some(&id(0))));
+        assert!(Arc::ptr_eq(&one, &again));
+        assert!(Arc::ptr_eq(&recorder.identity(None), &recorder.nothing()));
+        for number in 0..3 * MOST_IDENTITIES {
+            recorder.identity(Some(&id(number)));
+        }
+        assert!(recorder.identities.lock().len() <= MOST_IDENTITIES);
     }
 
     #[test]

@@ -17,7 +17,7 @@ pub(super) use count::known_method;
 pub(super) use count::{AttemptKey, Part, RequestKey, StepKey};
 pub(super) use listed::Listed;
 pub(super) use table::Names as ClusterNames;
-pub(super) use traffic::{Local, at, place};
+pub(super) use traffic::{Local, RECENT, at, place, places};
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
