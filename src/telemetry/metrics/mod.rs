@@ -611,13 +611,12 @@ impl Metrics {
     pub fn families(&self) -> Vec<Exposed> {
         self.traffic.collect(Instant::now());
         let mut all = about::of(&self.about);
-        {
-            let tables = self.traffic.tables.lock();
-            all.extend(families::of(&tables));
-            if self.settings.istio {
-                all.extend(istio::of(&tables, &self.about));
-            }
+        let tables = self.traffic.tables();
+        all.extend(families::of(&tables));
+        if self.settings.istio {
+            all.extend(istio::of(&tables, &self.about));
         }
+        drop(tables);
         all.extend(self.registry.lock().families());
         all.extend(about::runtimes(&self.runtimes.lock()));
         all.extend(about::process(self.started));

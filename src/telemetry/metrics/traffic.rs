@@ -4,7 +4,7 @@
 //! lately is found by where its labels lie in memory, since labels are shared and a request of a known kind comes with
 //! the very same ones. The collector takes what workers have counted since it last did, and adds it up by label.
 //!
-//! Bounds: a worker keeps [`RECENT`] + [`SPILLED`] counts; all together keep as many label sets per table as
+//! Bounds: a worker keeps [`RECENT`] + [`SPILLED`] counts, while they cannot be added up at once [`MOST_SPILLED`]; all together keep as many label sets per table as
 //! `--metrics-max-series` says, and what is beyond goes to those called `other`; a label set without a count for
 //! `--metrics-idle` is forgotten.
 
@@ -22,16 +22,18 @@ use super::table::{Bounded, Table, Tally};
 pub(in crate::telemetry) const RECENT: usize = 64;
 /// Counts that were displaced by others, until they are added up.
 const SPILLED: usize = 256;
+/// The same, when those cannot be added up without waiting.
+const MOST_SPILLED: usize = 8 * SPILLED;
 
 /// What all workers have counted.
 #[derive(Debug)]
 pub(super) struct Traffic {
     locals: Mutex<Vec<Arc<Mutex<Local>>>>,
-    pub(super) tables: Mutex<Tables>,
+    tables: Mutex<Tables>,
 }
 
 /// What all workers have counted, as of the last [`Traffic::collect`].
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Tables {
     pub(super) requests: Table<RequestKey, Requests>,
     pub(super) steps: Table<StepKey, Steps>,
@@ -79,11 +81,28 @@ impl Traffic {
         tables.attempts.expire(now);
     }
 
-    /// A worker that has too much in hand adds it up itself.
+    /// A worker that has too much in hand adds it up itself. While somebody else adds up or reads it goes on; only with
+    /// far too much it waits.
     pub(super) fn relieve(&self, local: &mut Local, now: Instant) {
-        if local.requests.is_full() || local.steps.is_full() || local.attempts.is_full() {
-            self.tables.lock().add(std::mem::take(local), now);
+        let spilled = local.spilled();
+        if spilled < SPILLED {
+            return;
         }
+        let tables = if spilled < MOST_SPILLED { self.tables.try_lock() } else { Some(self.tables.lock()) };
+        if let Some(mut tables) = tables {
+            tables.add(std::mem::take(local), now);
+        }
+    }
+
+    /// What all workers have counted, as of the last [`Traffic::collect`]: a copy, so that none waits while it is told.
+    pub(super) fn tables(&self) -> Tables {
+        self.tables.lock().clone()
+    }
+}
+
+impl Local {
+    fn spilled(&self) -> usize {
+        self.requests.spilled.len().max(self.steps.spilled.len()).max(self.attempts.spilled.len())
     }
 }
 
@@ -141,10 +160,6 @@ impl<K: Bounded + Clone + Eq + Hash, V: Tally> Recent<K, V> {
         self.slots.get_mut(found)?.as_mut().map(|kept| &mut kept.1)
     }
 
-    fn is_full(&self) -> bool {
-        self.spilled.len() >= SPILLED
-    }
-
     fn add_to(self, table: &mut Table<K, V>, now: Instant) {
         for kept in self.slots.into_iter().flatten().chain(self.spilled) {
             let (key, counted) = *kept;
@@ -193,6 +208,22 @@ mod tests {
                 assert!(slots.len() >= 16, "{position} {distance}: {}", slots.len());
             }
         }
+    }
+
+    #[test]
+    fn a_worker_does_not_wait_for_a_reader_until_it_has_far_too_much() {
+        let traffic = Traffic::new(10, Duration::from_secs(1));
+        let mut local = Local::default();
+        let reader = traffic.tables.lock();
+        let key = |number: usize| StepKey { direction: "outbound", route: Arc::from(number.to_string()) };
+        for number in 0..MOST_SPILLED {
+            local.steps.get(0, |_| false, || key(number));
+            traffic.relieve(&mut local, Instant::now()); // Would wait for ever.
+        }
+        assert_eq!(local.spilled(), MOST_SPILLED - 2);
+        drop(reader);
+        traffic.relieve(&mut local, Instant::now());
+        assert_eq!((local.spilled(), traffic.tables().steps.overflowed), (0, MOST_SPILLED as u64 - 10));
     }
 
     #[test]
