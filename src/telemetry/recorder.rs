@@ -241,6 +241,23 @@ mod tests {
     }
 
     #[test]
+    fn however_many_statuses_there_are_the_others_are_few() {
+        let settings = bootstrap::MetricsSettings { max_series: 1.try_into().expect("not 0"), ..Default::default() };
+        let metrics = Arc::new(Metrics::of(settings, Default::default()));
+        let access_log = AccessLog::start(bootstrap::AccessLog::Off, metrics.access_log_dropped());
+        let recorder = Arc::new(Recorder::new(Telemetry::new(Arc::clone(&metrics), access_log)));
+        for number in 0..4000_u16 {
+            let mut record = Record::begin(&recorder, "outbound", ([127, 0, 0, 1], 1).into());
+            (record.status, record.is_grpc) = (100 + number % 900, number % 2 == 0);
+            record.grpc_status = Some((number % 17) as u8);
+        }
+        let text = metrics.encode();
+        let counted = |name: &str| text.lines().filter(|line| line.starts_with(name)).count();
+        assert!(counted("pillion_requests_total{") <= 20, "{text}");
+        assert!(counted("pillion_grpc_requests_total{") <= 2, "{text}");
+    }
+
+    #[test]
     fn destinations_beyond_the_bound_are_counted_together() {
         let settings = bootstrap::MetricsSettings { max_series: 5.try_into().expect("not 0"), ..Default::default() };
         let metrics = Arc::new(Metrics::of(settings, Default::default()));
