@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
-use http::header::{CONTENT_LENGTH, LOCATION, TRANSFER_ENCODING};
+use http::header::{LOCATION, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, request};
 use pillion_wire::mesh::TRACE_KEEP;
 
@@ -200,7 +200,7 @@ async fn forward(
         filters.on_response(outcome.response().headers_mut());
         return Ok(outcome);
     }
-    let body = filters.copy(worker, &head, measured(body, &head, record), record);
+    let body = filters.copy(worker, &head, measured(body, record), record);
     let is_inbound = matches!(client.way, Way::Mesh(_) | Way::Front { .. });
     let member = if is_inbound { join(worker, &head, record) } else { None };
     let call = if is_inbound { None } else { Call::of(worker, said.treatment, &head, record) };
@@ -243,19 +243,12 @@ async fn forward(
     Ok(Outcome::Reply(response.map(|body| body.joined(member).limited(limits).holding(said.places, said.held))))
 }
 
-/// Notes how much content a request has: what it says, else it is counted.
-fn measured(body: Body, head: &Head, record: &mut Record) -> Body {
+/// Counts what comes of a request's content, whatever its head says of that.
+fn measured(body: Body, record: &mut Record) -> Body {
     if body.is_empty() {
         return body;
     }
-    let length = head.headers.get(CONTENT_LENGTH).filter(|_| !record.is_grpc);
-    match length.and_then(|length| length.to_str().ok()?.parse().ok()) {
-        Some(length) => {
-            record.bytes_received = length;
-            body
-        }
-        None => body.counted(record.flow.insert(Flow::default()), record.is_grpc),
-    }
+    body.counted(record.flow.insert(Flow::default()), record.is_grpc)
 }
 
 /// What is to become of a request, and what is done to it on the way.

@@ -67,11 +67,11 @@ pub struct Record {
     pub attempts: u32,
     /// Bytes of response body sent to the client.
     pub bytes_sent: u64,
-    /// Bytes of tunnelled data received from the client, or of a request's content as it was announced.
+    /// Bytes of tunnelled data received from the client.
     pub bytes_received: u64,
     /// The method as a label: one that HTTP knows, `_OTHER`, or `TCP`.
     pub method_label: &'static str,
-    /// What is seen of a request's content that was not announced, or is a stream of messages.
+    /// What is seen of a request's content, if it has any.
     pub flow: Option<Flow>,
     /// Is it a gRPC call?
     pub is_grpc: bool,
