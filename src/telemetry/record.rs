@@ -358,6 +358,7 @@ impl Record {
             flag: self.flag,
             detail: self.detail.clone(),
             attempts: self.attempts,
+            failed: self.has_failed(),
         }
     }
 
@@ -427,7 +428,7 @@ impl Drop for Record {
             let story = self.take_story(duration);
             ring.keep(story);
         }
-        let failed = !self.flag.is_empty() || self.status >= 500;
+        let failed = self.has_failed();
         if telemetry.access_log.wants(failed, self.trace_id()) {
             let entry = self.entry(duration);
             if let Some(logs) = &telemetry.logs {

@@ -223,6 +223,38 @@ mod tests {
         assert!(text.contains("pillion_request_duration_seconds_count{direction=\"outbound\",destination=\"shop:80\",cluster=\"\"} 900"), "{text}");
     }
 
+    /// Where `records` end up that are dropped: what explain keeps beside one good request, and lines of a log of errors.
+    fn kept_and_logged(records: impl FnOnce(&Arc<Recorder>)) -> (usize, String) {
+        let metrics = Arc::new(Metrics::new());
+        let scratch = tempfile::tempdir().expect("a directory");
+        let path = scratch.path().join("log");
+        let (format, file) = (Default::default(), bootstrap::AccessLogFile::Path(path.clone()));
+        let access_log =
+            AccessLog::open(bootstrap::AccessLog::Errors, &format, &file, metrics.access_log_dropped()).expect("a log");
+        let stories = explain::Stories::keeping(1);
+        let telemetry = Telemetry { stories: stories.clone(), ..Telemetry::new(metrics, access_log.clone()) };
+        let recorder = Arc::new(Recorder::new(telemetry));
+        records(&recorder);
+        Record::begin(&recorder, "outbound", ([127, 0, 0, 1], 1).into()).status = 200;
+        access_log.flush(Duration::from_secs(10));
+        let kept = stories.each(&explain::Filter::default(), 10, |story| story.failed);
+        (kept.into_iter().filter(|failed| *failed).count(), std::fs::read_to_string(path).expect("a log"))
+    }
+
+    #[test]
+    fn a_grpc_failure_in_a_200_is_a_failure_for_the_log_and_for_explanations() {
+        let grpc = |status| {
+            kept_and_logged(|recorder| {
+                let mut record = Record::begin(recorder, "outbound", ([127, 0, 0, 1], 1).into());
+                (record.status, record.is_grpc, record.grpc_status) = (200, true, Some(status));
+            })
+        };
+        let (kept, logged) = grpc(14);
+        assert_eq!((kept, logged.lines().count()), (1, 1), "{logged}");
+        let (kept, logged) = grpc(5); // NOT_FOUND is an answer.
+        assert_eq!((kept, logged.as_str()), (0, ""));
+    }
+
     #[test]
     fn an_identity_is_one_text_on_however_many_connections() {
         let metrics = Arc::new(Metrics::new());

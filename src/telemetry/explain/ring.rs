@@ -46,11 +46,13 @@ pub struct Story {
     pub detail: String,
     /// Hosts tried.
     pub attempts: u32,
+    /// Did it end as it should not?
+    pub failed: bool,
 }
 
 impl Story {
     fn is_remarkable(&self) -> bool {
-        !self.reason.is_empty() || self.status >= 500 || !self.decisions.steps.is_empty()
+        self.failed || !self.decisions.steps.is_empty()
     }
 }
 
@@ -171,6 +173,7 @@ mod tests {
             flag: "",
             detail: String::new(),
             attempts: 1,
+            failed: status >= 500,
         }
     }
 
