@@ -142,8 +142,12 @@ impl Record {
         let Some(tracer) = self.recorder.telemetry.tracer.clone() else { return };
         let now = Instant::now();
         if !context.sampled {
+            // Once more: its content may have failed, or taken its time.
+            let slow = tracer.sampling().slow;
             if tracer.sampling().errors && self.has_failed() {
                 self.keep_trace("error");
+            } else if slow.is_some_and(|slow| now.saturating_duration_since(self.started()) >= slow) {
+                self.keep_trace("slow");
             } else if tracer.is_marked(context.trace_id, now)
                 && let Some(story) = self.story.as_mut().filter(|story| story.late.is_none())
             {
