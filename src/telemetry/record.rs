@@ -309,8 +309,9 @@ impl Record {
         self.flow.as_ref().map_or((self.bytes_received, 0), Flow::totals)
     }
 
-    /// Time by part: policy, queue, wait for the host, and all but the last. `None`: it was not sent on.
-    pub(super) fn spent(&self, now: Instant) -> Option<[Duration; 4]> {
+    /// Time by part: policy, queue, wait for the host, and all but the last; `None`: it was not sent on. Then how long a host
+    /// was waited for that has not answered.
+    pub(super) fn spent(&self, now: Instant) -> (Option<[Duration; 4]>, Option<Duration>) {
         self.spent.parts(now)
     }
 

@@ -124,7 +124,10 @@ impl Recorder {
 
     /// A try of a host of `record`'s cluster ended.
     pub(super) fn attempt(&self, record: &Record, result: &'static str, took: Duration) {
-        let mut local = self.local.lock();
+        Self::count_attempt(&mut self.local.lock(), record, result, took);
+    }
+
+    fn count_attempt(local: &mut Local, record: &Record, result: &'static str, took: Duration) {
         let parts = [at(&record.cluster), record.direction.len() as u64, result.as_ptr().addr() as u64];
         let is_same = |key: &AttemptKey| {
             Arc::ptr_eq(&key.cluster, &record.cluster) && key.direction == record.direction && key.result == result
@@ -159,7 +162,11 @@ impl Recorder {
             counted.request_messages += messages;
             counted.response_messages += record.response_messages;
         }
-        if let Some([policy, queue, wait, total]) = record.spent(now) {
+        let (spent, unanswered) = record.spent(now);
+        if let Some(took) = unanswered.filter(|_| self.has_overhead) {
+            Self::count_attempt(local, record, "unanswered", took); // Its time was over, or its client left.
+        }
+        if let Some([policy, queue, wait, total]) = spent {
             let parts = [at(&record.route), record.direction.len() as u64];
             let is_same = |key: &StepKey| Arc::ptr_eq(&key.route, &record.route) && key.direction == record.direction;
             let key = || StepKey { direction: record.direction, route: Arc::clone(&record.route) };
@@ -253,6 +260,28 @@ mod tests {
         assert_eq!((kept, logged.lines().count()), (1, 1), "{logged}");
         let (kept, logged) = grpc(5); // NOT_FOUND is an answer.
         assert_eq!((kept, logged.as_str()), (0, ""));
+    }
+
+    #[test]
+    fn a_host_that_never_answered_is_a_try_that_is_counted() {
+        let metrics = Arc::new(Metrics::new());
+        let access_log = AccessLog::start(bootstrap::AccessLog::Off, metrics.access_log_dropped());
+        let recorder = Arc::new(Recorder::new(Telemetry::new(Arc::clone(&metrics), access_log)));
+        for answered in [false, true] {
+            let mut record = Record::begin(&recorder, "outbound", ([127, 0, 0, 1], 1).into());
+            record.decided();
+            record.sending();
+            if answered {
+                record.answered("2xx");
+            }
+        }
+        let text = metrics.encode();
+        for result in ["unanswered", "2xx"] {
+            let line = format!(
+                "pillion_upstream_attempt_duration_seconds_count{{direction=\"outbound\",cluster=\"\",result=\"{result}\"}} 1"
+            );
+            assert!(text.contains(&line), "{text}");
+        }
     }
 
     #[test]

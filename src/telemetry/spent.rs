@@ -46,11 +46,11 @@ impl Spent {
         Some(took)
     }
 
-    /// Policy, queue, wait, and all but the wait; what has not answered is waited for until `now`.
-    pub(super) fn parts(mut self, now: Instant) -> Option<[Duration; 4]> {
-        self.answered(now);
-        self.last?;
-        Some([self.policy, self.queue, self.wait, self.policy + self.queue])
+    /// Policy, queue, wait, and all but the wait; what has not answered is waited for until `now`, and how long that is.
+    pub(super) fn parts(mut self, now: Instant) -> (Option<[Duration; 4]>, Option<Duration>) {
+        let unanswered = self.answered(now);
+        let parts = self.last.map(|_| [self.policy, self.queue, self.wait, self.policy + self.queue]);
+        (parts, unanswered)
     }
 }
 
@@ -62,7 +62,7 @@ mod tests {
     fn each_moment_belongs_to_one_part() {
         let start = Instant::now();
         let at = |millis| start + Duration::from_millis(millis);
-        let millis = |spent: Spent, now| spent.parts(now).map(|parts| parts.map(|part| part.as_millis()));
+        let millis = |spent: Spent, now| spent.parts(now).0.map(|parts| parts.map(|part| part.as_millis()));
         let mut spent = Spent::default();
         assert_eq!(millis(spent, at(1)), None);
         spent.decided(start, at(1));
@@ -75,5 +75,8 @@ mod tests {
         assert_eq!(millis(spent, at(99)), Some([1, 4, 20, 5]));
         spent.sending(at(30));
         assert_eq!(millis(spent, at(40)), Some([1, 9, 30, 10]));
+        assert_eq!(spent.parts(at(40)).1, Some(Duration::from_millis(10)));
+        spent.answered(at(41));
+        assert_eq!(spent.parts(at(50)).1, None);
     }
 }
