@@ -271,7 +271,7 @@ impl Record {
     }
 
     /// The trace that it belongs to.
-    fn trace_id(&self) -> Option<TraceId> {
+    pub(super) fn trace_id(&self) -> Option<TraceId> {
         self.trace.map(|trace| trace.trace_id)
     }
 
