@@ -230,7 +230,7 @@ impl Record {
 
     /// What to do with the request is decided: it is to be sent on.
     pub fn decided(&mut self) {
-        if self.is_timed() {
+        if self.recorder.measures_parts() {
             self.spent.decided(self.started, Instant::now());
         }
     }
@@ -267,7 +267,7 @@ impl Record {
     }
 
     fn is_timed(&self) -> bool {
-        self.recorder.has_overhead() || self.recorder.telemetry.access_log.is_on()
+        self.recorder.has_overhead() || self.recorder.telemetry.access_log.is_of_all()
     }
 
     /// The trace that it belongs to.
@@ -309,7 +309,7 @@ impl Record {
         self.flow.as_ref().map_or((self.bytes_received, 0), Flow::totals)
     }
 
-    /// Time by part: policy, queue, wait for the host, and all but the last; `None`: it was not sent on. Then how long a host
+    /// Time by part: policy, queue, wait for the host, and all but the last; `None`: that was not measured. Then how long a host
     /// was waited for that has not answered.
     pub(super) fn spent(&self, now: Instant) -> (Option<[Duration; 4]>, Option<Duration>) {
         self.spent.parts(now)

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use http::HeaderMap;
@@ -16,6 +17,8 @@ use super::metrics::{AttemptKey, Local, Part, RequestKey, StepKey, at, place};
 use super::trace::Ring;
 use super::{Record, Telemetry};
 
+/// Of so many requests the parts of one's time are measured.
+const MEASURED: u32 = 16;
 /// Identities of callers that a worker remembers.
 const MOST_IDENTITIES: usize = 1024;
 
@@ -31,6 +34,8 @@ pub struct Recorder {
     /// Identities of who called lately: counts are found by where their labels lie.
     identities: Mutex<HashSet<Arc<str>>>,
     has_overhead: bool,
+    /// Counts requests, of which some are measured.
+    turn: AtomicU32,
     has_exemplars: bool,
     stories: Option<Arc<explain::Ring>>,
 }
@@ -52,6 +57,7 @@ impl Recorder {
             nothing: Arc::from(""),
             identities: Mutex::default(),
             has_overhead,
+            turn: AtomicU32::new(0),
             has_exemplars,
             stories,
         }
@@ -65,6 +71,17 @@ impl Recorder {
     /// Is it measured where time goes?
     pub fn has_overhead(&self) -> bool {
         self.has_overhead
+    }
+
+    /// Are the parts of the next request's time measured? Of one in [`MEASURED`], spread so that no rhythm of requests
+    /// hides from it; the first is one.
+    pub(super) fn measures_parts(&self) -> bool {
+        if !self.has_overhead {
+            return false;
+        }
+        let turn = self.turn.load(Ordering::Relaxed);
+        self.turn.store(turn.wrapping_add(1), Ordering::Relaxed); // One worker's: none is lost that matters.
+        turn.wrapping_mul(0x9E37_79B9) < u32::MAX / MEASURED
     }
 
     /// Does somebody want to see requests as they end? If not, nothing need be noted for that.
@@ -281,6 +298,19 @@ mod tests {
                 "pillion_upstream_attempt_duration_seconds_count{{direction=\"outbound\",cluster=\"\",result=\"{result}\"}} 1"
             );
             assert!(text.contains(&line), "{text}");
+        }
+    }
+
+    #[test]
+    fn parts_of_the_time_are_measured_of_one_request_in_sixteen() {
+        let metrics = Arc::new(Metrics::new());
+        let access_log = AccessLog::start(bootstrap::AccessLog::Off, metrics.access_log_dropped());
+        let recorder = Recorder::new(Telemetry::new(metrics, access_log));
+        let measured: Vec<bool> = (0..16_000).map(|_| recorder.measures_parts()).collect();
+        let count = |step: usize| measured.iter().step_by(step).filter(|measured| **measured).count() * step;
+        assert!(measured[0]);
+        for rhythm in [1, 2, 3, 8, 16] {
+            assert!((900..1100).contains(&count(rhythm)), "{rhythm}: {}", count(rhythm));
         }
     }
 
