@@ -7,14 +7,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use http::header::HOST;
 use http::{HeaderMap, HeaderValue, Method, Uri};
 use pillion_wire::observe::Field;
 use pillion_wire::spiffe::SpiffeId;
 use tokio::time::Instant;
 
-use super::explain::{self, Chosen, Decisions, Heard, Step};
+use super::explain::{self, Chosen, Decisions, Step};
 use super::flow::{Flow, Messages};
+use super::head::Head;
 use super::metrics::RequestKey;
 use super::spent::Spent;
 use super::trace::{Context, Story, Unwanted};
@@ -27,7 +27,7 @@ pub struct Record {
     started: Instant,
     /// `outbound` or `inbound`.
     pub direction: &'static str,
-    /// HTTP method, or `TCP`.
+    /// HTTP method, or `TCP`; like other texts of a request's head only made at its end, for who wants them.
     pub method: String,
     /// Counted as a TCP connection, not as a request. Not to be told from the method, which a client makes up.
     pub is_tcp: bool,
@@ -87,6 +87,7 @@ pub struct Record {
     pub(super) unwanted: Unwanted,
     /// What its spans will tell; `None`: none are made.
     pub(super) story: Option<Box<Story>>,
+    head: Option<Head>,
     /// Fields of the request's head, when a tap wants them.
     pub request_headers: Option<Box<[Field]>>,
     /// From the last sending of its head to the head of the answer; only where it is measured or logged.
@@ -137,6 +138,7 @@ impl Record {
             trace: None,
             unwanted: Unwanted::default(),
             story: None,
+            head: None,
             request_headers: None,
             upstream_service_time: None,
             decisions: Decisions::default(),
@@ -154,21 +156,28 @@ impl Record {
 
     /// Notes of the request's head what explanations, the access log, spans and taps want of it; without any, nothing.
     pub fn hear(&mut self, method: &Method, uri: &Uri, headers: &HeaderMap) {
-        if self.is_explained() {
-            self.decisions.heard = Heard::of(method, uri, headers);
-        }
         let log = &self.recorder.telemetry.access_log;
         if log.is_on() {
             self.logged_fields = log.headers().iter().map(|name| headers.get(name).cloned()).collect();
-        } else if self.story.is_none() && !self.recorder.is_tapped() {
+        } else if !self.is_explained() && self.story.is_none() && !self.recorder.is_tapped() {
             return;
         }
         self.request_headers = self.recorder.tapped_fields(headers);
-        method.as_str().clone_into(&mut self.method);
-        uri.path().clone_into(&mut self.path);
-        let host =
-            || headers.get(HOST).map_or_else(String::new, |host| String::from_utf8_lossy(host.as_bytes()).into());
-        self.authority = uri.authority().map_or_else(host, |authority| without_user(authority.as_str()).to_owned());
+        self.head = Some(Head::of(method, uri, headers));
+    }
+
+    /// Somebody wants the texts of its head.
+    fn spell(&mut self) {
+        let Some(head) = self.head.take() else { return };
+        if self.method.is_empty() {
+            head.method().clone_into(&mut self.method);
+        }
+        if self.authority.is_empty() {
+            self.authority = head.authority();
+        }
+        if self.path.is_empty() {
+            head.path().clone_into(&mut self.path);
+        }
     }
 
     /// Are its decisions kept? If not, nothing need be noted for that alone.
@@ -349,6 +358,7 @@ impl Record {
             is_tcp: self.is_tcp,
             trace: self.trace_id(),
             decisions: std::mem::take(&mut self.decisions),
+            heard: self.head.as_ref().map(Head::heard).unwrap_or_default(),
             destination: Arc::clone(&self.destination),
             cluster: Arc::clone(&self.cluster),
             upstream: self.upstream,
@@ -401,11 +411,6 @@ impl Record {
     }
 }
 
-/// An authority without what may be a name and a password.
-fn without_user(authority: &str) -> &str {
-    authority.rsplit_once('@').map_or(authority, |(_, host)| host)
-}
-
 impl Drop for Record {
     fn drop(&mut self) {
         if self.forgotten {
@@ -422,15 +427,19 @@ impl Drop for Record {
             load.count(self, duration);
         }
         recorder.ended(self, now);
-        if telemetry.taps.any() {
-            telemetry.taps.ended(self, duration);
-        }
         if let Some(ring) = recorder.stories() {
             let story = self.take_story(duration);
             ring.keep(story);
         }
-        let failed = self.has_failed();
-        if telemetry.access_log.wants(failed, self.trace_id()) {
+        let (is_tapped, failed) = (telemetry.taps.any(), self.has_failed());
+        let is_logged = telemetry.access_log.wants(failed, self.trace_id());
+        if is_tapped || is_logged || self.story.is_some() {
+            self.spell();
+        }
+        if is_tapped {
+            telemetry.taps.ended(self, duration);
+        }
+        if is_logged {
             let entry = self.entry(duration);
             if let Some(logs) = &telemetry.logs {
                 logs.access(&entry.to_json(), self.trace, failed);
