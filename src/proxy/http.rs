@@ -290,9 +290,12 @@ async fn upgrade(
 
 /// Keeps an inbound request, with what its caller's sidecar said of it, for the calls that belong to it.
 fn join(worker: &Worker, head: &Head, record: &Record) -> Option<Member> {
-    let trace = record.trace.map(|trace| trace.trace_id);
     let deadline = head.caller.timeout.and_then(|left| record.started().checked_add(left));
-    worker.shared.joined.enter(trace, &head.headers, Facts { deadline, is_retry: head.caller.is_retry })
+    worker.shared.joined.enter(
+        |headers| record.belongs_to(headers),
+        &head.headers,
+        Facts { deadline, is_retry: head.caller.is_retry },
+    )
 }
 
 /// The request as it goes on: cleaned, and for our application with the word of who called.

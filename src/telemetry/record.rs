@@ -284,6 +284,11 @@ impl Record {
         self.trace.map(|trace| trace.trace_id)
     }
 
+    /// The trace that a request with these fields belongs to, which are read unless that was done at its beginning.
+    pub fn belongs_to(&self, headers: &HeaderMap) -> Option<TraceId> {
+        if self.recorder.telemetry.tracer.is_some() { self.trace_id() } else { super::trace::id(headers) }
+    }
+
     /// Both ends of a TCP connection are open.
     pub fn opened(&self) {
         if !self.forgotten {
