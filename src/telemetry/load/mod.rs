@@ -8,8 +8,8 @@ mod counts;
 mod edges;
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -72,10 +72,12 @@ struct Open {
 }
 
 /// Bytes that an open TCP connection has carried so far.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Flow {
     received: AtomicU64,
     sent: AtomicU64,
+    /// Who keeps it.
+    counter: Weak<Counter>,
 }
 
 impl Flow {
@@ -102,23 +104,21 @@ impl Open {
 
 /// Counts the rest of its [`Flow`] when dropped, and forgets it: nobody need ever report.
 #[derive(Debug)]
-pub struct Metered {
-    flow: Arc<Flow>,
-    counter: Arc<Counter>,
-}
+pub struct Metered(Arc<Flow>);
 
 impl std::ops::Deref for Metered {
     type Target = Flow;
 
     fn deref(&self) -> &Flow {
-        &self.flow
+        &self.0
     }
 }
 
 impl Drop for Metered {
     fn drop(&mut self) {
-        let mut counted = self.counter.0.lock();
-        if let Some(mut open) = counted.flows.remove(&place(&self.flow)) {
+        let Some(counter) = self.0.counter.upgrade() else { return };
+        let mut counted = counter.0.lock();
+        if let Some(mut open) = counted.flows.remove(&place(&self.0)) {
             open.tell(&mut counted.edges);
         }
     }
@@ -133,12 +133,13 @@ impl Counter {
 
     /// A TCP connection was opened, and is going to carry bytes.
     pub(super) fn open(self: &Arc<Self>, record: &Record) -> Metered {
-        let flow = Arc::new(Flow::default());
+        let counter = Arc::downgrade(self);
+        let flow = Arc::new(Flow { received: AtomicU64::new(0), sent: AtomicU64::new(0), counter });
         let mut counted = self.0.lock();
         counted.edges.of(record).tcp_opened += 1;
         let open = Open { edge: Edge::of(record), flow: Arc::clone(&flow), told: (0, 0) };
         counted.flows.insert(place(&flow), open);
-        Metered { flow, counter: Arc::clone(self) }
+        Metered(flow)
     }
 
     fn take(&self, into: &mut Edges) {
