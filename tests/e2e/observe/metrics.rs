@@ -170,7 +170,9 @@ fn where_the_time_of_a_request_goes_is_counted_by_route() {
         assert!((sum("policy") + sum("queue") - sum("total")).abs() < 1e-6);
         let tries = [("direction", direction), ("result", "2xx")];
         assert_eq!(sidecar.metric("pillion_upstream_attempt_duration_seconds_count", &tries), 22.0);
-        assert_eq!(sidecar.metric(&format!("http_{side}_request_body_size_bytes_sum"), &[]), 20.0, "{side}");
+        // What passes is counted, and the application answers without waiting for all of it.
+        let uploaded = sidecar.metric(&format!("http_{side}_request_body_size_bytes_sum"), &[]);
+        assert!((10.0..=20.0).contains(&uploaded), "{side}: {uploaded}");
         assert_eq!(sidecar.metric(&format!("http_{side}_response_body_size_bytes_sum"), &[]), 22.0 * 4.0);
         let posted = [("http_request_method", "POST"), ("http_response_status_code", "200")];
         assert_eq!(sidecar.metric(&format!("http_{side}_request_duration_seconds_count"), &posted), 2.0);
