@@ -110,33 +110,35 @@ pub(super) async fn send(
     let mut hosts = 0;
     let second = Cell::new(None);
     let picked = upstreams.pick_beside(&tried.hosts, &second).or_else(|| upstreams.pick(&[]));
-    record.decisions.other_host = record.decisions.other_host.or_else(|| second.get());
     let Some(mut next) = picked else {
         return Err(Failed { error: guard::no_host(worker, upstreams, Kind::Request), unsent: body });
     };
     loop {
-        let host = next;
+        let (host, other) = (next, second.take());
         if let Err(denied) = guard.admit(&host) {
             record.trace_event("endpoint_denied", denied.reason().code);
             record.step_at(Some(host.address()), "passed_over", denied.reason().code);
             tried.hosts.push(host.key().clone());
-            let Some(host) = upstreams.pick(&tried.hosts) else { return Err(Failed { error: denied, unsent: body }) };
+            let Some(host) = upstreams.pick_beside(&tried.hosts, &second) else {
+                return Err(Failed { error: denied, unsent: body });
+            };
             next = host;
             continue;
         }
         note(record, &host);
+        record.decisions.other_host = other; // Of this pick: that is who is told of.
         let onward = record.begin_attempt(host.address());
         tried.follow(&host);
-        let mut another = || {
-            hosts += 1;
-            tried.hosts.push(host.key().clone());
-            (hosts < MAX_HOSTS).then(|| upstreams.pick(&tried.hosts)).flatten()
-        };
         let watch = upstreams.watch(&host);
         let result = once(worker, upstreams, &host, head, body.take().unwrap_or_default(), onward, record).await;
         if let Some(watch) = watch {
             watch.end(feedback::failure(result.as_ref().map(|sent| &sent.response).map_err(|failed| &failed.error)));
         }
+        let mut another = || {
+            hosts += 1;
+            tried.hosts.push(host.key().clone());
+            (hosts < MAX_HOSTS).then(|| upstreams.pick_beside(&tried.hosts, &second)).flatten()
+        };
         match result {
             Ok(sent) => {
                 record.attempt_answered(&sent.response, is_marked(upstreams, &sent));

@@ -56,7 +56,7 @@ pub(super) enum Way {
 impl Client {
     /// A connection from `address`, on which nothing is being served yet.
     pub(super) fn new(worker: Arc<Worker>, address: SocketAddr, way: Way) -> Self {
-        let peer = way.peer().map_or_else(Arc::default, |peer| Arc::from(peer.to_string()));
+        let peer = worker.recorder.identity(way.peer());
         let scheme = match &way {
             Way::Outbound | Way::Bound(_) => None,
             Way::Front { peer: Some(_), .. } => Some("https"),

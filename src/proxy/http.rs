@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
-use http::header::{CONTENT_LENGTH, LOCATION, TRANSFER_ENCODING};
+use http::header::{LOCATION, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, request};
 use pillion_wire::mesh::TRACE_KEEP;
 
@@ -200,7 +200,7 @@ async fn forward(
         filters.on_response(outcome.response().headers_mut());
         return Ok(outcome);
     }
-    let body = filters.copy(worker, &head, measured(body, &head, record), record);
+    let body = filters.copy(worker, &head, measured(body, record), record);
     let is_inbound = matches!(client.way, Way::Mesh(_) | Way::Front { .. });
     let member = if is_inbound { join(worker, &head, record) } else { None };
     let call = if is_inbound { None } else { Call::of(worker, said.treatment, &head, record) };
@@ -243,19 +243,12 @@ async fn forward(
     Ok(Outcome::Reply(response.map(|body| body.joined(member).limited(limits).holding(said.places, said.held))))
 }
 
-/// Notes how much content a request has: what it says, else it is counted.
-fn measured(body: Body, head: &Head, record: &mut Record) -> Body {
+/// Counts what comes of a request's content, whatever its head says of that.
+fn measured(body: Body, record: &mut Record) -> Body {
     if body.is_empty() {
         return body;
     }
-    let length = head.headers.get(CONTENT_LENGTH).filter(|_| !record.is_grpc);
-    match length.and_then(|length| length.to_str().ok()?.parse().ok()) {
-        Some(length) => {
-            record.bytes_received = length;
-            body
-        }
-        None => body.counted(record.flow.insert(Flow::default()), record.is_grpc),
-    }
+    body.counted(record.flow.insert(Flow::default()), record.is_grpc)
 }
 
 /// What is to become of a request, and what is done to it on the way.
@@ -297,9 +290,12 @@ async fn upgrade(
 
 /// Keeps an inbound request, with what its caller's sidecar said of it, for the calls that belong to it.
 fn join(worker: &Worker, head: &Head, record: &Record) -> Option<Member> {
-    let trace = record.trace.map(|trace| trace.trace_id);
     let deadline = head.caller.timeout.and_then(|left| record.started().checked_add(left));
-    worker.shared.joined.enter(trace, &head.headers, Facts { deadline, is_retry: head.caller.is_retry })
+    worker.shared.joined.enter(
+        |headers| record.belongs_to(headers),
+        &head.headers,
+        Facts { deadline, is_retry: head.caller.is_retry },
+    )
 }
 
 /// The request as it goes on: cleaned, and for our application with the word of who called.

@@ -137,10 +137,13 @@ pub(super) async fn open(
     let mut tried: Vec<HostKey> = Vec::new();
     let mut guard = Box::pin(Guard::enter(worker, upstreams, Kind::Connection)).await?;
     let mut last = None;
+    let mut failed = None;
     while tried.len() < attempt::MAX_HOSTS {
         let second = Cell::new(None);
         let Some(host) = upstreams.pick_beside(&tried, &second) else { break };
-        record.decisions.other_host = record.decisions.other_host.or_else(|| second.get());
+        if let Some((host, cause)) = failed.take() {
+            record.step_at(Some(host), "another_host", cause); // Now that there is another.
+        }
         tried.push(host.key().clone());
         if let Err(denied) = guard.admit(&host) {
             record.step_at(Some(host.address()), "passed_over", denied.reason().code);
@@ -148,6 +151,7 @@ pub(super) async fn open(
             continue;
         }
         attempt::note(record, &host);
+        record.decisions.other_host = second.take();
         // Boxed: it is large, and over before the connection is of use.
         let watch = upstreams.watch(&host);
         let result = Box::pin(once(worker, upstreams, &host)).await;
@@ -166,7 +170,7 @@ pub(super) async fn open(
                     host.mark_unreachable(Instant::now());
                 }
                 guard.failed(&error);
-                record.step("another_host", error.reason().code);
+                failed = Some((host.address(), error.reason().code));
                 last = Some(error);
             }
         }

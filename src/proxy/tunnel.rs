@@ -106,7 +106,7 @@ pub(super) async fn connect(
         Way::Outbound => {
             let destination = outbound::destination(&parts)?;
             let target = outbound::target(worker, &destination).await?;
-            record.destination = std::sync::Arc::from(target.destination.to_string());
+            record.destination = std::sync::Arc::clone(target.label());
             let split = target.tcp.as_ref().ok_or(ProxyError::WrongProtocol(destination, "CONNECT (opaque TCP)"))?;
             tcp::choose(split, record)
         }

@@ -21,8 +21,6 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::telemetry::trace;
-
 /// Requests that are kept, at most. More are served without being joined.
 pub const MOST: usize = 16_384;
 /// Requests of one trace that are told apart. While there were more at once, calls of that trace are not joined.
@@ -78,15 +76,20 @@ pub struct Join {
 }
 
 impl Table {
-    /// Puts a request of this trace, else with these fields, in. `None`: it has no id of a trace, or the table is full.
+    /// Puts a request with these fields, of which `trace` says what it belongs to, in. `None`: it has no id of a trace, or the table is full.
     ///
     /// One of which nothing is known counts from when the first other was seen: it has no limit, and so have those that it
     /// cannot be told from.
-    pub fn enter(self: &Arc<Self>, trace: Option<TraceId>, headers: &HeaderMap, facts: Facts) -> Option<Member> {
+    pub fn enter(
+        self: &Arc<Self>,
+        trace: impl FnOnce(&HeaderMap) -> Option<TraceId>,
+        headers: &HeaderMap,
+        facts: Facts,
+    ) -> Option<Member> {
         if !facts.say_something() && !self.in_use.load(Ordering::Relaxed) {
             return None;
         }
-        let key = self.key(trace, headers)?;
+        let key = self.key(trace(headers), headers)?;
         if !self.in_use.load(Ordering::Relaxed) {
             self.in_use.store(true, Ordering::Relaxed); // Only then: a store would take the line from other workers.
         }
@@ -108,12 +111,12 @@ impl Table {
         Some(Member { table: Arc::clone(self), key, serial, answered: false })
     }
 
-    /// The request that a call of this trace, else with these fields, belongs to.
-    pub fn find(&self, trace: Option<TraceId>, headers: &HeaderMap) -> Option<Join> {
+    /// The request that a call with these fields, of this trace, belongs to.
+    pub fn find(&self, trace: impl FnOnce(&HeaderMap) -> Option<TraceId>, headers: &HeaderMap) -> Option<Join> {
         if self.is_empty() {
             return None;
         }
-        let key = self.key(trace, headers)?;
+        let key = self.key(trace(headers), headers)?;
         let groups = self.groups.lock();
         let group = groups.get(&key).filter(|group| !group.crowded)?;
         let all = || group.members.iter().map(|(_, facts)| facts);
@@ -156,7 +159,7 @@ impl Table {
     ///
     /// The id is that of W3C Trace Context or of B3 (both forms), else `X-Request-Id` as a whole.
     fn key(&self, trace: Option<TraceId>, headers: &HeaderMap) -> Option<u64> {
-        if let Some(trace) = trace.or_else(|| trace::id(headers)) {
+        if let Some(trace) = trace {
             return Some(self.hasher.hash_one(trace));
         }
         let id = headers.get("x-request-id").filter(|id| !id.is_empty())?;
@@ -195,6 +198,7 @@ mod tests {
     use http::{HeaderName, HeaderValue};
 
     use super::*;
+    use crate::telemetry::trace;
 
     const TRACE: (&str, &str) = ("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
     const SPAN: (&str, &str) = ("traceparent", "00-0af7651916cd43dd8448eb211c80319c-00f067aa0ba902b7-01");
@@ -210,16 +214,17 @@ mod tests {
     #[test]
     fn a_call_belongs_to_the_request_of_its_trace_whatever_its_span() {
         let (table, deadline) = (Arc::new(Table::default()), Instant::now());
-        let member = table.enter(None, &headers(TRACE.0, TRACE.1), facts(Some(deadline), true)).expect("it has an id");
-        assert_eq!(table.find(None, &headers(SPAN.0, SPAN.1)).expect("joined").facts, facts(Some(deadline), true));
+        let member =
+            table.enter(trace::id, &headers(TRACE.0, TRACE.1), facts(Some(deadline), true)).expect("it has an id");
+        assert_eq!(table.find(trace::id, &headers(SPAN.0, SPAN.1)).expect("joined").facts, facts(Some(deadline), true));
         assert!(
             table
-                .find(None, &headers("traceparent", "00-1af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"))
+                .find(trace::id, &headers("traceparent", "00-1af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"))
                 .is_none()
         );
-        assert!(table.find(None, &headers("traceparent", "nonsense")).is_none());
+        assert!(table.find(trace::id, &headers("traceparent", "nonsense")).is_none());
         member.answered();
-        assert!(table.find(None, &headers(SPAN.0, SPAN.1)).is_none() && table.is_empty());
+        assert!(table.find(trace::id, &headers(SPAN.0, SPAN.1)).is_none() && table.is_empty());
     }
 
     #[test]
@@ -229,21 +234,21 @@ mod tests {
             ("b3", "463ac35c9f6413ad-0020000000000001-1", "463ac35c9f6413ad-0020000000000002-1-0020000000000001"),
             ("x-request-id", "abc", "abc"),
         ] {
-            let _member = table.enter(None, &headers(name, inbound), facts(None, true)).expect("it has an id");
-            assert!(table.find(None, &headers(name, outbound)).is_some(), "{name}");
+            let _member = table.enter(trace::id, &headers(name, inbound), facts(None, true)).expect("it has an id");
+            assert!(table.find(trace::id, &headers(name, outbound)).is_some(), "{name}");
         }
-        assert!(table.enter(None, &HeaderMap::new(), facts(None, true)).is_none());
+        assert!(table.enter(trace::id, &HeaderMap::new(), facts(None, true)).is_none());
     }
 
     #[test]
     fn requests_of_one_trace_are_taken_for_the_most_lenient_of_them() {
         let (table, now, id) = (Arc::new(Table::default()), Instant::now(), headers(TRACE.0, TRACE.1));
-        let found = || table.find(None, &id).expect("joined");
-        let early = table.enter(None, &id, facts(Some(now), true)).expect("it has an id");
-        let late = table.enter(None, &id, facts(Some(now + Duration::from_secs(1)), false)).expect("it has an id");
+        let found = || table.find(trace::id, &id).expect("joined");
+        let early = table.enter(trace::id, &id, facts(Some(now), true)).expect("it has an id");
+        let late = table.enter(trace::id, &id, facts(Some(now + Duration::from_secs(1)), false)).expect("it has an id");
         let call = found();
         assert_eq!(call.facts, facts(Some(now + Duration::from_secs(1)), false));
-        let endless = table.enter(None, &id, facts(None, true)).expect("it has an id");
+        let endless = table.enter(trace::id, &id, facts(None, true)).expect("it has an id");
         assert_eq!(found().facts.deadline, None);
         drop((early, endless));
         assert!(!call.gone.is_cancelled(), "one client still waits");
@@ -254,13 +259,13 @@ mod tests {
     #[test]
     fn a_request_of_which_nothing_is_known_counts_beside_others_only() {
         let (table, now, id) = (Arc::new(Table::default()), Instant::now(), headers(TRACE.0, TRACE.1));
-        assert!(table.enter(None, &id, facts(None, false)).is_none(), "nobody else has been seen");
-        let told = table.enter(None, &id, facts(Some(now), true)).expect("it has an id");
-        let call = table.find(None, &id).expect("joined");
-        let plain = table.enter(None, &id, facts(None, false)).expect("it has an id");
-        assert_eq!(table.find(None, &id).expect("joined").facts, facts(None, false));
+        assert!(table.enter(trace::id, &id, facts(None, false)).is_none(), "nobody else has been seen");
+        let told = table.enter(trace::id, &id, facts(Some(now), true)).expect("it has an id");
+        let call = table.find(trace::id, &id).expect("joined");
+        let plain = table.enter(trace::id, &id, facts(None, false)).expect("it has an id");
+        assert_eq!(table.find(trace::id, &id).expect("joined").facts, facts(None, false));
         drop(told);
-        assert!(table.find(None, &id).is_none() && !call.gone.is_cancelled());
+        assert!(table.find(trace::id, &id).is_none() && !call.gone.is_cancelled());
         drop(plain);
         assert!(call.gone.is_cancelled(), "nobody waits for it");
     }
@@ -268,8 +273,9 @@ mod tests {
     #[test]
     fn an_answer_cancels_nothing() {
         let (table, id) = (Arc::new(Table::default()), headers(TRACE.0, TRACE.1));
-        let (one, two) = (table.enter(None, &id, facts(None, true)), table.enter(None, &id, facts(None, true)));
-        let call = table.find(None, &id).expect("joined");
+        let (one, two) =
+            (table.enter(trace::id, &id, facts(None, true)), table.enter(trace::id, &id, facts(None, true)));
+        let call = table.find(trace::id, &id).expect("joined");
         one.expect("it has an id").answered();
         drop(two);
         assert!(!call.gone.is_cancelled());
@@ -282,14 +288,14 @@ mod tests {
             let value = HeaderValue::from(number);
             HeaderMap::from_iter([(HeaderName::from_static("x-request-id"), value)])
         };
-        let enter = |number| table.enter(None, &id(number), facts(None, true));
+        let enter = |number| table.enter(trace::id, &id(number), facts(None, true));
         let members: Vec<_> = (0..MOST).map(|number| enter(number).expect("room")).collect();
         assert!(enter(MOST).is_none());
         drop(members);
         let crowd: Vec<_> = (0..MOST_OF_ONE).map(|_| enter(1).expect("room")).collect();
-        assert!(table.find(None, &id(1)).is_some());
+        assert!(table.find(trace::id, &id(1)).is_some());
         assert!(enter(1).is_none());
-        assert!(table.find(None, &id(1)).is_none(), "the one that found no room is not limited by the others");
+        assert!(table.find(trace::id, &id(1)).is_none(), "the one that found no room is not limited by the others");
         drop(crowd);
         assert!(table.is_empty() && enter(1).is_some());
     }

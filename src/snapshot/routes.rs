@@ -114,8 +114,8 @@ impl Routes {
     /// several matches is no runner-up to itself.
     pub fn select_with_next(&self, request: &request::Parts) -> Option<(&Route, Option<&Route>)> {
         let (chosen, rest) = self.select_among(request)?;
-        let others = rest.iter().filter(|route| route.name != chosen.name).take(FURTHER_ROUTES);
-        let next = others.into_iter().find(|route| route::matches(&route.matches, request));
+        let mut others = rest.iter().take(FURTHER_ROUTES).filter(|route| route.name != chosen.name);
+        let next = others.find(|route| route::matches(&route.matches, request));
         Some((chosen, next))
     }
 

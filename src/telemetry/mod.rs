@@ -3,6 +3,7 @@
 mod access_log;
 pub mod explain;
 mod flow;
+mod head;
 mod health;
 pub mod load;
 mod metrics;

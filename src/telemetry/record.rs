@@ -7,14 +7,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use http::header::HOST;
 use http::{HeaderMap, HeaderValue, Method, Uri};
 use pillion_wire::observe::Field;
 use pillion_wire::spiffe::SpiffeId;
 use tokio::time::Instant;
 
-use super::explain::{self, Chosen, Decisions, Heard, Step};
+use super::explain::{self, Chosen, Decisions, Step};
 use super::flow::{Flow, Messages};
+use super::head::Head;
 use super::metrics::RequestKey;
 use super::spent::Spent;
 use super::trace::{Context, Story, Unwanted};
@@ -27,7 +27,7 @@ pub struct Record {
     started: Instant,
     /// `outbound` or `inbound`.
     pub direction: &'static str,
-    /// HTTP method, or `TCP`.
+    /// HTTP method, or `TCP`; like other texts of a request's head only made at its end, for who wants them.
     pub method: String,
     /// Counted as a TCP connection, not as a request. Not to be told from the method, which a client makes up.
     pub is_tcp: bool,
@@ -67,11 +67,11 @@ pub struct Record {
     pub attempts: u32,
     /// Bytes of response body sent to the client.
     pub bytes_sent: u64,
-    /// Bytes of tunnelled data received from the client, or of a request's content as it was announced.
+    /// Bytes of tunnelled data received from the client.
     pub bytes_received: u64,
     /// The method as a label: one that HTTP knows, `_OTHER`, or `TCP`.
     pub method_label: &'static str,
-    /// What is seen of a request's content that was not announced, or is a stream of messages.
+    /// What is seen of a request's content, if it has any.
     pub flow: Option<Flow>,
     /// Is it a gRPC call?
     pub is_grpc: bool,
@@ -87,6 +87,7 @@ pub struct Record {
     pub(super) unwanted: Unwanted,
     /// What its spans will tell; `None`: none are made.
     pub(super) story: Option<Box<Story>>,
+    head: Option<Head>,
     /// Fields of the request's head, when a tap wants them.
     pub request_headers: Option<Box<[Field]>>,
     /// From the last sending of its head to the head of the answer; only where it is measured or logged.
@@ -137,6 +138,7 @@ impl Record {
             trace: None,
             unwanted: Unwanted::default(),
             story: None,
+            head: None,
             request_headers: None,
             upstream_service_time: None,
             decisions: Decisions::default(),
@@ -154,21 +156,28 @@ impl Record {
 
     /// Notes of the request's head what explanations, the access log, spans and taps want of it; without any, nothing.
     pub fn hear(&mut self, method: &Method, uri: &Uri, headers: &HeaderMap) {
-        if self.is_explained() {
-            self.decisions.heard = Heard::of(method, uri, headers);
-        }
         let log = &self.recorder.telemetry.access_log;
         if log.is_on() {
             self.logged_fields = log.headers().iter().map(|name| headers.get(name).cloned()).collect();
-        } else if self.story.is_none() && !self.recorder.is_tapped() {
+        } else if !self.is_explained() && self.story.is_none() && !self.recorder.is_tapped() {
             return;
         }
         self.request_headers = self.recorder.tapped_fields(headers);
-        method.as_str().clone_into(&mut self.method);
-        uri.path().clone_into(&mut self.path);
-        let host =
-            || headers.get(HOST).map_or_else(String::new, |host| String::from_utf8_lossy(host.as_bytes()).into());
-        self.authority = uri.authority().map_or_else(host, |authority| without_user(authority.as_str()).to_owned());
+        self.head = Some(Head::of(method, uri, headers));
+    }
+
+    /// Somebody wants the texts of its head.
+    fn spell(&mut self) {
+        let Some(head) = self.head.take() else { return };
+        if self.method.is_empty() {
+            head.method().clone_into(&mut self.method);
+        }
+        if self.authority.is_empty() {
+            self.authority = head.authority();
+        }
+        if self.path.is_empty() {
+            head.path().clone_into(&mut self.path);
+        }
     }
 
     /// Are its decisions kept? If not, nothing need be noted for that alone.
@@ -205,7 +214,7 @@ impl Record {
 
     /// Notes who is at the other end: a proven identity over mutual TLS, or nobody that is known.
     pub fn other_end(&mut self, id: Option<&SpiffeId>) {
-        self.proven_end(&id.map_or_else(Arc::default, |id| Arc::from(id.to_string())));
+        self.proven_end(&self.recorder.identity(id));
     }
 
     /// The same, by the text of the identity; empty for nobody that is known.
@@ -230,7 +239,7 @@ impl Record {
 
     /// What to do with the request is decided: it is to be sent on.
     pub fn decided(&mut self) {
-        if self.is_timed() {
+        if self.recorder.measures_parts() {
             self.spent.decided(self.started, Instant::now());
         }
     }
@@ -267,12 +276,17 @@ impl Record {
     }
 
     fn is_timed(&self) -> bool {
-        self.recorder.has_overhead() || self.recorder.telemetry.access_log.is_on()
+        self.recorder.has_overhead() || self.recorder.telemetry.access_log.is_of_all()
     }
 
     /// The trace that it belongs to.
-    fn trace_id(&self) -> Option<TraceId> {
+    pub(super) fn trace_id(&self) -> Option<TraceId> {
         self.trace.map(|trace| trace.trace_id)
+    }
+
+    /// The trace that a request with these fields belongs to, which are read unless that was done at its beginning.
+    pub fn belongs_to(&self, headers: &HeaderMap) -> Option<TraceId> {
+        if self.recorder.telemetry.tracer.is_some() { self.trace_id() } else { super::trace::id(headers) }
     }
 
     /// Both ends of a TCP connection are open.
@@ -309,8 +323,9 @@ impl Record {
         self.flow.as_ref().map_or((self.bytes_received, 0), Flow::totals)
     }
 
-    /// Time by part: policy, queue, wait for the host, and all but the last. `None`: it was not sent on.
-    pub(super) fn spent(&self, now: Instant) -> Option<[Duration; 4]> {
+    /// Time by part: policy, queue, wait for the host, and all but the last; `None`: that was not measured. Then how long a host
+    /// was waited for that has not answered.
+    pub(super) fn spent(&self, now: Instant) -> (Option<[Duration; 4]>, Option<Duration>) {
         self.spent.parts(now)
     }
 
@@ -348,6 +363,7 @@ impl Record {
             is_tcp: self.is_tcp,
             trace: self.trace_id(),
             decisions: std::mem::take(&mut self.decisions),
+            heard: self.head.as_ref().map(Head::heard).unwrap_or_default(),
             destination: Arc::clone(&self.destination),
             cluster: Arc::clone(&self.cluster),
             upstream: self.upstream,
@@ -358,6 +374,7 @@ impl Record {
             flag: self.flag,
             detail: self.detail.clone(),
             attempts: self.attempts,
+            failed: self.has_failed(),
         }
     }
 
@@ -399,11 +416,6 @@ impl Record {
     }
 }
 
-/// An authority without what may be a name and a password.
-fn without_user(authority: &str) -> &str {
-    authority.rsplit_once('@').map_or(authority, |(_, host)| host)
-}
-
 impl Drop for Record {
     fn drop(&mut self) {
         if self.forgotten {
@@ -420,15 +432,19 @@ impl Drop for Record {
             load.count(self, duration);
         }
         recorder.ended(self, now);
-        if telemetry.taps.any() {
-            telemetry.taps.ended(self, duration);
-        }
         if let Some(ring) = recorder.stories() {
             let story = self.take_story(duration);
             ring.keep(story);
         }
-        let failed = !self.flag.is_empty() || self.status >= 500;
-        if telemetry.access_log.wants(failed, self.trace_id()) {
+        let (is_tapped, failed) = (telemetry.taps.any(), self.has_failed());
+        let is_logged = telemetry.access_log.wants(failed, self.trace_id());
+        if is_tapped || is_logged || self.story.is_some() {
+            self.spell();
+        }
+        if is_tapped {
+            telemetry.taps.ended(self, duration);
+        }
+        if is_logged {
             let entry = self.entry(duration);
             if let Some(logs) = &telemetry.logs {
                 logs.access(&entry.to_json(), self.trace, failed);

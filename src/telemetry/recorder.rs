@@ -1,11 +1,14 @@
 //! Where a worker's records go when they end, and what it has counted lately.
 
+use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use http::HeaderMap;
 use parking_lot::Mutex;
 use pillion_wire::observe::Field;
+use pillion_wire::spiffe::SpiffeId;
 use tokio::time::Instant;
 
 use super::explain;
@@ -13,6 +16,11 @@ use super::load::Counter;
 use super::metrics::{AttemptKey, Local, Part, RequestKey, StepKey, at, place};
 use super::trace::Ring;
 use super::{Record, Telemetry};
+
+/// Of so many requests the parts of one's time are measured.
+const MEASURED: u32 = 16;
+/// Identities of callers that a worker remembers.
+const MOST_IDENTITIES: usize = 1024;
 
 /// Takes the [records](super::Record) of one worker.
 #[derive(Debug)]
@@ -23,7 +31,11 @@ pub struct Recorder {
     /// Requests that may become spans yet; `None`: none will.
     pub(super) ring: Option<Arc<Mutex<Ring>>>,
     nothing: Arc<str>,
+    /// Identities of who called lately: counts are found by where their labels lie.
+    identities: Mutex<HashSet<Arc<str>>>,
     has_overhead: bool,
+    /// Counts requests, of which some are measured.
+    turn: AtomicU32,
     has_exemplars: bool,
     stories: Option<Arc<explain::Ring>>,
 }
@@ -37,7 +49,18 @@ impl Recorder {
         let load = telemetry.load.counter();
         let stories = telemetry.stories.ring();
         let ring = telemetry.tracer.as_ref().and_then(|tracer| tracer.ring());
-        Self { telemetry, local, load, ring, nothing: Arc::from(""), has_overhead, has_exemplars, stories }
+        Self {
+            telemetry,
+            local,
+            load,
+            ring,
+            nothing: Arc::from(""),
+            identities: Mutex::default(),
+            has_overhead,
+            turn: AtomicU32::new(0),
+            has_exemplars,
+            stories,
+        }
     }
 
     /// Where stories are kept; `None` when nobody wants any.
@@ -48,6 +71,17 @@ impl Recorder {
     /// Is it measured where time goes?
     pub fn has_overhead(&self) -> bool {
         self.has_overhead
+    }
+
+    /// Are the parts of the next request's time measured? Of one in [`MEASURED`], spread so that no rhythm of requests
+    /// hides from it; the first is one.
+    pub(super) fn measures_parts(&self) -> bool {
+        if !self.has_overhead {
+            return false;
+        }
+        let turn = self.turn.load(Ordering::Relaxed);
+        self.turn.store(turn.wrapping_add(1), Ordering::Relaxed); // One worker's: none is lost that matters.
+        turn.wrapping_mul(0x9E37_79B9) < u32::MAX / MEASURED
     }
 
     /// Does somebody want to see requests as they end? If not, nothing need be noted for that.
@@ -65,6 +99,22 @@ impl Recorder {
     /// A label that says nothing. The default of `Arc<str>` is one for the whole process, for which workers would fight.
     pub(super) fn nothing(&self) -> Arc<str> {
         Arc::clone(&self.nothing)
+    }
+
+    /// The text of an identity, the same one for all connections of this worker; empty for nobody that is known.
+    pub fn identity(&self, id: Option<&SpiffeId>) -> Arc<str> {
+        let Some(id) = id else { return self.nothing() };
+        let text = id.to_string();
+        let mut known = self.identities.lock();
+        if let Some(known) = known.get(text.as_str()) {
+            return Arc::clone(known);
+        }
+        if known.len() >= MOST_IDENTITIES {
+            known.clear(); // Who is connected keeps what it has; it is but counted apart until it is added up.
+        }
+        let text: Arc<str> = Arc::from(text);
+        known.insert(Arc::clone(&text));
+        text
     }
 
     /// A connection took so long to be understood, or to be secured.
@@ -91,7 +141,10 @@ impl Recorder {
 
     /// A try of a host of `record`'s cluster ended.
     pub(super) fn attempt(&self, record: &Record, result: &'static str, took: Duration) {
-        let mut local = self.local.lock();
+        Self::count_attempt(&mut self.local.lock(), record, result, took);
+    }
+
+    fn count_attempt(local: &mut Local, record: &Record, result: &'static str, took: Duration) {
         let parts = [at(&record.cluster), record.direction.len() as u64, result.as_ptr().addr() as u64];
         let is_same = |key: &AttemptKey| {
             Arc::ptr_eq(&key.cluster, &record.cluster) && key.direction == record.direction && key.result == result
@@ -126,7 +179,11 @@ impl Recorder {
             counted.request_messages += messages;
             counted.response_messages += record.response_messages;
         }
-        if let Some([policy, queue, wait, total]) = record.spent(now) {
+        let (spent, unanswered) = record.spent(now);
+        if let Some(took) = unanswered.filter(|_| self.has_overhead) {
+            Self::count_attempt(local, record, "unanswered", took); // Its time was over, or its client left.
+        }
+        if let Some([policy, queue, wait, total]) = spent {
             let parts = [at(&record.route), record.direction.len() as u64];
             let is_same = |key: &StepKey| Arc::ptr_eq(&key.route, &record.route) && key.direction == record.direction;
             let key = || StepKey { direction: record.direction, route: Arc::clone(&record.route) };
@@ -143,7 +200,9 @@ impl Recorder {
 
 fn request_place(record: &Record) -> u64 {
     let texts = [&record.destination, &record.cluster, &record.route, &record.peer].map(at);
-    let rest = [u64::from(record.status), record.reason.len() as u64, record.method_label.as_ptr().addr() as u64];
+    let grpc = record.grpc_status().map_or(0, |status| u64::from(status) + 1);
+    let lengths = (record.reason.len() << 8 | record.direction.len()) as u64;
+    let rest = [u64::from(record.status) | grpc << 16 | lengths << 32, record.method_label.as_ptr().addr() as u64];
     place(texts.into_iter().chain(rest))
 }
 
@@ -153,10 +212,18 @@ fn is_same(kept: &RequestKey, record: &Record) -> bool {
         && Arc::ptr_eq(&kept.cluster, &record.cluster)
         && Arc::ptr_eq(&kept.route, &record.route)
         && Arc::ptr_eq(&kept.peer, &record.peer)
-        && (kept.direction, kept.is_tcp, kept.tls, kept.status, kept.reason)
-            == (record.direction, record.is_tcp, record.tls, record.status, record.reason)
-        && (kept.method, kept.protocol, kept.flag, kept.grpc_status)
-            == (record.method_label, record.protocol, record.flag, record.grpc_status())
+        && (kept.is_tcp, kept.status, kept.grpc_status) == (record.is_tcp, record.status, record.grpc_status())
+        && same(kept.direction, record.direction)
+        && same(kept.tls, record.tls)
+        && same(kept.reason, record.reason)
+        && same(kept.method, record.method_label)
+        && same(kept.protocol, record.protocol)
+        && same(kept.flag, record.flag)
+}
+
+/// Texts of our own are mostly the very same ones.
+fn same(one: &'static str, other: &'static str) -> bool {
+    std::ptr::eq(one, other) || one == other
 }
 
 #[cfg(test)]
@@ -186,6 +253,107 @@ mod tests {
         assert_eq!(counted.len(), 300);
         assert!(counted.iter().all(|line| line.ends_with(" 3")), "{counted:?}");
         assert!(text.contains("pillion_request_duration_seconds_count{direction=\"outbound\",destination=\"shop:80\",cluster=\"\"} 900"), "{text}");
+    }
+
+    /// Where `records` end up that are dropped: what explain keeps beside one good request, and lines of a log of errors.
+    fn kept_and_logged(records: impl FnOnce(&Arc<Recorder>)) -> (usize, String) {
+        let metrics = Arc::new(Metrics::new());
+        let scratch = tempfile::tempdir().expect("a directory");
+        let path = scratch.path().join("log");
+        let (format, file) = (Default::default(), bootstrap::AccessLogFile::Path(path.clone()));
+        let access_log =
+            AccessLog::open(bootstrap::AccessLog::Errors, &format, &file, metrics.access_log_dropped()).expect("a log");
+        let stories = explain::Stories::keeping(1);
+        let telemetry = Telemetry { stories: stories.clone(), ..Telemetry::new(metrics, access_log.clone()) };
+        let recorder = Arc::new(Recorder::new(telemetry));
+        records(&recorder);
+        Record::begin(&recorder, "outbound", ([127, 0, 0, 1], 1).into()).status = 200;
+        access_log.flush(Duration::from_secs(10));
+        let kept = stories.each(&explain::Filter::default(), 10, |story| story.failed);
+        (kept.into_iter().filter(|failed| *failed).count(), std::fs::read_to_string(path).expect("a log"))
+    }
+
+    #[test]
+    fn a_grpc_failure_in_a_200_is_a_failure_for_the_log_and_for_explanations() {
+        let grpc = |status| {
+            kept_and_logged(|recorder| {
+                let mut record = Record::begin(recorder, "outbound", ([127, 0, 0, 1], 1).into());
+                (record.status, record.is_grpc, record.grpc_status) = (200, true, Some(status));
+            })
+        };
+        let (kept, logged) = grpc(14);
+        assert_eq!((kept, logged.lines().count()), (1, 1), "{logged}");
+        let (kept, logged) = grpc(5); // NOT_FOUND is an answer.
+        assert_eq!((kept, logged.as_str()), (0, ""));
+    }
+
+    #[test]
+    fn a_host_that_never_answered_is_a_try_that_is_counted() {
+        let metrics = Arc::new(Metrics::new());
+        let access_log = AccessLog::start(bootstrap::AccessLog::Off, metrics.access_log_dropped());
+        let recorder = Arc::new(Recorder::new(Telemetry::new(Arc::clone(&metrics), access_log)));
+        for answered in [false, true] {
+            let mut record = Record::begin(&recorder, "outbound", ([127, 0, 0, 1], 1).into());
+            record.decided();
+            record.sending();
+            if answered {
+                record.answered("2xx");
+            }
+        }
+        let text = metrics.encode();
+        for result in ["unanswered", "2xx"] {
+            let line = format!(
+                "pillion_upstream_attempt_duration_seconds_count{{direction=\"outbound\",cluster=\"\",result=\"{result}\"}} 1"
+            );
+            assert!(text.contains(&line), "{text}");
+        }
+    }
+
+    #[test]
+    fn parts_of_the_time_are_measured_of_one_request_in_sixteen() {
+        let metrics = Arc::new(Metrics::new());
+        let access_log = AccessLog::start(bootstrap::AccessLog::Off, metrics.access_log_dropped());
+        let recorder = Recorder::new(Telemetry::new(metrics, access_log));
+        let measured: Vec<bool> = (0..16_000).map(|_| recorder.measures_parts()).collect();
+        let count = |step: usize| measured.iter().step_by(step).filter(|measured| **measured).count() * step;
+        assert!(measured[0]);
+        for rhythm in [1, 2, 3, 8, 16] {
+            assert!((900..1100).contains(&count(rhythm)), "{rhythm}: {}", count(rhythm));
+        }
+    }
+
+    #[test]
+    fn an_identity_is_one_text_on_however_many_connections() {
+        let metrics = Arc::new(Metrics::new());
+        let access_log = AccessLog::start(bootstrap::AccessLog::Off, metrics.access_log_dropped());
+        let recorder = Recorder::new(Telemetry::new(metrics, access_log));
+        let id = |number: usize| -> SpiffeId {
+            format!("spiffe://cluster.local/ns/shop/sa/caller-{number}").parse().expect("an identity")
+        };
+        let [one, again] = [(); 2].map(|()| recorder.identity(Some(&id(0))));
+        assert!(Arc::ptr_eq(&one, &again));
+        assert!(Arc::ptr_eq(&recorder.identity(None), &recorder.nothing()));
+        for number in 0..3 * MOST_IDENTITIES {
+            recorder.identity(Some(&id(number)));
+        }
+        assert!(recorder.identities.lock().len() <= MOST_IDENTITIES);
+    }
+
+    #[test]
+    fn however_many_statuses_there_are_the_others_are_few() {
+        let settings = bootstrap::MetricsSettings { max_series: 1.try_into().expect("not 0"), ..Default::default() };
+        let metrics = Arc::new(Metrics::of(settings, Default::default()));
+        let access_log = AccessLog::start(bootstrap::AccessLog::Off, metrics.access_log_dropped());
+        let recorder = Arc::new(Recorder::new(Telemetry::new(Arc::clone(&metrics), access_log)));
+        for number in 0..4000_u16 {
+            let mut record = Record::begin(&recorder, "outbound", ([127, 0, 0, 1], 1).into());
+            (record.status, record.is_grpc) = (100 + number % 900, number % 2 == 0);
+            record.grpc_status = Some((number % 17) as u8);
+        }
+        let text = metrics.encode();
+        let counted = |name: &str| text.lines().filter(|line| line.starts_with(name)).count();
+        assert!(counted("pillion_requests_total{") <= 20, "{text}");
+        assert!(counted("pillion_grpc_requests_total{") <= 2, "{text}");
     }
 
     #[test]

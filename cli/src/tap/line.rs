@@ -29,6 +29,9 @@ pub(super) fn line(event: &TapEvent) -> String {
     if !event.route_name.is_empty() {
         text.push_str(&format!("  route {}", clean(&event.route_name)));
     }
+    if !event.trace_id.is_empty() {
+        text.push_str(&format!("  trace {}", clean(&event.trace_id)));
+    }
     for field in &event.request_headers {
         match &field.value {
             Some(value) => text.push_str(&format!("  {}={}", clean(&field.name), clean(value))),
@@ -78,13 +81,11 @@ mod tests {
             reason: "no_healthy_upstream".into(),
             response_flags: "UH".into(),
             duration_ms: 12.34,
+            trace_id: "4bf92f3577b34da6a3ce929d0e0e4736".into(),
             ..TapEvent::default()
         };
         let text = line(&event);
         assert!(text.starts_with("12:03:04.123 → shop/web           GET    orders.shop/a?[2J"), "{text}");
-        assert!(
-            text.ends_with("503   12.3ms -     no_healthy_upstream UH") || text.contains("no_healthy_upstream UH"),
-            "{text}"
-        );
+        assert!(text.ends_with("no_healthy_upstream UH  trace 4bf92f3577b34da6a3ce929d0e0e4736"), "{text}");
     }
 }

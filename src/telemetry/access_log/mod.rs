@@ -98,6 +98,11 @@ impl AccessLog {
         self.queue.is_some()
     }
 
+    /// Does it want requests that go well?
+    pub fn is_of_all(&self) -> bool {
+        matches!(self.verbosity, Verbosity::All | Verbosity::Sampled(_))
+    }
+
     /// Fields of requests that it writes down: in [`Entry::fields`] they are in this order.
     pub fn headers(&self) -> &[HeaderName] {
         &self.headers

@@ -8,7 +8,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::Decisions;
+use super::{Decisions, Heard};
 use crate::telemetry::TraceId;
 
 /// All that is told of a request that has ended.
@@ -26,6 +26,8 @@ pub struct Story {
     pub trace: Option<TraceId>,
     /// What was decided.
     pub decisions: Decisions,
+    /// What its head said.
+    pub(in crate::telemetry) heard: Heard,
     /// Destination as the control plane knows it.
     pub destination: Arc<str>,
     /// Name of the cluster.
@@ -46,11 +48,13 @@ pub struct Story {
     pub detail: String,
     /// Hosts tried.
     pub attempts: u32,
+    /// Did it end as it should not?
+    pub failed: bool,
 }
 
 impl Story {
     fn is_remarkable(&self) -> bool {
-        !self.reason.is_empty() || self.status >= 500 || !self.decisions.steps.is_empty()
+        self.failed || !self.decisions.steps.is_empty()
     }
 }
 
@@ -68,7 +72,7 @@ pub struct Filter {
 impl Filter {
     fn takes(&self, story: &Story) -> bool {
         self.trace.is_none_or(|trace| story.trace == Some(trace))
-            && self.request_id.as_ref().is_none_or(|id| story.decisions.heard.request_id.text() == id.as_str())
+            && self.request_id.as_ref().is_none_or(|id| story.heard.request_id.text() == id.as_str())
             && self.reason.as_ref().is_none_or(|reason| story.reason == reason)
     }
 }
@@ -161,6 +165,7 @@ mod tests {
             is_tcp: false,
             trace: None,
             decisions: Decisions::default(),
+            heard: Heard::default(),
             destination: Arc::default(),
             cluster: Arc::default(),
             upstream: None,
@@ -171,6 +176,7 @@ mod tests {
             flag: "",
             detail: String::new(),
             attempts: 1,
+            failed: status >= 500,
         }
     }
 

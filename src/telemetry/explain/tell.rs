@@ -87,7 +87,7 @@ fn origin_of<'a>(code: &str, origins: &'a Origins, cluster: &str) -> Option<&'a 
 
 /// The whole story.
 pub fn tell(story: &Story) -> Value {
-    let heard = &story.decisions.heard;
+    let heard = &story.heard;
     let start = SystemTime::now().checked_sub(story.started.elapsed()).unwrap_or(SystemTime::UNIX_EPOCH);
     json!({
         "sentence": sentence(story),
@@ -116,7 +116,7 @@ fn some(text: &str) -> Option<&str> {
 }
 
 fn method(story: &Story) -> &str {
-    match &story.decisions.heard.method {
+    match &story.heard.method {
         Some(method) => method.as_str(),
         None if story.is_tcp => "TCP",
         None => "HTTP",
@@ -267,7 +267,7 @@ fn ending(story: &Story) -> String {
 
 /// One sentence of all.
 fn sentence(story: &Story) -> String {
-    let heard = &story.decisions.heard;
+    let heard = &story.heard;
     let mut text = format!("{} {} {}{}", story.direction, method(story), heard.authority.text(), heard.path.text());
     let origins = origins(story);
     let rule = origins.and_then(|origins| origins.rule.as_ref().or(origins.owner.as_ref()));

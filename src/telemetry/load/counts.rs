@@ -71,8 +71,7 @@ impl Counts {
         if record.attempts == 0 && !record.reason.is_empty() {
             return self.dropped(record.reason, 1);
         }
-        let failed = record.status >= 500 || record.grpc_failed() || !record.reason.is_empty();
-        *(if failed { &mut self.error } else { &mut self.success }) += 1;
+        *(if record.has_failed() { &mut self.error } else { &mut self.success }) += 1;
         let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
         self.latency_us = self.latency_us.saturating_add(micros);
         let bucket = BUCKETS_US.partition_point(|bound| *bound < micros);

@@ -5,11 +5,10 @@ use std::sync::Arc;
 
 use super::Counts;
 use crate::telemetry::Record;
+use crate::telemetry::metrics::{RECENT, at, place, places};
 
 /// Edges that are told apart between two reports; what comes on others is counted together.
 pub const MOST_EDGES: usize = 256;
-/// Places to find an edge by where its labels lie in memory; those that fall on the same one displace each other.
-const RECENT: usize = 64;
 
 /// Between whom something happened, as seen from here. All texts come from configuration and from verified certificates.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, PartialOrd, Ord)]
@@ -48,6 +47,7 @@ impl Edge {
 pub struct Edges {
     counts: Vec<(Edge, Counts)>,
     places: HashMap<Edge, usize>,
+    /// Where to find an edge by where its labels lie in memory.
     recent: Vec<usize>,
 }
 
@@ -67,19 +67,24 @@ impl Edges {
         if self.recent.is_empty() {
             self.recent.resize(RECENT, usize::MAX);
         }
-        let place = place(record);
-        let kept = self.recent.get(place).copied().unwrap_or(usize::MAX);
-        let index = match self.counts.get(kept) {
-            Some((edge, _)) if edge.is_of(record) => kept,
-            _ => {
-                let index = self.index(&Edge::of(record));
-                if let Some(recent) = self.recent.get_mut(place) {
-                    *recent = index;
-                }
-                index
-            }
-        };
+        let places = places(of(record));
+        let kept = places.into_iter().filter_map(|place| self.recent.get(place).copied());
+        let is_kept = |index: &usize| self.counts.get(*index).is_some_and(|(edge, _)| edge.is_of(record));
+        let found = kept.into_iter().find(is_kept);
+        let index = found.unwrap_or_else(|| {
+            let index = self.index(&Edge::of(record));
+            self.remember(places, index);
+            index
+        });
         self.at(index)
+    }
+
+    /// The earlier one moves on.
+    fn remember(&mut self, [first, second]: [usize; 2], index: usize) {
+        let earlier = self.recent.get_mut(first).map(|recent| std::mem::replace(recent, index));
+        if let (Some(earlier), Some(recent)) = (earlier, self.recent.get_mut(second)) {
+            *recent = earlier;
+        }
     }
 
     pub(super) fn named(&mut self, edge: &Edge) -> &mut Counts {
@@ -113,11 +118,8 @@ impl Edges {
     }
 }
 
-fn place(record: &Record) -> usize {
-    let texts = [&record.destination, &record.cluster, &record.peer];
-    // FNV-1a, by words; the top bits depend on all others.
-    let hash = texts.into_iter().fold(0xcbf2_9ce4_8422_2325, |hash: u64, text| {
-        (hash ^ Arc::as_ptr(text).addr() as u64).wrapping_mul(0x0100_0000_01b3)
-    });
-    (hash >> 32) as usize % RECENT
+/// Who answers makes no difference to an outbound edge.
+fn of(record: &Record) -> u64 {
+    let peer = if record.direction == "inbound" { at(&record.peer) } else { 0 };
+    place([at(&record.destination), at(&record.cluster), peer])
 }

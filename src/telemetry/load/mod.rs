@@ -7,8 +7,9 @@
 mod counts;
 mod edges;
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -59,7 +60,8 @@ pub(super) struct Counter(Mutex<Counted>);
 #[derive(Debug, Default)]
 struct Counted {
     edges: Edges,
-    flows: Vec<Open>,
+    /// As many as there are connections, which are limited; by where their flows lie.
+    flows: HashMap<usize, Open>,
 }
 
 #[derive(Debug)]
@@ -70,11 +72,12 @@ struct Open {
 }
 
 /// Bytes that an open TCP connection has carried so far.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Flow {
     received: AtomicU64,
     sent: AtomicU64,
-    ended: AtomicBool,
+    /// Who keeps it.
+    counter: Weak<Counter>,
 }
 
 impl Flow {
@@ -83,13 +86,23 @@ impl Flow {
         self.received.store(received, Ordering::Relaxed);
         self.sent.store(sent, Ordering::Relaxed);
     }
+}
 
-    fn end(&self) {
-        self.ended.store(true, Ordering::Release);
+impl Open {
+    /// Adds what was carried since the last time.
+    fn tell(&mut self, into: &mut Edges) {
+        let now = (self.flow.received.load(Ordering::Relaxed), self.flow.sent.load(Ordering::Relaxed));
+        let (received, sent) = (now.0.saturating_sub(self.told.0), now.1.saturating_sub(self.told.1));
+        if received + sent > 0 {
+            let counts = into.named(&self.edge);
+            counts.tcp_received += received;
+            counts.tcp_sent += sent;
+        }
+        self.told = now;
     }
 }
 
-/// Ends its [`Flow`] when dropped.
+/// Counts the rest of its [`Flow`] when dropped, and forgets it: nobody need ever report.
 #[derive(Debug)]
 pub struct Metered(Arc<Flow>);
 
@@ -103,7 +116,11 @@ impl std::ops::Deref for Metered {
 
 impl Drop for Metered {
     fn drop(&mut self) {
-        self.0.end();
+        let Some(counter) = self.0.counter.upgrade() else { return };
+        let mut counted = counter.0.lock();
+        if let Some(mut open) = counted.flows.remove(&place(&self.0)) {
+            open.tell(&mut counted.edges);
+        }
     }
 }
 
@@ -115,33 +132,27 @@ impl Counter {
     }
 
     /// A TCP connection was opened, and is going to carry bytes.
-    pub(super) fn open(&self, record: &Record) -> Metered {
-        let flow = Arc::new(Flow::default());
+    pub(super) fn open(self: &Arc<Self>, record: &Record) -> Metered {
+        let counter = Arc::downgrade(self);
+        let flow = Arc::new(Flow { received: AtomicU64::new(0), sent: AtomicU64::new(0), counter });
         let mut counted = self.0.lock();
         counted.edges.of(record).tcp_opened += 1;
-        // As many as there are connections, which are limited.
-        counted.flows.push(Open { edge: Edge::of(record), flow: Arc::clone(&flow), told: (0, 0) });
+        let open = Open { edge: Edge::of(record), flow: Arc::clone(&flow), told: (0, 0) };
+        counted.flows.insert(place(&flow), open);
         Metered(flow)
     }
 
     fn take(&self, into: &mut Edges) {
         let mut counted = self.0.lock();
         let counted = &mut *counted;
-        counted.flows.retain_mut(|open| {
-            // In this order: what was carried before the end is not missed.
-            let ended = open.flow.ended.load(Ordering::Acquire);
-            let now = (open.flow.received.load(Ordering::Relaxed), open.flow.sent.load(Ordering::Relaxed));
-            let (received, sent) = (now.0 - open.told.0, now.1 - open.told.1);
-            if received + sent > 0 {
-                let counts = into.named(&open.edge);
-                counts.tcp_received += received;
-                counts.tcp_sent += sent;
-            }
-            open.told = now;
-            !ended
-        });
+        counted.flows.values_mut().for_each(|open| open.tell(into));
         into.add(&std::mem::take(&mut counted.edges));
     }
+}
+
+/// Where a flow lies, which is kept for as long as it is looked for.
+fn place(flow: &Arc<Flow>) -> usize {
+    Arc::as_ptr(flow).addr()
 }
 
 #[cfg(test)]

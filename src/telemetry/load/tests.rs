@@ -75,3 +75,20 @@ fn bytes_of_an_open_connection_are_told_as_they_pass() {
     load.take(&mut edges);
     assert_eq!(edges.iter().map(|(_, counts)| counts.tcp_closed).sum::<u64>(), 1);
 }
+
+#[test]
+fn connections_that_ended_are_forgotten_though_nobody_reports() {
+    let (recorder, load) = recorder();
+    for _ in 0..1000 {
+        let mut record = record(&recorder, "db", 0);
+        record.is_tcp = true;
+        let flow = record.open_flow().unwrap();
+        flow.set(3, 4);
+    }
+    assert_eq!(recorder.load.as_ref().unwrap().0.lock().flows.len(), 0);
+    let mut edges = Edges::default();
+    load.take(&mut edges);
+    let sum = |of: fn(&Counts) -> u64| edges.iter().map(|(_, counts)| of(counts)).sum::<u64>();
+    assert_eq!((sum(|counts| counts.tcp_received), sum(|counts| counts.tcp_sent)), (3000, 4000));
+    assert_eq!((sum(|counts| counts.tcp_opened), sum(|counts| counts.tcp_closed)), (1000, 1000));
+}

@@ -17,7 +17,7 @@ pub(super) use count::known_method;
 pub(super) use count::{AttemptKey, Part, RequestKey, StepKey};
 pub(super) use listed::Listed;
 pub(super) use table::Names as ClusterNames;
-pub(super) use traffic::{Local, at, place};
+pub(super) use traffic::{Local, RECENT, at, place, places};
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -611,13 +611,12 @@ impl Metrics {
     pub fn families(&self) -> Vec<Exposed> {
         self.traffic.collect(Instant::now());
         let mut all = about::of(&self.about);
-        {
-            let tables = self.traffic.tables.lock();
-            all.extend(families::of(&tables));
-            if self.settings.istio {
-                all.extend(istio::of(&tables, &self.about));
-            }
+        let tables = self.traffic.tables();
+        all.extend(families::of(&tables));
+        if self.settings.istio {
+            all.extend(istio::of(&tables, &self.about));
         }
+        drop(tables);
         all.extend(self.registry.lock().families());
         all.extend(about::runtimes(&self.runtimes.lock()));
         all.extend(about::process(self.started));

@@ -23,7 +23,7 @@ pub(in crate::telemetry) trait Tally: Default {
 }
 
 /// See the module.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Table<K, V> {
     entries: HashMap<K, (V, Instant)>,
     most: usize,

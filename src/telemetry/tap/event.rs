@@ -46,8 +46,9 @@ pub(super) fn of(record: &Record, took: Duration, filter: &Filter) -> TapEvent {
         attempts: record.attempts,
         duration_ms: took.as_secs_f64() * 1000.0,
         bytes_sent: record.bytes_sent,
-        bytes_received: record.bytes_received,
+        bytes_received: record.received().0,
         request_headers: fields.iter().map(show).collect(),
+        trace_id: record.trace_id().map(|trace| trace.to_string()).unwrap_or_default(),
     }
 }
 

@@ -94,6 +94,34 @@ async fn a_reader_that_stalls_loses_events_and_is_told() {
 }
 
 #[tokio::test]
+async fn content_without_a_length_and_the_trace_are_told() {
+    let us = Us { namespace: "shop".into(), workload: "orders-1".into(), service_account: "orders".into() };
+    let metrics = Arc::new(Metrics::new());
+    let access_log = AccessLog::start(bootstrap::AccessLog::Off, metrics.access_log_dropped());
+    let counts = metrics.spans();
+    let share = crate::telemetry::trace::Share::new(0.0);
+    let sampling = crate::telemetry::trace::Sampling { share, slow: None, errors: false };
+    let tracer = crate::telemetry::trace::Tracer::new(sampling, false, None, counts);
+    let telemetry = Telemetry {
+        taps: Arc::new(Taps::new(us)),
+        tracer: Some(Arc::new(tracer)),
+        ..Telemetry::new(metrics, access_log)
+    };
+    let recorder = Arc::new(Recorder::new(telemetry));
+    let mut reader = recorder.telemetry.taps.open(&TapRequest::default()).unwrap();
+    let mut record = Record::begin(&recorder, "outbound", ([127, 0, 0, 1], 1).into());
+    let mut headers = HeaderMap::new();
+    let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    headers.insert("traceparent", http::HeaderValue::from_static(parent));
+    record.begin_trace(&headers);
+    record.flow.insert(crate::telemetry::Flow::default()).add(12, 0);
+    drop(record);
+    let mut seen = Vec::new();
+    reader.read(&mut seen, 1).await;
+    assert_eq!((seen[0].bytes_received, seen[0].trace_id.as_str()), (12, "4bf92f3577b34da6a3ce929d0e0e4736"));
+}
+
+#[tokio::test]
 async fn taps_are_bounded_in_number() {
     let taps = Arc::new(Taps::default());
     let open: Vec<Reader> = (0..MOST_TAPS).map(|_| taps.open(&TapRequest::default()).unwrap()).collect();

@@ -122,14 +122,11 @@ impl Record {
         self.story.as_ref().is_some_and(|story| story.late.is_some())
     }
 
-    /// Is it a gRPC call that failed for its server's sake?
-    pub(in crate::telemetry) fn grpc_failed(&self) -> bool {
-        self.grpc_status.is_some_and(|status| GRPC_FAILURES.contains(&status))
-    }
-
-    /// Did it end as it should not?
-    pub(super) fn has_failed(&self) -> bool {
-        self.status >= 500 || !self.flag.is_empty() || self.grpc_failed()
+    /// Did it end as it should not? The same for logs, explanations, traces and load reports: a status from 500, gRPC's
+    /// likes of it, or one of Envoy's flags.
+    pub(in crate::telemetry) fn has_failed(&self) -> bool {
+        let grpc_failed = || self.grpc_status.is_some_and(|status| GRPC_FAILURES.contains(&status));
+        self.status >= 500 || !self.flag.is_empty() || grpc_failed()
     }
 
     fn keep_trace(&mut self, why: &'static str) {
@@ -145,8 +142,12 @@ impl Record {
         let Some(tracer) = self.recorder.telemetry.tracer.clone() else { return };
         let now = Instant::now();
         if !context.sampled {
+            // Once more: its content may have failed, or taken its time.
+            let slow = tracer.sampling().slow;
             if tracer.sampling().errors && self.has_failed() {
                 self.keep_trace("error");
+            } else if slow.is_some_and(|slow| now.saturating_duration_since(self.started()) >= slow) {
+                self.keep_trace("slow");
             } else if tracer.is_marked(context.trace_id, now)
                 && let Some(story) = self.story.as_mut().filter(|story| story.late.is_none())
             {

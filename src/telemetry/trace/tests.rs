@@ -12,6 +12,8 @@ use super::context::{B3Form, Context};
 use super::receive::Received;
 use super::story::{Attempt, Finished, Story};
 use super::*;
+use crate::bootstrap;
+use crate::telemetry::{AccessLog, Metrics, Record, Recorder, Telemetry};
 
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const SPAN: &str = "b7ad6b7169203331";
@@ -214,6 +216,27 @@ fn a_trace_that_fails_late_gets_what_was_held_of_it() {
     }
     let counts = tracer.counts();
     assert_eq!((counts.late.get(), counts.dropped.get()), (20, 11));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_whose_content_takes_its_time_is_slow_too() {
+    let metrics = Arc::new(Metrics::new());
+    let access_log = AccessLog::start(bootstrap::AccessLog::Off, metrics.access_log_dropped());
+    let (sender, mut received) = mpsc::channel(10);
+    let slow = Some(Duration::from_secs(1));
+    let sampling = Sampling { share: Share::new(0.0), slow, errors: false };
+    let tracer = Arc::new(Tracer::new(sampling, true, Some(sender), metrics.spans()));
+    let telemetry = Telemetry { tracer: Some(tracer), ..Telemetry::new(metrics, access_log) };
+    let recorder = Arc::new(Recorder::new(telemetry));
+    for seconds in [0, 2] {
+        let mut record = Record::begin(&recorder, "outbound", ([127, 0, 0, 1], 1).into());
+        record.begin_trace(&HeaderMap::new());
+        record.status = 200;
+        assert!(!record.answer_trace(&HeaderMap::new()), "its head was quick");
+        tokio::time::advance(Duration::from_secs(seconds)).await;
+    }
+    assert_eq!(received.try_recv().expect("the slow one").story.late, Some("slow"));
+    assert!(received.try_recv().is_err());
 }
 
 #[test]

@@ -1,9 +1,12 @@
 //! The access log: its forms, its file and what becomes of it when that is in trouble.
 
 use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use regex::Regex;
@@ -84,6 +87,27 @@ fn json_has_envoys_names_and_a_parser_reads_every_line() {
     );
     assert!(Regex::new(r"^\d{4}-\d\d-\d\dT[\d:]{8}\.\d{3}Z$").unwrap().is_match(good["start_time"].as_str().unwrap()));
     assert_eq!((&bad["response_code_details"], &bad["response_flags"]), (&json!("unknown_destination"), &json!("NC")));
+}
+
+#[test]
+fn content_that_was_announced_and_never_came_is_not_counted() {
+    let mesh = Mesh::start();
+    let path = mesh.scratch().join("access.json");
+    let stage = stage_in(mesh, &[("access_log_file", json!(path))]);
+    let mut liar = TcpStream::connect(stage.client.outbound()).unwrap();
+    let head = "POST / HTTP/1.1\r\nHost: app.shop\r\nContent-Length: 18446744073709551000\r\n\r\n12345";
+    liar.write_all(head.as_bytes()).unwrap();
+    let host = stage.client.outbound();
+    liar.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    liar.read_exact(&mut [0]).unwrap(); // An answer, which waits for no content.
+    drop(liar);
+    assert_eq!(curl(&[&format!("http://{host}/"), "-H", "Host: app.shop", "-d", "1234567"]).status, 200);
+    until("both lines are there", || lines(&path).len() == 2);
+    let received =
+        |line: &String| serde_json::from_str::<Value>(line).expect("JSON")["bytes_received"].as_u64().unwrap();
+    let mut all: Vec<u64> = lines(&path).iter().map(received).collect();
+    all.sort_unstable();
+    assert!(all[0] <= 5 && all[1] == 7, "{all:?}");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Why requests went as they went, and `pillion explain`, which says it without them.
 
 use std::fs;
+use std::net::TcpListener;
 
 use serde_json::Value;
 
@@ -222,6 +223,45 @@ fn a_tcp_connection_has_a_story_and_a_line_too() {
     assert_eq!((&told["method"], &route["object"]), (&"TCP".into(), &"Service shop/ledger".into()));
     assert_eq!(route["line"], line_of(&mesh, "service-ledger.yaml", "- { name: tcp"));
     until("the line is there", || client.process.log().lines().any(|line| line == "TCP|0|ledger.shop:7000|outbound|-"));
+}
+
+#[test]
+fn who_is_named_is_who_was_picked_also_after_another_failed() {
+    let mesh = Mesh::start();
+    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let app = nginx(&mesh, "location / { return 200 ok; }");
+    mesh.service("halved", &[("http", 80, "http")]);
+    mesh.service("lost", &[("tcp", 7000, "tcp")]);
+    let labelled = |name: &str| Workload::new(name).app("halved");
+    let _servers = [
+        mesh.workload(labelled("halved-1").port("http", app.address)),
+        mesh.workload(labelled("halved-2").port("http", nobody)),
+        mesh.workload(Workload::new("lost").port("tcp", nobody)),
+    ];
+    let client = mesh.workload(Workload::new("client").tcp("lost.shop:7000"));
+    let mut told = Value::Null;
+    let mut number = 0;
+    until("a request met the one that is lost first", || {
+        number += 1;
+        let (url, id) = (format!("http://{}/", client.outbound()), format!("X-Request-Id: r-{number}"));
+        let is_served = curl(&[&url, "-H", "Host: halved.shop", "-H", &id]).status == 200;
+        told = if is_served { story(&client, &format!("r-{number}")) } else { Value::Null };
+        told["attempts"] == 2
+    });
+    let endpoint = decision(&told, "endpoint");
+    let sentence = endpoint["sentence"].as_str().expect("a sentence");
+    assert!(sentence.contains("picked") && endpoint["runner_up"].is_null(), "there was no other left: {endpoint}");
+    decision(&told, "another_host");
+
+    curl(&[&format!("http://{}/", client.tcp("lost.shop:7000"))]);
+    until("the story is there", || {
+        let all: Value = serde_json::from_str(&client.admin_page("/explain?limit=100")).expect("JSON");
+        let all = all["requests"].as_array().cloned().unwrap_or_default();
+        told = all.into_iter().find(|told| told["method"] == "TCP").unwrap_or_default();
+        !told.is_null()
+    });
+    let steps = told["decisions"].as_array().expect("decisions");
+    assert!(steps.iter().all(|step| step["decision"] != "another_host"), "there is no other: {told:#}");
 }
 
 #[test]

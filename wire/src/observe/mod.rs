@@ -276,13 +276,16 @@ pub struct TapEvent {
     /// Bytes of response body.
     #[prost(uint64, tag = "20")]
     pub bytes_sent: u64,
-    /// Bytes of tunnelled data received.
+    /// Bytes of request content, or of tunnelled data, received.
     #[prost(uint64, tag = "21")]
     pub bytes_received: u64,
     /// Fields of the request's head, when they are wanted.
     #[prost(message, repeated, tag = "22")]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub request_headers: Vec<Field>,
+    /// The trace that it belongs to, in 32 hexadecimal digits; empty for none.
+    #[prost(string, tag = "23")]
+    pub trace_id: String,
 }
 
 /// A header field.
