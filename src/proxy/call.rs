@@ -56,7 +56,7 @@ impl Call {
         let received = record.started();
         let is_detached = treatment.as_ref().is_some_and(|treatment| treatment.detached);
         let table: &Table = &worker.shared.joined;
-        let join = if is_detached { None } else { table.find(record.trace.map(|trace| trace.trace_id), &head.headers) };
+        let join = if is_detached { None } else { table.find(record.called_in_trace(), &head.headers) };
         if treatment.is_none() && join.is_none() {
             return None;
         }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use http::{HeaderMap, Response};
+use opentelemetry::{SpanId, TraceId};
 use tokio::time::Instant;
 
 use super::context::Onward;
@@ -25,6 +26,11 @@ impl Record {
         if tracer.makes_spans() && self.trace.is_some() {
             self.story = Some(Box::default());
         }
+    }
+
+    /// The trace in which it came; `None`: in none, and one that we have begun says nothing of where it belongs.
+    pub fn called_in_trace(&self) -> Option<TraceId> {
+        self.trace.filter(|context| context.parent != SpanId::INVALID).map(|context| context.trace_id)
     }
 
     /// Takes out what must not go on: malformed fields of traces.
