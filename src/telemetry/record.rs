@@ -168,7 +168,8 @@ impl Record {
         uri.path().clone_into(&mut self.path);
         let host =
             || headers.get(HOST).map_or_else(String::new, |host| String::from_utf8_lossy(host.as_bytes()).into());
-        self.authority = uri.authority().map_or_else(host, |authority| without_user(authority.as_str()).to_owned());
+        let authority = uri.authority().map_or_else(host, |authority| authority.as_str().to_owned());
+        self.authority = without_user(&authority).to_owned();
     }
 
     /// Are its decisions kept? If not, nothing need be noted for that alone.
@@ -400,7 +401,7 @@ impl Record {
 }
 
 /// An authority without what may be a name and a password.
-fn without_user(authority: &str) -> &str {
+pub(super) fn without_user(authority: &str) -> &str {
     authority.rsplit_once('@').map_or(authority, |(_, host)| host)
 }
 

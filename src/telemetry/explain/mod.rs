@@ -19,8 +19,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::HOST;
+use http::uri::Authority;
 use http::{HeaderMap, HeaderName, Method, Uri};
 use pillion_wire::origin::Origins;
+
+use super::record::without_user;
 
 pub use kept::Kept;
 pub use reasons::{REASONS, page, reason_link};
@@ -83,13 +86,13 @@ pub(super) struct Heard {
 
 impl Heard {
     pub(super) fn of(method: &Method, uri: &Uri, headers: &HeaderMap) -> Self {
-        let host = || headers.get(HOST).map(http::HeaderValue::as_bytes).unwrap_or_default();
+        let host = || headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
         let id = headers.get(&REQUEST_ID).map(http::HeaderValue::as_bytes).unwrap_or_default();
         Self {
             // One that is not of the standard would be memory of the client's making.
             method: is_standard(method).then(|| method.clone()),
             // The host alone: a name and a password may stand before it.
-            authority: Kept::of(uri.authority().map_or_else(host, |authority| authority.host().as_bytes())),
+            authority: Kept::of(uri.authority().map_or_else(|| without_user(host()), Authority::host).as_bytes()),
             path: Kept::of(uri.path().as_bytes()),
             request_id: Kept::of(id),
         }
@@ -118,4 +121,19 @@ fn is_standard(method: &Method) -> bool {
         Method::TRACE,
     ]
     .contains(method)
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn names_and_passwords_before_a_host_are_not_kept() {
+        let headers = HeaderMap::from_iter([(HOST, HeaderValue::from_static("ann:secret@shop"))]);
+        for uri in ["/a", "http://ann:secret@shop/a"] {
+            assert_eq!(Heard::of(&Method::GET, &Uri::from_static(uri), &headers).authority.text(), "shop");
+        }
+    }
 }
