@@ -13,12 +13,13 @@ use pillion_wire::observe::Field;
 use pillion_wire::spiffe::SpiffeId;
 use tokio::time::Instant;
 
+use super::access_log::{MOST_PATH, MOST_TEXT, logged};
 use super::explain::{self, Chosen, Decisions, Heard, Step};
 use super::flow::{Flow, Messages};
 use super::metrics::RequestKey;
 use super::spent::Spent;
 use super::trace::{Context, Story, Unwanted};
-use super::{LogEntry, Recorder, TraceId, load};
+use super::{LogEntry, Recorder, TraceId, bounded, load};
 
 /// Filled in as the request walks; see the module.
 #[derive(Debug)]
@@ -157,9 +158,10 @@ impl Record {
         if self.is_explained() {
             self.decisions.heard = Heard::of(method, uri, headers);
         }
-        let log = &self.recorder.telemetry.access_log;
-        if log.is_on() {
-            self.logged_fields = log.headers().iter().map(|name| headers.get(name).cloned()).collect();
+        let telemetry = &self.recorder.telemetry;
+        if telemetry.logs_requests() {
+            let log = &telemetry.access_log;
+            self.logged_fields = log.headers().iter().map(|name| headers.get(name).and_then(logged)).collect();
         } else if self.story.is_none() && !self.recorder.is_tapped() {
             return;
         }
@@ -268,7 +270,7 @@ impl Record {
     }
 
     fn is_timed(&self) -> bool {
-        self.recorder.has_overhead() || self.recorder.telemetry.access_log.is_on()
+        self.recorder.has_overhead() || self.recorder.telemetry.logs_requests()
     }
 
     /// The trace that it belongs to.
@@ -362,27 +364,30 @@ impl Record {
         }
     }
 
-    /// What the access log is told. Takes the texts, unless spans want them, too.
+    /// What the logs are told. Takes the texts, unless spans want them, too.
     fn entry(&mut self, duration: Duration) -> LogEntry {
         let is_traced = self.story.is_some();
-        let text = |text: &mut String| if is_traced { text.clone() } else { std::mem::take(text) };
+        let text = |text: &mut String, most| {
+            let text = if is_traced { text.clone() } else { std::mem::take(text) };
+            bounded(text, most)
+        };
         LogEntry {
             event: "access",
             start: SystemTime::now().checked_sub(duration).unwrap_or(SystemTime::UNIX_EPOCH),
             duration,
             upstream_service_time: self.upstream_service_time,
             direction: self.direction.into(),
-            method: text(&mut self.method),
+            method: text(&mut self.method, MOST_TEXT),
             is_tcp: self.is_tcp,
-            authority: text(&mut self.authority),
-            alpn: std::mem::take(&mut self.alpn),
-            path: text(&mut self.path),
+            authority: text(&mut self.authority, MOST_TEXT),
+            alpn: text(&mut self.alpn, MOST_TEXT),
+            path: text(&mut self.path, MOST_PATH),
             protocol: self.protocol,
             status: self.status,
             flag: self.flag,
             delayed: self.delayed,
             reason: self.reason,
-            detail: text(&mut self.detail),
+            detail: text(&mut self.detail, MOST_PATH),
             destination: Arc::clone(&self.destination),
             route: Arc::clone(&self.route),
             cluster: Arc::clone(&self.cluster),
@@ -429,13 +434,7 @@ impl Drop for Record {
             ring.keep(story);
         }
         let failed = !self.flag.is_empty() || self.status >= 500;
-        if telemetry.access_log.wants(failed, self.trace_id()) {
-            let entry = self.entry(duration);
-            if let Some(logs) = &telemetry.logs {
-                logs.access(&entry.to_json(), self.trace, failed);
-            }
-            telemetry.access_log.write(entry);
-        }
+        telemetry.log(failed, self.trace, || self.entry(duration));
         self.end_trace(); // Last: it takes the texts.
     }
 }

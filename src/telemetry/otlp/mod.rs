@@ -22,8 +22,8 @@ use opentelemetry_sdk::Resource;
 use rustls::ClientConfig;
 use tokio::sync::mpsc;
 
-use super::Metrics;
 use super::trace::{Finished, QUEUE};
+use super::{Metrics, access_log};
 use crate::bootstrap::{Bootstrap, OtlpSignal};
 
 pub use connect::OtlpError;
@@ -72,7 +72,8 @@ impl Queues {
             exporter.start(queue, sink, metrics);
         }
         if let Some(queue) = self.logs_end {
-            exporter.start(queue, logs::Sender::new(log_exporter(otlp, tls, &resource)?, scope()), metrics);
+            let fields = access_log::fields(settings).into();
+            exporter.start(queue, logs::Sender::new(log_exporter(otlp, tls, &resource)?, scope(), fields), metrics);
         }
         Ok(exporter)
     }

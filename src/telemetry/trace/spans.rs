@@ -135,7 +135,7 @@ impl Finished {
 
     /// What was asked for, and by what.
     fn describe(&self, attributes: &mut Attributes, kind: &SpanKind) {
-        let method = self.known_method();
+        let method = known_method(&self.method);
         attributes.text("http.request.method", method);
         if method != self.method {
             attributes.text("http.request.method_original", self.method.as_str());
@@ -197,15 +197,11 @@ impl Finished {
         if self.rpc().is_some() {
             return self.path.trim_start_matches('/').to_owned().into();
         }
-        let method = match self.known_method() {
+        let method = match known_method(&self.method) {
             "_OTHER" => "HTTP",
             method => method,
         };
         if self.destination.is_empty() { method.into() } else { format!("{method} {}", self.destination).into() }
-    }
-
-    fn known_method(&self) -> &'static str {
-        METHODS.into_iter().find(|known| *known == self.method).unwrap_or("_OTHER")
     }
 
     fn rpc(&self) -> Option<(&str, &str)> {
@@ -225,12 +221,18 @@ impl Finished {
     }
 }
 
-fn host_and_port(authority: &str) -> (&str, Option<u16>) {
+/// Of `host:port`, or of a host.
+pub(in crate::telemetry) fn host_and_port(authority: &str) -> (&str, Option<u16>) {
     let port = authority.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse().ok()?)));
     match port {
         Some((host, port)) if !host.contains(':') || host.ends_with(']') => (host, Some(port)),
         _ => (authority, None),
     }
+}
+
+/// The method as OpenTelemetry names it.
+pub(in crate::telemetry) fn known_method(method: &str) -> &'static str {
+    METHODS.into_iter().find(|known| *known == method).unwrap_or("_OTHER")
 }
 
 #[derive(Default)]

@@ -98,11 +98,6 @@ impl Finished {
 }
 
 /// A text that somebody else chose, as much as is kept of it.
-pub(super) fn bounded(mut text: String) -> String {
-    if text.len() > MOST_TEXT {
-        let end = (0..=MOST_TEXT).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
-        text.truncate(end);
-        text.shrink_to_fit();
-    }
-    text
+pub(super) fn bounded(text: String) -> String {
+    crate::telemetry::bounded(text, MOST_TEXT)
 }
