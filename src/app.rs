@@ -36,7 +36,7 @@ use crate::telemetry::load::Load;
 use crate::telemetry::otlp::{Exporter, LogLayer, Queues};
 use crate::telemetry::tap::{Taps, Us};
 use crate::telemetry::trace::{Sampling, Share, Tracer};
-use crate::telemetry::{About, AccessLog, Metrics, Telemetry};
+use crate::telemetry::{About, AccessLog, Metrics, Push, Telemetry};
 use crate::tls::{TlsClient, TlsServer, public_client};
 use crate::{admin, application, discovery, dns, identity, init, observe, tls, upstream, worker};
 
@@ -116,7 +116,7 @@ async fn serve(mut settings: Bootstrap, logging: Arc<Logging>) -> anyhow::Result
     metrics.watch("control", tokio::runtime::Handle::current());
     let queues = Queues::new(&settings, &metrics);
     let (tracer, logs) = (tracer(&settings, &queues, &metrics), queues.logs.clone());
-    let exporter = export(queues, &settings, &metrics)?;
+    let (mut exporter, push) = export(queues, &settings, &metrics)?;
     let namespace = namespace(&settings)?;
     let store = store(&settings)?;
     let mut bound = Bound::bind(&mut settings, namespace.as_ref()).await?;
@@ -183,10 +183,12 @@ async fn serve(mut settings: Bootstrap, logging: Arc<Logging>) -> anyhow::Result
     tokio::spawn(answer_dns(Arc::clone(&shared), dns_sockets));
     let tended = Arc::clone(&shared.telemetry.metrics);
     tokio::spawn(async move { tended.tend().await });
-    let exported = Arc::clone(&shared);
-    tokio::spawn(async move {
-        exported.telemetry.metrics.export(exported.settings.otlp.as_ref(), || admin::metrics(&exported)).await;
-    });
+    if let Some(push) = push {
+        let pushed = Arc::clone(&shared);
+        exporter.join(|stop| async move {
+            push.run(&pushed.telemetry.metrics, || admin::metrics(&pushed), stop).await;
+        });
+    }
     let addresses = listeners.start(bound, &admin).await?;
     let announced = Arc::clone(&readiness);
     tokio::spawn(async move { announce(&announced, addresses).await });
@@ -216,13 +218,14 @@ fn tracer(settings: &Bootstrap, queues: &Queues, metrics: &Metrics) -> Option<Ar
 }
 
 /// Begins to send to the collector, if there is one.
-fn export(queues: Queues, settings: &Bootstrap, metrics: &Metrics) -> anyhow::Result<Exporter> {
+fn export(queues: Queues, settings: &Bootstrap, metrics: &Metrics) -> anyhow::Result<(Exporter, Option<Push>)> {
     let otlp = settings.otlp.as_ref().filter(|otlp| otlp.endpoint.scheme_str() == Some("https"));
     let tls = otlp.map(|otlp| public_client(otlp.ca.as_deref())).transpose().context("--otlp-endpoint")?;
     if let Some(logs) = &queues.logs {
         logs.listen();
     }
-    queues.start(settings, metrics, tls).context("--otlp-endpoint")
+    let push = Push::new(settings, tls.clone()).context("--otlp-endpoint")?;
+    Ok((queues.start(settings, metrics, tls).context("--otlp-endpoint")?, push))
 }
 
 /// What metrics say of us.

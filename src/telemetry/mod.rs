@@ -17,7 +17,7 @@ use access_log::rfc3339;
 pub use access_log::{AccessLog, Entry as LogEntry};
 pub use flow::{Flow, Messages};
 pub use health::HealthMetrics;
-pub use metrics::{About, Metrics};
+pub use metrics::{About, Metrics, Push};
 pub use opentelemetry::TraceId;
 pub use record::Record;
 pub use recorder::Recorder;

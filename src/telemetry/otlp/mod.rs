@@ -27,6 +27,7 @@ use super::{Metrics, access_log};
 use crate::bootstrap::{Bootstrap, OtlpSignal};
 
 pub use connect::OtlpError;
+pub(super) use connect::{HttpClient, channel, http_client, url};
 pub use connect::{log_exporter, span_exporter};
 
 /// The queues that lead to the collector, before anybody empties them.
@@ -79,8 +80,8 @@ impl Queues {
     }
 }
 
-/// Who we are (OpenTelemetry, resource semantic conventions).
-fn resource(settings: &Bootstrap) -> Resource {
+/// Who we are (OpenTelemetry, resource semantic conventions). The same for all signals, so that they are found together.
+pub(super) fn resource(settings: &Bootstrap) -> Resource {
     let account = settings.id.service_account();
     let name = match &settings.otlp {
         Some(otlp) if !otlp.service_name.is_empty() => otlp.service_name.clone(),

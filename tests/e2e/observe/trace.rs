@@ -366,12 +366,19 @@ fn a_collector_behind_tls_is_believed_only_with_a_certificate_that_counts() {
         Workload::new(name)
             .setting("otlp_endpoint", format!("https://{address}"))
             .setting("otlp_protocol", "http/protobuf")
+            .setting("otlp_signals", json!(["traces", "metrics", "logs"]))
+            .setting("metrics_export_interval", "200ms")
             .setting("trace_sampling", "100%")
     };
     let client = mesh.workload(workload("client").setting("otlp_ca", certificate.display().to_string()));
     let parent = format!("traceparent: 00-{TRACE}-{SPAN}-01");
     ask(&client, "http://nobody.shop/", &["-H", &parent]);
     arrived(&collector, TRACE, 1);
+    for signal in ["traces", "metrics", "logs"] {
+        until(&format!("{signal} were taken"), || {
+            client.metric("pillion_otlp_items_total", &[("signal", signal), ("result", "exported")]) > 0.0
+        });
+    }
     let doubtful = mesh.workload(workload("doubtful"));
     ask(&doubtful, "http://nobody.shop/", &[]);
     until("the export failed", || {
