@@ -36,14 +36,14 @@ use crate::telemetry::load::Load;
 use crate::telemetry::otlp::{Exporter, LogLayer, Queues};
 use crate::telemetry::tap::{Taps, Us};
 use crate::telemetry::trace::{Sampling, Share, Tracer};
-use crate::telemetry::{About, AccessLog, Metrics, Push, Telemetry};
+use crate::telemetry::{About, AccessLog, Metrics, OwnLog, Push, Telemetry};
 use crate::tls::{TlsClient, TlsServer, public_client};
 use crate::{admin, application, discovery, dns, identity, init, observe, tls, upstream, worker};
 
 /// How long what is left for the collector may take to be sent when stopping.
 const FLUSH_DEADLINE: Duration = Duration::from_secs(5);
 
-/// How long the last lines of the access log are waited for.
+/// How long the last lines of the access log are waited for, and those of our own.
 const LOG_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The program: reads its settings, runs until it is told to stop. With `init` as first argument it programs the redirect
@@ -62,8 +62,14 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
         Err(error) => return fail(&anyhow::Error::new(error)),
     };
-    let logging = log_to_stderr(&settings.log);
-    match run(settings, logging) {
+    let log = match OwnLog::start(std::io::stderr()).context("cannot start the log") {
+        Ok(log) => log,
+        Err(error) => return fail(&error),
+    };
+    let logging = log_to_stderr(&settings.log, &log);
+    let result = run(settings, logging, &log);
+    log.flush(LOG_PATIENCE);
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error),
     }
@@ -75,14 +81,14 @@ fn fail(error: &anyhow::Error) -> ExitCode {
     ExitCode::FAILURE
 }
 
-fn log_to_stderr(filter: &str) -> Arc<Logging> {
+fn log_to_stderr(filter: &str, log: &OwnLog) -> Arc<Logging> {
     let (filter, text) = match EnvFilter::try_new(filter) {
         Ok(valid) => (valid, filter),
         Err(_invalid) => ("info".into(), "info"),
     };
     let (filter, handle) = reload::Layer::new(filter);
     // No colours, whatever another crate of the tree turns on.
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(false);
+    let lines = tracing_subscriber::fmt::layer().with_writer(log.clone()).with_ansi(false);
     let subscriber = tracing_subscriber::registry().with(filter).with(lines).with(LogLayer);
     // It is set already when the program runs inside another one of ours.
     let is_ours = subscriber.try_init().is_ok();
@@ -95,25 +101,26 @@ fn log_to_stderr(filter: &str) -> Arc<Logging> {
     })
 }
 
-fn run(settings: Bootstrap, logging: Arc<Logging>) -> anyhow::Result<()> {
+fn run(settings: Bootstrap, logging: Arc<Logging>, log: &OwnLog) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .thread_name("control")
         .enable_all()
         .build()
         .context("cannot start the control runtime")?;
-    runtime.block_on(serve(settings, logging))?;
+    runtime.block_on(serve(settings, logging, log))?;
     // Tasks that wait for ever (xDS, renewal) must not hold up the end.
     runtime.shutdown_timeout(Duration::from_millis(100));
     Ok(())
 }
 
-async fn serve(mut settings: Bootstrap, logging: Arc<Logging>) -> anyhow::Result<()> {
+async fn serve(mut settings: Bootstrap, logging: Arc<Logging>, log: &OwnLog) -> anyhow::Result<()> {
     let started = SystemTime::now();
     let mut stop = StopSignal::new()?;
     let hangup = signal(SignalKind::hangup()).context("cannot listen for signals")?;
     let metrics = Arc::new(Metrics::of(settings.metrics.clone(), about(&settings)));
     metrics.watch("control", tokio::runtime::Handle::current());
+    metrics.log_dropped(log.dropped());
     let queues = Queues::new(&settings, &metrics);
     let (tracer, logs) = (tracer(&settings, &queues, &metrics), queues.logs.clone());
     let (mut exporter, push) = export(queues, &settings, &metrics)?;

@@ -7,6 +7,7 @@ mod health;
 pub mod load;
 mod metrics;
 pub mod otlp;
+mod own_log;
 mod record;
 mod recorder;
 mod spent;
@@ -19,6 +20,7 @@ pub use flow::{Flow, Messages};
 pub use health::HealthMetrics;
 pub use metrics::{About, Metrics, Push};
 pub use opentelemetry::TraceId;
+pub use own_log::{Line as LogLine, OwnLog};
 pub use record::Record;
 pub use recorder::Recorder;
 

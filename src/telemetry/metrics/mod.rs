@@ -374,6 +374,12 @@ impl Metrics {
         registry.register("hosts_out_of_service", "Endpoints that are left alone, by cause", self.hosts_out.clone());
     }
 
+    /// Counts what the program said of itself and nobody took.
+    pub fn log_dropped(&self, dropped: Counter) {
+        let help = "Lines of the program's own log that were dropped because its reader is slow";
+        self.registry.lock().register("log_dropped", help, dropped);
+    }
+
     /// Counters of what becomes of requests that could be spans.
     pub fn spans(&self) -> SpanCounts {
         let count = |result| self.spans.get_or_create(&ResultLabels { result }).clone();
