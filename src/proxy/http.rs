@@ -207,7 +207,10 @@ async fn forward(
     record.decided();
     let sent = match (&said.fallback, &call) {
         (None, None) => {
-            let mut guard = Guard::enter(worker, &upstreams, Kind::Request).await?;
+            let since = record.waits_for_limit();
+            let guard = Guard::enter(worker, &upstreams, Kind::Request).await;
+            record.waited_for_limit(since);
+            let mut guard = guard?;
             let sent = attempt::send(worker, &upstreams, &head, body, &mut Tried::default(), &mut guard, record).await;
             sent.map_err(|failed| failed.error)?
         }

@@ -37,7 +37,10 @@ pub(super) async fn send(
     record: &mut Record,
 ) -> Result<Sent, Failed> {
     let body = call.watched(body);
-    let mut guard = match call.in_time(Guard::enter(worker, upstreams, Kind::Request)).await.flatten() {
+    let since = record.waits_for_limit();
+    let guard = call.in_time(Guard::enter(worker, upstreams, Kind::Request)).await.flatten();
+    record.waited_for_limit(since);
+    let mut guard = match guard {
         Ok(guard) => guard,
         Err(error) => return Err(Failed { error, unsent: Some(body) }),
     };

@@ -228,6 +228,7 @@ impl Record {
             self.reason = reason;
             self.flag = flag;
             self.detail = detail;
+            self.trace_refusal(reason);
         }
     }
 
@@ -270,7 +271,7 @@ impl Record {
     }
 
     fn is_timed(&self) -> bool {
-        self.recorder.has_overhead() || self.recorder.telemetry.logs_requests()
+        self.recorder.has_overhead() || self.story.is_some() || self.recorder.telemetry.logs_requests()
     }
 
     /// The trace that it belongs to.

@@ -28,6 +28,24 @@ impl Record {
         }
     }
 
+    /// A connection whose bytes say nothing of traces: it has one of its own.
+    pub fn begin_connection_trace(&mut self) {
+        self.trace = self.recorder.telemetry.tracer.as_ref().and_then(|tracer| tracer.begin_alone());
+        self.story = self.trace.map(|_context| Box::default());
+    }
+
+    /// Begins to wait for a place within limits; `None`: nobody wants to know.
+    pub fn waits_for_limit(&self) -> Option<Instant> {
+        self.story.as_ref().map(|_story| Instant::now())
+    }
+
+    /// Has waited for that.
+    pub fn waited_for_limit(&mut self, since: Option<Instant>) {
+        if let (Some(story), Some(since)) = (&mut self.story, since) {
+            story.limit_wait += since.elapsed();
+        }
+    }
+
     /// The trace in which it came; `None`: in none, and one that we have begun says nothing of where it belongs.
     pub fn called_in_trace(&self) -> Option<TraceId> {
         self.trace.filter(|context| context.parent != SpanId::INVALID).map(|context| context.trace_id)
@@ -104,6 +122,17 @@ impl Record {
         }
     }
 
+    /// An event for a failure that was decided by us.
+    pub(in crate::telemetry) fn trace_refusal(&mut self, reason: &'static str) {
+        let name = match reason {
+            "overflow" | "pending_timeout" => "limit",
+            "rate_limited" | "over_limit" | "rate_limit_service" => "rate_limited",
+            "breaker_open" | "shed" | "fault" => reason,
+            _ => return,
+        };
+        self.trace_event(name, reason);
+    }
+
     /// Its answer goes out with this head. Returns whether a sidecar that waits for it has to keep its spans as well.
     pub fn answer_trace(&mut self, headers: &HeaderMap) -> bool {
         self.look_for_status(headers);
@@ -173,6 +202,7 @@ impl Record {
             took: now.saturating_duration_since(self.started()),
             ended: SystemTime::now(),
             is_inbound: self.direction == "inbound",
+            is_tcp: self.is_tcp,
             is_grpc: self.is_grpc,
             method: story::bounded(take(&mut self.method)),
             authority: story::bounded(take(&mut self.authority)),
@@ -192,6 +222,8 @@ impl Record {
             detail: story::bounded(take(&mut self.detail)),
             tries: self.attempts,
             bytes_sent: self.bytes_sent,
+            bytes_received: self.received().0,
+            queue: self.spent(now).map(|[_policy, queue, ..]| queue),
         })
     }
 }
