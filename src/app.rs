@@ -122,7 +122,7 @@ async fn serve(mut settings: Bootstrap, logging: Arc<Logging>, log: &OwnLog) -> 
     metrics.watch("control", tokio::runtime::Handle::current());
     metrics.log_dropped(log.dropped());
     let queues = Queues::new(&settings, &metrics);
-    let (tracer, logs) = (tracer(&settings, &queues, &metrics), queues.logs.clone());
+    let telemetry = telemetry(&settings, &queues, &metrics)?;
     let (mut exporter, push) = export(queues, &settings, &metrics)?;
     let namespace = namespace(&settings)?;
     let store = store(&settings)?;
@@ -131,15 +131,6 @@ async fn serve(mut settings: Bootstrap, logging: Arc<Logging>, log: &OwnLog) -> 
     let settings = Arc::new(settings);
     let identity = Arc::new(Slot::new(None));
     let (demand, demanded) = mpsc::channel(discovery::DEMAND_CAPACITY);
-    let telemetry = Telemetry {
-        access_log: access_log(&settings, &metrics)?,
-        stories: Stories::keeping(settings.explain_requests),
-        metrics: Arc::clone(&metrics),
-        tracer,
-        logs,
-        taps: Arc::new(Taps::new(us(&settings))),
-        load: Arc::new(Load::new(settings.load_reports)),
-    };
     let shared = shared(&settings, Arc::clone(&identity), demand, telemetry);
     let dialer = dialer(&settings, namespace);
     let tls = Arc::new(TlsClient::new(Arc::clone(&identity)));
@@ -179,23 +170,12 @@ async fn serve(mut settings: Bootstrap, logging: Arc<Logging>, log: &OwnLog) -> 
         link,
     }));
     tokio::spawn(observe::run(Arc::clone(&admin), links));
-    let watched = Arc::clone(&shared);
-    let judged = move || {
-        let clusters = watched.clusters();
-        let judged = |cluster: &Arc<Cluster>| cluster.config.resilience.as_ref().is_some_and(|rules| rules.judges());
-        clusters.into_iter().filter(judged).map(|cluster| Arc::clone(&cluster.upstream)).collect()
-    };
-    tokio::spawn(upstream::watch(judged, Arc::clone(&shared.telemetry.metrics)));
+    judge_hosts(&shared);
     tokio::spawn(health::run(Arc::clone(&shared), tls, dialer));
     tokio::spawn(answer_dns(Arc::clone(&shared), dns_sockets));
     let tended = Arc::clone(&shared.telemetry.metrics);
     tokio::spawn(async move { tended.tend().await });
-    if let Some(push) = push {
-        let pushed = Arc::clone(&shared);
-        exporter.join(|stop| async move {
-            push.run(&pushed.telemetry.metrics, || admin::metrics(&pushed), stop).await;
-        });
-    }
+    push_metrics(push, &mut exporter, &shared);
     let addresses = listeners.start(bound, &admin).await?;
     let announced = Arc::clone(&readiness);
     tokio::spawn(async move { announce(&announced, addresses).await });
@@ -210,6 +190,30 @@ async fn serve(mut settings: Bootstrap, logging: Arc<Logging>, log: &OwnLog) -> 
     exporter.flush(FLUSH_DEADLINE).await;
     shared.telemetry.access_log.flush(LOG_PATIENCE);
     Ok(())
+}
+
+/// Where requests are written down.
+fn telemetry(settings: &Bootstrap, queues: &Queues, metrics: &Arc<Metrics>) -> anyhow::Result<Telemetry> {
+    Ok(Telemetry {
+        access_log: access_log(settings, metrics)?,
+        stories: Stories::keeping(settings.explain_requests),
+        metrics: Arc::clone(metrics),
+        tracer: tracer(settings, queues, metrics),
+        logs: queues.logs.clone(),
+        taps: Arc::new(Taps::new(us(settings))),
+        load: Arc::new(Load::new(settings.load_reports)),
+    })
+}
+
+/// Watches hosts for outliers, where that is configured.
+fn judge_hosts(shared: &Arc<Shared>) {
+    let watched = Arc::clone(shared);
+    let judged = move || {
+        let clusters = watched.clusters();
+        let judged = |cluster: &Arc<Cluster>| cluster.config.resilience.as_ref().is_some_and(|rules| rules.judges());
+        clusters.into_iter().filter(judged).map(|cluster| Arc::clone(&cluster.upstream)).collect()
+    };
+    tokio::spawn(upstream::watch(judged, Arc::clone(&shared.telemetry.metrics)));
 }
 
 /// How requests become spans; `None`: fields of traces are left alone.
@@ -233,6 +237,16 @@ fn export(queues: Queues, settings: &Bootstrap, metrics: &Metrics) -> anyhow::Re
     }
     let push = Push::new(settings, tls.clone()).context("--otlp-endpoint")?;
     Ok((queues.start(settings, metrics, tls).context("--otlp-endpoint")?, push))
+}
+
+/// Pushes metrics as long as we run, if somebody wants that.
+fn push_metrics(push: Option<Push>, exporter: &mut Exporter, shared: &Arc<Shared>) {
+    let shared = Arc::clone(shared);
+    if let Some(push) = push {
+        exporter.join(|stop| async move {
+            push.run(&shared.telemetry.metrics, || admin::metrics(&shared), stop).await;
+        });
+    }
 }
 
 /// What metrics say of us.

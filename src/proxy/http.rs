@@ -208,9 +208,8 @@ async fn forward(
     let sent = match (&said.fallback, &call) {
         (None, None) => {
             let since = record.waits_for_limit();
-            let guard = Guard::enter(worker, &upstreams, Kind::Request).await;
-            record.waited_for_limit(since);
-            let mut guard = guard?;
+            let entered = Guard::enter(worker, &upstreams, Kind::Request).await;
+            let mut guard = record.waited_for_limit(since, entered)?;
             let sent = attempt::send(worker, &upstreams, &head, body, &mut Tried::default(), &mut guard, record).await;
             sent.map_err(|failed| failed.error)?
         }

@@ -45,8 +45,7 @@ pub(super) async fn plan(client: &Client, request: &request::Parts, record: &mut
     if let Some(shedder) = served.shedder.as_ref().filter(|_| !is_check(client, request)) {
         let since = record.waits_for_limit();
         let held = Box::pin(shedding::admit(client, &served, shedder, request)).await;
-        record.waited_for_limit(since);
-        said.held = held.map(Some)?;
+        said.held = Some(record.waited_for_limit(since, held)?);
     }
     Ok(Plan::Forward(Upstreams::Application(served), said))
 }

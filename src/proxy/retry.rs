@@ -38,9 +38,8 @@ pub(super) async fn send(
 ) -> Result<Sent, Failed> {
     let body = call.watched(body);
     let since = record.waits_for_limit();
-    let guard = call.in_time(Guard::enter(worker, upstreams, Kind::Request)).await.flatten();
-    record.waited_for_limit(since);
-    let mut guard = match guard {
+    let entered = call.in_time(Guard::enter(worker, upstreams, Kind::Request)).await.flatten();
+    let mut guard = match record.waited_for_limit(since, entered) {
         Ok(guard) => guard,
         Err(error) => return Err(Failed { error, unsent: Some(body) }),
     };

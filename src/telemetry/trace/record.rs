@@ -39,11 +39,12 @@ impl Record {
         self.story.as_ref().map(|_story| Instant::now())
     }
 
-    /// Has waited for that.
-    pub fn waited_for_limit(&mut self, since: Option<Instant>) {
+    /// Has waited for that; hands on what came of it.
+    pub fn waited_for_limit<T>(&mut self, since: Option<Instant>, result: T) -> T {
         if let (Some(story), Some(since)) = (&mut self.story, since) {
             story.limit_wait += since.elapsed();
         }
+        result
     }
 
     /// The trace in which it came; `None`: in none, and one that we have begun says nothing of where it belongs.

@@ -23,7 +23,7 @@ pub(super) enum Sender {
     /// One connection, made again when it breaks.
     Grpc(Box<MetricsServiceClient<Channel>>, HeaderMap),
     /// Connections are kept for a while.
-    Http(HttpClient, Uri, HeaderMap),
+    Http(Box<HttpClient>, Uri, HeaderMap),
 }
 
 impl Sender {
@@ -36,7 +36,7 @@ impl Sender {
                 fields.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-protobuf"));
                 let to = url(otlp, "/v1/metrics").parse::<Uri>();
                 let to = to.map_err(|error| OtlpError::Endpoint(otlp.endpoint.clone(), error.into()))?;
-                Ok(Self::Http(http_client(otlp, tls), to, fields))
+                Ok(Self::Http(Box::new(http_client(otlp, tls)), to, fields))
             }
         }
     }
