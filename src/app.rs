@@ -36,14 +36,14 @@ use crate::telemetry::load::Load;
 use crate::telemetry::otlp::{Exporter, LogLayer, Queues};
 use crate::telemetry::tap::{Taps, Us};
 use crate::telemetry::trace::{Sampling, Share, Tracer};
-use crate::telemetry::{About, AccessLog, Metrics, Telemetry};
+use crate::telemetry::{About, AccessLog, Metrics, OwnLog, Push, Telemetry};
 use crate::tls::{TlsClient, TlsServer, public_client};
 use crate::{admin, application, discovery, dns, identity, init, observe, tls, upstream, worker};
 
 /// How long what is left for the collector may take to be sent when stopping.
 const FLUSH_DEADLINE: Duration = Duration::from_secs(5);
 
-/// How long the last lines of the access log are waited for.
+/// How long the last lines of the access log are waited for, and those of our own.
 const LOG_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The program: reads its settings, runs until it is told to stop. With `init` as first argument it programs the redirect
@@ -62,8 +62,14 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
         Err(error) => return fail(&anyhow::Error::new(error)),
     };
-    let logging = log_to_stderr(&settings.log);
-    match run(settings, logging) {
+    let log = match OwnLog::start(std::io::stderr()).context("cannot start the log") {
+        Ok(log) => log,
+        Err(error) => return fail(&error),
+    };
+    let logging = log_to_stderr(&settings.log, &log);
+    let result = run(settings, logging, &log);
+    log.flush(LOG_PATIENCE);
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error),
     }
@@ -75,14 +81,14 @@ fn fail(error: &anyhow::Error) -> ExitCode {
     ExitCode::FAILURE
 }
 
-fn log_to_stderr(filter: &str) -> Arc<Logging> {
+fn log_to_stderr(filter: &str, log: &OwnLog) -> Arc<Logging> {
     let (filter, text) = match EnvFilter::try_new(filter) {
         Ok(valid) => (valid, filter),
         Err(_invalid) => ("info".into(), "info"),
     };
     let (filter, handle) = reload::Layer::new(filter);
     // No colours, whatever another crate of the tree turns on.
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(false);
+    let lines = tracing_subscriber::fmt::layer().with_writer(log.clone()).with_ansi(false);
     let subscriber = tracing_subscriber::registry().with(filter).with(lines).with(LogLayer);
     // It is set already when the program runs inside another one of ours.
     let is_ours = subscriber.try_init().is_ok();
@@ -95,28 +101,29 @@ fn log_to_stderr(filter: &str) -> Arc<Logging> {
     })
 }
 
-fn run(settings: Bootstrap, logging: Arc<Logging>) -> anyhow::Result<()> {
+fn run(settings: Bootstrap, logging: Arc<Logging>, log: &OwnLog) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .thread_name("control")
         .enable_all()
         .build()
         .context("cannot start the control runtime")?;
-    runtime.block_on(serve(settings, logging))?;
+    runtime.block_on(serve(settings, logging, log))?;
     // Tasks that wait for ever (xDS, renewal) must not hold up the end.
     runtime.shutdown_timeout(Duration::from_millis(100));
     Ok(())
 }
 
-async fn serve(mut settings: Bootstrap, logging: Arc<Logging>) -> anyhow::Result<()> {
+async fn serve(mut settings: Bootstrap, logging: Arc<Logging>, log: &OwnLog) -> anyhow::Result<()> {
     let started = SystemTime::now();
     let mut stop = StopSignal::new()?;
     let hangup = signal(SignalKind::hangup()).context("cannot listen for signals")?;
     let metrics = Arc::new(Metrics::of(settings.metrics.clone(), about(&settings)));
     metrics.watch("control", tokio::runtime::Handle::current());
+    metrics.log_dropped(log.dropped());
     let queues = Queues::new(&settings, &metrics);
-    let (tracer, logs) = (tracer(&settings, &queues, &metrics), queues.logs.clone());
-    let exporter = export(queues, &settings, &metrics)?;
+    let telemetry = telemetry(&settings, &queues, &metrics)?;
+    let (mut exporter, push) = export(queues, &settings, &metrics)?;
     let namespace = namespace(&settings)?;
     let store = store(&settings)?;
     let mut bound = Bound::bind(&mut settings, namespace.as_ref()).await?;
@@ -124,15 +131,6 @@ async fn serve(mut settings: Bootstrap, logging: Arc<Logging>) -> anyhow::Result
     let settings = Arc::new(settings);
     let identity = Arc::new(Slot::new(None));
     let (demand, demanded) = mpsc::channel(discovery::DEMAND_CAPACITY);
-    let telemetry = Telemetry {
-        access_log: access_log(&settings, &metrics)?,
-        stories: Stories::keeping(settings.explain_requests),
-        metrics: Arc::clone(&metrics),
-        tracer,
-        logs,
-        taps: Arc::new(Taps::new(us(&settings))),
-        load: Arc::new(Load::new(settings.load_reports)),
-    };
     let shared = shared(&settings, Arc::clone(&identity), demand, telemetry);
     let dialer = dialer(&settings, namespace);
     let tls = Arc::new(TlsClient::new(Arc::clone(&identity)));
@@ -172,21 +170,12 @@ async fn serve(mut settings: Bootstrap, logging: Arc<Logging>) -> anyhow::Result
         link,
     }));
     tokio::spawn(observe::run(Arc::clone(&admin), links));
-    let watched = Arc::clone(&shared);
-    let judged = move || {
-        let clusters = watched.clusters();
-        let judged = |cluster: &Arc<Cluster>| cluster.config.resilience.as_ref().is_some_and(|rules| rules.judges());
-        clusters.into_iter().filter(judged).map(|cluster| Arc::clone(&cluster.upstream)).collect()
-    };
-    tokio::spawn(upstream::watch(judged, Arc::clone(&shared.telemetry.metrics)));
+    judge_hosts(&shared);
     tokio::spawn(health::run(Arc::clone(&shared), tls, dialer));
     tokio::spawn(answer_dns(Arc::clone(&shared), dns_sockets));
     let tended = Arc::clone(&shared.telemetry.metrics);
     tokio::spawn(async move { tended.tend().await });
-    let exported = Arc::clone(&shared);
-    tokio::spawn(async move {
-        exported.telemetry.metrics.export(exported.settings.otlp.as_ref(), || admin::metrics(&exported)).await;
-    });
+    push_metrics(push, &mut exporter, &shared);
     let addresses = listeners.start(bound, &admin).await?;
     let announced = Arc::clone(&readiness);
     tokio::spawn(async move { announce(&announced, addresses).await });
@@ -203,6 +192,30 @@ async fn serve(mut settings: Bootstrap, logging: Arc<Logging>) -> anyhow::Result
     Ok(())
 }
 
+/// Where requests are written down.
+fn telemetry(settings: &Bootstrap, queues: &Queues, metrics: &Arc<Metrics>) -> anyhow::Result<Telemetry> {
+    Ok(Telemetry {
+        access_log: access_log(settings, metrics)?,
+        stories: Stories::keeping(settings.explain_requests),
+        metrics: Arc::clone(metrics),
+        tracer: tracer(settings, queues, metrics),
+        logs: queues.logs.clone(),
+        taps: Arc::new(Taps::new(us(settings))),
+        load: Arc::new(Load::new(settings.load_reports)),
+    })
+}
+
+/// Watches hosts for outliers, where that is configured.
+fn judge_hosts(shared: &Arc<Shared>) {
+    let watched = Arc::clone(shared);
+    let judged = move || {
+        let clusters = watched.clusters();
+        let judged = |cluster: &Arc<Cluster>| cluster.config.resilience.as_ref().is_some_and(|rules| rules.judges());
+        clusters.into_iter().filter(judged).map(|cluster| Arc::clone(&cluster.upstream)).collect()
+    };
+    tokio::spawn(upstream::watch(judged, Arc::clone(&shared.telemetry.metrics)));
+}
+
 /// How requests become spans; `None`: fields of traces are left alone.
 fn tracer(settings: &Bootstrap, queues: &Queues, metrics: &Metrics) -> Option<Arc<Tracer>> {
     let said = settings.tracing;
@@ -216,13 +229,24 @@ fn tracer(settings: &Bootstrap, queues: &Queues, metrics: &Metrics) -> Option<Ar
 }
 
 /// Begins to send to the collector, if there is one.
-fn export(queues: Queues, settings: &Bootstrap, metrics: &Metrics) -> anyhow::Result<Exporter> {
+fn export(queues: Queues, settings: &Bootstrap, metrics: &Metrics) -> anyhow::Result<(Exporter, Option<Push>)> {
     let otlp = settings.otlp.as_ref().filter(|otlp| otlp.endpoint.scheme_str() == Some("https"));
     let tls = otlp.map(|otlp| public_client(otlp.ca.as_deref())).transpose().context("--otlp-endpoint")?;
     if let Some(logs) = &queues.logs {
         logs.listen();
     }
-    queues.start(settings, metrics, tls).context("--otlp-endpoint")
+    let push = Push::new(settings, tls.clone()).context("--otlp-endpoint")?;
+    Ok((queues.start(settings, metrics, tls).context("--otlp-endpoint")?, push))
+}
+
+/// Pushes metrics as long as we run, if somebody wants that.
+fn push_metrics(push: Option<Push>, exporter: &mut Exporter, shared: &Arc<Shared>) {
+    let shared = Arc::clone(shared);
+    if let Some(push) = push {
+        exporter.join(|stop| async move {
+            push.run(&shared.telemetry.metrics, || admin::metrics(&shared), stop).await;
+        });
+    }
 }
 
 /// What metrics say of us.

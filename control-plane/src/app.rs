@@ -35,8 +35,9 @@ use crate::{
 /// When it cannot start.
 pub async fn run(settings: Settings, spans: Option<Spans>, logging: Arc<Logging>) -> anyhow::Result<()> {
     let shutdown = Shutdown::new();
+    let dropped = spans.as_ref().map(Spans::dropped).unwrap_or_default();
     let sending = spans.map(|spans| tokio::spawn(spans.send(shutdown.clone())));
-    let metrics = Arc::new(Metrics::new());
+    let metrics = Arc::new(Metrics::of(dropped));
     let nodes = Nodes::new(Arc::clone(&metrics));
 
     let (directory, first) = Directory::open(&settings.config)?;

@@ -28,6 +28,7 @@ pub struct Metrics {
     objects: Gauge,
     rejected_objects: Gauge,
     updates: Counter,
+    spans_dropped: Counter,
     load_reports: Counter,
     load_clusters_dropped: Counter,
     dashboard_refused: Family<Label, Counter>,
@@ -37,6 +38,12 @@ impl Metrics {
     /// All at zero.
     #[must_use]
     pub fn new() -> Self {
+        Self::of(Counter::default())
+    }
+
+    /// All at zero, but for spans that were dropped, which are counted by somebody else.
+    #[must_use]
+    pub fn of(spans_dropped: Counter) -> Self {
         let mut metrics = Self {
             registry: Listed::new("pillion_control_plane"),
             connections: Family::default(),
@@ -53,6 +60,7 @@ impl Metrics {
             objects: Gauge::default(),
             rejected_objects: Gauge::default(),
             updates: Counter::default(),
+            spans_dropped,
             load_reports: Counter::default(),
             load_clusters_dropped: Counter::default(),
             dashboard_refused: Family::default(),
@@ -163,6 +171,11 @@ impl Metrics {
             "config_rejected_objects",
             "Objects whose newest version is refused",
             self.rejected_objects.clone(),
+        );
+        registry.register(
+            "spans_dropped",
+            "Spans that found no room, or that the collector did not take",
+            self.spans_dropped.clone(),
         );
         registry.register("load_reports", "Load reports received", self.load_reports.clone());
         registry.register(

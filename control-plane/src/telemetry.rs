@@ -11,6 +11,7 @@ use opentelemetry_sdk::{
     error::OTelSdkResult,
     trace::{SdkTracerProvider, Span, SpanData, SpanExporter as _, SpanProcessor},
 };
+use prometheus_client::metrics::counter::Counter;
 use tokio::{
     sync::mpsc,
     time::{Instant, sleep, timeout, timeout_at},
@@ -35,20 +36,38 @@ const NAME: &str = "pillion-control-plane";
 #[derive(Debug)]
 pub struct Spans {
     queue: mpsc::Receiver<SpanData>,
+    dropped: Counter,
     endpoint: String,
     protocol: Protocol,
 }
 
 /// Takes spans where they end; never waits.
 #[derive(Debug)]
-struct Queue(mpsc::Sender<SpanData>);
+struct Queue {
+    spans: mpsc::Sender<SpanData>,
+    dropped: Counter,
+}
+
+impl Queue {
+    fn new() -> (Self, mpsc::Receiver<SpanData>) {
+        let (spans, end) = mpsc::channel(QUEUE);
+        (Self { spans, dropped: Counter::default() }, end)
+    }
+}
+
+/// A look whether there is something to push, and there was nothing.
+fn is_idle(span: &SpanData) -> bool {
+    span.name == "push" && !span.attributes.iter().any(|attribute| attribute.key.as_str() == "names")
+}
 
 impl SpanProcessor for Queue {
     fn on_start(&self, _span: &mut Span, _context: &Context) {}
 
     fn on_end(&self, span: SpanData) {
         // What finds no room is dropped: the work itself goes on.
-        let _full = self.0.try_send(span);
+        if !is_idle(&span) && self.spans.try_send(span).is_err() {
+            self.dropped.inc();
+        }
     }
 
     fn force_flush(&self) -> OTelSdkResult {
@@ -78,15 +97,21 @@ where
         "http" | "http/protobuf" => Protocol::HttpBinary,
         other => anyhow::bail!("--otlp-protocol {other}: it is neither grpc nor http/protobuf"),
     };
-    let (sender, queue) = mpsc::channel(QUEUE);
-    let provider = SdkTracerProvider::builder().with_span_processor(Queue(sender)).build();
+    let (sender, queue) = Queue::new();
+    let dropped = sender.dropped.clone();
+    let provider = SdkTracerProvider::builder().with_span_processor(sender).build();
     let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer(NAME));
     // Our own spans only: h2 has one for each frame, those of the export included.
     let ours = Targets::new().with_target("pillion_control_plane", LevelFilter::INFO);
-    Ok(Some((layer.with_filter(ours), Spans { queue, endpoint: endpoint.clone(), protocol })))
+    Ok(Some((layer.with_filter(ours), Spans { queue, dropped, endpoint: endpoint.clone(), protocol })))
 }
 
 impl Spans {
+    /// Counts those that found no room, or that the collector did not take.
+    pub fn dropped(&self) -> Counter {
+        self.dropped.clone()
+    }
+
     /// Sends them until the control plane stops, and what is left then.
     ///
     /// # Errors
@@ -109,13 +134,18 @@ impl Spans {
                     Ok(None) | Err(_) => break,
                 }
             }
+            let count = batch.len() as u64;
             match timeout(EXPORT_TIMEOUT, exporter.export(std::mem::take(&mut batch))).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => {
+                    self.dropped.inc_by(count);
                     warn!(%error, "the collector does not take spans");
                     sleep(PAUSE).await;
                 }
-                Err(_elapsed) => warn!("the collector does not answer"),
+                Err(_elapsed) => {
+                    self.dropped.inc_by(count);
+                    warn!("the collector does not answer");
+                }
             }
         }
         while let Ok(span) = self.queue.try_recv() {
@@ -144,5 +174,37 @@ impl Spans {
         let resource = Resource::builder_empty().with_attributes([KeyValue::new("service.name", NAME), version]);
         exporter.set_resource(&resource.build());
         Ok(exporter)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tracing::{field, info_span};
+    use tracing_subscriber::layer::SubscriberExt as _;
+
+    use super::*;
+
+    #[test]
+    fn pushes_last_as_long_as_their_work_and_what_finds_no_room_is_counted() {
+        let (sender, mut queue) = Queue::new();
+        let dropped = sender.dropped.clone();
+        let provider = SdkTracerProvider::builder().with_span_processor(sender).build();
+        let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer(NAME));
+        let push = |has_something: bool| {
+            let span = info_span!("push", names = field::Empty);
+            span.in_scope(|| std::thread::sleep(Duration::from_millis(2)));
+            if has_something {
+                span.record("names", 1);
+            }
+        };
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
+            push(false);
+            push(true);
+            let span = queue.try_recv().expect("one was a push");
+            assert!(span.end_time.duration_since(span.start_time).expect("time goes on") >= Duration::from_millis(2));
+            assert!(queue.try_recv().is_err(), "the other had nothing to say");
+            (0..QUEUE + 3).for_each(|_number| drop(info_span!("certificate")));
+        });
+        assert_eq!(dropped.get(), 3);
     }
 }

@@ -149,6 +149,7 @@ async fn harm(worker: &Worker, fault: &Fault, request: &request::Parts, record: 
     if let Some(delay) = harm.delay {
         metrics.fault("delay");
         record.delayed = true;
+        record.trace_event("fault", "delay");
         tokio::time::sleep(delay).await;
     }
     drop(turn);

@@ -207,7 +207,9 @@ async fn forward(
     record.decided();
     let sent = match (&said.fallback, &call) {
         (None, None) => {
-            let mut guard = Guard::enter(worker, &upstreams, Kind::Request).await?;
+            let since = record.waits_for_limit();
+            let entered = Guard::enter(worker, &upstreams, Kind::Request).await;
+            let mut guard = record.waited_for_limit(since, entered)?;
             let sent = attempt::send(worker, &upstreams, &head, body, &mut Tried::default(), &mut guard, record).await;
             sent.map_err(|failed| failed.error)?
         }
@@ -292,7 +294,7 @@ async fn upgrade(
 fn join(worker: &Worker, head: &Head, record: &Record) -> Option<Member> {
     let deadline = head.caller.timeout.and_then(|left| record.started().checked_add(left));
     worker.shared.joined.enter(
-        |headers| record.belongs_to(headers),
+        |headers| record.is_of(headers),
         &head.headers,
         Facts { deadline, is_retry: head.caller.is_retry },
     )

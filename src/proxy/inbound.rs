@@ -43,7 +43,9 @@ pub(super) async fn plan(client: &Client, request: &request::Parts, record: &mut
         said.told = Box::pin(global_rate_limit::admit(client, limit, request)).await?;
     }
     if let Some(shedder) = served.shedder.as_ref().filter(|_| !is_check(client, request)) {
-        said.held = Box::pin(shedding::admit(client, &served, shedder, request)).await.map(Some)?;
+        let since = record.waits_for_limit();
+        let held = Box::pin(shedding::admit(client, &served, shedder, request)).await;
+        said.held = Some(record.waited_for_limit(since, held)?);
     }
     Ok(Plan::Forward(Upstreams::Application(served), said))
 }

@@ -37,7 +37,9 @@ pub(super) async fn send(
     record: &mut Record,
 ) -> Result<Sent, Failed> {
     let body = call.watched(body);
-    let mut guard = match call.in_time(Guard::enter(worker, upstreams, Kind::Request)).await.flatten() {
+    let since = record.waits_for_limit();
+    let entered = call.in_time(Guard::enter(worker, upstreams, Kind::Request)).await.flatten();
+    let mut guard = match record.waited_for_limit(since, entered) {
         Ok(guard) => guard,
         Err(error) => return Err(Failed { error, unsent: Some(body) }),
     };

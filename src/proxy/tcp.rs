@@ -146,6 +146,7 @@ pub(super) async fn open(
         }
         tried.push(host.key().clone());
         if let Err(denied) = guard.admit(&host) {
+            record.trace_event("endpoint_denied", denied.reason().code);
             record.step_at(Some(host.address()), "passed_over", denied.reason().code);
             last = Some(denied);
             continue;
@@ -170,6 +171,7 @@ pub(super) async fn open(
                     host.mark_unreachable(Instant::now());
                 }
                 guard.failed(&error);
+                record.trace_event("retry", error.reason().code);
                 failed = Some((host.address(), error.reason().code));
                 last = Some(error);
             }
@@ -250,6 +252,7 @@ pub(super) fn begin(worker: &Worker, direction: &'static str, address: SocketAdd
     let mut record = Box::new(Record::begin(&worker.recorder, direction, address));
     "TCP".clone_into(&mut record.method);
     record.is_tcp = true;
+    record.begin_connection_trace();
     record
 }
 

@@ -102,6 +102,7 @@ pub(super) async fn connect(
     let worker = &client.worker;
     "TCP".clone_into(&mut record.method);
     record.is_tcp = true;
+    record.begin_connection_trace();
     let (upstreams, lasts) = match &client.way {
         Way::Outbound => {
             let destination = outbound::destination(&parts)?;

@@ -1,6 +1,7 @@
 //! Which outbound calls belong to which inbound request: by the trace id that applications pass on.
 //!
-//! An inbound request that came with a deadline, or as a retry, is kept here by its trace id for as long as it is served.
+//! An inbound request that came with a deadline, or as a retry, is kept here by its trace id, and by its `X-Request-Id`
+//! where there is one, for as long as it is served: applications pass on either.
 //! An outbound call with the same id gets at most the time that the request has left, is cancelled when the request's
 //! client leaves, and is not retried when the request is a retry itself.
 //!
@@ -61,8 +62,8 @@ pub struct Facts {
 #[derive(Debug)]
 pub struct Member {
     table: Arc<Table>,
-    key: u64,
-    serial: u64,
+    /// Key and serial, in each group that it is in.
+    places: [Option<(u64, u64)>; 2],
     answered: bool,
 }
 
@@ -89,7 +90,10 @@ impl Table {
         if !facts.say_something() && !self.in_use.load(Ordering::Relaxed) {
             return None;
         }
-        let key = self.key(trace(headers), headers)?;
+        let keys = self.keys(trace(headers), headers);
+        if keys == [None; 2] {
+            return None;
+        }
         if !self.in_use.load(Ordering::Relaxed) {
             self.in_use.store(true, Ordering::Relaxed); // Only then: a store would take the line from other workers.
         }
@@ -98,27 +102,24 @@ impl Table {
             return None;
         }
         let mut groups = self.groups.lock();
-        let group = groups.entry(key).or_default();
-        if group.members.len() >= MOST_OF_ONE {
-            group.crowded = true;
-            drop(groups);
+        let places = keys.map(|key| Some((key?, groups.entry(key?).or_default().enter(facts)?)));
+        drop(groups);
+        if places == [None; 2] {
             self.count.fetch_sub(1, Ordering::AcqRel);
             return None;
         }
-        let serial = group.next;
-        group.next += 1;
-        group.members.push((serial, facts));
-        Some(Member { table: Arc::clone(self), key, serial, answered: false })
+        Some(Member { table: Arc::clone(self), places, answered: false })
     }
 
-    /// The request that a call with these fields, of this trace, belongs to.
+    /// The request that a call with these fields belongs to, as `trace` says, else by its own id. A trace that began with the
+    /// call itself belongs to nothing: `trace` has to say `None` then.
     pub fn find(&self, trace: impl FnOnce(&HeaderMap) -> Option<TraceId>, headers: &HeaderMap) -> Option<Join> {
         if self.is_empty() {
             return None;
         }
-        let key = self.key(trace(headers), headers)?;
+        let keys = self.keys(trace(headers), headers);
         let groups = self.groups.lock();
-        let group = groups.get(&key).filter(|group| !group.crowded)?;
+        let group = keys.iter().flatten().find_map(|key| groups.get(key)).filter(|group| !group.crowded)?;
         let all = || group.members.iter().map(|(_, facts)| facts);
         if !all().any(Facts::say_something) {
             return None;
@@ -140,16 +141,18 @@ impl Table {
         self.count.load(Ordering::Relaxed)
     }
 
-    fn leave(&self, key: u64, serial: u64, answered: bool) {
+    fn leave(&self, places: [Option<(u64, u64)>; 2], answered: bool) {
         let mut groups = self.groups.lock();
-        let Some(group) = groups.get_mut(&key) else { return };
-        group.members.retain(|(member, _)| *member != serial);
-        group.answered |= answered;
-        if group.members.is_empty()
-            && let Some(group) = groups.remove(&key)
-            && !group.answered
-        {
-            group.gone.cancel();
+        for (key, serial) in places.into_iter().flatten() {
+            let Some(group) = groups.get_mut(&key) else { continue };
+            group.members.retain(|(member, _)| *member != serial);
+            group.answered |= answered;
+            if group.members.is_empty()
+                && let Some(group) = groups.remove(&key)
+                && !group.answered
+            {
+                group.gone.cancel();
+            }
         }
         drop(groups);
         self.count.fetch_sub(1, Ordering::AcqRel);
@@ -157,13 +160,24 @@ impl Table {
 
     /// Hashed with a secret: who makes ids up cannot make them collide.
     ///
-    /// The id is that of W3C Trace Context or of B3 (both forms), else `X-Request-Id` as a whole.
-    fn key(&self, trace: Option<TraceId>, headers: &HeaderMap) -> Option<u64> {
-        if let Some(trace) = trace {
-            return Some(self.hasher.hash_one(trace));
+    /// The first is that of W3C Trace Context or of B3 (both forms), the second `X-Request-Id` as a whole.
+    fn keys(&self, trace: Option<TraceId>, headers: &HeaderMap) -> [Option<u64>; 2] {
+        let id = headers.get("x-request-id").filter(|id| !id.is_empty());
+        [trace.map(|trace| self.hasher.hash_one(trace)), id.map(|id| self.hasher.hash_one(id.as_bytes()))]
+    }
+}
+
+impl Group {
+    /// Its number in the group; `None`: there are too many.
+    fn enter(&mut self, facts: Facts) -> Option<u64> {
+        if self.members.len() >= MOST_OF_ONE {
+            self.crowded = true;
+            return None;
         }
-        let id = headers.get("x-request-id").filter(|id| !id.is_empty())?;
-        Some(self.hasher.hash_one(id.as_bytes()))
+        let serial = self.next;
+        self.next += 1;
+        self.members.push((serial, facts));
+        Some(serial)
     }
 }
 
@@ -182,7 +196,7 @@ impl Member {
 
 impl Drop for Member {
     fn drop(&mut self) {
-        self.table.leave(self.key, self.serial, self.answered);
+        self.table.leave(self.places, self.answered);
     }
 }
 
@@ -238,6 +252,23 @@ mod tests {
             assert!(table.find(trace::id, &headers(name, outbound)).is_some(), "{name}");
         }
         assert!(table.enter(trace::id, &HeaderMap::new(), facts(None, true)).is_none());
+    }
+
+    #[test]
+    fn a_request_is_found_by_its_own_id_whatever_trace_it_is_in() {
+        let table = Arc::new(Table::default());
+        let (mut both, id) = (headers("x-request-id", "abc"), headers("x-request-id", "abc"));
+        both.extend(headers(TRACE.0, TRACE.1));
+        for (trace, inbound) in [(Some(TraceId::from(7)), &id), (None, &both)] {
+            let of = |headers: &HeaderMap| trace.or_else(|| trace::id(headers));
+            let member = table.enter(of, inbound, facts(None, true)).expect("it has ids");
+            let call = table.find(trace::id, &id).expect("the application passed on the request's id only");
+            let in_trace = if trace.is_none() { headers(TRACE.0, TRACE.1) } else { HeaderMap::new() };
+            assert!(table.find(of, &in_trace).is_some(), "the trace only");
+            assert_eq!(table.len(), 1);
+            drop(member);
+            assert!(call.gone.is_cancelled() && table.is_empty() && table.groups.lock().is_empty());
+        }
     }
 
     #[test]

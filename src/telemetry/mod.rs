@@ -8,6 +8,7 @@ mod health;
 pub mod load;
 mod metrics;
 pub mod otlp;
+mod own_log;
 mod record;
 mod recorder;
 mod spent;
@@ -18,8 +19,9 @@ use access_log::rfc3339;
 pub use access_log::{AccessLog, Entry as LogEntry};
 pub use flow::{Flow, Messages};
 pub use health::HealthMetrics;
-pub use metrics::{About, Metrics};
+pub use metrics::{About, Metrics, Push};
 pub use opentelemetry::TraceId;
+pub use own_log::{Line as LogLine, OwnLog};
 pub use record::Record;
 pub use recorder::Recorder;
 
@@ -63,11 +65,8 @@ impl Telemetry {
     /// A connection was ended because of what its client did: counted by `reason`, and told in the access log.
     pub fn connection_refused(&self, listener: &str, client: SocketAddr, reason: &'static str, detail: &str) {
         self.metrics.connection_refused(reason);
-        if !self.access_log.wants(true, None) {
-            return;
-        }
         let nothing: Arc<str> = Arc::default();
-        self.access_log.write(access_log::Entry {
+        let entry = || access_log::Entry {
             event: "refused",
             start: SystemTime::now(),
             duration: Duration::ZERO,
@@ -97,13 +96,45 @@ impl Telemetry {
             trace: None,
             span: None,
             fields: Vec::new(),
-        });
+        };
+        self.log(true, None, entry);
+    }
+
+    /// Is anything of a request noted for a log?
+    fn logs_requests(&self) -> bool {
+        self.access_log.is_on() || self.logs.is_some()
+    }
+
+    /// Tells those logs that want to know of a request, connection or refusal. Collectors get what the access log does;
+    /// where that is off, failures.
+    fn log(&self, failed: bool, trace: Option<trace::Context>, entry: impl FnOnce() -> LogEntry) {
+        let is_written = self.access_log.wants(failed, trace.map(|trace| trace.trace_id));
+        let logs = self.logs.as_ref().filter(|_| is_written || (failed && !self.access_log.is_on()));
+        if !is_written && logs.is_none() {
+            return;
+        }
+        let entry = Arc::new(entry());
+        if let Some(logs) = logs {
+            logs.request(Arc::clone(&entry), failed, trace.is_some_and(|trace| trace.sampled));
+        }
+        if is_written {
+            self.access_log.write(entry);
+        }
     }
 }
 
 /// The method as a label: one that HTTP knows, else `_OTHER`.
 pub fn method_label(method: &http::Method) -> &'static str {
     metrics::known_method(method)
+}
+
+/// A text that somebody else chose, as much as is kept of it: at most so many bytes.
+fn bounded(mut text: String, most: usize) -> String {
+    if text.len() > most {
+        text.truncate(text.floor_char_boundary(most));
+        text.shrink_to_fit();
+    }
+    text
 }
 
 /// Now, as events have it.

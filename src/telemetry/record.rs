@@ -12,13 +12,14 @@ use pillion_wire::observe::Field;
 use pillion_wire::spiffe::SpiffeId;
 use tokio::time::Instant;
 
+use super::access_log::{MOST_PATH, MOST_TEXT, logged};
 use super::explain::{self, Chosen, Decisions, Step};
 use super::flow::{Flow, Messages};
 use super::head::Head;
 use super::metrics::RequestKey;
 use super::spent::Spent;
 use super::trace::{Context, Story, Unwanted};
-use super::{LogEntry, Recorder, TraceId, load};
+use super::{LogEntry, Recorder, TraceId, bounded, load};
 
 /// Filled in as the request walks; see the module.
 #[derive(Debug)]
@@ -156,8 +157,9 @@ impl Record {
 
     /// Notes of the request's head what explanations, the access log, spans and taps want of it; without any, nothing.
     pub fn hear(&mut self, method: &Method, uri: &Uri, headers: &HeaderMap) {
-        let log = &self.recorder.telemetry.access_log;
-        if log.is_on() {
+        let telemetry = &self.recorder.telemetry;
+        if telemetry.logs_requests() {
+            let log = &telemetry.access_log;
             self.logged_fields = log.headers().iter().map(|name| headers.get(name).cloned()).collect();
         } else if !self.is_explained() && self.story.is_none() && !self.recorder.is_tapped() {
             return;
@@ -167,7 +169,7 @@ impl Record {
     }
 
     /// Somebody wants the texts of its head.
-    fn spell(&mut self) {
+    pub(super) fn spell(&mut self) {
         let Some(head) = self.head.take() else { return };
         if self.method.is_empty() {
             head.method().clone_into(&mut self.method);
@@ -234,12 +236,13 @@ impl Record {
             self.reason = reason;
             self.flag = flag;
             self.detail = detail;
+            self.trace_refusal(reason);
         }
     }
 
     /// What to do with the request is decided: it is to be sent on.
     pub fn decided(&mut self) {
-        if self.recorder.measures_parts() {
+        if self.story.is_some() || self.recorder.measures_parts() {
             self.spent.decided(self.started, Instant::now());
         }
     }
@@ -276,7 +279,7 @@ impl Record {
     }
 
     fn is_timed(&self) -> bool {
-        self.recorder.has_overhead() || self.recorder.telemetry.access_log.is_of_all()
+        self.recorder.has_overhead() || self.story.is_some() || self.recorder.telemetry.access_log.is_of_all()
     }
 
     /// The trace that it belongs to.
@@ -286,6 +289,11 @@ impl Record {
 
     /// The trace that a request with these fields belongs to, which are read unless that was done at its beginning.
     pub fn belongs_to(&self, headers: &HeaderMap) -> Option<TraceId> {
+        if self.recorder.telemetry.tracer.is_some() { self.called_in_trace() } else { super::trace::id(headers) }
+    }
+
+    /// The same, or the one that began with it: calls made for it carry that.
+    pub fn is_of(&self, headers: &HeaderMap) -> Option<TraceId> {
         if self.recorder.telemetry.tracer.is_some() { self.trace_id() } else { super::trace::id(headers) }
     }
 
@@ -378,27 +386,30 @@ impl Record {
         }
     }
 
-    /// What the access log is told. Takes the texts, unless spans want them, too.
+    /// What the logs are told. Takes the texts, unless spans want them, too.
     fn entry(&mut self, duration: Duration) -> LogEntry {
         let is_traced = self.story.is_some();
-        let text = |text: &mut String| if is_traced { text.clone() } else { std::mem::take(text) };
+        let text = |text: &mut String, most| {
+            let text = if is_traced { text.clone() } else { std::mem::take(text) };
+            bounded(text, most)
+        };
         LogEntry {
             event: "access",
             start: SystemTime::now().checked_sub(duration).unwrap_or(SystemTime::UNIX_EPOCH),
             duration,
             upstream_service_time: self.upstream_service_time,
             direction: self.direction.into(),
-            method: text(&mut self.method),
+            method: text(&mut self.method, MOST_TEXT),
             is_tcp: self.is_tcp,
-            authority: text(&mut self.authority),
-            alpn: std::mem::take(&mut self.alpn),
-            path: text(&mut self.path),
+            authority: text(&mut self.authority, MOST_TEXT),
+            alpn: text(&mut self.alpn, MOST_TEXT),
+            path: text(&mut self.path, MOST_PATH),
             protocol: self.protocol,
             status: self.status,
             flag: self.flag,
             delayed: self.delayed,
             reason: self.reason,
-            detail: text(&mut self.detail),
+            detail: text(&mut self.detail, MOST_PATH),
             destination: Arc::clone(&self.destination),
             route: Arc::clone(&self.route),
             cluster: Arc::clone(&self.cluster),
@@ -411,7 +422,7 @@ impl Record {
             bytes_sent: self.bytes_sent,
             trace: self.trace_id(),
             span: self.trace.map(|trace| trace.span_id),
-            fields: std::mem::take(&mut self.logged_fields),
+            fields: self.logged_fields.drain(..).map(|value| value.as_ref().and_then(logged)).collect(),
         }
     }
 }
@@ -436,21 +447,12 @@ impl Drop for Record {
             let story = self.take_story(duration);
             ring.keep(story);
         }
-        let (is_tapped, failed) = (telemetry.taps.any(), self.has_failed());
-        let is_logged = telemetry.access_log.wants(failed, self.trace_id());
-        if is_tapped || is_logged || self.story.is_some() {
+        let failed = self.has_failed();
+        if telemetry.taps.any() {
             self.spell();
-        }
-        if is_tapped {
             telemetry.taps.ended(self, duration);
         }
-        if is_logged {
-            let entry = self.entry(duration);
-            if let Some(logs) = &telemetry.logs {
-                logs.access(&entry.to_json(), self.trace, failed);
-            }
-            telemetry.access_log.write(entry);
-        }
+        telemetry.log(failed, self.trace, || self.entry(duration));
         self.end_trace(); // Last: it takes the texts.
     }
 }

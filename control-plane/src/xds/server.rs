@@ -26,7 +26,7 @@ use pillion_wire::{
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status, Streaming};
-use tracing::{debug, info, info_span, warn};
+use tracing::{debug, field, info, info_span, warn};
 
 use super::{
     catalog::{Catalog, Viewer},
@@ -337,22 +337,21 @@ impl<C: StreamCore> OpenStream<C> {
 
     fn poll(&mut self, catalog: &Catalog, viewer: &Viewer, registration: &Registration) -> Option<C::Response> {
         let mut events = Vec::new();
-        let began = SystemTime::now();
-        self.core.handle_time(began);
-        let response = self.core.poll_response(catalog, viewer, &mut events);
+        self.core.handle_time(SystemTime::now());
+        // Most polls have nothing to say: those without names are not sent to the collector.
+        let span = info_span!(
+            "push",
+            otel.kind = "producer",
+            identity = %self.identity,
+            workload = viewer.workload.as_deref().unwrap_or_default(),
+            variant = self.variant,
+            names = field::Empty,
+        );
+        let response = span.in_scope(|| self.core.poll_response(catalog, viewer, &mut events));
         if response.is_some() {
-            // Made only now, since most polls have nothing to say.
-            let span = info_span!(
-                "push",
-                otel.kind = "producer",
-                identity = %self.identity,
-                workload = viewer.workload.as_deref().unwrap_or_default(),
-                variant = self.variant,
-                names = self.core.names(),
-                seconds = began.elapsed().map_or(0.0, |took| took.as_secs_f64()),
-            );
-            drop(span.entered());
+            span.record("names", self.core.names());
         }
+        drop(span);
         for event in &events {
             registration.note(event);
             if let Event::Refused { name, owner } = event {

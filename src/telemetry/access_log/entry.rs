@@ -9,6 +9,21 @@ use http::HeaderValue;
 
 use opentelemetry::{SpanId, TraceId};
 
+/// Bytes of a path, and of what is said of a failure, that are kept. Envoy has no such limit; but here lines wait for a
+/// slow disk, and clients must not choose how much memory they take.
+pub(in crate::telemetry) const MOST_PATH: usize = 2048;
+/// Bytes of any other text of a client.
+pub(in crate::telemetry) const MOST_TEXT: usize = 256;
+
+/// A field as it is logged: a copy, for a clone would hold all that was read with it. Of URLs the query is left out, as it
+/// is of the path.
+pub(in crate::telemetry) fn logged(value: &HeaderValue) -> Option<HeaderValue> {
+    let value = value.as_bytes();
+    let is_url = value.starts_with(b"/") || value.windows(3).any(|part| part == b"://");
+    let query = value.iter().position(|byte| is_url && matches!(byte, b'?' | b'#')).unwrap_or(value.len());
+    HeaderValue::from_bytes(value.get(..query.min(MOST_TEXT))?).ok()
+}
+
 /// The story of a request, connection or refusal, taken over from its record when that ends.
 #[derive(Clone, Debug)]
 pub struct Entry {
@@ -101,5 +116,27 @@ impl Entry {
     pub fn field(&self, at: usize) -> Option<Cow<'_, str>> {
         let value = self.fields.get(at)?.as_ref()?;
         Some(String::from_utf8_lossy(value.as_bytes()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_are_copied_cut_and_without_queries() {
+        for (value, wanted) in [
+            ("https://shop/cart?token=abc", "https://shop/cart"),
+            ("/cart?token=abc#there", "/cart"),
+            ("Reader/1 (what?; +http:/shop)", "Reader/1 (what?; +http:/shop)"),
+            ("10.0.0.1, 10.0.0.2", "10.0.0.1, 10.0.0.2"),
+        ] {
+            assert_eq!(logged(&HeaderValue::from_static(value)).expect("a value"), wanted);
+        }
+        let read = bytes::Bytes::from(vec![b'a'; 64 << 10]);
+        let value = HeaderValue::from_maybe_shared(read.clone()).expect("letters");
+        let kept = logged(&value).expect("a value");
+        drop(value);
+        assert!(kept.len() == MOST_TEXT && read.is_unique(), "nothing of what was read is held");
     }
 }

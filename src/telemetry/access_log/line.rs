@@ -84,15 +84,6 @@ pub(super) fn write(format: &AccessLogFormat, entry: &Entry, line: &mut Vec<u8>)
     line.push(b'\n');
 }
 
-impl Entry {
-    /// The line in JSON, without its end.
-    pub(in crate::telemetry) fn to_json(&self) -> String {
-        let mut line = Vec::new();
-        json(self, &mut line);
-        String::from_utf8(line).unwrap_or_default()
-    }
-}
-
 fn json(entry: &Entry, line: &mut Vec<u8>) {
     let start_time = rfc3339(entry.start);
     // Text and numbers are always JSON.

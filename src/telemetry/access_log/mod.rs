@@ -19,10 +19,11 @@ use http::HeaderName;
 use opentelemetry::TraceId;
 use prometheus_client::metrics::counter::Counter;
 
-use crate::bootstrap::{AccessLog as Verbosity, AccessLogFile, AccessLogFormat};
+use crate::bootstrap::{AccessLog as Verbosity, AccessLogFile, AccessLogFormat, Bootstrap};
 use sink::Sink;
 
 pub use entry::Entry;
+pub(super) use entry::{MOST_PATH, MOST_TEXT, logged};
 pub(super) use line::rfc3339;
 
 /// Takes entries and writes them on a thread of its own. Cheap to clone.
@@ -35,13 +36,19 @@ pub struct AccessLog {
     dropped: Arc<Counter>,
 }
 
-/// Lines that may wait for a slow reader; more are dropped and counted.
+/// Fields of requests that are noted with these settings, in the order in which an [`Entry`] has them.
+pub(super) fn fields(settings: &Bootstrap) -> Vec<HeaderName> {
+    let is_off = settings.access_log == Verbosity::Off;
+    line::headers(if is_off { &AccessLogFormat::Json } else { &settings.access_log_format })
+}
+
+/// Lines that may wait for a slow reader, of some 4 KiB at most; more are dropped and counted.
 const QUEUE: usize = 4096;
 
 /// What the writer is told.
 #[derive(Debug)]
 enum Message {
-    Entry(Box<Entry>),
+    Entry(Arc<Entry>),
     /// Look whether the file is to be opened again.
     Wake,
     /// Say when all that came before is written.
@@ -86,7 +93,8 @@ impl AccessLog {
     fn none(dropped: Counter) -> Self {
         Self {
             verbosity: Verbosity::Off,
-            headers: Arc::default(),
+            // Whoever else logs requests wants these.
+            headers: line::headers(&AccessLogFormat::Json).into(),
             queue: None,
             reopen: Arc::default(),
             dropped: Arc::new(dropped),
@@ -119,9 +127,9 @@ impl AccessLog {
     }
 
     /// Queues an entry; a full queue drops it and counts.
-    pub fn write(&self, entry: Entry) {
+    pub fn write(&self, entry: Arc<Entry>) {
         if let Some(queue) = &self.queue
-            && queue.try_send(Message::Entry(Box::new(entry))).is_err()
+            && queue.try_send(Message::Entry(entry)).is_err()
         {
             self.dropped.inc();
         }

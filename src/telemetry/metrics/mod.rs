@@ -12,6 +12,7 @@ mod table;
 mod traffic;
 
 pub use about::About;
+pub use otlp::Push;
 
 pub(super) use count::known_method;
 pub(super) use count::{AttemptKey, Part, RequestKey, StepKey};
@@ -49,7 +50,6 @@ pub struct Metrics {
     about: About,
     started: SystemTime,
     runtimes: Mutex<Vec<(Arc<str>, Handle)>>,
-    exports: Family<ResultLabels, Counter>,
     connections: Family<ListenerLabels, Gauge>,
     connections_refused: Family<RefusedLabels, Counter>,
     detections: Family<DetectionLabels, Histogram>,
@@ -73,7 +73,7 @@ pub struct Metrics {
     drain_cut: Counter,
     access_log_dropped: Counter,
     spans: Family<ResultLabels, Counter>,
-    otlp_exports: Family<ExportLabels, Counter>,
+    otlp_items: Family<ItemLabels, Counter>,
     xds_responses: Family<XdsLabels, Counter>,
     xds_connected: Gauge,
     configuration_recalled: Gauge,
@@ -159,7 +159,7 @@ struct ResultLabels {
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct ExportLabels {
+struct ItemLabels {
     signal: &'static str,
     result: &'static str,
 }
@@ -206,7 +206,6 @@ impl Metrics {
             about,
             started: SystemTime::now(),
             runtimes: Mutex::default(),
-            exports: Family::default(),
             connections: Family::default(),
             connections_refused: Family::default(),
             detections: Family::new_with_constructor(|| Histogram::new(DETECTION_BUCKETS)),
@@ -229,7 +228,7 @@ impl Metrics {
             drain_cut: Counter::default(),
             access_log_dropped: Counter::default(),
             spans: Family::default(),
-            otlp_exports: Family::default(),
+            otlp_items: Family::default(),
             xds_responses: Family::default(),
             xds_connected: Gauge::default(),
             configuration_recalled: Gauge::default(),
@@ -326,7 +325,6 @@ impl Metrics {
             "Connections cut because they outlived the drain deadline",
             self.drain_cut.clone(),
         );
-        registry.register("otlp_exports", "Pushes of metrics to the collector, by result", self.exports.clone());
         registry.register(
             "access_log_dropped",
             "Lines of the access log that were dropped because its reader is slow",
@@ -339,8 +337,8 @@ impl Metrics {
         );
         registry.register(
             "otlp_items",
-            "Requests, log records and metrics for the OpenTelemetry collector, by signal and what became of them",
-            self.otlp_exports.clone(),
+            "Requests, log records and points of metrics for the OpenTelemetry collector, by signal and what became of them",
+            self.otlp_items.clone(),
         );
     }
 
@@ -376,6 +374,12 @@ impl Metrics {
         registry.register("hosts_out_of_service", "Endpoints that are left alone, by cause", self.hosts_out.clone());
     }
 
+    /// Counts what the program said of itself and nobody took.
+    pub fn log_dropped(&self, dropped: Counter) {
+        let help = "Lines of the program's own log that were dropped because its reader is slow";
+        self.registry.lock().register("log_dropped", help, dropped);
+    }
+
     /// Counters of what becomes of requests that could be spans.
     pub fn spans(&self) -> SpanCounts {
         let count = |result| self.spans.get_or_create(&ResultLabels { result }).clone();
@@ -389,7 +393,7 @@ impl Metrics {
 
     /// Counts what becomes of things of one kind that are for the collector: `exported`, `failed`, `dropped`.
     pub fn otlp(&self, signal: &'static str, result: &'static str) -> Counter {
-        self.otlp_exports.get_or_create(&ExportLabels { signal, result }).clone()
+        self.otlp_items.get_or_create(&ItemLabels { signal, result }).clone()
     }
 
     /// Something was not let through by a limit of `cluster`.
@@ -586,11 +590,6 @@ impl Metrics {
     /// A runtime whose threads are to be watched.
     pub fn watch(&self, name: &str, runtime: Handle) {
         self.runtimes.lock().push((Arc::from(name), runtime));
-    }
-
-    /// A push of metrics to the collector ended: `ok`, or a short reason.
-    fn exported(&self, result: &'static str) {
-        self.exports.get_or_create(&ResultLabels { result }).inc();
     }
 
     /// Adds up what workers have counted, now and then, so that what is idle is forgotten though nobody reads. Never ends.

@@ -91,7 +91,7 @@ pub fn log_exporter(
 }
 
 /// Our own connector, for one TLS library. tonic must not see `https`, which it would want to do itself.
-fn channel(otlp: &Otlp, tls: Option<Arc<ClientConfig>>) -> Result<Channel, OtlpError> {
+pub(in crate::telemetry) fn channel(otlp: &Otlp, tls: Option<Arc<ClientConfig>>) -> Result<Channel, OtlpError> {
     let wrong = |error: tonic::transport::Error| OtlpError::Endpoint(otlp.endpoint.clone(), error.into());
     let authority = otlp.endpoint.authority().map_or("", http::uri::Authority::as_str);
     let endpoint = Endpoint::from_shared(format!("http://{authority}")).map_err(wrong)?;
@@ -108,11 +108,18 @@ fn http<B: WithHttpConfig>(builder: B, otlp: &Otlp, tls: Option<Arc<ClientConfig
     let headers: HashMap<String, String> = headers
         .map(|(name, value)| (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned()))
         .collect();
-    let client = HyperClient::new(Dial::new(otlp, tls), EXPORT_TIMEOUT, None);
-    builder.with_http_client(client).with_headers(headers).with_retry_policy(RetryPolicy::disabled())
+    builder.with_http_client(http_client(otlp, tls)).with_headers(headers).with_retry_policy(RetryPolicy::disabled())
+}
+
+/// Speaks OTLP/HTTP, of whatever signal.
+pub(in crate::telemetry) type HttpClient = HyperClient<Dial>;
+
+/// The same connector for OTLP/HTTP.
+pub(in crate::telemetry) fn http_client(otlp: &Otlp, tls: Option<Arc<ClientConfig>>) -> HttpClient {
+    HyperClient::new(Dial::new(otlp, tls), EXPORT_TIMEOUT, None)
 }
 
 /// As OpenTelemetry's "OpenTelemetry Protocol Exporter" has it: the path of the signal comes behind that of the base.
-fn url(otlp: &Otlp, path: &str) -> String {
+pub(in crate::telemetry) fn url(otlp: &Otlp, path: &str) -> String {
     format!("{}{path}", otlp.endpoint.to_string().trim_end_matches('/'))
 }

@@ -20,7 +20,7 @@ use crate::bootstrap::{Otlp, OtlpProtocol};
 
 /// Opens connections to one collector.
 #[derive(Clone, Debug)]
-pub(super) struct Dial {
+pub(in crate::telemetry) struct Dial {
     tls: Option<Arc<ClientConfig>>,
     is_https: bool,
     host: String,
@@ -78,7 +78,7 @@ impl Service<Uri> for Dial {
 
 /// An open connection.
 #[derive(Debug)]
-pub(super) enum Stream {
+pub(in crate::telemetry) enum Stream {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
 }

@@ -22,11 +22,12 @@ use opentelemetry_sdk::Resource;
 use rustls::ClientConfig;
 use tokio::sync::mpsc;
 
-use super::Metrics;
 use super::trace::{Finished, QUEUE};
+use super::{Metrics, access_log};
 use crate::bootstrap::{Bootstrap, OtlpSignal};
 
 pub use connect::OtlpError;
+pub(super) use connect::{HttpClient, channel, http_client, url};
 pub use connect::{log_exporter, span_exporter};
 
 /// The queues that lead to the collector, before anybody empties them.
@@ -72,14 +73,15 @@ impl Queues {
             exporter.start(queue, sink, metrics);
         }
         if let Some(queue) = self.logs_end {
-            exporter.start(queue, logs::Sender::new(log_exporter(otlp, tls, &resource)?, scope()), metrics);
+            let fields = access_log::fields(settings).into();
+            exporter.start(queue, logs::Sender::new(log_exporter(otlp, tls, &resource)?, scope(), fields), metrics);
         }
         Ok(exporter)
     }
 }
 
-/// Who we are (OpenTelemetry, resource semantic conventions).
-fn resource(settings: &Bootstrap) -> Resource {
+/// Who we are (OpenTelemetry, resource semantic conventions). The same for all signals, so that they are found together.
+pub(super) fn resource(settings: &Bootstrap) -> Resource {
     let account = settings.id.service_account();
     let name = match &settings.otlp {
         Some(otlp) if !otlp.service_name.is_empty() => otlp.service_name.clone(),

@@ -47,6 +47,11 @@ impl Exporter {
         self.tasks.push(tokio::spawn(run(queue, sink, counts, self.stop.clone())));
     }
 
+    /// Lets a task of another making take part, which sends what it has left and ends when its token says so.
+    pub fn join<T: Future<Output = ()> + Send + 'static>(&mut self, task: impl FnOnce(CancellationToken) -> T) {
+        self.tasks.push(tokio::spawn(task(self.stop.clone())));
+    }
+
     /// Sends what is left, for at most `deadline`.
     pub async fn flush(self, deadline: Duration) {
         let until = Instant::now() + deadline;

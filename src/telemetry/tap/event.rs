@@ -8,6 +8,7 @@ use pillion_wire::observe::{Field, TapEvent};
 
 use super::Tap;
 use super::filter::Filter;
+use crate::telemetry::head::without_user;
 use crate::telemetry::{Record, unix_milliseconds};
 
 /// Longest path and other text of a client that is shown, in bytes.
@@ -59,11 +60,6 @@ pub(super) fn fields(headers: &HeaderMap, taps: &[Arc<Tap>]) -> Box<[Field]> {
         Field { name: cut(name.as_str(), MAX_VALUE_BYTES), value: is_wanted.then(text) }
     };
     headers.iter().take(MOST_FIELDS).map(field).collect()
-}
-
-/// An authority may hold `user:password@`.
-fn without_user(authority: &str) -> &str {
-    authority.rsplit_once('@').map_or(authority, |(_, host)| host)
 }
 
 fn cut(text: &str, most: usize) -> String {

@@ -35,6 +35,7 @@ pub use tracer::{QUEUE, SpanCounts, Tracer};
 
 pub(super) use context::Unwanted;
 pub(super) use ring::Ring;
+pub(super) use spans::{host_and_port, known_method};
 pub(super) use story::Story;
 
 use http::HeaderMap;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use http::{HeaderMap, Response};
+use opentelemetry::{SpanId, TraceId};
 use tokio::time::Instant;
 
 use super::context::Onward;
@@ -25,6 +26,30 @@ impl Record {
         if tracer.makes_spans() && self.trace.is_some() {
             self.story = Some(Box::default());
         }
+    }
+
+    /// A connection whose bytes say nothing of traces: it has one of its own.
+    pub fn begin_connection_trace(&mut self) {
+        self.trace = self.recorder.telemetry.tracer.as_ref().and_then(|tracer| tracer.begin_alone());
+        self.story = self.trace.map(|_context| Box::default());
+    }
+
+    /// Begins to wait for a place within limits; `None`: nobody wants to know.
+    pub fn waits_for_limit(&self) -> Option<Instant> {
+        self.story.as_ref().map(|_story| Instant::now())
+    }
+
+    /// Has waited for that; hands on what came of it.
+    pub fn waited_for_limit<T>(&mut self, since: Option<Instant>, result: T) -> T {
+        if let (Some(story), Some(since)) = (&mut self.story, since) {
+            story.limit_wait += since.elapsed();
+        }
+        result
+    }
+
+    /// The trace in which it came; `None`: in none, and one that we have begun says nothing of where it belongs.
+    pub fn called_in_trace(&self) -> Option<TraceId> {
+        self.trace.filter(|context| context.parent != SpanId::INVALID).map(|context| context.trace_id)
     }
 
     /// Takes out what must not go on: malformed fields of traces.
@@ -98,6 +123,17 @@ impl Record {
         }
     }
 
+    /// An event for a failure that was decided by us.
+    pub(in crate::telemetry) fn trace_refusal(&mut self, reason: &'static str) {
+        let name = match reason {
+            "overflow" | "pending_timeout" => "limit",
+            "rate_limited" | "over_limit" | "rate_limit_service" => "rate_limited",
+            "breaker_open" | "shed" | "fault" => reason,
+            _ => return,
+        };
+        self.trace_event(name, reason);
+    }
+
     /// Its answer goes out with this head. Returns whether a sidecar that waits for it has to keep its spans as well.
     pub fn answer_trace(&mut self, headers: &HeaderMap) -> bool {
         self.look_for_status(headers);
@@ -161,6 +197,7 @@ impl Record {
     }
 
     fn finished(&mut self, context: super::Context, story: Box<Story>, now: Instant) -> Box<Finished> {
+        self.spell();
         Box::new(Finished {
             context,
             story,
@@ -168,6 +205,7 @@ impl Record {
             took: now.saturating_duration_since(self.started()),
             ended: SystemTime::now(),
             is_inbound: self.direction == "inbound",
+            is_tcp: self.is_tcp,
             is_grpc: self.is_grpc,
             method: story::bounded(take(&mut self.method)),
             authority: story::bounded(take(&mut self.authority)),
@@ -187,6 +225,8 @@ impl Record {
             detail: story::bounded(take(&mut self.detail)),
             tries: self.attempts,
             bytes_sent: self.bytes_sent,
+            bytes_received: self.received().0,
+            queue: self.spent(now).0.map(|[_policy, queue, ..]| queue),
         })
     }
 }

@@ -1,7 +1,8 @@
 //! From what was noted of a request to its spans (OpenTelemetry's semantic conventions for HTTP and RPC).
 //!
-//! Inbound one SERVER span. Outbound one CLIENT span where it was sent once; where it was sent again, an INTERNAL span
-//! with one CLIENT span for each attempt below it.
+//! Inbound one SERVER span, which the application continues; where the application was tried more than once, or could not
+//! be reached, with one CLIENT span for each attempt below it. Outbound one CLIENT span where it was sent once; where it
+//! was sent again, an INTERNAL span with one CLIENT span for each attempt below it. Of a TCP connection one span.
 
 use std::borrow::Cow;
 use std::net::SocketAddr;
@@ -24,7 +25,7 @@ impl Finished {
     pub fn into_spans(mut self, scope: &InstrumentationScope) -> Vec<SpanData> {
         let attempts = std::mem::take(&mut self.story.attempts);
         if self.is_inbound {
-            return vec![self.span(scope, SpanKind::Server, self.context.span_id, attempts.first())];
+            return self.inbound(scope, attempts);
         }
         if let [only] = attempts.as_slice() {
             return vec![self.span(scope, SpanKind::Client, only.span_id, Some(only))];
@@ -42,12 +43,30 @@ impl Finished {
         spans
     }
 
+    fn inbound(&self, scope: &InstrumentationScope, mut attempts: Vec<Attempt>) -> Vec<SpanData> {
+        let above = self.context.span_id;
+        let mut spans = vec![self.span(scope, SpanKind::Server, above, attempts.first())];
+        let unanswered = |attempt: &Attempt| attempt.status == 0 && !attempt.reason.is_empty();
+        if attempts.len() > 1 || attempts.iter().any(unanswered) {
+            let count = attempts.len();
+            for (number, attempt) in attempts.iter_mut().enumerate() {
+                attempt.span_id = new_span(); // The application was told of the span above.
+                spans.push(self.attempt(scope, above, attempt, number, number + 1 == count));
+            }
+        }
+        spans
+    }
+
     fn span(&self, scope: &InstrumentationScope, kind: SpanKind, id: SpanId, first: Option<&Attempt>) -> SpanData {
         let mut attributes = Attributes::default();
-        self.describe(&mut attributes, &kind);
-        attributes.text("http.route", self.story.route.as_deref().unwrap_or_default());
-        attributes.number("http.response.status_code", i64::from(self.status));
-        attributes.number("http.response.body.size", i64::try_from(self.bytes_sent).unwrap_or(i64::MAX));
+        if self.is_tcp {
+            self.describe_tcp(&mut attributes);
+        } else {
+            self.describe(&mut attributes, &kind);
+            attributes.text("http.route", self.story.route.as_deref().unwrap_or_default());
+            attributes.number("http.response.status_code", i64::from(self.status));
+            attributes.number("http.response.body.size", i64::try_from(self.bytes_sent).unwrap_or(i64::MAX));
+        }
         if let Some(status) = self.grpc_status {
             attributes.0.push(KeyValue::new("rpc.grpc.status_code", i64::from(status)));
         }
@@ -67,6 +86,13 @@ impl Finished {
         if let Some(first) = first {
             // Discovery, filters, limits and their queues, load shedding, and the choice of a host.
             attributes.seconds("pillion.time_to_attempt", first.began.saturating_duration_since(self.started));
+        }
+        if let Some(queue) = self.queue {
+            // Limits, connecting, and pauses between attempts.
+            attributes.milliseconds("pillion.queue_ms", queue);
+        }
+        if !self.story.limit_wait.is_zero() {
+            attributes.milliseconds("pillion.limit_wait_ms", self.story.limit_wait);
         }
         let status = self.status(&kind, &mut attributes);
         SpanData {
@@ -135,7 +161,7 @@ impl Finished {
 
     /// What was asked for, and by what.
     fn describe(&self, attributes: &mut Attributes, kind: &SpanKind) {
-        let method = self.known_method();
+        let method = known_method(&self.method);
         attributes.text("http.request.method", method);
         if method != self.method {
             attributes.text("http.request.method_original", self.method.as_str());
@@ -158,6 +184,15 @@ impl Finished {
         attributes.text("pillion.direction", if self.is_inbound { "inbound" } else { "outbound" });
         attributes.text("pillion.destination", &self.destination);
         attributes.text("pillion.route", &self.route);
+    }
+
+    fn describe_tcp(&self, attributes: &mut Attributes) {
+        attributes.text("network.transport", "tcp");
+        attributes.text("tls.client.server_name", &self.authority);
+        attributes.text("pillion.direction", if self.is_inbound { "inbound" } else { "outbound" });
+        attributes.text("pillion.destination", &self.destination);
+        attributes.number("pillion.bytes_received", i64::try_from(self.bytes_received).unwrap_or(i64::MAX));
+        attributes.number("pillion.bytes_sent", i64::try_from(self.bytes_sent).unwrap_or(i64::MAX));
     }
 
     /// HTTP: a server is to blame for 5xx, a client's call has failed with 4xx as well. gRPC: as its status says.
@@ -192,20 +227,19 @@ impl Finished {
         SpanEvent::new(event.name, self.at(event.at), attributes.0, 0)
     }
 
-    /// `METHOD DESTINATION`; of gRPC `SERVICE/METHOD`.
+    /// `METHOD DESTINATION`; of gRPC `SERVICE/METHOD`; of a connection `TCP DESTINATION`.
     fn name(&self) -> Cow<'static, str> {
+        if self.is_tcp {
+            return format!("TCP {}", self.destination).into();
+        }
         if self.rpc().is_some() {
             return self.path.trim_start_matches('/').to_owned().into();
         }
-        let method = match self.known_method() {
+        let method = match known_method(&self.method) {
             "_OTHER" => "HTTP",
             method => method,
         };
         if self.destination.is_empty() { method.into() } else { format!("{method} {}", self.destination).into() }
-    }
-
-    fn known_method(&self) -> &'static str {
-        METHODS.into_iter().find(|known| *known == self.method).unwrap_or("_OTHER")
     }
 
     fn rpc(&self) -> Option<(&str, &str)> {
@@ -225,12 +259,18 @@ impl Finished {
     }
 }
 
-fn host_and_port(authority: &str) -> (&str, Option<u16>) {
+/// Of `host:port`, or of a host.
+pub(in crate::telemetry) fn host_and_port(authority: &str) -> (&str, Option<u16>) {
     let port = authority.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse().ok()?)));
     match port {
         Some((host, port)) if !host.contains(':') || host.ends_with(']') => (host, Some(port)),
         _ => (authority, None),
     }
+}
+
+/// The method as OpenTelemetry names it.
+pub(in crate::telemetry) fn known_method(method: &str) -> &'static str {
+    METHODS.into_iter().find(|known| *known == method).unwrap_or("_OTHER")
 }
 
 #[derive(Default)]
@@ -254,6 +294,10 @@ impl Attributes {
 
     fn seconds(&mut self, key: &'static str, value: Duration) {
         self.0.push(KeyValue::new(key, Value::F64(value.as_secs_f64())));
+    }
+
+    fn milliseconds(&mut self, key: &'static str, value: Duration) {
+        self.0.push(KeyValue::new(key, Value::F64(value.as_secs_f64() * 1000.0)));
     }
 
     fn address(&mut self, address: Option<SocketAddr>) {

@@ -25,6 +25,8 @@ pub(in crate::telemetry) struct Story {
     pub(super) route: Option<Arc<str>>,
     /// From the request to the head of its answer.
     pub(super) answered: Option<Duration>,
+    /// How long it waited for a place within limits.
+    pub(super) limit_wait: Duration,
     /// Why it is kept although it was not to be.
     pub(super) late: Option<&'static str>,
 }
@@ -65,6 +67,7 @@ pub struct Finished {
     /// The wall clock at its end.
     pub(super) ended: SystemTime,
     pub(super) is_inbound: bool,
+    pub(super) is_tcp: bool,
     pub(super) is_grpc: bool,
     pub(super) method: String,
     pub(super) authority: String,
@@ -84,6 +87,9 @@ pub struct Finished {
     pub(super) detail: String,
     pub(super) tries: u32,
     pub(super) bytes_sent: u64,
+    pub(super) bytes_received: u64,
+    /// From the decision what to do with it to its sending, of all attempts; `None`: it was not sent.
+    pub(super) queue: Option<Duration>,
 }
 
 impl Finished {
@@ -98,11 +104,6 @@ impl Finished {
 }
 
 /// A text that somebody else chose, as much as is kept of it.
-pub(super) fn bounded(mut text: String) -> String {
-    if text.len() > MOST_TEXT {
-        let end = (0..=MOST_TEXT).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
-        text.truncate(end);
-        text.shrink_to_fit();
-    }
-    text
+pub(super) fn bounded(text: String) -> String {
+    crate::telemetry::bounded(text, MOST_TEXT)
 }

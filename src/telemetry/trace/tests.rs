@@ -36,6 +36,7 @@ pub(super) fn finished(trace: u128, span: u64) -> Box<Finished> {
         took: Duration::from_millis(5),
         ended: SystemTime::now(),
         is_inbound: false,
+        is_tcp: false,
         is_grpc: false,
         method: "GET".to_owned(),
         authority: "orders.shop:80".to_owned(),
@@ -55,6 +56,8 @@ pub(super) fn finished(trace: u128, span: u64) -> Box<Finished> {
         detail: String::new(),
         tries: 1,
         bytes_sent: 0,
+        bytes_received: 0,
+        queue: None,
     })
 }
 
@@ -74,6 +77,10 @@ fn tracer(share: f64, is_exported: bool, starts: bool) -> (Tracer, mpsc::Receive
     let (queue, received) = mpsc::channel(8);
     let sampling = Sampling { share: Share::new(share), slow: None, errors: true };
     (Tracer::new(sampling, starts, is_exported.then_some(queue), SpanCounts::default()), received)
+}
+
+fn tracer_of(is_exported: bool) -> Tracer {
+    tracer(1.0, is_exported, true).0
 }
 
 /// What goes on of these fields, with our hop's span as `b"a.."`.
@@ -270,6 +277,57 @@ fn attempts_are_spans_below_the_request_when_there_are_several() {
         assert!(matches!(span.status, Status::Error { .. }));
         assert!(span.attributes.iter().any(|a| a.key.as_str() == "error.type" && a.value.as_str() == why), "{span:?}");
     }
+}
+
+#[test]
+fn inbound_tries_are_spans_when_there_were_several_or_one_failed() {
+    let scope = InstrumentationScope::builder("test").build();
+    let attempt = |status, reason| Attempt {
+        span_id: SpanId::from(5),
+        began: Instant::now(),
+        ended: None,
+        address: ([127, 0, 0, 1], 80).into(),
+        cluster: Arc::from("c"),
+        peer: Arc::from("p"),
+        status,
+        grpc_status: None,
+        reason,
+    };
+    let spans = |attempts| {
+        let story = Box::new(Story { attempts, limit_wait: Duration::from_millis(2), ..Story::default() });
+        let queue = Some(Duration::from_millis(3));
+        Finished { story, is_inbound: true, queue, ..*finished(7, 5) }.into_spans(&scope)
+    };
+    let only = spans(vec![attempt(200, "")]);
+    let [server] = only.as_slice() else { panic!("{only:?}") };
+    for (key, wanted) in [("pillion.queue_ms", "3"), ("pillion.limit_wait_ms", "2")] {
+        assert!(server.attributes.iter().any(|a| a.key.as_str() == key && a.value.as_str() == wanted), "{server:?}");
+    }
+    assert_eq!(spans(vec![attempt(0, "connect_failure")]).len(), 2);
+    let several = spans(vec![attempt(0, "connect_failure"), attempt(200, "")]);
+    let [server, first, second] = several.as_slice() else { panic!("{several:?}") };
+    assert_eq!((&server.span_kind, server.span_context.span_id()), (&SpanKind::Server, SpanId::from(5)));
+    for span in [first, second] {
+        assert_eq!((&span.span_kind, span.parent_span_id), (&SpanKind::Client, SpanId::from(5)));
+    }
+    assert_ne!(first.span_context.span_id(), second.span_context.span_id());
+}
+
+#[test]
+fn a_connection_is_one_span_without_words_of_http() {
+    let scope = InstrumentationScope::builder("test").build();
+    for (is_inbound, kind) in [(false, SpanKind::Client), (true, SpanKind::Server)] {
+        let mut tcp = Finished { is_tcp: true, is_inbound, status: 0, ..*finished(7, 5) };
+        (tcp.bytes_sent, tcp.bytes_received) = (10, 20);
+        let spans = tcp.into_spans(&scope);
+        let [span] = spans.as_slice() else { panic!("{spans:?}") };
+        assert_eq!((span.name.as_ref(), &span.span_kind), ("TCP orders.shop:80", &kind));
+        assert!(!span.attributes.iter().any(|a| a.key.as_str().starts_with("http.")), "{span:?}");
+        assert!(span.attributes.iter().any(|a| a.key.as_str() == "pillion.bytes_received"), "{span:?}");
+    }
+    let (tracer, _) = tracer(1.0, true, true);
+    assert!(tracer.begin_alone().is_some_and(|context| context.sampled && context.parent == SpanId::INVALID));
+    assert!(tracer_of(false).begin_alone().is_none(), "nobody would see it");
 }
 
 proptest! {

@@ -9,7 +9,7 @@ use prometheus_client::metrics::counter::Counter;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::context::{Context, Unwanted};
+use super::context::{B3Form, Context, Unwanted};
 use super::marks::Marks;
 use super::receive::Received;
 use super::ring::Ring;
@@ -90,14 +90,24 @@ impl Tracer {
                 is_ours: takes_part,
             }),
             None if takes_part || self.starts => {
-                let trace_id = TraceId::from(rand::random::<u128>() | 1 << 127);
-                let sampled = decide(trace_id);
-                let parent = SpanId::INVALID;
-                Some(Context { trace_id, span_id: new_span(), parent, sampled, random: true, b3, is_ours: true })
+                let context = self.root(b3);
+                Some(Context { sampled: decide(context.trace_id), ..context })
             }
             None => None,
         };
         (context, unwanted)
+    }
+
+    /// A trace of its own for a connection, whose bytes say nothing of any. `None`: no spans are made.
+    pub(super) fn begin_alone(&self) -> Option<Context> {
+        self.queue.as_ref().map(|_queue| self.root(B3Form::None))
+    }
+
+    fn root(&self, b3: B3Form) -> Context {
+        let trace_id = TraceId::from(rand::random::<u128>() | 1 << 127);
+        let sampled = self.sampling.share.includes(trace_id);
+        let parent = SpanId::INVALID;
+        Context { trace_id, span_id: new_span(), parent, sampled, random: true, b3, is_ours: true }
     }
 
     /// From now on whatever belongs to this trace is kept, and what was held of it is.

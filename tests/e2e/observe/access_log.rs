@@ -251,3 +251,22 @@ fn a_reader_that_has_gone_costs_no_request() {
     });
     assert!(stage.client.process.resident_kib() < 200_000);
 }
+
+#[test]
+fn a_reader_of_standard_error_that_has_stopped_costs_no_request() {
+    let mesh = Mesh::start();
+    let pipe = mesh.scratch().join("pipe");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
+    let _reader = fs::OpenOptions::new().read(true).write(true).open(&pipe).expect("one that does not read");
+    let app = nginx(&mesh, "location / { return 200 ok; }");
+    mesh.service("app", &[("http", 80, "http")]);
+    let _server = mesh.workload(Workload::new("app").port("http", app.address));
+    let client = Workload::new("client").log_to(&pipe).setting("access_log", "all").setting("log", "debug");
+    let client = mesh.workload(client);
+    let url = format!("http://{}/[1-100]", client.outbound());
+    until("the pipe is full, and so is what waits for it", || {
+        assert_eq!(curl(&[&url, "-H", "Host: app.shop"]).status, 200);
+        client.metric("pillion_log_dropped_total", &[]) > 0.0
+    });
+    assert_eq!(curl(&[&url, "-H", "Host: app.shop"]).status, 200);
+}

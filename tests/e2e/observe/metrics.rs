@@ -310,14 +310,16 @@ fn a_collector_gets_metrics_by_either_protocol_and_a_dead_one_costs_nothing() {
         mesh.workload(workload.setting("metrics_export_interval", "200ms"))
     };
     let senders = [pushing("first", grpc, "grpc"), pushing("second", http, "http/protobuf")];
-    let pushed = |sender: &Sidecar, result| sender.metric("pillion_otlp_exports_total", &[("result", result)]);
+    let pushed = |sender: &Sidecar, result| {
+        sender.metric("pillion_otlp_items_total", &[("signal", "metrics"), ("result", result)])
+    };
     for sender in &senders {
         until("a collector that is not there is counted", || pushed(sender, "failed") > 0.0);
         assert_eq!(statuses(sender, "site.shop", &["/ok?[1-7]"]), [200; 7]);
     }
     let listening = collector(grpc, http);
     for (sender, name) in senders.iter().zip(["first", "second"]) {
-        until("it takes what is pushed", || pushed(sender, "ok") > 0.0);
+        until("it takes what is pushed", || pushed(sender, "exported") > 0.0);
         until("it has understood what came", || {
             let said = listening.stdout() + &listening.log();
             ["pillion_requests", "http_client_request_duration_seconds", "pillion_overhead_seconds", name]
@@ -325,6 +327,12 @@ fn a_collector_gets_metrics_by_either_protocol_and_a_dead_one_costs_nothing() {
                 .all(|wanted| said.contains(wanted))
         });
     }
+    let workload = Workload::new("late").setting("otlp_endpoint", format!("http://{grpc}"));
+    let workload = workload.setting("otlp_signals", json!(["metrics"])).setting("metrics_export_interval", "1h");
+    let mut late = mesh.workload(workload);
+    assert!(late.process.terminate().success());
+    let said = listening.stdout() + &listening.log();
+    assert!(said.contains("late"), "it pushes once more when it stops");
     drop(listening);
     for sender in &senders {
         let before = pushed(sender, "failed");

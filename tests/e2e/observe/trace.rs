@@ -349,6 +349,37 @@ fn a_grpc_call_that_fails_at_its_end_is_kept_with_its_status() {
 }
 
 #[test]
+fn a_connection_is_a_span_of_either_sidecar_and_a_refusal_an_event() {
+    let mesh = Mesh::start();
+    let collector = Collector::start(&mesh);
+    let app = Recorder::start(mesh.ip());
+    mesh.service("raw", &[("tcp", 7000, "")]);
+    mesh.service("web", &[("web", 80, "http")]);
+    let all = Wanted { sampling: "100%", ..QUIET };
+    let raw = Workload::new("raw").port_with("tcp", app.address, "protocol: tcp");
+    let _raw = mesh.workload(traced(raw, &collector, &all));
+    let nobody = mesh.free_address();
+    let _web = mesh.workload(traced(Workload::new("web").port("web", nobody), &collector, &all));
+    let client = mesh.workload(traced(Workload::new("client").tcp("raw.shop:7000"), &collector, &all));
+    let url = format!("http://{}/", client.tcp("raw.shop:7000"));
+    assert_eq!(curl(&[&url, "-H", "Connection: close"]).status, 200);
+    let answer = ask(&client, "http://web.shop/", &["-H", &format!("traceparent: 00-{TRACE}-{SPAN}-01")]);
+    assert_eq!(answer.status, 503, "{answer:?}");
+    until("both ends of the connection are there", || {
+        let spans = collector.spans();
+        let of = |kind| spans.iter().filter(|span| span.name.starts_with("TCP ") && span.kind == kind).count();
+        of("SPAN_KIND_CLIENT") == 1 && of("SPAN_KIND_SERVER") == 1
+    });
+    let is_try = |span: &Span| span.service == "web" && span.kind == "SPAN_KIND_CLIENT";
+    until("the try of the application is there", || of_trace(&collector, TRACE).iter().any(is_try));
+    let spans = of_trace(&collector, TRACE);
+    let server = spans.iter().find(|span| span.kind == "SPAN_KIND_SERVER").expect("it came by it");
+    let tried = spans.iter().find(|span| is_try(span)).expect("it was there");
+    assert_eq!((&tried.parent, tried.attribute("error.type")), (&server.id, "connect_failure"), "{tried:#?}");
+    assert!(!server.attribute("pillion.queue_ms").is_empty(), "{server:#?}");
+}
+
+#[test]
 fn a_collector_behind_tls_is_believed_only_with_a_certificate_that_counts() {
     let mesh = Mesh::start();
     let collector = Collector::start(&mesh);
@@ -366,12 +397,19 @@ fn a_collector_behind_tls_is_believed_only_with_a_certificate_that_counts() {
         Workload::new(name)
             .setting("otlp_endpoint", format!("https://{address}"))
             .setting("otlp_protocol", "http/protobuf")
+            .setting("otlp_signals", json!(["traces", "metrics", "logs"]))
+            .setting("metrics_export_interval", "200ms")
             .setting("trace_sampling", "100%")
     };
     let client = mesh.workload(workload("client").setting("otlp_ca", certificate.display().to_string()));
     let parent = format!("traceparent: 00-{TRACE}-{SPAN}-01");
     ask(&client, "http://nobody.shop/", &["-H", &parent]);
     arrived(&collector, TRACE, 1);
+    for signal in ["traces", "metrics", "logs"] {
+        until(&format!("{signal} were taken"), || {
+            client.metric("pillion_otlp_items_total", &[("signal", signal), ("result", "exported")]) > 0.0
+        });
+    }
     let doubtful = mesh.workload(workload("doubtful"));
     ask(&doubtful, "http://nobody.shop/", &[]);
     until("the export failed", || {
@@ -426,17 +464,19 @@ fn logs_go_to_the_collector_with_their_trace() {
     let workload = Workload::new("client")
         .setting("otlp_endpoint", format!("http://{}", collector.http))
         .setting("otlp_protocol", "http/protobuf")
-        .setting("otlp_signals", json!(["traces", "logs"]));
+        .setting("otlp_signals", json!(["traces", "logs"]))
+        .setting("access_log", "off");
     let client = mesh.workload(workload);
     let parent = format!("traceparent: 00-{TRACE}-{SPAN}-01");
-    let answer = ask(&client, "http://nobody.shop/", &["-H", &parent]);
+    let answer = ask(&client, "http://nobody.shop/late", &["-H", &parent]);
     assert_ne!(answer.status, 200, "{answer:?}");
     let span = arrived(&collector, TRACE, 1).remove(0);
     assert_eq!((span.kind.as_str(), span.status.as_str()), ("SPAN_KIND_CLIENT", "STATUS_CODE_ERROR"));
     assert_eq!(span.attribute("error.type"), answer.reason());
-    until("the line of the access log is there, and what the sidecar says of itself", || {
+    until("the request is there by its attributes, and what the sidecar says of itself", || {
         let text = collector.text();
-        text.contains("\"event\":\"access\"") && text.contains("connected to the control plane")
+        let wanted = ["http.response.status_code", "url.path", "/late", "connected to the control plane"];
+        wanted.iter().all(|wanted| text.contains(wanted))
     });
     collector.kill();
 }

@@ -33,7 +33,8 @@ impl Onward {
         let Some(sidecar) = self.sidecar.get().filter(|_| request.path() != "/priming") else {
             return Act::Answer(200, String::new());
         };
-        let passed = ["traceparent", "x-request-id"].into_iter().filter_map(|name| {
+        let names = ["x-request-id", "traceparent"].into_iter().take(if request.path() == "/id" { 1 } else { 2 });
+        let passed = names.filter_map(|name| {
             // Of another span, but the same trace.
             let value = request.field(name)?.replace("b7ad6b7169203331", "00f067aa0ba902b7");
             Some(format!("{name}: {value}\r\n"))
@@ -60,6 +61,16 @@ struct Chain {
 
 /// client -> middle -> deep, under a policy for each of the two.
 fn chain(of_middle: &str, of_deep: &str, act: impl Fn(&Request) -> Act + Send + Sync + 'static) -> Chain {
+    chain_with(|_mesh, workload| workload, of_middle, of_deep, act)
+}
+
+/// The same with more settings of their sidecars.
+fn chain_with(
+    set: impl Fn(&Mesh, Workload) -> Workload,
+    of_middle: &str,
+    of_deep: &str,
+    act: impl Fn(&Request) -> Act + Send + Sync + 'static,
+) -> Chain {
     let mesh = Mesh::start();
     let deep = Actor::start(mesh.ip(), act);
     let onward = Onward::default();
@@ -73,8 +84,8 @@ fn chain(of_middle: &str, of_deep: &str, act: impl Fn(&Request) -> Act + Send + 
         policy(&mesh, "deep", of_deep);
     }
     let deep_sidecar = mesh.workload(Workload::new("deep").port("web", deep.address));
-    let middle = mesh.workload(Workload::new("middle").port("web", middle_actor.address));
-    let client = mesh.workload(Workload::new("client"));
+    let middle = mesh.workload(set(&mesh, Workload::new("middle").port("web", middle_actor.address)));
+    let client = mesh.workload(set(&mesh, Workload::new("client")));
     treated(&client, "middle.shop:80", |told| !told.is_null());
     treated(&middle, "deep.shop:80", |told| told.is_null() == of_deep.is_empty());
     onward.through(&middle);
@@ -94,6 +105,16 @@ fn a_call_gets_no_more_time_than_its_request_has_left() {
     // Both happen at once: the time is over, and the client leaves.
     let (reason, _) = logged(&chain.middle, "/deep");
     assert!(["caller_deadline", "caller_gone"].contains(&reason.as_str()), "{reason}");
+}
+
+#[test]
+fn with_a_collector_an_application_may_still_pass_on_the_id_of_the_request_alone() {
+    let traced =
+        |mesh: &Mesh, workload: Workload| workload.setting("otlp_endpoint", format!("http://{}", mesh.free_address()));
+    let chain = chain_with(traced, "timeouts: { request: 500ms }", "", hang);
+    let response = ask(&chain.client, "http://middle.shop/id", &["-H", "X-Request-Id: r-1"]);
+    assert_eq!(response.status, 504, "{response:?}");
+    until("nobody waits for the answer of the last any longer", || chain.deep.gone() == ["/deep"]);
 }
 
 #[test]

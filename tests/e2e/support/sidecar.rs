@@ -57,6 +57,14 @@ impl Sidecar {
         let bootstrap = workload.bootstrap(ip, mesh_port, &membership);
         let file = mesh.secret_file(&workload.name, &bootstrap.to_string());
         let mut command = pillion();
+        if let Some(log) = &workload.log_to {
+            let (program, plain) = (command.get_program().to_owned(), command);
+            command = Command::new("sh");
+            plain.get_envs().for_each(|(name, _removed)| {
+                command.env_remove(name);
+            });
+            command.args(["-c", "log=$1; shift; exec \"$@\" 2>\"$log\"", "sh"]).arg(log).arg(program);
+        }
         command.arg("proxy").arg("--bootstrap").arg(file);
         (format!("sidecar {}", workload.name), command)
     }

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
@@ -21,6 +22,7 @@ pub struct Workload {
     labels: String,
     spec: String,
     settings: Map<String, Value>,
+    pub(super) log_to: Option<PathBuf>,
 }
 
 #[derive(Clone)]
@@ -50,6 +52,7 @@ impl Workload {
             labels: String::new(),
             spec: String::new(),
             settings: Map::new(),
+            log_to: None,
         }
     }
 
@@ -92,6 +95,12 @@ impl Workload {
     /// One more setting of the sidecar, by its key in the bootstrap file: `certificate_lifetime`, `"4s"`.
     pub fn setting(mut self, key: &str, value: impl Into<Value>) -> Self {
         self.settings.insert(key.to_owned(), value.into());
+        self
+    }
+
+    /// Standard error of the sidecar goes to this file.
+    pub fn log_to(mut self, path: &Path) -> Self {
+        self.log_to = Some(path.to_owned());
         self
     }
 

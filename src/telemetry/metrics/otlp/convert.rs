@@ -13,18 +13,9 @@ use opentelemetry_proto::tonic::metrics::v1::{
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use pillion_wire::exposition::{Family, Kind, Labels, Point, Value};
 
-use super::super::About;
-
-/// Attributes of whoever sends (OpenTelemetry: semantic conventions of resources, "Service").
-pub(super) fn resource(us: &About) -> Resource {
-    let instance = format!("{}.{}", us.namespace, us.workload);
-    let attributes = [
-        ("service.name", &*us.workload),
-        ("service.namespace", &*us.namespace),
-        ("service.instance.id", &instance),
-        ("service.version", env!("CARGO_PKG_VERSION")),
-    ];
-    let attributes = attributes.into_iter().map(|(name, value)| attribute(name, value)).collect();
+/// Whoever sends, in the words of the protocol.
+pub(super) fn resource(us: &opentelemetry_sdk::Resource) -> Resource {
+    let attributes = us.iter().map(|(name, value)| attribute(name.as_str(), &value.as_str())).collect();
     Resource { attributes, ..Resource::default() }
 }
 
@@ -36,22 +27,28 @@ pub(super) fn request(resource: Resource, metrics: Vec<Metric>) -> ExportMetrics
     ExportMetricsServiceRequest { resource_metrics: vec![resource] }
 }
 
-/// All that was counted from `started` until `now`, in parts of at most `most` points.
-pub(super) fn metrics(families: Vec<Family>, started: SystemTime, now: SystemTime, most: usize) -> Vec<Vec<Metric>> {
+/// All that was counted from `started` until `now`, in parts of at most `most` points, with how many each has.
+pub(super) fn metrics(
+    families: Vec<Family>,
+    started: SystemTime,
+    now: SystemTime,
+    most: usize,
+) -> Vec<(Vec<Metric>, u64)> {
     let (started, now) = (nanoseconds(started), nanoseconds(now));
-    let mut parts = vec![Vec::new()];
+    let mut parts = vec![(Vec::new(), 0)];
     let mut room = most;
     for family in families.into_iter().filter(|family| !family.points.is_empty()) {
         let mut points = family.points.as_slice();
         while !points.is_empty() {
             if room == 0 {
-                parts.push(Vec::new());
+                parts.push((Vec::new(), 0));
                 room = most;
             }
             let (taken, rest) = points.split_at(points.len().min(room));
             room -= taken.len();
             points = rest;
-            if let Some(part) = parts.last_mut() {
+            if let Some((part, count)) = parts.last_mut() {
+                *count += taken.len() as u64;
                 part.push(metric(&family, taken, started, now));
             }
         }
@@ -148,9 +145,10 @@ mod tests {
         };
         let now = SystemTime::now();
         let parts = metrics(vec![family("a_seconds", 3), family("b", 5)], now, now, 4);
+        assert_eq!(parts.iter().map(|(_, count)| *count).collect::<Vec<_>>(), [4, 4]);
         let shown: Vec<Vec<(String, usize)>> = parts
             .into_iter()
-            .map(|part| {
+            .map(|(part, _)| {
                 let count = |metric: &Metric| match &metric.data {
                     Some(Data::Sum(sum)) => sum.data_points.len(),
                     _ => 0,

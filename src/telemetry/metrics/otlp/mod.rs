@@ -6,66 +6,92 @@
 mod convert;
 mod send;
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
+use opentelemetry_proto::tonic::resource::v1::Resource;
 use pillion_wire::exposition::Family;
+use rustls::ClientConfig;
 use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
 
 use super::Metrics;
 use crate::backoff::Backoff;
-use crate::bootstrap::{Otlp, OtlpSignal};
+use crate::bootstrap::{Bootstrap, OtlpSignal};
+use crate::telemetry::otlp::{OtlpError, resource};
 
 /// Points in a request: with 4 MiB, collectors take at least that much (gRPC's default).
 const POINTS: usize = 2000;
 /// Longest wait for an answer.
 const DEADLINE: Duration = Duration::from_secs(10);
 
-impl Metrics {
-    /// Pushes what `all` says as often as the settings want, for as long as the program runs. Returns at once if there is no
-    /// collector that wants metrics.
+/// What pushes metrics.
+#[derive(Debug)]
+pub struct Push {
+    sender: send::Sender,
+    resource: Resource,
+    interval: Duration,
+}
+
+impl Push {
+    /// `None`: there is no collector that wants metrics. `tls` is for one whose URL says `https`.
+    ///
+    /// # Errors
+    /// When the collector's address is none.
+    ///
+    /// Must be called within a tokio runtime.
+    pub fn new(settings: &Bootstrap, tls: Option<Arc<ClientConfig>>) -> Result<Option<Self>, OtlpError> {
+        let Some(otlp) = settings.otlp.as_ref().filter(|otlp| otlp.wants(OtlpSignal::Metrics)) else {
+            return Ok(None);
+        };
+        let sender = send::Sender::new(otlp, tls)?;
+        let resource = convert::resource(&resource(settings));
+        Ok(Some(Self { sender, resource, interval: settings.metrics.export_interval }))
+    }
+
+    /// Pushes what `all` says as often as the settings want until `stop`, and once more then.
     ///
     /// # Cancel safety
     /// A push that is under way is lost, which the next one makes up for.
-    pub async fn export(&self, otlp: Option<&Otlp>, all: impl Fn() -> Vec<Family>) {
-        let Some(otlp) = otlp.filter(|otlp| otlp.wants(OtlpSignal::Metrics)) else { return };
-        let interval = self.settings.export_interval;
-        let mut sender = match send::Sender::new(otlp) {
-            Ok(sender) => sender,
-            Err(error) => {
-                tracing::error!(error = format!("{error:#}"), "metrics cannot be pushed to the collector");
-                return self.exported("unsupported");
-            }
-        };
+    pub async fn run(mut self, metrics: &Metrics, all: impl Fn() -> Vec<Family>, stop: CancellationToken) {
         let mut backoff = Backoff::default();
-        loop {
+        let mut is_last = false;
+        while !is_last {
             // A dead collector is asked no more often than a living one.
-            sleep(if backoff.failures() == 0 { interval } else { backoff.next(rand::random()).max(interval) }).await;
-            let resource = convert::resource(&self.about);
-            let mut result = Ok(());
-            for metrics in convert::metrics(all(), self.started, SystemTime::now(), POINTS) {
-                let request = convert::request(resource.clone(), metrics);
-                result = send(&mut sender, request).await;
-                self.exported(result.as_ref().map_or_else(|failed| failed.0, |()| "ok"));
-                if result.is_err() {
-                    break;
-                }
+            let pause = match backoff.failures() {
+                0 => self.interval,
+                _ => backoff.next(rand::random()).max(self.interval),
+            };
+            tokio::select! {
+                () = sleep(pause) => {}
+                () = stop.cancelled() => is_last = true,
             }
-            match result {
+            match self.push(metrics, all()).await {
                 Ok(()) => backoff.reset(),
-                Err((reason, error)) => {
+                Err(failure) => {
                     let _counted = backoff.next(0.0);
-                    tracing::warn!(reason, error, "metrics were not taken by the collector");
+                    tracing::warn!(failure, "metrics were not taken by the collector");
                 }
             }
         }
     }
+
+    async fn push(&mut self, metrics: &Metrics, all: Vec<Family>) -> Result<(), String> {
+        for (part, points) in convert::metrics(all, metrics.started, SystemTime::now(), POINTS) {
+            let request = convert::request(self.resource.clone(), part);
+            let result = send(&mut self.sender, request).await;
+            metrics.otlp("metrics", if result.is_ok() { "exported" } else { "failed" }).inc_by(points);
+            result?;
+        }
+        Ok(())
+    }
 }
 
-async fn send(sender: &mut send::Sender, request: ExportMetricsServiceRequest) -> Result<(), (&'static str, String)> {
+async fn send(sender: &mut send::Sender, request: ExportMetricsServiceRequest) -> Result<(), String> {
     match tokio::time::timeout(DEADLINE, sender.send(request)).await {
         Ok(Ok(())) => Ok(()),
-        Ok(Err(error)) => Err(("failed", format!("{error:#}"))),
-        Err(_late) => Err(("timeout", format!("no answer within {DEADLINE:?}"))),
+        Ok(Err(error)) => Err(format!("{error:#}")),
+        Err(_late) => Err(format!("no answer within {DEADLINE:?}")),
     }
 }

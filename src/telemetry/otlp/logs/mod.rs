@@ -1,13 +1,16 @@
-//! Log records for the collector: lines of the access log, and what the sidecar says of itself.
+//! Log records for the collector: requests and connections, and what the sidecar says of itself.
+
+mod request;
 
 use std::fmt::{self, Write as _};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
+use http::HeaderName;
 use opentelemetry::logs::{AnyValue, LogRecord as _, Logger as _, LoggerProvider as _, Severity};
 use opentelemetry::{InstrumentationScope, TraceFlags};
 use opentelemetry_sdk::error::OTelSdkResult;
-use opentelemetry_sdk::logs::{LogBatch, LogExporter as _, SdkLogger, SdkLoggerProvider};
+use opentelemetry_sdk::logs::{LogBatch, LogExporter as _, SdkLogRecord, SdkLogger, SdkLoggerProvider};
 use prometheus_client::metrics::counter::Counter;
 use tokio::sync::mpsc;
 use tracing::field::{Field, Visit};
@@ -16,7 +19,8 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context as LayerContext;
 
 use super::pump::Sink;
-use crate::telemetry::trace::Context;
+use crate::telemetry::access_log::Entry;
+use crate::telemetry::bounded;
 
 /// Records that may wait; more are dropped and counted.
 const QUEUE: usize = 2048;
@@ -30,16 +34,23 @@ pub struct Logs {
     dropped: Counter,
 }
 
-/// One record.
+/// One record. It becomes what is sent where it is sent: workers only hand it over.
 #[derive(Debug)]
-pub(super) struct LogRecord {
+pub(super) enum LogRecord {
+    /// A request, connection or refusal.
+    Request { entry: Arc<Entry>, failed: bool, sampled: bool },
+    /// What the sidecar says of itself.
+    Own(Own),
+}
+
+/// See [`LogRecord::Own`].
+#[derive(Debug)]
+pub(super) struct Own {
     at: SystemTime,
     severity: Severity,
     level: &'static str,
-    event: &'static str,
-    target: String,
+    target: &'static str,
     body: String,
-    trace: Option<Context>,
 }
 
 impl Logs {
@@ -55,11 +66,9 @@ impl Logs {
         let _already_set = LISTENER.set(self.clone());
     }
 
-    /// A line of the access log.
-    pub fn access(&self, line: &str, trace: Option<Context>, failed: bool) {
-        let (severity, level) = if failed { (Severity::Warn, "WARN") } else { (Severity::Info, "INFO") };
-        let (body, target) = (bounded(line.to_owned()), "access_log".to_owned());
-        self.send(LogRecord { at: SystemTime::now(), severity, level, event: "access", target, body, trace });
+    /// A request, connection or refusal that has ended. `sampled`: so are the spans of its trace.
+    pub fn request(&self, entry: Arc<Entry>, failed: bool, sampled: bool) {
+        self.send(LogRecord::Request { entry, failed, sampled });
     }
 
     fn send(&self, record: LogRecord) {
@@ -67,14 +76,6 @@ impl Logs {
             self.dropped.inc();
         }
     }
-}
-
-fn bounded(mut text: String) -> String {
-    if text.len() > MOST_BYTES {
-        let end = (0..=MOST_BYTES).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
-        text.truncate(end);
-    }
-    text
 }
 
 /// Where events go once somebody listens.
@@ -103,8 +104,8 @@ impl<S: Subscriber> Layer<S> for LogLayer {
         };
         let mut text = Text::default();
         event.record(&mut text);
-        let (body, target) = (bounded(text.message + &text.fields), target.to_owned());
-        logs.send(LogRecord { at: SystemTime::now(), severity, level, event: "", target, body, trace: None });
+        let body = bounded(text.message + &text.fields, MOST_BYTES);
+        logs.send(LogRecord::Own(Own { at: SystemTime::now(), severity, level, target, body }));
     }
 }
 
@@ -131,11 +132,39 @@ pub(super) struct Sender {
     scope: InstrumentationScope,
     /// Only it can make records.
     maker: SdkLogger,
+    /// What the fields of an [`Entry`] are.
+    fields: Arc<[HeaderName]>,
 }
 
 impl Sender {
-    pub(super) fn new(exporter: opentelemetry_otlp::LogExporter, scope: InstrumentationScope) -> Self {
-        Self { exporter, scope, maker: SdkLoggerProvider::builder().build().logger("pillion-proxy") }
+    pub(super) fn new(
+        exporter: opentelemetry_otlp::LogExporter,
+        scope: InstrumentationScope,
+        fields: Arc<[HeaderName]>,
+    ) -> Self {
+        Self { exporter, scope, maker: SdkLoggerProvider::builder().build().logger("pillion-proxy"), fields }
+    }
+
+    fn make(&self, record: LogRecord) -> SdkLogRecord {
+        let mut made = self.maker.create_log_record();
+        match record {
+            LogRecord::Request { entry, failed, sampled } => {
+                request::fill(&mut made, &entry, failed, &self.fields);
+                if let (Some(trace), Some(span)) = (entry.trace, entry.span) {
+                    let flags = if sampled { TraceFlags::SAMPLED } else { TraceFlags::default() };
+                    made.set_trace_context(trace, span, Some(flags));
+                }
+            }
+            LogRecord::Own(own) => {
+                made.set_timestamp(own.at);
+                made.set_observed_timestamp(own.at);
+                made.set_severity_number(own.severity);
+                made.set_severity_text(own.level);
+                made.add_attribute("log.target", own.target);
+                made.set_body(AnyValue::from(own.body));
+            }
+        }
+        made
     }
 }
 
@@ -144,27 +173,27 @@ impl Sink for Sender {
     const SIGNAL: &'static str = "logs";
 
     async fn send(&self, batch: Vec<LogRecord>) -> OTelSdkResult {
-        let records: Vec<_> = batch
-            .into_iter()
-            .map(|record| {
-                let mut made = self.maker.create_log_record();
-                made.set_timestamp(record.at);
-                made.set_observed_timestamp(record.at);
-                made.set_severity_number(record.severity);
-                made.set_severity_text(record.level);
-                if !record.event.is_empty() {
-                    made.set_event_name(record.event);
-                }
-                made.add_attribute("log.target", record.target);
-                made.set_body(AnyValue::from(record.body));
-                if let Some(trace) = record.trace {
-                    let flags = if trace.sampled { TraceFlags::SAMPLED } else { TraceFlags::default() };
-                    made.set_trace_context(trace.trace_id, trace.span_id, Some(flags));
-                }
-                made
-            })
-            .collect();
+        let records: Vec<_> = batch.into_iter().map(|record| self.make(record)).collect();
         let records: Vec<_> = records.iter().map(|record| (record, &self.scope)).collect();
         self.exporter.export(LogBatch::new(&records)).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bootstrap::AccessLog as Verbosity;
+    use crate::telemetry::{AccessLog, Metrics, Telemetry};
+
+    #[test]
+    fn failures_and_refusals_are_sent_though_the_access_log_is_off() {
+        let (logs, mut queue) = Logs::new(Counter::default());
+        let log = AccessLog::start(Verbosity::Off, Counter::default());
+        let telemetry = Telemetry { logs: Some(logs), ..Telemetry::new(Arc::new(Metrics::new()), log) };
+        telemetry.connection_refused("http", ([127, 0, 0, 1], 1).into(), "too_many", "there are too many");
+        let Ok(LogRecord::Request { entry, failed: true, .. }) = queue.try_recv() else { panic!("nothing came") };
+        assert_eq!((entry.event, entry.reason), ("refused", "too_many"));
+        telemetry.log(false, None, || panic!("nobody wants it"));
+        assert!(queue.try_recv().is_err());
     }
 }
