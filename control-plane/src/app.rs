@@ -89,10 +89,11 @@ pub async fn run(settings: Settings, spans: Option<Spans>, logging: Arc<Logging>
     let observe = observe::Service {
         authenticator: Arc::clone(&authenticator),
         sidecars: Arc::clone(&sidecars),
-        catalogs,
+        catalogs: catalogs.clone(),
         shutdown: shutdown.clone(),
     };
     let loads = Loads {
+        catalogs,
         store: Arc::clone(&api.store),
         authenticator: Arc::clone(&authenticator),
         interval: settings.load_interval,

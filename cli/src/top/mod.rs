@@ -28,7 +28,7 @@ Exit status: 0; 1 when the control plane does not answer (with --once; else it i
 Examples:
   pillion top
   pillion top --once --namespace shop --sort p99
-  pillion top --once --output json | jq '.edges[] | select(.success_rate < 0.99)'")]
+  pillion top --once --output json | jq '.edges[] | select(.success_rate // 1 < 0.99)'")]
 pub(crate) struct Top {
     /// The control plane's admin address.
     #[arg(long, value_name = "IP:PORT", env = "PILLION_CONTROL_PLANE_ADMIN", default_value = "127.0.0.1:15014")]

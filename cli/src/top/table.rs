@@ -34,6 +34,9 @@ struct Edge {
     p99_ms: Option<f64>,
     mutual_tls: Option<String>,
     tcp_bytes_per_second: f64,
+    /// An older control plane leaves such edges out.
+    #[serde(default)]
+    idle_seconds: Option<u64>,
 }
 
 /// Which edges come first.
@@ -51,6 +54,7 @@ pub(super) enum Sort {
 
 /// The table, with a line about the mesh above it.
 pub(super) fn render(mut graph: Graph, sort: Sort, rows: usize) -> String {
+    graph.edges.retain(|edge| edge.idle_seconds.is_none());
     graph.edges.sort_by(|a, b| {
         let by = |key: fn(&Edge) -> f64| key(b).total_cmp(&key(a));
         let first = match sort {

@@ -67,6 +67,8 @@ pub struct Edge {
     pub to: String,
     /// Who says so: `client` (the caller), or `server` where the caller does not report.
     pub reporter: &'static str,
+    /// Quiet over the whole window: seconds since the last of its traffic, up to 15 minutes. Nothing when it is not.
+    pub idle_seconds: Option<u64>,
     /// What it is like.
     #[serde(flatten)]
     pub traffic: Traffic,
@@ -108,6 +110,7 @@ pub(super) struct Flow {
     requests_per_second: f64,
     tcp_bytes_per_second: f64,
     says_tls: bool,
+    newest: u64,
 }
 
 impl Flow {
@@ -192,14 +195,16 @@ pub(super) fn graph(sources: &Sources<'_>, window: u64) -> Graph {
             }
             for (key, rings) in reports.edges.iter().filter(|(key, _)| is_told(key, &reporting)) {
                 let (sums, seconds) = reports.rate(rings, sources.now, window);
-                if sums.is_empty() {
-                    continue;
-                }
+                let Some(newest) = rings.newest() else { continue };
                 let (from, to) = match key.inbound {
                     true => (topology.of_caller(&key.peer), own.clone()),
                     false => (own.clone(), topology.of_target(key, &reporter.namespace)),
                 };
-                flows.entry((from, to, key.inbound)).or_default().add(&sums, seconds, reporter.dialect == "pillion");
+                let flow = flows.entry((from, to, key.inbound)).or_default();
+                flow.newest = flow.newest.max(newest);
+                if !sums.is_empty() {
+                    flow.add(&sums, seconds, reporter.dialect == "pillion");
+                }
             }
             for (cluster, endpoints) in &reports.endpoints {
                 let key = EdgeKey::outbound(cluster);
@@ -211,6 +216,13 @@ pub(super) fn graph(sources: &Sources<'_>, window: u64) -> Graph {
             }
         }
     });
+    // Who told of it may have changed: what is quiet on one side is told by the other.
+    let told: BTreeSet<_> = flows.keys().cloned().collect();
+    let quiet: BTreeSet<_> = flows.iter().filter(|(_, flow)| flow.sums.is_empty()).map(|(key, _)| key.clone()).collect();
+    flows.retain(|key, _| {
+        let other = (key.0.clone(), key.1.clone(), !key.2);
+        !quiet.contains(key) || !told.contains(&other) || (!key.2 && quiet.contains(&other))
+    });
     for (from, to, _) in flows.keys() {
         for key in [from, to] {
             nodes.entry(key.clone()).or_insert_with(|| Node::new(key));
@@ -220,6 +232,7 @@ pub(super) fn graph(sources: &Sources<'_>, window: u64) -> Graph {
         from: from.id(),
         to: to.id(),
         reporter: if *inbound { "server" } else { "client" },
+        idle_seconds: flow.sums.is_empty().then(|| sources.now.saturating_sub(flow.newest)),
         traffic: flow.traffic(),
     });
     Graph { at: sources.now, window, edges: edges.collect(), nodes: nodes.into_values().collect() }
