@@ -62,12 +62,16 @@ pub async fn run(settings: Settings, spans: Option<Spans>, logging: Arc<Logging>
     let admin_listener = bind(settings.admin).await?;
     let sidecars = Sidecars::new();
     let api = Arc::new(Api {
-        catalogs: catalogs.clone(),
-        nodes: Arc::clone(&nodes),
+        observe: observe::api::Api {
+            sidecars: Arc::clone(&sidecars),
+            nodes: Arc::clone(&nodes),
+            catalogs: catalogs.clone(),
+            shutdown: shutdown.clone(),
+        },
+        folder: settings.config.canonicalize().unwrap_or_else(|_unreadable| settings.config.clone()),
+        trust_domain: settings.trust_domain.clone(),
         status: Arc::clone(&status),
         store: Arc::default(),
-        sidecars: Arc::clone(&sidecars),
-        shutdown: shutdown.clone(),
     });
     let dashboard = Dashboard::open(&settings, Arc::clone(&api), Arc::clone(&metrics)).await?;
     let provider = tls::provider();

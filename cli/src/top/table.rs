@@ -3,6 +3,8 @@
 use clap::ValueEnum;
 use serde::Deserialize;
 
+use crate::ps::clean;
+
 /// What is read of the control plane's graph.
 #[derive(Debug, Deserialize)]
 pub(super) struct Graph {
@@ -115,7 +117,7 @@ impl Edge {
 /// `shop/orders` of `service/shop/orders`. What comes from others is not to move the cursor.
 fn label(id: &str) -> String {
     let name = id.split_once('/').map_or(id, |(_, name)| name).trim_start_matches('/');
-    name.chars().map(|character| if character.is_control() { '?' } else { character }).collect()
+    clean(name)
 }
 
 /// Never rounded up to all.

@@ -1,4 +1,4 @@
-// Live tap: requests as they end. Lines of `/api/v1/tap`: an event, `{"lost": N}` or `{"sidecars": N}`.
+// Live tap: requests as they end. Lines of `/api/v1/tap`: an event, `{"lost": N}`, `{"sidecars": N}`, or `{"refused": why}`.
 
 import { LoggedOut, Refused, lines } from "./api.js";
 import { h } from "./dom.js";
@@ -51,6 +51,7 @@ export function tapView(onLoggedOut) {
       for await (const line of lines(`/api/v1/tap?${asked()}`, own.signal)) {
         if (typeof line.lost === "number") told.lost += line.lost;
         else if (typeof line.sidecars === "number") told.sidecars = line.sidecars;
+        else if (typeof line.refused === "string") wrong.textContent = `${line.workload} does not serve it: ${line.refused}.`;
         else board.take(line);
         board.soon();
       }
