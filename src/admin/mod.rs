@@ -135,7 +135,10 @@ impl Admin {
         let service = service_fn(move |request: Request<Incoming>| {
             let (admin, mut csds) = (Arc::clone(&self), csds.clone());
             async move {
-                if port == Port::Admin && request.uri().path().starts_with(CSDS) && is_direct(request.headers(), request.uri()) {
+                if port == Port::Admin
+                    && request.uri().path().starts_with(CSDS)
+                    && is_direct(request.headers(), request.uri())
+                {
                     return csds.call(request.map(Body::new)).await;
                 }
                 Ok::<_, Infallible>(answered(admin.answer(port, client, &request)))

@@ -196,7 +196,11 @@ mod tests {
         }
         assert!(sessions.state.lock().tries.len() <= MOST_ADDRESSES + 1);
         assert_eq!(sessions.check("the token that is right", IpAddr::from([9, 9, 9, 9]), at(1)), Verdict::TooMany);
-        assert_eq!(sessions.check("wrong", IpAddr::from([9, 9, 9, 9]), at(61)), Verdict::Wrong, "the old ones are gone");
+        assert_eq!(
+            sessions.check("wrong", IpAddr::from([9, 9, 9, 9]), at(61)),
+            Verdict::Wrong,
+            "the old ones are gone"
+        );
         assert_eq!(sessions.state.lock().tries.len(), 1);
     }
 

@@ -222,7 +222,8 @@ pub(super) fn graph(sources: &Sources<'_>, window: u64) -> Graph {
     }
     // Who told of it may have changed: what is quiet on one side is told by the other.
     let told: BTreeSet<_> = flows.keys().cloned().collect();
-    let quiet: BTreeSet<_> = flows.iter().filter(|(_, flow)| flow.sums.is_empty()).map(|(key, _)| key.clone()).collect();
+    let quiet: BTreeSet<_> =
+        flows.iter().filter(|(_, flow)| flow.sums.is_empty()).map(|(key, _)| key.clone()).collect();
     flows.retain(|key, _| {
         let other = (key.0.clone(), key.1.clone(), !key.2);
         !quiet.contains(key) || !told.contains(&other) || (!key.2 && quiet.contains(&other))
@@ -282,7 +283,8 @@ mod tests {
     #[test]
     fn a_large_mesh_is_drawn_without_going_through_it_for_each_edge() {
         const WORKLOADS: u16 = 1000;
-        let mut documents: String = (0..8).map(|number| service(&format!("s{number}"), "[{port: 80, targetPort: web}]")).collect();
+        let mut documents: String =
+            (0..8).map(|number| service(&format!("s{number}"), "[{port: 80, targetPort: web}]")).collect();
         for number in 0..WORKLOADS {
             let address = format!("address: 10.0.{}.{}, mesh: {{port: 15008}}", number / 250, number % 250 + 1);
             let ports = "ports: [{name: web, port: 8080}]";
@@ -318,7 +320,10 @@ mod tests {
         assert_eq!(graph.edges.iter().map(|edge| edge.traffic.requests).sum::<u64>(), 8000);
         let of_s0 = graph.nodes.iter().find(|node| node.name == "s0").unwrap();
         assert!(of_s0.workloads.len() == 1000 && of_s0.workloads.iter().all(|member| member.reported == Some(1000)));
-        assert_eq!(super::super::detail::node(&sources, "service/shop/s0", 30)["endpoints"].as_array().unwrap().len(), 500);
+        assert_eq!(
+            super::super::detail::node(&sources, "service/shop/s0", 30)["endpoints"].as_array().unwrap().len(),
+            500
+        );
         // Quiet since: the edges stay, as idle.
         let later = Sources { now: 1100, ..sources };
         assert!(super::graph(&later, 30).edges.iter().all(|edge| edge.idle_seconds == Some(95)));

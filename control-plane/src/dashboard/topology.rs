@@ -95,7 +95,8 @@ impl<'a> Topology<'a> {
                 }
             }
         }
-        let services = members.iter().map(|(service, members)| (service.clone(), node(service, members, &owners, &external)));
+        let services =
+            members.iter().map(|(service, members)| (service.clone(), node(service, members, &owners, &external)));
         let services = services.collect();
         let mut topology = Self { mesh, owners, by_account: BTreeMap::new(), by_address, services };
         for workload in mesh.workloads() {
@@ -166,12 +167,7 @@ impl<'a> Topology<'a> {
 }
 
 /// What a Service is drawn as.
-fn node(
-    service: &Name,
-    members: &BTreeSet<Name>,
-    owners: &BTreeMap<Name, Name>,
-    external: &BTreeSet<Name>,
-) -> NodeKey {
+fn node(service: &Name, members: &BTreeSet<Name>, owners: &BTreeMap<Name, Name>, external: &BTreeSet<Name>) -> NodeKey {
     if external.contains(service) {
         return NodeKey { kind: Kind::External, name: service.clone() };
     }

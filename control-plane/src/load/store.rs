@@ -229,7 +229,10 @@ mod tests {
     fn rates_are_over_the_time_that_reports_cover() {
         let store = Store::default();
         for now in [1000, 1005, 1010] {
-            assert_eq!(store.take(&reporter("web"), false, vec![told("a".to_owned(), 50)], 5000, now), Overflow::default());
+            assert_eq!(
+                store.take(&reporter("web"), false, vec![told("a".to_owned(), 50)], 5000, now),
+                Overflow::default()
+            );
         }
         let (sums, seconds) = store.read(1012, |all| {
             let reports = &all[&reporter("web")];
@@ -247,9 +250,8 @@ mod tests {
                 let stranger = Reporter { name: format!("x{number}"), dialect: "grpc", ..reporter("greedy") };
                 store.take(&stranger, true, edges(), 5000, now);
             }
-            let (reporters, kept) = store.read(now, |all| {
-                (all.len(), all.values().map(|reports| reports.edges.len()).sum::<usize>())
-            });
+            let (reporters, kept) =
+                store.read(now, |all| (all.len(), all.values().map(|reports| reports.edges.len()).sum::<usize>()));
             assert_eq!((reporters, kept), (MOST_STRANGERS_EACH, MOST_STRANGE_EDGES_EACH));
         }
         let another = Reporter { dialect: "grpc", ..reporter("modest") };
@@ -270,10 +272,8 @@ mod tests {
             identity: String::new(),
             in_progress: 0,
         };
-        let clusters = (0..1500).map(|number| Told {
-            endpoints: vec![endpoint.clone()],
-            ..told(format!("c{number}"), 0)
-        });
+        let clusters =
+            (0..1500).map(|number| Told { endpoints: vec![endpoint.clone()], ..told(format!("c{number}"), 0) });
         store.take(&reporter("web"), false, clusters.collect(), 5000, 1000);
         assert_eq!(store.read(1000, |all| all[&reporter("web")].endpoints.len()), MOST_ENDPOINTS_EACH);
     }

@@ -130,9 +130,10 @@ impl Nodes {
         let mut streams = self.streams.lock();
         streams.next += 1;
         let number = streams.next;
-        streams
-            .by_number
-            .insert(number, Status { who, since: SystemTime::now(), names: 0, is_refused: false, kinds: PerKind::default(), questions });
+        streams.by_number.insert(
+            number,
+            Status { who, since: SystemTime::now(), names: 0, is_refused: false, kinds: PerKind::default(), questions },
+        );
         Registration { nodes: Arc::clone(self), number }
     }
 

@@ -16,3 +16,22 @@ pub(crate) fn check(mesh: &Mesh, name: &Name, service_account: &str) -> Result<b
         found => Ok(found.is_some()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tonic::Code;
+
+    use super::*;
+    use crate::core::tests::{objects, workload};
+
+    #[test]
+    fn nobody_speaks_for_a_workload_of_another_account() {
+        let spec = "address: 10.0.0.1, mesh: {port: 15008}, ports: [{name: web, port: 8080}]";
+        let (mesh, _) = Mesh::compile(&objects(&workload("web-1", "web", spec)), None);
+        let ask =
+            |name: &str, account: &str| check(&mesh, &Name::new("shop", name), account).map_err(|status| status.code());
+        assert_eq!(ask("web-1", "web"), Ok(true));
+        assert_eq!(ask("web-1", "orders"), Err(Code::PermissionDenied));
+        assert_eq!(ask("web-2", "orders"), Ok(false), "a stranger");
+    }
+}

@@ -176,11 +176,10 @@ fn troubled(mesh: &Mesh) -> (Traffic, Vec<crate::support::App>, Vec<crate::suppo
         "bad.yaml",
         "apiVersion: v1\nkind: Service\nmetadata: { name: gift, namespace: shop }\nspec: { ports: 80 }\n",
     );
-    let traffic = Traffic::begin(client.outbound(), &[
-        ("orders.shop", "/?[1-12]"),
-        ("payment.shop", "/?[1-12]"),
-        ("orders.shop", "/fail"),
-    ]);
+    let traffic = Traffic::begin(
+        client.outbound(),
+        &[("orders.shop", "/?[1-12]"), ("payment.shop", "/?[1-12]"), ("orders.shop", "/fail")],
+    );
     eventually("the breaker is told", SOON, || mesh.admin("/api/v1/graph").contains("\"open\":1").then_some(()));
     let [first, second] = payments;
     (traffic, vec![app, good, bad], vec![orders, client, first, second])
@@ -240,7 +239,13 @@ fn an_edge_that_went_quiet_stays_for_a_while() {
         json!({ "read": "document.querySelector('.sub').textContent" }),
     ];
     let pick = json!({ "do": "document.querySelector('select').value = 10; document.querySelector('select').dispatchEvent(new Event('change'))" });
-    let values = browse(&address, &token, 1400, false, &[&[wait("!!document.querySelector('.edge')"), pick], &steps[..]].concat());
+    let values = browse(
+        &address,
+        &token,
+        1400,
+        false,
+        &[&[wait("!!document.querySelector('.edge')"), pick], &steps[..]].concat(),
+    );
     let text = |index: usize| values[index].as_str().unwrap_or_default();
     assert!(text(0).contains("idle ") && text(0).contains(" s"), "{}", text(0));
     assert!(text(1).contains("1 edge, 1 idle"), "{}", text(1));
@@ -266,9 +271,7 @@ fn a_wrong_token_is_told_in_words_and_the_tap_shows_requests_as_they_end() {
     let (mesh, address, token) = open(&[]);
     let (_orders, client, _app) = shop(&mesh);
     let _traffic = Traffic::begin(client.outbound(), &[("orders.shop", "/"), ("orders.shop", "/fail?secret=1")]);
-    let fill = |name: &str, text: &str| {
-        json!({ "do": format!("document.querySelector('.filter [name={name}]').value = '{text}'") })
-    };
+    let fill = |name: &str, text: &str| json!({ "do": format!("document.querySelector('.filter [name={name}]').value = '{text}'") });
     let press = "document.querySelector('[data-key=tap]').click()";
     let mut steps = vec![
         wait("document.querySelector('.wrong')?.textContent.includes('this is not the token')"),
