@@ -100,6 +100,7 @@ impl Loads {
         let first = first.map_err(|_| Status::deadline_exceeded("no node was named in time"))??;
         let Some(first) = first else { return Ok(()) };
         let reporter = reporter(&first, identity)?;
+        self.is_stranger(&reporter)?;
         info!(%identity, name = reporter.name, dialect = reporter.dialect, "load reports begin");
         let wanted = LoadStatsResponse {
             send_all_clusters: true,

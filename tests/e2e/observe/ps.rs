@@ -166,7 +166,7 @@ fn a_mesh_of_this_machine_is_found_without_an_address() {
     let top = output(pillion().args(["top", "--once", "--output", "json"]).env("XDG_RUNTIME_DIR", runtime.path()));
     let graph: Value = serde_json::from_slice(&top.stdout).unwrap_or_default();
     assert!(graph["nodes"].as_array().is_some_and(|nodes| nodes.len() >= 5), "{top:?}");
-    let question = ["explain", "--from", "web", "GET", "http://orders.shop/"];
+    let question = ["explain", "--from", "web-1", "GET", "http://orders.shop/"];
     let told = output(pillion().args(question).env("XDG_RUNTIME_DIR", runtime.path()));
     assert!(String::from_utf8_lossy(&told.stdout).starts_with("documents of the mesh at 127."), "{told:?}");
     demo.signal(Signal::SIGINT);
