@@ -37,7 +37,7 @@ const LONGEST_ANSWER_BYTES: usize = 64 << 20;
 pub(crate) struct Which {
     /// Admin address of the control plane. Default: that of the mesh that `pillion demo` or `pillion run` runs on this
     /// machine, else 127.0.0.1:15014.
-    #[arg(long, value_name = "IP:PORT")]
+    #[arg(long, value_name = "IP:PORT", env = "PILLION_CONTROL_PLANE_ADMIN")]
     control_plane_admin: Option<SocketAddr>,
 }
 

@@ -25,7 +25,7 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use parking_lot::Mutex;
-use pillion_wire::exposition::Format;
+use pillion_wire::{exposition::Format, query::is_direct};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::Semaphore,
@@ -121,7 +121,7 @@ impl Admin {
         let service = service_fn(move |request: Request<Incoming>| {
             let (admin, grpc, open) = (Arc::clone(&self), grpc.clone(), Open::count(&answers));
             async move {
-                if request.uri().path().starts_with(CSDS) && is_direct(&request) {
+                if request.uri().path().starts_with(CSDS) && is_direct(request.headers(), request.uri()) {
                     return grpc.call(request.map(tonic::body::Body::new)).await;
                 }
                 let answer = admin.answer(&request).await;
@@ -151,7 +151,7 @@ impl Admin {
     async fn answer(&self, request: &Request<Incoming>) -> Response<Body> {
         let path = request.uri().path();
         let is_public = matches!(path, "/healthz" | "/metrics");
-        if !is_public && !is_direct(request) {
+        if !is_public && !is_direct(request.headers(), request.uri()) {
             warn!("a page was asked for with an Origin, or under a name: refused");
             let text = "requests from web pages are not answered here\n";
             return page(StatusCode::FORBIDDEN, "text/plain", text.into());
@@ -232,22 +232,6 @@ impl Drop for Open {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
-}
-
-/// No page's script, and no name that somebody else's DNS pointed at this machine.
-fn is_direct(request: &Request<Incoming>) -> bool {
-    // Of HTTP/2 the URI has it.
-    let host = match (request.headers().get(header::HOST), request.uri().authority()) {
-        (Some(host), _) => host.to_str().unwrap_or_default(),
-        (None, Some(authority)) => authority.as_str(),
-        (None, None) => "localhost",
-    };
-    let authority = host.parse::<http::uri::Authority>();
-    let is_local = authority.is_ok_and(|authority| {
-        let name = authority.host().trim_matches(['[', ']']);
-        name == "localhost" || name.parse::<std::net::IpAddr>().is_ok()
-    });
-    is_local && !request.headers().contains_key(header::ORIGIN)
 }
 
 fn json(value: &serde_json::Value) -> Response<Body> {

@@ -61,14 +61,17 @@ pub async fn run(settings: Settings, spans: Option<Spans>, logging: Arc<Logging>
     ));
     let listener = bind(settings.listen).await?;
     let admin_listener = bind(settings.admin).await?;
-    let sidecars = Sidecars::new();
     let api = Arc::new(Api {
-        catalogs: catalogs.clone(),
-        nodes: Arc::clone(&nodes),
+        observe: observe::api::Api {
+            sidecars: Sidecars::new(),
+            nodes: Arc::clone(&nodes),
+            catalogs,
+            shutdown: shutdown.clone(),
+        },
+        folder: settings.config.canonicalize().unwrap_or_else(|_unreadable| settings.config.clone()),
+        trust_domain: settings.trust_domain.clone(),
         status: Arc::clone(&status),
         store: Arc::default(),
-        sidecars: Arc::clone(&sidecars),
-        shutdown: shutdown.clone(),
     });
     let dashboard = Dashboard::open(&settings, Arc::clone(&api), Arc::clone(&metrics)).await?;
     let provider = tls::provider();
@@ -80,38 +83,10 @@ pub async fn run(settings: Settings, spans: Option<Spans>, logging: Arc<Logging>
     )?);
     let config = tls::server_config(&authority, Arc::clone(&serving), provider)?;
 
-    let discovery = Discovery {
-        catalogs: catalogs.clone(),
-        authenticator: Arc::clone(&authenticator),
-        nodes: Arc::clone(&nodes),
-        metrics: Arc::clone(&metrics),
-        shutdown: shutdown.clone(),
-    };
-    let observe = observe::Service {
-        authenticator: Arc::clone(&authenticator),
-        sidecars: Arc::clone(&sidecars),
-        catalogs,
-        shutdown: shutdown.clone(),
-    };
-    let loads = Loads {
-        store: Arc::clone(&api.store),
-        authenticator: Arc::clone(&authenticator),
-        interval: settings.load_interval,
-        metrics: Arc::clone(&metrics),
-        shutdown: shutdown.clone(),
-    };
-    let certificates = Certificates {
-        authority,
-        authenticator,
-        max_lifetime: settings.max_certificate_lifetime,
-        metrics: Arc::clone(&metrics),
-    };
+    let routes = services(&settings, &api, authority, authenticator, &metrics);
     let port = Port {
         acceptor: TlsAcceptor::from(Arc::new(config)),
-        routes: Routes::new(discovery.into_service())
-            .add_service(certificates.into_service())
-            .add_service(observe.into_service())
-            .add_service(loads.into_service()),
+        routes,
         metrics: Arc::clone(&metrics),
         shutdown: shutdown.clone(),
         listener,
@@ -133,6 +108,48 @@ pub async fn run(settings: Settings, spans: Option<Spans>, logging: Arc<Logging>
         sending.await??;
     }
     Ok(())
+}
+
+/// What sidecars and other clients ask for.
+fn services(
+    settings: &Settings,
+    api: &Api,
+    authority: Authority,
+    authenticator: Arc<Authenticator>,
+    metrics: &Arc<Metrics>,
+) -> Routes {
+    let observe::api::Api { sidecars, nodes, catalogs, shutdown } = &api.observe;
+    let discovery = Discovery {
+        catalogs: catalogs.clone(),
+        authenticator: Arc::clone(&authenticator),
+        nodes: Arc::clone(nodes),
+        metrics: Arc::clone(metrics),
+        shutdown: shutdown.clone(),
+    };
+    let observe = observe::Service {
+        authenticator: Arc::clone(&authenticator),
+        sidecars: Arc::clone(sidecars),
+        catalogs: catalogs.clone(),
+        shutdown: shutdown.clone(),
+    };
+    let loads = Loads {
+        catalogs: catalogs.clone(),
+        store: Arc::clone(&api.store),
+        authenticator: Arc::clone(&authenticator),
+        interval: settings.load_interval,
+        metrics: Arc::clone(metrics),
+        shutdown: shutdown.clone(),
+    };
+    let certificates = Certificates {
+        authority,
+        authenticator,
+        max_lifetime: settings.max_certificate_lifetime,
+        metrics: Arc::clone(metrics),
+    };
+    Routes::new(discovery.into_service())
+        .add_service(certificates.into_service())
+        .add_service(observe.into_service())
+        .add_service(loads.into_service())
 }
 
 async fn bind(address: std::net::SocketAddr) -> anyhow::Result<TcpListener> {

@@ -1,6 +1,7 @@
 //! `/explain`: why recent requests went as they went.
 
 use http::StatusCode;
+use pillion_wire::query::pairs;
 use serde_json::{Value, json};
 
 use crate::telemetry::explain::{Filter, Stories, tell};
@@ -15,17 +16,16 @@ const MOST: usize = 1000;
 pub(super) fn answer(stories: &Stories, query: &str) -> Result<Value, (StatusCode, String)> {
     let wrong = |what: String| (StatusCode::BAD_REQUEST, what);
     let (mut filter, mut most) = (Filter::default(), USUAL);
-    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        match name {
+    for (name, value) in pairs(query) {
+        match name.as_str() {
             "trace" => {
                 let is_id = matches!(value.len(), 16 | 32) && value.bytes().all(|digit| digit.is_ascii_hexdigit());
-                let trace = is_id.then(|| TraceId::from_hex(value).ok()).flatten();
+                let trace = is_id.then(|| TraceId::from_hex(&value).ok()).flatten();
                 let none = || wrong(format!("{value:?} is no trace id: 32 hex digits\n"));
                 filter.trace = Some(trace.ok_or_else(none)?);
             }
-            "request" => filter.request_id = Some(value.to_owned()),
-            "reason" => filter.reason = Some(value.to_owned()),
+            "request" => filter.request_id = Some(value),
+            "reason" => filter.reason = Some(value),
             "limit" => {
                 most = value.parse().map_err(|_cause| wrong(format!("{value:?} is no number\n")))?;
             }

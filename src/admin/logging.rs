@@ -1,19 +1,12 @@
 //! What is logged, changed while the program runs.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use parking_lot::Mutex;
+use pillion_wire::query::log_filter;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep_until};
 use tracing::info;
-
-use super::query::pairs;
-
-/// Longest filter, in bytes.
-const MAX_FILTER_BYTES: usize = 1024;
-/// Longest time after which a filter goes back.
-const LONGEST: Duration = Duration::from_secs(86_400);
 
 type Set = Box<dyn Fn(&str) -> Result<(), String> + Send + Sync>;
 
@@ -55,7 +48,7 @@ impl Logging {
     /// # Errors
     /// What is wrong with it; nothing has changed then.
     pub fn change(self: &Arc<Self>, query: &str) -> Result<Value, String> {
-        let (filter, lasts) = parse(query)?;
+        let (filter, lasts) = log_filter(query)?;
         let (number, until) = {
             let mut state = self.state.lock();
             (self.set)(&filter)?;
@@ -81,56 +74,6 @@ impl Logging {
         if state.changes == number && (self.set)(&state.usual).is_ok() {
             state.current = state.usual.clone();
             state.until = None;
-        }
-    }
-}
-
-fn parse(query: &str) -> Result<(String, Option<Duration>), String> {
-    let (mut directives, mut lasts) = (Vec::new(), None);
-    for (name, value) in pairs(query) {
-        match name.as_str() {
-            "level" if matches!(value.as_str(), "off" | "error" | "warn" | "info" | "debug" | "trace") => {
-                directives.push(value);
-            }
-            "level" => return Err(format!("level `{value}`: off, error, warn, info, debug or trace")),
-            "for" => {
-                let problem = format!("for `{value}`: a whole number and s, m or h, at most 24h, such as 10m");
-                lasts = Some(duration(&value).filter(|lasts| *lasts <= LONGEST).ok_or(problem)?);
-            }
-            _ if value.is_empty() => directives.push(name),
-            _ => directives.push(format!("{name}={value}")),
-        }
-    }
-    let filter = directives.join(",");
-    if filter.is_empty() || filter.len() > MAX_FILTER_BYTES {
-        return Err("say what to log: ?level=debug, or a filter as ?info,pillion_proxy::discovery=debug".to_owned());
-    }
-    Ok((filter, lasts))
-}
-
-fn duration(text: &str) -> Option<Duration> {
-    let (number, unit) = text.split_at_checked(text.find(|character: char| !character.is_ascii_digit())?)?;
-    let seconds: u64 = match unit {
-        "s" => 1,
-        "m" => 60,
-        "h" => 3600,
-        _ => return None,
-    };
-    number.parse::<u64>().ok()?.checked_mul(seconds).filter(|seconds| *seconds > 0).map(Duration::from_secs)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn filters_are_read_as_people_write_them() {
-        let read = |query: &str| parse(query).map(|(filter, lasts)| (filter, lasts.map(|lasts| lasts.as_secs())));
-        assert_eq!(read("level=debug"), Ok(("debug".to_owned(), None)));
-        assert_eq!(read("level=debug&for=10m"), Ok(("debug".to_owned(), Some(600))));
-        assert_eq!(read("info,a::b=debug&for=5s"), Ok(("info,a::b=debug".to_owned(), Some(5))));
-        for query in ["", "for=5s", "level=loud", "level=debug&for=5", "level=debug&for=99999h", "level=debug&for=0s"] {
-            assert!(read(query).is_err(), "{query}");
         }
     }
 }

@@ -13,7 +13,6 @@ pub mod logging;
 mod memory;
 mod names;
 mod pages;
-mod query;
 mod shedding;
 mod stand;
 mod state;
@@ -27,13 +26,14 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
-use http::header::{ACCEPT, CONTENT_TYPE, HOST, ORIGIN};
+use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use pillion_wire::exposition::{Family, Format};
+use pillion_wire::query::is_direct;
 use pillion_wire::xds::status::ClientStatusDiscoveryServiceServer;
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
@@ -136,7 +136,10 @@ impl Admin {
         let service = service_fn(move |request: Request<Incoming>| {
             let (admin, mut csds) = (Arc::clone(&self), csds.clone());
             async move {
-                if port == Port::Admin && request.uri().path().starts_with(CSDS) && is_local(&request) {
+                if port == Port::Admin
+                    && request.uri().path().starts_with(CSDS)
+                    && is_direct(request.headers(), request.uri())
+                {
                     return csds.call(request.map(Body::new)).await;
                 }
                 Ok::<_, Infallible>(answered(admin.answer(port, client, &request)))
@@ -158,7 +161,7 @@ impl Admin {
     }
 
     fn answer(self: &Arc<Self>, port: Port, client: SocketAddr, request: &Request<Incoming>) -> Page {
-        if port == Port::Admin && !is_local(request) {
+        if port == Port::Admin && !is_direct(request.headers(), request.uri()) {
             let detail = "a request with an Origin, or with a Host that is a name other than localhost";
             self.shared.telemetry.connection_refused("admin", client, "web_page", detail);
             return Page::text(StatusCode::FORBIDDEN, "requests from web pages are not answered here\n".to_owned());
@@ -206,16 +209,4 @@ pub fn metrics(shared: &Shared) -> Vec<Family> {
         families.push(dump::rescued(shared));
         families
     })
-}
-
-/// No page's script, and no name that somebody else's DNS pointed at this machine.
-fn is_local(request: &Request<Incoming>) -> bool {
-    // Of HTTP/2 the URI has it.
-    let host = match (request.headers().get(HOST), request.uri().authority()) {
-        (Some(host), _) => host.to_str().unwrap_or_default(),
-        (None, Some(authority)) => authority.as_str(),
-        (None, None) => "localhost",
-    };
-    let name = host.rsplit_once(':').map_or(host, |(name, _)| name).trim_matches(['[', ']']);
-    !request.headers().contains_key(ORIGIN) && (name == "localhost" || name.parse::<std::net::IpAddr>().is_ok())
 }

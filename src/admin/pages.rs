@@ -2,10 +2,10 @@
 
 use http::StatusCode;
 use pillion_wire::exposition::{Format, render};
+use pillion_wire::query::pairs;
 use regex::{Regex, RegexBuilder};
 use serde_json::Value;
 
-use super::query::pairs;
 use super::{Admin, certs, dump, explain, memory, state};
 
 /// Compiled patterns are at most this large.

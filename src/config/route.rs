@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderValue, StatusCode};
+use pillion_wire::expression;
 use pillion_wire::origin::Origins;
 use pillion_wire::resilience::Fallback;
 use regex::Regex;
@@ -153,7 +154,7 @@ impl Pattern {
     /// # Errors
     /// When it is not valid, or compiles to more than 64 KiB (what a request may cost is bounded).
     pub fn new(text: &str) -> Result<Self, regex::Error> {
-        let regex = regex::RegexBuilder::new(&format!("^(?:{text})$")).size_limit(64 << 10).build()?;
+        let regex = regex::RegexBuilder::new(&expression::whole(text)).size_limit(expression::MOST_BYTES).build()?;
         Ok(Self { text: text.to_owned(), regex })
     }
 

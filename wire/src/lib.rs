@@ -19,6 +19,8 @@
 //! | [`ca`] | certificate signing, messages and gRPC stubs | `istio.v1.auth` |
 //! | [`xds`] | xDS v3 messages under short names, type URLs | Envoy's data-plane API |
 //! | [`exposition`] | metrics as Prometheus reads them | Prometheus text 0.0.4, OpenMetrics 1.0 |
+//! | [`query`] | what pages on localhost read of a request | RFC 3986 |
+//! | [`expression`] | regular expressions, within bounds of both ends | RE2 |
 //! | [`label`] | the syntax of Kubernetes names | RFC 1035, RFC 1123 |
 //!
 //! Whatever arrives from a peer is parsed here into types that cannot be
@@ -27,6 +29,7 @@
 
 pub mod ca;
 pub mod exposition;
+pub mod expression;
 pub mod extension;
 pub mod header;
 pub mod health;
@@ -37,6 +40,7 @@ pub mod mesh;
 pub mod name;
 pub mod observe;
 pub mod origin;
+pub mod query;
 pub mod rate_limit;
 pub mod resilience;
 pub mod setting;

@@ -33,6 +33,8 @@ const OF_SERVERS: [&str; 3] = ["rateLimits", "globalRateLimit", "loadShedding"];
 /// What would become of the request.
 #[derive(Debug, Default, Serialize)]
 pub(super) struct Answer {
+    /// The folder that it was found in.
+    pub(super) documents: String,
     pub(super) from: String,
     pub(super) destination: String,
     /// The Service.
@@ -108,12 +110,12 @@ impl Answer {
 }
 
 /// Finds it.
-pub(super) fn find(question: &Question, dir: &Path) -> anyhow::Result<Answer> {
-    let trust_domain: TrustDomain = "cluster.local".parse()?;
+pub(super) fn find(question: &Question, dir: &Path, trust_domain: TrustDomain) -> anyhow::Result<Answer> {
     let (catalog, problems) = pillion_control_plane::check::catalog(dir, trust_domain.clone())?;
     let refused = problems.iter().filter(|problem| problem.severity == Severity::Error);
     let caller = Caller::new(question, catalog, trust_domain)?;
     let mut answer = Answer {
+        documents: dir.display().to_string(),
         from: caller.name.clone(),
         destination: question.destination.to_string(),
         refused: refused.map(ToString::to_string).collect(),

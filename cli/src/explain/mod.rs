@@ -15,17 +15,22 @@ use std::process::ExitCode;
 use anyhow::{Context as _, bail};
 use clap::{Args, ValueEnum};
 use pillion_proxy::telemetry::explain::{REASONS, page};
+use pillion_wire::spiffe::TrustDomain;
+use serde::Deserialize;
 
+use crate::locate;
+use crate::ps::clean;
 use ask::Question;
 
 /// Settings of `pillion explain`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Without traffic: which Service, which rule of which route and why not the others, what is done to the request, where it
+Without traffic, from the documents of DIR, or of the mesh that runs here: which Service, which rule of which route and why not the others, what is done to the request, where it
 goes, which policies hold, what the server's sidecar says to it, and what the caller gets; each with file and line.
 Exit status: 0 when the request would reach an application, 1 when it would not, 2 when the question makes no sense.
 
 Examples:
+  pillion explain --from web GET http://orders.shop/orders/7
   pillion explain --from web --to orders.shop:80 GET /orders/7 shop/
   pillion explain --from shop/web GET http://orders/orders?id=7 --header 'x-canary: yes' shop/
   pillion explain overflow")]
@@ -42,8 +47,14 @@ pub(crate) struct Explain {
     /// How the answer is written.
     #[arg(long, value_enum, default_value_t)]
     output: Output,
-    /// A reason code; or METHOD URL DIR: the request, its URL perhaps only a path, and the folder of documents.
-    #[arg(required = true, num_args = 1..=3, value_name = "CODE | METHOD URL DIR")]
+    /// Trust domain of the mesh [default: as the running mesh says; with DIR cluster.local]
+    #[arg(long, env = "PILLION_TRUST_DOMAIN")]
+    trust_domain: Option<TrustDomain>,
+    #[command(flatten)]
+    which: locate::Which,
+    /// A reason code; or METHOD URL [DIR]: the request, its URL perhaps only a path, and the folder of documents [default:
+    /// the one that the control plane of this machine reads]
+    #[arg(required = true, num_args = 1..=3, value_name = "CODE | METHOD URL [DIR]")]
     subject: Vec<String>,
 }
 
@@ -77,19 +88,51 @@ fn answer(settings: &Explain) -> anyhow::Result<(String, ExitCode)> {
             let page = page(code).with_context(|| format!("there is no reason code {code}; {}", known()))?;
             Ok((page.to_owned(), ExitCode::SUCCESS))
         }
-        [method, url, dir] => {
+        [method, url, dir @ ..] => {
             let from = settings.from.as_deref().context("--from says which Workload calls")?;
-            let dir = PathBuf::from(dir);
             let question = Question::new(from, settings.to.as_deref(), method, url, &settings.header)?;
-            let told = answer::find(&question, &dir)?;
+            let (said, documents) = match dir.first() {
+                Some(dir) => (String::new(), Documents { folder: dir.into(), trust_domain: "cluster.local".parse()? }),
+                None => running(&settings.which)?,
+            };
+            let trust_domain = settings.trust_domain.clone().unwrap_or(documents.trust_domain);
+            let told = answer::find(&question, &documents.folder, trust_domain)?;
             let text = match settings.output {
-                Output::Text => text::render(&told),
+                Output::Text => said + &text::render(&told),
                 Output::Json => serde_json::to_string_pretty(&told)?,
             };
             Ok((text, if told.reaches_an_application() { ExitCode::SUCCESS } else { ExitCode::FAILURE }))
         }
-        _ => bail!("explain a reason code, or METHOD URL DIR; see `pillion explain --help`"),
+        [] => bail!("explain a reason code, or METHOD URL [DIR]; see `pillion explain --help`"),
     }
+}
+
+/// What a control plane serves, and for whom.
+struct Documents {
+    folder: PathBuf,
+    trust_domain: TrustDomain,
+}
+
+/// What the control plane of this machine says of itself.
+#[derive(Deserialize)]
+struct Running {
+    folder: PathBuf,
+    trust_domain: String,
+}
+
+/// The documents of the mesh that runs, and which one that is.
+fn running(which: &locate::Which) -> anyhow::Result<(String, Documents)> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (admin, found) = runtime.block_on(async {
+        let admin = which.find().await;
+        (admin, locate::json::<Running>(admin, "/api/v1/config").await)
+    });
+    let Running { folder, trust_domain } = found.context("no DIR is said, and no mesh says its own")?;
+    if !folder.is_dir() {
+        bail!("the mesh at {admin} reads {}, which is not on this machine: say DIR", folder.display());
+    }
+    let said = format!("documents of the mesh at {admin}: {}\n", clean(&folder.display().to_string()));
+    Ok((said, Documents { folder, trust_domain: trust_domain.parse()? }))
 }
 
 fn known() -> String {

@@ -14,7 +14,7 @@ use serde::Deserialize;
 
 use crate::{
     locate::{self, Said, encode},
-    ps::Output,
+    ps::{Output, clean},
     run::Interrupts,
 };
 
@@ -184,6 +184,8 @@ struct Shown<'a> {
 struct Notice {
     lost: Option<u64>,
     sidecars: Option<u64>,
+    refused: Option<String>,
+    workload: Option<String>,
 }
 
 impl Shown<'_> {
@@ -198,6 +200,11 @@ impl Shown<'_> {
         match serde_json::from_str::<Notice>(text) {
             Ok(Notice { lost: Some(_), .. }) if is_json => stdout.write_all(text.as_bytes())?,
             Ok(Notice { lost: Some(lost), .. }) => writeln!(io::stderr(), "pillion: {lost} events lost")?,
+            Ok(Notice { refused: Some(reason), workload, .. }) => {
+                let who = workload.unwrap_or_default();
+                writeln!(io::stderr(), "pillion: {} does not serve the tap: {}", clean(&who), clean(&reason))?;
+                return Ok(());
+            }
             Ok(Notice { sidecars: Some(count), .. }) => {
                 if self.sidecars.replace(count) != Some(count) {
                     writeln!(io::stderr(), "pillion: watching {count} sidecars")?;

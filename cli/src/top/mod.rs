@@ -12,11 +12,8 @@ use anyhow::{Context as _, bail};
 use clap::{Args, ValueEnum};
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::{client, duration::parse_duration};
+use crate::{duration::parse_duration, locate};
 use table::{Graph, Sort};
-
-/// How long the control plane may take to answer.
-const DEADLINE: Duration = Duration::from_secs(5);
 
 /// Settings of `pillion top`.
 #[derive(Debug, Args)]
@@ -28,11 +25,10 @@ Exit status: 0; 1 when the control plane does not answer (with --once; else it i
 Examples:
   pillion top
   pillion top --once --namespace shop --sort p99
-  pillion top --once --output json | jq '.edges[] | select(.success_rate < 0.99)'")]
+  pillion top --once --output json | jq '.edges[] | select(.success_rate // 1 < 0.99)'")]
 pub(crate) struct Top {
-    /// The control plane's admin address.
-    #[arg(long, value_name = "IP:PORT", env = "PILLION_CONTROL_PLANE_ADMIN", default_value = "127.0.0.1:15014")]
-    control_plane_admin: SocketAddr,
+    #[command(flatten)]
+    which: locate::Which,
     /// Only this namespace, and what it talks with.
     #[arg(long)]
     namespace: Option<String>,
@@ -80,12 +76,17 @@ async fn show(settings: &Top) -> anyhow::Result<()> {
     let mut ticks = interval(settings.every.max(Duration::from_millis(100)));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let in_place = io::stdout().is_terminal() && !settings.once && settings.output == Output::Table;
+    let mut admin = settings.which.find().await;
     loop {
         ticks.tick().await;
-        let text = match ask(settings).await {
+        let text = match ask(settings, admin).await {
             Ok(text) => text,
             Err(error) if settings.once => return Err(error),
-            Err(error) => format!("{error:#}; trying again\n"),
+            Err(error) => {
+                // It may have been started anew, somewhere else.
+                admin = settings.which.find().await;
+                format!("{error:#}; trying again\n")
+            }
         };
         let mut out = io::stdout().lock();
         if in_place {
@@ -103,8 +104,7 @@ async fn show(settings: &Top) -> anyhow::Result<()> {
     }
 }
 
-async fn ask(settings: &Top) -> anyhow::Result<String> {
-    let admin = settings.control_plane_admin;
+async fn ask(settings: &Top, admin: SocketAddr) -> anyhow::Result<String> {
     let mut path = format!("/api/v1/graph?window={}", settings.window.as_secs());
     if let Some(namespace) = &settings.namespace {
         if !pillion_wire::label::is_label(namespace) {
@@ -112,14 +112,10 @@ async fn ask(settings: &Top) -> anyhow::Result<String> {
         }
         path.push_str(&format!("&namespace={namespace}"));
     }
-    let reply = client::get(admin, &path, DEADLINE).await;
-    let reply = reply.with_context(|| format!("no control plane at {admin} (--control-plane-admin)"))?;
-    if !reply.is_success() {
-        bail!("the control plane at {admin} says {}: {}", reply.status, reply.text().trim());
-    }
+    let said: serde_json::Value = locate::json(admin, &path).await?;
     if settings.output == Output::Json {
-        return Ok(format!("{}\n", reply.text().trim()));
+        return Ok(format!("{said}\n"));
     }
-    let graph: Graph = serde_json::from_slice(&reply.body).context("the control plane's answer is not understood")?;
+    let graph: Graph = serde_json::from_value(said).context("the control plane's answer is not understood")?;
     Ok(table::render(graph, settings.sort, settings.rows))
 }

@@ -3,6 +3,8 @@
 use clap::ValueEnum;
 use serde::Deserialize;
 
+use crate::ps::clean;
+
 /// What is read of the control plane's graph.
 #[derive(Debug, Deserialize)]
 pub(super) struct Graph {
@@ -34,6 +36,9 @@ struct Edge {
     p99_ms: Option<f64>,
     mutual_tls: Option<String>,
     tcp_bytes_per_second: f64,
+    /// An older control plane leaves such edges out.
+    #[serde(default)]
+    idle_seconds: Option<u64>,
 }
 
 /// Which edges come first.
@@ -51,6 +56,7 @@ pub(super) enum Sort {
 
 /// The table, with a line about the mesh above it.
 pub(super) fn render(mut graph: Graph, sort: Sort, rows: usize) -> String {
+    graph.edges.retain(|edge| edge.idle_seconds.is_none());
     graph.edges.sort_by(|a, b| {
         let by = |key: fn(&Edge) -> f64| key(b).total_cmp(&key(a));
         let first = match sort {
@@ -111,7 +117,7 @@ impl Edge {
 /// `shop/orders` of `service/shop/orders`. What comes from others is not to move the cursor.
 fn label(id: &str) -> String {
     let name = id.split_once('/').map_or(id, |(_, name)| name).trim_start_matches('/');
-    name.chars().map(|character| if character.is_control() { '?' } else { character }).collect()
+    clean(name)
 }
 
 /// Never rounded up to all.

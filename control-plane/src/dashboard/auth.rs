@@ -109,9 +109,13 @@ impl Sessions {
     /// Is it the token? Asked from `address`, `now` since whenever.
     pub fn check(&self, token: &str, address: IpAddr, now: Duration) -> Verdict {
         let mut state = self.state.lock();
+        let is_of_late = |at: &Duration| *at + TRIES_WITHIN > now;
+        if state.tries.len() >= MOST_ADDRESSES {
+            state.tries.retain(|_, tries| tries.back().is_some_and(is_of_late));
+        }
         let known = state.tries.contains_key(&Some(address)) || state.tries.len() < MOST_ADDRESSES;
         let tries = state.tries.entry(known.then_some(address)).or_default();
-        while tries.front().is_some_and(|first| *first + TRIES_WITHIN <= now) {
+        while tries.front().is_some_and(|first| !is_of_late(first)) {
             tries.pop_front();
         }
         if tries.len() >= MOST_TRIES {
@@ -192,6 +196,12 @@ mod tests {
         }
         assert!(sessions.state.lock().tries.len() <= MOST_ADDRESSES + 1);
         assert_eq!(sessions.check("the token that is right", IpAddr::from([9, 9, 9, 9]), at(1)), Verdict::TooMany);
+        assert_eq!(
+            sessions.check("wrong", IpAddr::from([9, 9, 9, 9]), at(61)),
+            Verdict::Wrong,
+            "the old ones are gone"
+        );
+        assert_eq!(sessions.state.lock().tries.len(), 1);
     }
 
     #[test]

@@ -52,7 +52,8 @@ pub(super) fn node(sources: &Sources<'_>, id: &str, window: u64) -> Value {
                 if topology.of_target(&EdgeKey::outbound(cluster), &reporter.namespace).id() != id {
                     continue;
                 }
-                endpoints.extend(known.iter().map(|endpoint| {
+                let room = MOST_ENDPOINTS.saturating_sub(endpoints.len());
+                endpoints.extend(known.iter().take(room).map(|endpoint| {
                     json!({
                         "address": endpoint.address,
                         "workload": topology.endpoint(&endpoint.address).map(ToString::to_string),
@@ -67,7 +68,6 @@ pub(super) fn node(sources: &Sources<'_>, id: &str, window: u64) -> Value {
             }
         }
     });
-    endpoints.truncate(MOST_ENDPOINTS);
     let [inbound, outbound] = series.map(|series| slots(&series));
     json!({
         "id": id,

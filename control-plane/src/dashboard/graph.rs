@@ -52,7 +52,7 @@ pub struct Member {
     pub name: String,
     /// Its sidecar has an xDS stream.
     pub connected: bool,
-    /// Its sidecar has refused something that it was sent.
+    /// Its sidecar refuses something of the newest that it was sent.
     pub refused: bool,
     /// When its last load report came, in Unix seconds.
     pub reported: Option<u64>,
@@ -67,6 +67,8 @@ pub struct Edge {
     pub to: String,
     /// Who says so: `client` (the caller), or `server` where the caller does not report.
     pub reporter: &'static str,
+    /// Quiet over the whole window: seconds since the last of its traffic, up to 15 minutes. Nothing when it is not.
+    pub idle_seconds: Option<u64>,
     /// What it is like.
     #[serde(flatten)]
     pub traffic: Traffic,
@@ -108,6 +110,7 @@ pub(super) struct Flow {
     requests_per_second: f64,
     tcp_bytes_per_second: f64,
     says_tls: bool,
+    newest: u64,
 }
 
 impl Flow {
@@ -182,24 +185,25 @@ pub(super) fn graph(sources: &Sources<'_>, window: u64) -> Graph {
         nodes.entry(key.clone()).or_insert_with(|| Node::new(&key)).workloads.push(member);
     }
     let mut flows: BTreeMap<(NodeKey, NodeKey, bool), Flow> = BTreeMap::new();
+    let mut reported: BTreeMap<(String, String), u64> = BTreeMap::new();
     sources.store.read(sources.now, |all| {
         let reporting = accounts(all);
         for (reporter, reports) in all {
             let own = topology.of_reporter(reporter);
-            let node = nodes.entry(own.clone()).or_insert_with(|| Node::new(&own));
-            if let Some(member) = node.workloads.iter_mut().find(|member| member.name == reporter.name) {
-                member.reported = Some(reports.last);
-            }
+            nodes.entry(own.clone()).or_insert_with(|| Node::new(&own));
+            reported.insert((reporter.namespace.clone(), reporter.name.clone()), reports.last);
             for (key, rings) in reports.edges.iter().filter(|(key, _)| is_told(key, &reporting)) {
                 let (sums, seconds) = reports.rate(rings, sources.now, window);
-                if sums.is_empty() {
-                    continue;
-                }
+                let Some(newest) = rings.newest() else { continue };
                 let (from, to) = match key.inbound {
                     true => (topology.of_caller(&key.peer), own.clone()),
                     false => (own.clone(), topology.of_target(key, &reporter.namespace)),
                 };
-                flows.entry((from, to, key.inbound)).or_default().add(&sums, seconds, reporter.dialect == "pillion");
+                let flow = flows.entry((from, to, key.inbound)).or_default();
+                flow.newest = flow.newest.max(newest);
+                if !sums.is_empty() {
+                    flow.add(&sums, seconds, reporter.dialect == "pillion");
+                }
             }
             for (cluster, endpoints) in &reports.endpoints {
                 let key = EdgeKey::outbound(cluster);
@@ -211,6 +215,19 @@ pub(super) fn graph(sources: &Sources<'_>, window: u64) -> Graph {
             }
         }
     });
+    for node in nodes.values_mut() {
+        for member in &mut node.workloads {
+            member.reported = reported.get(&(node.namespace.clone(), member.name.clone())).copied();
+        }
+    }
+    // Who told of it may have changed: what is quiet on one side is told by the other.
+    let told: BTreeSet<_> = flows.keys().cloned().collect();
+    let quiet: BTreeSet<_> =
+        flows.iter().filter(|(_, flow)| flow.sums.is_empty()).map(|(key, _)| key.clone()).collect();
+    flows.retain(|key, _| {
+        let other = (key.0.clone(), key.1.clone(), !key.2);
+        !quiet.contains(key) || !told.contains(&other) || (!key.2 && quiet.contains(&other))
+    });
     for (from, to, _) in flows.keys() {
         for key in [from, to] {
             nodes.entry(key.clone()).or_insert_with(|| Node::new(key));
@@ -220,6 +237,7 @@ pub(super) fn graph(sources: &Sources<'_>, window: u64) -> Graph {
         from: from.id(),
         to: to.id(),
         reporter: if *inbound { "server" } else { "client" },
+        idle_seconds: flow.sums.is_empty().then(|| sources.now.saturating_sub(flow.newest)),
         traffic: flow.traffic(),
     });
     Graph { at: sources.now, window, edges: edges.collect(), nodes: nodes.into_values().collect() }
@@ -255,6 +273,61 @@ pub(super) fn is_told(key: &EdgeKey, reporting: &BTreeSet<(&str, &str)>) -> bool
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        core::tests::{objects, service, workload},
+        load::report::{Endpoint, Told},
+    };
+
+    /// What each API call does under the store's lock: with a thousand workloads of one Service, anything that goes
+    /// through all of them per edge or per endpoint would be ten million steps.
+    #[test]
+    fn a_large_mesh_is_drawn_without_going_through_it_for_each_edge() {
+        const WORKLOADS: u16 = 1000;
+        let mut documents: String =
+            (0..8).map(|number| service(&format!("s{number}"), "[{port: 80, targetPort: web}]")).collect();
+        for number in 0..WORKLOADS {
+            let address = format!("address: 10.0.{}.{}, mesh: {{port: 15008}}", number / 250, number % 250 + 1);
+            let ports = "ports: [{name: web, port: 8080}]";
+            documents.push_str(&workload(&format!("w{number}"), "s0", &format!("{address}, {ports}")));
+        }
+        let (mesh, _) = Mesh::compile(&objects(&documents), None);
+        let store = Store::default();
+        for number in 0..WORKLOADS {
+            let reporter = Reporter {
+                namespace: "shop".to_owned(),
+                name: format!("w{number}"),
+                service_account: "s0".to_owned(),
+                dialect: "pillion",
+            };
+            let endpoint = Endpoint {
+                address: format!("10.0.{}.{}:8080", number / 250, number % 250 + 1),
+                state: "healthy".to_owned(),
+                why: String::new(),
+                identity: String::new(),
+                in_progress: 0,
+            };
+            let told = (0..8).map(|port| Told {
+                key: EdgeKey::outbound(&format!("s{port}.shop:80")),
+                sums: Sums { success: 1, ..Sums::default() },
+                endpoints: vec![endpoint.clone()],
+            });
+            assert_eq!(store.take(&reporter, false, told.collect(), 5000, 1000).clusters, 0, "{number}");
+        }
+        let sidecars = Sidecars::new();
+        let sources = Sources { mesh: &mesh, store: &store, sidecars: &sidecars, now: 1000 };
+        let graph = graph(&sources, 30);
+        assert_eq!((graph.nodes.len(), graph.edges.len()), (8, 8));
+        assert_eq!(graph.edges.iter().map(|edge| edge.traffic.requests).sum::<u64>(), 8000);
+        let of_s0 = graph.nodes.iter().find(|node| node.name == "s0").unwrap();
+        assert!(of_s0.workloads.len() == 1000 && of_s0.workloads.iter().all(|member| member.reported == Some(1000)));
+        assert_eq!(
+            super::super::detail::node(&sources, "service/shop/s0", 30)["endpoints"].as_array().unwrap().len(),
+            500
+        );
+        // Quiet since: the edges stay, as idle.
+        let later = Sources { now: 1100, ..sources };
+        assert!(super::graph(&later, 30).edges.iter().all(|edge| edge.idle_seconds == Some(95)));
+    }
 
     #[test]
     fn mutual_tls_is_all_some_or_none_of_what_was_sent() {

@@ -3,7 +3,10 @@
 //! Workloads stand together under the Service that selects them: of several, the one with the fewest workloads, so that
 //! versions are told apart where they have Services of their own.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    net::SocketAddr,
+};
 
 use pillion_wire::{
     name::{Destination, PortName},
@@ -62,21 +65,26 @@ impl NodeKey {
 pub(super) struct Topology<'a> {
     mesh: &'a Mesh,
     owners: BTreeMap<Name, Name>,
-    members: BTreeMap<Name, BTreeSet<Name>>,
     by_account: BTreeMap<(String, String), BTreeSet<NodeKey>>,
-    external: BTreeSet<Name>,
+    by_address: HashMap<SocketAddr, Name>,
+    /// Services with the node that they are drawn as.
+    services: BTreeMap<Name, NodeKey>,
 }
 
 impl<'a> Topology<'a> {
     pub(super) fn new(mesh: &'a Mesh) -> Self {
         let mut members: BTreeMap<Name, BTreeSet<Name>> = BTreeMap::new();
-        let mut external = BTreeSet::new();
+        let (mut external, mut by_address) = (BTreeSet::new(), HashMap::new());
         for (key, view) in mesh.ports() {
             let service = Name::new(&key.namespace, &key.service);
             if view.external.is_some() {
                 external.insert(service.clone());
             }
-            members.entry(service).or_default().extend(workloads(mesh, view));
+            let members = members.entry(service).or_default();
+            for (address, workload) in workloads(mesh, view) {
+                members.insert(workload.clone());
+                by_address.entry(address).or_insert(workload);
+            }
         }
         let mut owners: BTreeMap<Name, Name> = BTreeMap::new();
         for (service, workloads) in &members {
@@ -87,7 +95,10 @@ impl<'a> Topology<'a> {
                 }
             }
         }
-        let mut topology = Self { mesh, owners, members, by_account: BTreeMap::new(), external };
+        let services =
+            members.iter().map(|(service, members)| (service.clone(), node(service, members, &owners, &external)));
+        let services = services.collect();
+        let mut topology = Self { mesh, owners, by_account: BTreeMap::new(), by_address, services };
         for workload in mesh.workloads() {
             let account = (workload.name.namespace.clone(), workload.service_account.clone());
             let node = topology.of_workload(&workload.name);
@@ -135,17 +146,7 @@ impl<'a> Topology<'a> {
     }
 
     fn of_service(&self, service: &Name) -> NodeKey {
-        if self.external.contains(service) {
-            return NodeKey { kind: Kind::External, name: service.clone() };
-        }
-        let owners: BTreeSet<&Name> =
-            self.members.get(service).into_iter().flatten().filter_map(|workload| self.owners.get(workload)).collect();
-        // A Service whose workloads all stand under one other is drawn as that one.
-        let name = match (owners.len(), owners.first()) {
-            (1, Some(only)) => (*only).clone(),
-            _ => service.clone(),
-        };
-        NodeKey { kind: Kind::Service, name }
+        self.services.get(service).cloned().unwrap_or_else(|| NodeKey { kind: Kind::Service, name: service.clone() })
     }
 
     /// Who called, by the SPIFFE id that the callee saw.
@@ -161,21 +162,29 @@ impl<'a> Topology<'a> {
 
     /// Whose endpoint this is: the workload at that address.
     pub(super) fn endpoint(&self, address: &str) -> Option<&Name> {
-        let address: std::net::SocketAddr = address.parse().ok()?;
-        let at = |port: &PortView| {
-            port.endpoints.iter().find(|endpoint| endpoint.address == address).map(|endpoint| {
-                endpoint.mesh.as_ref().map(|inside| std::net::SocketAddr::new(address.ip(), inside.port))
-            })
-        };
-        let mesh_address = self.mesh.ports().find_map(|(_, view)| at(view))??;
-        self.mesh.workload_at(mesh_address).map(|workload| &workload.name)
+        self.by_address.get(&address.parse().ok()?)
     }
 }
 
-fn workloads<'a>(mesh: &'a Mesh, view: &'a PortView) -> impl Iterator<Item = Name> + 'a {
+/// What a Service is drawn as.
+fn node(service: &Name, members: &BTreeSet<Name>, owners: &BTreeMap<Name, Name>, external: &BTreeSet<Name>) -> NodeKey {
+    if external.contains(service) {
+        return NodeKey { kind: Kind::External, name: service.clone() };
+    }
+    let owners: BTreeSet<&Name> = members.iter().filter_map(|workload| owners.get(workload)).collect();
+    // A Service whose workloads all stand under one other is drawn as that one.
+    let name = match (owners.len(), owners.first()) {
+        (1, Some(only)) => (*only).clone(),
+        _ => service.clone(),
+    };
+    NodeKey { kind: Kind::Service, name }
+}
+
+/// Workloads behind a port, by the address of their endpoint.
+fn workloads<'a>(mesh: &'a Mesh, view: &'a PortView) -> impl Iterator<Item = (SocketAddr, Name)> + 'a {
     view.endpoints.iter().filter_map(|endpoint| {
         let inside = endpoint.mesh.as_ref()?;
-        let address = std::net::SocketAddr::new(endpoint.address.ip(), inside.port);
-        mesh.workload_at(address).map(|workload| workload.name.clone())
+        let address = SocketAddr::new(endpoint.address.ip(), inside.port);
+        mesh.workload_at(address).map(|workload| (endpoint.address, workload.name.clone()))
     })
 }

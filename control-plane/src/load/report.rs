@@ -14,6 +14,9 @@ use super::ring::Add;
 /// The longest text that is kept of a report, in characters.
 const LONGEST_TEXT: usize = 256;
 
+/// The largest sum of a report: what sums of these keep whole as a JSON number.
+const MOST_BYTES: f64 = 1e15;
+
 /// What happened on an edge within some time. Numbers stop at 2³²−1.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sums {
@@ -178,8 +181,8 @@ pub fn read(stats: &ClusterStats) -> Told {
         error = error.saturating_add(locality.total_error_requests);
         endpoints.extend(locality.upstream_endpoint_stats.iter().map(endpoint));
         for metric in &locality.load_metric_stats {
-            let sum = if metric.total_metric_value > 0.0 { metric.total_metric_value as u64 } else { 0 };
-            named(&mut sums, &metric.metric_name, small(metric.num_requests_finished_with_metric), sum);
+            let count = small(metric.num_requests_finished_with_metric);
+            named(&mut sums, &metric.metric_name, count, whole(metric.total_metric_value));
         }
     }
     // The standard's numbers hold connections as well.
@@ -239,6 +242,11 @@ fn endpoint(stats: &UpstreamEndpointStats) -> Endpoint {
     Endpoint { address, state, why, identity, in_progress: small(stats.total_requests_in_progress) }
 }
 
+/// What is no number or below 0 is nothing; what is endless or more than anybody sends is that most.
+fn whole(number: f64) -> u64 {
+    if number > 0.0 { number.min(MOST_BYTES) as u64 } else { 0 }
+}
+
 fn small(number: u64) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
 }
@@ -286,6 +294,22 @@ mod tests {
         assert_eq!((told.sums.classes[4], told.sums.tcp_sent), (8, 123));
         assert_eq!(told.sums.quantile(0.5), Some(5.0));
         assert_eq!(told.sums.quantile(0.75), Some(7.5));
+    }
+
+    #[test]
+    fn numbers_that_make_no_sense_do_no_harm() {
+        for (value, kept) in [
+            (f64::NAN, 0),
+            (-5.0, 0),
+            (f64::NEG_INFINITY, 0),
+            (f64::INFINITY, 1_000_000_000_000_000),
+            (1e300, 1_000_000_000_000_000),
+            (7.9, 7),
+        ] {
+            let mut sums = Sums::default();
+            named(&mut sums, load::TCP_SENT, small(u64::MAX), whole(value));
+            assert_eq!((sums.tcp_sent, sums.tcp_received), (kept, 0), "{value}");
+        }
     }
 
     proptest! {

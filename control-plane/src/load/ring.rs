@@ -41,6 +41,11 @@ impl<T: Add> Rings<T> {
         slots.iter().filter(move |(slot, _)| *slot >= first).map(move |(slot, value)| (slot * width, value))
     }
 
+    /// The end of the newest slot, in Unix seconds.
+    pub fn newest(&self) -> Option<u64> {
+        self.fine.back().map(|(slot, _)| (slot + 1) * FINE_SECONDS)
+    }
+
     /// The sum of those slots.
     pub fn sum(&self, now: u64, window: u64) -> T {
         let mut sum = T::default();

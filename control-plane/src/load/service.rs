@@ -11,7 +11,7 @@ use pillion_wire::{
     spiffe::SpiffeId,
     xds::load_stats::{LoadReportingService, LoadReportingServiceServer, LoadStatsRequest, LoadStatsResponse},
 };
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status, Streaming};
 use tracing::{debug, info};
@@ -20,12 +20,20 @@ use super::{
     report,
     store::{Reporter, Store},
 };
-use crate::{caller::Authenticator, metrics::Metrics, shutdown::Shutdown, xds::server::viewer};
+use crate::{
+    caller::Authenticator,
+    core::service::Name,
+    metrics::Metrics,
+    shutdown::Shutdown,
+    xds::{catalog::Catalog, dialect::Dialect, owner, server::viewer},
+};
 
 /// The largest report that is decoded: one of ours with all that it may hold is a third of it.
 const MAX_REPORT_BYTES: usize = 1 << 20;
 /// Clusters of a report that are looked at.
 const MOST_CLUSTERS: usize = 2_000;
+/// The longest time that a report covers.
+const LONGEST_INTERVAL: Duration = Duration::from_secs(24 * 3600);
 /// How long a new stream may stay silent.
 const FIRST_REQUEST: Duration = Duration::from_secs(15);
 /// The longest name of a client that is no sidecar of ours.
@@ -36,6 +44,8 @@ const LONGEST_NAME: usize = 128;
 pub struct Loads {
     /// Where reports go.
     pub store: Arc<Store>,
+    /// The newest catalog: whose the workloads are.
+    pub catalogs: watch::Receiver<Arc<Catalog>>,
     /// Who may report.
     pub authenticator: Arc<Authenticator>,
     /// How often.
@@ -90,6 +100,7 @@ impl Loads {
         let first = first.map_err(|_| Status::deadline_exceeded("no node was named in time"))??;
         let Some(first) = first else { return Ok(()) };
         let reporter = reporter(&first, identity)?;
+        self.is_stranger(&reporter)?;
         info!(%identity, name = reporter.name, dialect = reporter.dialect, "load reports begin");
         let wanted = LoadStatsResponse {
             send_all_clusters: true,
@@ -101,23 +112,35 @@ impl Loads {
         if responses.send(Ok(wanted)).await.is_err() {
             return Ok(());
         }
-        self.take(&reporter, &first);
+        self.take(&reporter, &first)?;
         while let Some(request) = requests.message().await? {
-            self.take(&reporter, &request);
+            self.take(&reporter, &request)?;
         }
         Ok(())
     }
 
-    fn take(&self, reporter: &Reporter, request: &LoadStatsRequest) {
+    fn take(&self, reporter: &Reporter, request: &LoadStatsRequest) -> Result<(), Status> {
+        let stranger = self.is_stranger(reporter)?;
         let clusters = request.cluster_stats.get(..MOST_CLUSTERS).unwrap_or(&request.cluster_stats);
         let intervals = clusters.iter().filter_map(|stats| stats.load_report_interval);
         let covered = intervals.map(from_duration).max();
         // A client that has nothing to say reports nothing, and is there all the same.
         let covered = covered.unwrap_or_else(|| if request.node.is_some() { Duration::ZERO } else { self.interval });
-        let covered = u64::try_from(covered.as_millis()).unwrap_or(0);
-        let overflow = self.store.take(reporter, clusters.iter().map(report::read).collect(), covered, now());
+        let covered = u64::try_from(covered.min(LONGEST_INTERVAL).as_millis()).unwrap_or(0);
+        let overflow = self.store.take(reporter, stranger, clusters.iter().map(report::read).collect(), covered, now());
         let cut = request.cluster_stats.len() - clusters.len();
         self.metrics.load_report(overflow.clusters + cut as u64);
+        Ok(())
+    }
+
+    /// Does no document name it? A workload of another account is nobody's to report as.
+    fn is_stranger(&self, reporter: &Reporter) -> Result<bool, Status> {
+        if reporter.dialect != Dialect::Pillion.name() {
+            return Ok(true);
+        }
+        let name = Name::new(&reporter.namespace, &reporter.name);
+        let catalog = Arc::clone(&self.catalogs.borrow());
+        owner::check(catalog.mesh(), &name, &reporter.service_account).map(|is_known| !is_known)
     }
 }
 

@@ -17,12 +17,14 @@ use http::{HeaderValue, Method, Response, StatusCode, Uri, header};
 
 use http_body_util::{BodyExt as _, Full, StreamBody, combinators::UnsyncBoxBody};
 use hyper::body::Frame;
-use pillion_wire::observe::{self, TapRequest};
+use pillion_wire::{
+    observe::{self, TapRequest},
+    query::{decode, pairs},
+};
 use tokio::sync::watch;
 
 use super::{
     hub::{AskError, Sidecars},
-    pairs::{decode, pairs},
     summary,
     tap::Tap,
 };

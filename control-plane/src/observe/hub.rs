@@ -22,6 +22,8 @@ use super::tap::Sink;
 const QUEUE: usize = 32;
 /// Pages of one sidecar that may be under way.
 const MOST_PAGES: usize = 32;
+/// The longest reason of a sidecar that is kept, in characters.
+const MOST_REASON_CHARS: usize = 500;
 /// How long a page may take.
 const PAGE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -188,19 +190,37 @@ impl Sidecar {
             Some(report::What::Tapped(tapped)) => {
                 let sink = self.waiting.lock().taps.get(&tapped.id).cloned();
                 if let Some(sink) = sink {
-                    let name = format!("{}/{}", self.who.namespace, self.who.workload);
+                    let name = self.name();
                     sink.take(tapped.events.into_iter().map(|event| TapEvent { workload: name.clone(), ..event }));
                     sink.lose(tapped.lost);
+                } else {
+                    // It does not know yet, or the word was lost in a full queue.
+                    self.cancel(tapped.id);
                 }
             }
             Some(report::What::Refused(refused)) => {
-                let pending = self.waiting.lock().pages.remove(&refused.id);
-                if let Some(pending) = pending {
-                    let _gone = pending.answer.send(Err(AskError::Refused(refused.reason)));
+                let mut waiting = self.waiting.lock();
+                let (pending, sink) = (waiting.pages.remove(&refused.id), waiting.taps.remove(&refused.id));
+                drop(waiting);
+                let reason: String = refused.reason.chars().take(MOST_REASON_CHARS).collect();
+                if let Some(sink) = sink {
+                    sink.refuse(self.name(), reason);
+                } else if let Some(pending) = pending {
+                    let _gone = pending.answer.send(Err(AskError::Refused(reason)));
                 }
             }
             Some(report::What::Hello(_)) | None => {}
         }
+    }
+
+    fn name(&self) -> String {
+        format!("{}/{}", self.who.namespace, self.who.workload)
+    }
+
+    fn cancel(&self, id: u64) {
+        let cancel = Ask { id, what: Some(ask::What::Cancel(Cancel {})) };
+        // Full: what comes of it all the same cancels again; gone: so is what was asked.
+        let _unsent = self.asks.try_send(cancel);
     }
 
     fn piece(&self, piece: Piece) {
@@ -242,9 +262,7 @@ impl Drop for Forget {
         let is_open = waiting.pages.remove(&self.id).is_some() | waiting.taps.remove(&self.id).is_some();
         drop(waiting);
         if is_open {
-            let cancel = Ask { id: self.id, what: Some(ask::What::Cancel(Cancel {})) };
-            // Full: the sidecar is asked too much, and what it sends is ignored; gone: so is what was asked.
-            let _unsent = self.sidecar.asks.try_send(cancel);
+            self.sidecar.cancel(self.id);
         }
     }
 }
@@ -274,5 +292,70 @@ impl Drop for Registration {
         // Whoever waits learns that nothing will come.
         self.sidecar.waiting.lock().pages.clear();
         self.hub.changed.send_modify(|changes| *changes += 1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pillion_wire::observe::{Refused, Tapped};
+
+    use super::*;
+    use crate::{observe::tap::Tap, shutdown::Shutdown};
+
+    fn join(hub: &Arc<Sidecars>, workload: &str) -> (Registration, mpsc::Receiver<Ask>) {
+        let text = |text: &str| text.to_owned();
+        hub.join(NodeInfo {
+            workload: text(workload),
+            namespace: text("shop"),
+            service_account: text("a"),
+            zone: String::new(),
+            version: String::new(),
+        })
+    }
+
+    fn is_cancel(ask: &Ask) -> bool {
+        matches!(ask.what, Some(ask::What::Cancel(_)))
+    }
+
+    #[tokio::test]
+    async fn a_cancel_that_was_lost_is_said_again_when_events_go_on_coming() {
+        let hub = Sidecars::new();
+        let (sidecar, mut asked) = join(&hub, "orders-1");
+        let mut tap = Tap::begin(&hub, TapRequest::default(), None, Shutdown::new()).unwrap();
+        assert_eq!(tap.next().await.as_deref(), Some("{\"sidecars\":1}\n"));
+        let id = asked.try_recv().unwrap().id;
+        let pages: Vec<_> = (0..QUEUE)
+            .map(|_| {
+                let hub = Arc::clone(&hub);
+                tokio::spawn(async move { hub.page("shop", "orders-1", "/state", "").await })
+            })
+            .collect();
+        while asked.len() < QUEUE {
+            tokio::task::yield_now().await;
+        }
+        drop(tap);
+        while let Ok(ask) = asked.try_recv() {
+            assert!(!is_cancel(&ask), "there was no room for it");
+        }
+        sidecar.take(Report { what: Some(report::What::Tapped(Tapped { id, events: Vec::new(), lost: 1 })) });
+        let again = asked.try_recv().unwrap();
+        assert!(again.id == id && is_cancel(&again), "{again:?}");
+        pages.iter().for_each(tokio::task::JoinHandle::abort);
+    }
+
+    #[tokio::test]
+    async fn a_sidecar_that_does_not_serve_a_tap_is_told_of_once() {
+        let hub = Sidecars::new();
+        let (sidecar, mut asked) = join(&hub, "orders-1");
+        let mut tap = Tap::begin(&hub, TapRequest::default(), None, Shutdown::new()).unwrap();
+        assert_eq!(tap.next().await.as_deref(), Some("{\"sidecars\":1}\n"));
+        let id = asked.try_recv().unwrap().id;
+        sidecar.take(Report { what: Some(report::What::Refused(Refused { id, reason: "16 already".to_owned() })) });
+        let line = tap.next().await.unwrap();
+        assert_eq!(line, "{\"refused\":\"16 already\",\"workload\":\"shop/orders-1\"}\n");
+        assert_eq!(tap.next().await.as_deref(), Some("{\"sidecars\":0}\n"));
+        let (_other, mut others) = join(&hub, "orders-2");
+        assert_eq!(tap.next().await.as_deref(), Some("{\"sidecars\":1}\n"));
+        assert!(others.try_recv().is_ok() && asked.try_recv().is_err(), "it is not asked again");
     }
 }

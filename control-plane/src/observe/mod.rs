@@ -12,7 +12,6 @@ pub mod csds;
 mod hub;
 pub mod logging;
 mod matcher;
-mod pairs;
 mod service;
 mod summary;
 mod tap;

@@ -22,8 +22,11 @@ use crate::{
     caller::Authenticator,
     core::service::Name,
     shutdown::Shutdown,
-    xds::catalog::Catalog,
-    xds::server::{StreamError, viewer},
+    xds::{
+        catalog::Catalog,
+        owner,
+        server::{StreamError, viewer},
+    },
 };
 
 /// How long a new stream may stay silent.
@@ -86,23 +89,11 @@ impl Service {
         let node = node.ok_or_else(|| StreamError::NoNode.status())?;
         let info = NodeInfo::from_node(&node).map_err(|error| StreamError::Node(error).status())?;
         viewer(&node, identity).map_err(|error| error.status())?;
-        self.check_owner(&info)?;
+        // Whose sidecar would else no longer be asked.
+        let name = Name::new(&info.namespace, &info.workload);
+        owner::check(self.catalogs.borrow().mesh(), &name, &info.service_account)?;
         debug!(%identity, workload = info.workload, "a sidecar can be asked");
         Ok(self.sidecars.join(info))
-    }
-
-    /// Nobody speaks for a workload of another account, whose sidecar would then no longer be asked. Its own account is
-    /// proven.
-    fn check_owner(&self, info: &NodeInfo) -> Result<(), Status> {
-        let name = Name { namespace: info.namespace.clone(), name: info.workload.clone() };
-        let catalog = Arc::clone(&self.catalogs.borrow());
-        match catalog.mesh().workload(&name) {
-            Some(view) if view.service_account != info.service_account => Err(Status::permission_denied(format!(
-                "{name} has another service account than {}",
-                info.service_account
-            ))),
-            _ => Ok(()),
-        }
     }
 
     async fn serve(

@@ -1,7 +1,7 @@
 //! One tap: the requests of all sidecars that match, as one stream of lines.
 
 use std::{
-    collections::BTreeMap,
+    collections::{HashMap, HashSet},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -10,9 +10,10 @@ use std::{
 };
 
 use pillion_wire::observe::{TapEvent, TapRequest};
+use serde_json::json;
 use tokio::{
-    sync::{OwnedSemaphorePermit, mpsc},
-    time::sleep,
+    sync::{OwnedSemaphorePermit, mpsc, watch},
+    time::{Instant, sleep, sleep_until},
 };
 
 use super::hub::{Forget, Sidecars};
@@ -25,10 +26,24 @@ const HEARTBEAT: Duration = Duration::from_secs(5);
 /// How soon a sidecar that could not be asked is asked again.
 const AGAIN: Duration = Duration::from_secs(1);
 
+/// What comes of one sidecar.
+#[derive(Debug)]
+enum Told {
+    Event(Box<TapEvent>),
+    /// It does not serve the tap.
+    Refused {
+        number: u64,
+        workload: String,
+        reason: String,
+    },
+}
+
 /// Where the events of one tap go.
 #[derive(Clone, Debug)]
 pub(super) struct Sink {
-    events: mpsc::Sender<TapEvent>,
+    /// Of the sidecar that they come from.
+    number: u64,
+    told: mpsc::Sender<Told>,
     lost: Arc<AtomicU64>,
 }
 
@@ -36,9 +51,16 @@ impl Sink {
     /// Queues what there is room for, and counts the rest as lost.
     pub(super) fn take(&self, events: impl IntoIterator<Item = TapEvent>) {
         for event in events {
-            if self.events.try_send(event).is_err() {
+            if self.told.try_send(Told::Event(Box::new(event))).is_err() {
                 self.lose(1);
             }
+        }
+    }
+
+    /// The sidecar does not serve it.
+    pub(super) fn refuse(&self, workload: String, reason: String) {
+        if self.told.try_send(Told::Refused { number: self.number, workload, reason }).is_err() {
+            self.lose(1);
         }
     }
 
@@ -49,14 +71,20 @@ impl Sink {
 }
 
 /// A tap's reader. Lines are JSON objects: events; `{"lost": N}`; `{"sidecars": N}` at the beginning, when their number
-/// changes and every few seconds.
+/// changes and every few seconds; `{"refused": "why", "workload": "namespace/name"}` of a sidecar that does not serve it.
 pub(super) struct Tap {
     hub: Arc<Sidecars>,
     request: TapRequest,
     sink: Sink,
-    events: mpsc::Receiver<TapEvent>,
-    asked: BTreeMap<u64, Forget>,
+    events: mpsc::Receiver<Told>,
+    /// `None`: it has refused, and is not asked again.
+    asked: HashMap<u64, Option<Forget>>,
+    again: Instant,
+    /// Everybody who was there when it was looked was asked.
+    complete: bool,
+    changes: watch::Receiver<u64>,
     told: Option<usize>,
+    serving: usize,
     left: Option<u64>,
     shutdown: Shutdown,
     _permit: OwnedSemaphorePermit,
@@ -72,9 +100,24 @@ impl Tap {
     ) -> Option<Self> {
         let permit = Arc::clone(&hub.taps).try_acquire_owned().ok()?;
         let (sender, events) = mpsc::channel(QUEUE);
-        let sink = Sink { events: sender, lost: Arc::default() };
-        let (hub, asked) = (Arc::clone(hub), BTreeMap::new());
-        Some(Self { hub, request, sink, events, asked, told: None, left: most, shutdown, _permit: permit })
+        let sink = Sink { number: 0, told: sender, lost: Arc::default() };
+        let mut changes = hub.changes();
+        changes.mark_changed();
+        Some(Self {
+            hub: Arc::clone(hub),
+            request,
+            sink,
+            events,
+            asked: HashMap::new(),
+            complete: false,
+            changes,
+            told: None,
+            serving: 0,
+            again: Instant::now(),
+            left: most,
+            shutdown,
+            _permit: permit,
+        })
     }
 
     /// The next line. `None`: as many came as were wanted, or the control plane stops.
@@ -82,14 +125,17 @@ impl Tap {
     /// # Cancel safety
     /// Safe: what was received and not returned is kept.
     pub(super) async fn next(&mut self) -> Option<String> {
-        let mut changes = self.hub.changes();
         loop {
             if self.left == Some(0) {
                 return None;
             }
-            changes.borrow_and_update();
-            let complete = self.ask_all();
-            if self.told != Some(self.asked.len()) {
+            // Each event comes by here: all are looked at only when there is a reason.
+            if self.changes.has_changed().ok()? || (!self.complete && Instant::now() >= self.again) {
+                self.changes.mark_unchanged();
+                self.complete = self.ask_all();
+                self.again = Instant::now() + AGAIN;
+            }
+            if self.told != Some(self.serving) {
                 return Some(self.tell());
             }
             let lost = self.sink.lost.swap(0, Ordering::Relaxed);
@@ -99,12 +145,19 @@ impl Tap {
             tokio::select! {
                 biased;
                 event = self.events.recv() => {
-                    let line = serde_json::to_string(&event?).unwrap_or_default();
+                    let event = match event? {
+                        Told::Event(event) => event,
+                        Told::Refused { number, workload, reason } => return Some(self.refused(number, &workload, &reason)),
+                    };
+                    let line = serde_json::to_string(&event).unwrap_or_default();
                     self.left = self.left.map(|left| left - 1);
                     return Some(line + "\n");
                 }
-                changed = changes.changed() => changed.ok()?,
-                () = sleep(AGAIN), if !complete => {}
+                changed = self.changes.changed() => {
+                    changed.ok()?;
+                    self.changes.mark_changed();
+                }
+                () = sleep_until(self.again), if !self.complete => {}
                 () = sleep(HEARTBEAT) => return Some(self.tell()),
                 () = self.shutdown.requested() => return None,
             }
@@ -112,23 +165,33 @@ impl Tap {
     }
 
     fn tell(&mut self) -> String {
-        self.told = Some(self.asked.len());
-        format!("{{\"sidecars\":{}}}\n", self.asked.len())
+        self.told = Some(self.serving);
+        format!("{{\"sidecars\":{}}}\n", self.serving)
+    }
+
+    fn refused(&mut self, number: u64, workload: &str, reason: &str) -> String {
+        if let Some(asked) = self.asked.get_mut(&number) {
+            *asked = None;
+        }
+        self.serving = self.asked.values().flatten().count();
+        format!("{}\n", json!({ "refused": reason, "workload": workload }))
     }
 
     /// Asks those that have come, and forgets those that have gone. Were all asked?
     fn ask_all(&mut self) -> bool {
         let all = self.hub.all();
-        self.asked.retain(|number, _| all.iter().any(|(known, _)| known == number));
+        let there: HashSet<u64> = all.iter().map(|(number, _)| *number).collect();
+        self.asked.retain(|number, _| there.contains(number));
         let mut complete = true;
         for (number, sidecar) in all {
             if !self.asked.contains_key(&number) {
-                match sidecar.tap(&self.request, self.sink.clone()) {
-                    Ok(forget) => drop(self.asked.insert(number, forget)),
+                match sidecar.tap(&self.request, Sink { number, ..self.sink.clone() }) {
+                    Ok(forget) => drop(self.asked.insert(number, Some(forget))),
                     Err(_busy) => complete = false,
                 }
             }
         }
+        self.serving = self.asked.values().flatten().count();
         complete
     }
 }

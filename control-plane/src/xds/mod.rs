@@ -17,6 +17,7 @@ pub mod delta;
 pub mod dialect;
 pub mod kind;
 pub mod nodes;
+pub(crate) mod owner;
 pub mod server;
 pub mod sotw;
 pub mod subscriptions;

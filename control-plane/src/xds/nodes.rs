@@ -63,6 +63,7 @@ struct Status {
     who: Identification,
     since: SystemTime,
     names: usize,
+    is_refused: bool,
     kinds: PerKind<KindStatus>,
     questions: mpsc::Sender<oneshot::Sender<Answer>>,
 }
@@ -129,9 +130,10 @@ impl Nodes {
         let mut streams = self.streams.lock();
         streams.next += 1;
         let number = streams.next;
-        streams
-            .by_number
-            .insert(number, Status { who, since: SystemTime::now(), names: 0, kinds: PerKind::default(), questions });
+        streams.by_number.insert(
+            number,
+            Status { who, since: SystemTime::now(), names: 0, is_refused: false, kinds: PerKind::default(), questions },
+        );
         Registration { nodes: Arc::clone(self), number }
     }
 
@@ -151,13 +153,13 @@ impl Nodes {
         newest.values().map(connected).collect()
     }
 
-    /// Sidecars that are connected, by `Node.id` (`namespace/workload`), and whether each has refused something.
+    /// Sidecars that are connected, by `Node.id` (`namespace/workload`), and whether each refuses something of the
+    /// newest that it was sent.
     #[must_use]
     pub fn sidecars(&self) -> BTreeMap<String, bool> {
         let streams = self.streams.lock();
         let ours = streams.by_number.values().filter(|status| status.who.dialect == "pillion");
-        let refused = |status: &Status| status.kinds.iter().any(|(_, kind)| kind.nacks > 0);
-        ours.map(|status| (status.who.node.clone(), refused(status))).collect()
+        ours.map(|status| (status.who.node.clone(), status.is_refused)).collect()
     }
 
     /// All of it as JSON.
@@ -213,11 +215,12 @@ impl Registration {
         }
     }
 
-    /// Notes how many names the stream asks for.
-    pub fn names(&self, names: usize) {
+    /// Notes how many names the stream asks for, and whether something of the newest is refused.
+    pub fn asks(&self, names: usize, is_refused: bool) {
         let mut streams = self.nodes.streams.lock();
         if let Some(status) = streams.by_number.get_mut(&self.number) {
             status.names = names;
+            status.is_refused = is_refused;
         }
     }
 }

@@ -85,6 +85,9 @@ pub trait StreamCore: Default + Send + 'static {
 
     /// How everything stands that was asked for.
     fn standings(&self, catalog: &Catalog, viewer: &Viewer) -> Vec<Standing>;
+
+    /// Is the newest that was sent refused, of anything that is asked for?
+    fn is_refused(&self) -> bool;
 }
 
 /// What happened on a stream, for those who keep count.
@@ -228,6 +231,7 @@ impl Discovery {
             identity,
             address,
             variant,
+            is_refused: false,
         };
         tokio::spawn(stream.serve());
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
@@ -243,6 +247,7 @@ struct OpenStream<C: StreamCore> {
     identity: SpiffeId,
     address: Option<SocketAddr>,
     variant: &'static str,
+    is_refused: bool,
 }
 
 impl<C: StreamCore> OpenStream<C> {
@@ -375,7 +380,9 @@ impl<C: StreamCore> OpenStream<C> {
         };
         self.core.handle_time(SystemTime::now());
         let event = self.core.handle_request(kind, request)?;
-        registration.names(self.core.names());
+        // Nothing is looked through for those that refuse nothing.
+        self.is_refused = (self.is_refused || matches!(event, Some(Event::Nack { .. }))) && self.core.is_refused();
+        registration.asks(self.core.names(), self.is_refused);
         if let Some(event) = event {
             registration.note(&event);
             if let Event::Nack { version, reason, .. } = &event {

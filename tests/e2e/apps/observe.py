@@ -1,6 +1,6 @@
-"""A sidecar that lies: opens pillion.observe.v1.Observe/Connect as somebody and says that it is somebody else.
+"""A sidecar that lies: opens pillion.observe.v1.Observe/Connect, or with "load" the stream of load reports, as somebody and says that it is somebody else.
 
-observe.py {"address": "IP:PORT", "folder": FOLDER or null, "name": NAME, "node": NODE}; FOLDER holds root.pem, NAME.pem
+observe.py {"address": "IP:PORT", "folder": FOLDER or null, "name": NAME, "node": NODE, "load": BOOL}; FOLDER holds root.pem, NAME.pem
 and NAME.key. Prints how the stream ended, or what was asked first: the bytes of the message, in hexadecimal.
 """
 
@@ -34,10 +34,14 @@ def main():
     credentials = grpc.ssl_channel_credentials(file("root.pem"), key, chain)
     node = json_format.ParseDict(ARGUMENT["node"], base_pb2.Node()).SerializeToString()
     reports = queue.Queue()
-    reports.put(field(1, field(1, node)))
+    load = ARGUMENT.get("load")
+    reports.put(field(1, node) if load else field(1, field(1, node)))
+    path = "/pillion.observe.v1.Observe/Connect"
+    if load:
+        path = "/envoy.service.load_stats.v3.LoadReportingService/StreamLoadStats"
     with grpc.secure_channel(ARGUMENT["address"], credentials) as channel:
         same = lambda message: message  # noqa: E731
-        connect = channel.stream_stream("/pillion.observe.v1.Observe/Connect", same, same)
+        connect = channel.stream_stream(path, same, same)
         asks = connect(iter(reports.get, None), timeout=20)
         try:
             print(json.dumps({"asked": next(asks).hex()}))

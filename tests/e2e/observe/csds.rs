@@ -81,7 +81,8 @@ metadata: { name: orders, namespace: shop }
 spec:
   parentRefs: [{ group: '', kind: Service, name: orders }]
   rules:
-  - matches: [{ path: { type: RegularExpression, value: \"/[0-9]{1,4000}\" } }]
+  - matches: [{ path: { type: PathPrefix, value: /old } }]
+    filters: [{ type: URLRewrite, urlRewrite: { path: { type: ReplacePrefixMatch, replacePrefixMatch: '/a<b' } } }]
     backendRefs: [{ name: orders, port: 80 }]
 ",
     );
@@ -92,7 +93,7 @@ spec:
     for admin in [pair.mesh.admin_address(), pair.client.admin()] {
         until("the route is refused", || route(admin).is_some_and(|route| route["clientStatus"] == "NACKED"));
         let route = route(admin).unwrap();
-        assert!(route["errorState"]["details"].as_str().unwrap().contains("regex"), "{route}");
+        assert!(route["errorState"]["details"].as_str().unwrap().contains("prefix_rewrite"), "{route}");
         assert_ne!(route["errorState"]["versionInfo"], route["versionInfo"], "{route}");
         assert!(!route["versionInfo"].as_str().unwrap().is_empty(), "the version before is in force: {route}");
     }

@@ -1,6 +1,10 @@
 //! The dashboard: who may look, and what a real browser shows.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -120,8 +124,43 @@ fn picture(name: &str) -> Vec<Value> {
     folder.map(|folder: PathBuf| json!({ "shot": Path::new(&folder).join(name) })).into_iter().collect()
 }
 
+/// Requests that go on until it is dropped.
+struct Traffic {
+    ends: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Traffic {
+    /// To these hosts and paths, one after the other, through the proxy at this address.
+    fn begin(proxy: SocketAddr, targets: &'static [(&'static str, &'static str)]) -> Self {
+        let ends = Arc::new(AtomicBool::new(false));
+        let ended = Arc::clone(&ends);
+        let thread = thread::spawn(move || {
+            for (host, path) in targets.iter().cycle() {
+                curl(&[&format!("http://{proxy}{path}"), "-H", &format!("Host: {host}")]);
+                if ended.load(Ordering::Relaxed) {
+                    return;
+                }
+                // As often as people look, and not so often that nothing else runs.
+                thread::park_timeout(Duration::from_millis(50));
+            }
+        });
+        Self { ends, thread: Some(thread) }
+    }
+}
+
+impl Drop for Traffic {
+    fn drop(&mut self) {
+        self.ends.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            thread.thread().unpark();
+            thread.join().expect("it only asks");
+        }
+    }
+}
+
 /// A shop whose payment has an instance that always fails, behind a breaker, and an object that is refused.
-fn troubled(mesh: &Mesh) -> (Vec<crate::support::App>, Vec<crate::support::Sidecar>) {
+fn troubled(mesh: &Mesh) -> (Traffic, Vec<crate::support::App>, Vec<crate::support::Sidecar>) {
     let (orders, client, app) = shop(mesh);
     let good = nginx(mesh, "    location / { return 200 \"paid\\n\"; }");
     let bad = nginx(mesh, "    location / { return 503 \"no\\n\"; }");
@@ -137,16 +176,13 @@ fn troubled(mesh: &Mesh) -> (Vec<crate::support::App>, Vec<crate::support::Sidec
         "bad.yaml",
         "apiVersion: v1\nkind: Service\nmetadata: { name: gift, namespace: shop }\nspec: { ports: 80 }\n",
     );
-    for _ in 0..4 {
-        for (host, path) in [("orders.shop", "/"), ("payment.shop", "/"), ("orders.shop", "/fail")] {
-            let count = if path == "/fail" { 1 } else { 12 };
-            let host = format!("Host: {host}");
-            curl(&[&format!("http://{}{path}?[1-{count}]", client.outbound()), "-H", &host]);
-        }
-    }
+    let traffic = Traffic::begin(
+        client.outbound(),
+        &[("orders.shop", "/?[1-12]"), ("payment.shop", "/?[1-12]"), ("orders.shop", "/fail")],
+    );
     eventually("the breaker is told", SOON, || mesh.admin("/api/v1/graph").contains("\"open\":1").then_some(()));
     let [first, second] = payments;
-    (vec![app, good, bad], vec![orders, client, first, second])
+    (traffic, vec![app, good, bad], vec![orders, client, first, second])
 }
 
 #[test]
@@ -155,6 +191,7 @@ fn a_browser_shows_graph_breakers_and_refused_configuration() {
     let _running = troubled(&mesh);
     let mut steps = vec![
         wait("document.querySelectorAll('.edge').length >= 2"),
+        wait("document.querySelector('.stage').textContent.match(/1 breaker open.*p99/)"),
         json!({ "read": TEXT }),
         json!({ "read": "location.href" }),
         json!({ "read": "document.querySelector('.stage').textContent" }),
@@ -186,6 +223,35 @@ fn a_browser_shows_graph_breakers_and_refused_configuration() {
 }
 
 #[test]
+fn an_edge_that_went_quiet_stays_for_a_while() {
+    let (mesh, address, token) = open(&[]);
+    let (_orders, client, _app) = shop(&mesh);
+    curl(&[&format!("http://{}/?[1-5]", client.outbound()), "-H", "Host: orders.shop"]);
+    let idle = || -> Option<()> {
+        let graph: Value = serde_json::from_str(&mesh.admin("/api/v1/graph?window=5")).unwrap();
+        let edges = graph["edges"].as_array().unwrap();
+        (edges.len() == 1 && edges[0]["idle_seconds"].is_u64() && edges[0]["requests"] == 0).then_some(())
+    };
+    eventually("nothing for five seconds", SOON, idle);
+    let steps = [
+        wait("!!document.querySelector('.edge.idle')"),
+        json!({ "read": "document.querySelector('.label.idle').textContent" }),
+        json!({ "read": "document.querySelector('.sub').textContent" }),
+    ];
+    let pick = json!({ "do": "document.querySelector('select').value = 10; document.querySelector('select').dispatchEvent(new Event('change'))" });
+    let values = browse(
+        &address,
+        &token,
+        1400,
+        false,
+        &[&[wait("!!document.querySelector('.edge')"), pick], &steps[..]].concat(),
+    );
+    let text = |index: usize| values[index].as_str().unwrap_or_default();
+    assert!(text(0).contains("idle ") && text(0).contains(" s"), "{}", text(0));
+    assert!(text(1).contains("1 edge, 1 idle"), "{}", text(1));
+}
+
+#[test]
 fn a_narrow_dark_screen_works() {
     let (mesh, address, token) = open(&[]);
     let _running = troubled(&mesh);
@@ -203,27 +269,50 @@ fn a_narrow_dark_screen_works() {
 #[test]
 fn a_wrong_token_is_told_in_words_and_the_tap_shows_requests_as_they_end() {
     let (mesh, address, token) = open(&[]);
-    let _running = shop(&mesh);
+    let (_orders, client, _app) = shop(&mesh);
+    let _traffic = Traffic::begin(client.outbound(), &[("orders.shop", "/"), ("orders.shop", "/fail?secret=1")]);
+    let fill = |name: &str, text: &str| json!({ "do": format!("document.querySelector('.filter [name={name}]').value = '{text}'") });
     let press = "document.querySelector('[data-key=tap]').click()";
+    let mut steps = vec![
+        wait("document.querySelector('.wrong')?.textContent.includes('this is not the token')"),
+        json!({ "do": format!("document.querySelector('input').value = '{token}'") }),
+        json!({ "do": "document.querySelector('form').requestSubmit()" }),
+        wait("document.querySelectorAll('.node').length >= 2"),
+        json!({ "do": "location.hash = '#/tap'" }),
+        wait("!!document.querySelector('[data-key=tap]')"),
+        fill("status", "loud"),
+        json!({ "do": press }),
+        wait("document.querySelector('.wrong').textContent.includes('status `loud`')"),
+        fill("status", ""),
+        fill("to", "shop/orders"),
+        json!({ "do": press }),
+        wait("document.querySelectorAll('.feed tbody tr').length >= 12"),
+        wait("document.querySelector('.head [role=status]').textContent.includes('2 sidecars')"),
+        json!({ "read": "document.querySelector('.feed').innerText" }),
+    ];
+    steps.extend(picture("tap.png"));
+    steps.extend([
+        json!({ "do": press }),
+        wait("document.querySelector('.head [role=status]').textContent.startsWith('Stopped')"),
+        fill("status", "5xx"),
+        json!({ "do": press }),
+        wait("document.querySelectorAll('.feed tbody tr').length >= 3"),
+        json!({ "read": "[...document.querySelectorAll('.feed tbody tr')].map((row) => row.cells[6].innerText).join()" }),
+    ]);
     let said = python_json(
         "browse.py",
         &json!({
-            "chromium": tool("chromium", "chromium"), "url": format!("{address}/#token=wrong"),
-            "steps": [
-                wait("document.querySelector('.wrong')?.textContent.includes('this is not the token')"),
-                json!({ "do": format!("document.querySelector('input').value = '{token}'") }),
-                json!({ "do": "document.querySelector('form').requestSubmit()" }),
-                wait("document.querySelectorAll('.node').length >= 2"),
-                json!({ "do": "location.hash = '#/tap'" }),
-                wait("!!document.querySelector('[data-key=tap]')"),
-                json!({ "do": press }),
-                wait("document.querySelectorAll('.feed tbody tr').length >= 2"),
-                json!({ "read": "document.querySelector('.feed').innerText" }),
-            ],
+            "chromium": tool("chromium", "chromium"), "url": format!("{address}/#token=wrong"), "steps": steps,
         }),
     );
     let requests = said["requests"].as_array().unwrap();
     assert!(requests.iter().filter_map(Value::as_str).all(|url| url.starts_with(&address)), "{requests:?}");
+    let rows = said["values"][0].as_str().unwrap();
+    for told in ["caller", "callee", "shop/client", "shop/orders-1", "orders.shop/fail", "500", "mutual"] {
+        assert!(rows.contains(told), "{told}: {rows}");
+    }
+    assert!(!rows.contains("secret") && !rows.contains("undefined"), "{rows}");
+    assert!(said["values"][1].as_str().unwrap().split(',').all(|status| status == "500"), "{said}");
 }
 
 #[test]

@@ -312,6 +312,20 @@ fn the_command_says_beforehand_what_traffic_then_does() {
     let text = String::from_utf8_lossy(&text.stdout).into_owned();
     assert!(text.contains("route     HTTPRoute/shop/orders/main by HTTPRoute shop/orders spec.rules[3]"), "{text}");
     assert!(text.contains("outcome   answered"), "{text}");
+    let config = stage.mesh.config();
+    let named = ["explain", "--from", "client", "GET", "http://orders.shop/o", "--trust-domain", "other.example"];
+    let text = output(pillion().args(named).arg(&config).args(["--output", "json"]));
+    let told: Value = serde_json::from_slice(&text.stdout).unwrap();
+    let identity = told["backends"][0]["endpoints"][0]["identity"].as_str().unwrap();
+    assert!(identity.starts_with("spiffe://other.example/"), "{told:#}");
+    // Without a folder: the one that the control plane reads; without --to: the one that the URL names.
+    let admin = stage.mesh.admin_address().to_string();
+    let named = ["explain", "--from", "client", "GET", "http://orders.shop/o", "--control-plane-admin", &admin];
+    let text = output(pillion().args(named));
+    let text = String::from_utf8_lossy(&text.stdout).into_owned();
+    let folder = config.canonicalize().unwrap();
+    let first = format!("documents of the mesh at {admin}: {}\n", folder.display());
+    assert!(text.starts_with(&first) && text.contains("outcome   answered"), "{text}");
     let page = output(pillion().args(["explain", "plaintext_refused"]));
     assert!(String::from_utf8_lossy(&page.stdout).starts_with("### plaintext_refused\n"));
     assert_eq!(output(pillion().args(["explain", "no_such_code"])).status.code(), Some(2));

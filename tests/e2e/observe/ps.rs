@@ -29,6 +29,18 @@ spec:
     backendRefs: [{ name: orders, port: 80 }]
 ";
 
+const REWRITE: &str = "
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: { name: orders, namespace: shop }
+spec:
+  parentRefs: [{ group: '', kind: Service, name: orders }]
+  rules:
+  - matches: [{ path: { type: PathPrefix, value: /old } }]
+    filters: [{ type: URLRewrite, urlRewrite: { path: { type: ReplacePrefixMatch, replacePrefixMatch: '/a<b' } } }]
+    backendRefs: [{ name: orders, port: 80 }]
+";
+
 #[test]
 fn ps_shows_what_each_sidecar_runs() {
     let mut pair = Pair::start();
@@ -81,21 +93,41 @@ fn ps_shows_who_is_behind_and_what_was_refused() {
     until("it has caught up", || of(&pair, "shop/client")["configuration"]["state"] == "in sync");
     assert_eq!(pair.get("/123", &[]), 200);
 
-    // An expression that the control plane takes, but which costs more than a sidecar spends on a request.
+    // What costs more than a sidecar spends on a request is refused before it gets there.
     pair.mesh.edit("route.yaml", "/[0-9]*", "/[0-9]{1,4000}");
+    until("the control plane refuses it", || {
+        let config = json(&pair.mesh.admin("/api/v1/config"));
+        let problems = config["problems"].to_string();
+        problems.contains("spec.rules[0].matches[0].path.value") && problems.contains("a sidecar spends")
+    });
+    pair.mesh.edit("route.yaml", "/[0-9]{1,4000}", "/[0-9]*");
+    until("it is good again", || json(&pair.mesh.admin("/api/v1/config"))["problems"] == Value::Array(Vec::new()));
+
+    // A path that the control plane takes, but that sidecars know for none.
+    pair.mesh.write("route.yaml", REWRITE);
     until("the client refuses it", || of(&pair, "shop/client")["configuration"]["state"] == "rejected");
     let client = of(&pair, "shop/client");
     for rejected in [&client["configuration"]["rejected"][0], &client["state"]["rejected"][0]] {
         assert_eq!(rejected["kind"], "route", "{client}");
-        assert!(rejected["detail"].as_str().unwrap().contains("regex"), "{client}");
+        assert!(rejected["detail"].as_str().unwrap().contains("prefix_rewrite"), "{client}");
     }
     assert_eq!(client["configuration"]["behind"], 1);
     let table = text(&pair);
     assert!(table.contains("1 refused") && table.contains("  refused route "), "{table}");
     assert_eq!(pair.get("/123", &[]), 200, "the last good version stays");
-    pair.mesh.edit("route.yaml", "{1,4000}", "{1,4}");
+    assert!(is_marked(&pair), "the dashboard says it too");
+    pair.mesh.edit("route.yaml", "/a<b", "/a-b");
     until("it is accepted", || of(&pair, "shop/client")["configuration"]["state"] == "in sync");
     assert_eq!(of(&pair, "shop/client")["state"]["rejected"], Value::Array(Vec::new()));
+    until("the dashboard marks it no longer", || !is_marked(&pair));
+}
+
+/// Does the graph say that the client refuses what it was sent?
+fn is_marked(pair: &Pair) -> bool {
+    let graph = json(&pair.mesh.admin("/api/v1/graph"));
+    let nodes = graph["nodes"].as_array().unwrap();
+    let client = nodes.iter().find(|node| node["name"] == "client").unwrap();
+    client["workloads"][0]["refused"] == true
 }
 
 #[test]
@@ -131,6 +163,12 @@ fn a_mesh_of_this_machine_is_found_without_an_address() {
         let all: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
         all["sidecars"].as_array().is_some_and(|all| all.len() >= 8)
     });
+    let top = output(pillion().args(["top", "--once", "--output", "json"]).env("XDG_RUNTIME_DIR", runtime.path()));
+    let graph: Value = serde_json::from_slice(&top.stdout).unwrap_or_default();
+    assert!(graph["nodes"].as_array().is_some_and(|nodes| nodes.len() >= 5), "{top:?}");
+    let question = ["explain", "--from", "web-1", "GET", "http://orders.shop/"];
+    let told = output(pillion().args(question).env("XDG_RUNTIME_DIR", runtime.path()));
+    assert!(String::from_utf8_lossy(&told.stdout).starts_with("documents of the mesh at 127."), "{told:?}");
     demo.signal(Signal::SIGINT);
     demo.wait();
     let left = std::fs::read_dir(runtime.path().join("pillion/meshes")).unwrap().count();

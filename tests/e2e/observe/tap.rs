@@ -178,15 +178,24 @@ fn a_sidecar_speaks_for_itself_alone() {
     let pair = Pair::start();
     pair.wait_until_observed();
     let folder = certificates(&pair.mesh, "probe");
-    let connect = |name: &str, workload: &str, account: &str| {
+    let ask = |load: bool, name: &str, workload: &str, account: &str| {
         let node = json!({
             "id": format!("shop/{workload}"),
             "userAgentName": "pillion",
             "metadata": { "namespace": "shop", "workload": workload, "serviceAccount": account },
         });
         let address = pair.mesh.control_plane_address().to_string();
-        python_json("observe.py", &json!({ "address": address, "folder": folder, "name": name, "node": node }))
+        python_json(
+            "observe.py",
+            &json!({
+                "address": address, "folder": folder, "name": name, "node": node, "load": load,
+            }),
+        )
     };
+    let connect = |name: &str, workload: &str, account: &str| ask(false, name, workload, account);
+    let reported = ask(true, "probe", "orders-1", "probe");
+    assert_eq!(reported["code"], "PERMISSION_DENIED", "nobody reports as another account's workload: {reported}");
+    assert!(ask(true, "probe", "probe", "probe")["asked"].is_string(), "for itself it may");
     assert_eq!(connect("", "probe", "probe")["code"], "UNAUTHENTICATED");
     assert_eq!(connect("probe", "client", "client")["code"], "PERMISSION_DENIED");
     let stolen = connect("probe", "orders-1", "probe");

@@ -36,6 +36,11 @@ export function age(seconds) {
   return seconds < 5400 ? `${Math.round(seconds / 60)} min` : `${Math.round(seconds / 3600)} h`;
 }
 
+/** Nothing went over it within the window. */
+export const isIdle = (edge) => typeof edge.idle_seconds === "number";
+/** `idle 2 min`: so long ago something did. */
+export const quiet = (edge) => (isIdle(edge) ? `idle ${age(edge.idle_seconds)}` : "idle");
+
 /** `good`, `warn`, `bad` or `idle`: by the share of requests, or of connections, that succeeded. */
 export function health(edge) {
   if (edge.success_rate !== null) return edge.success_rate >= 0.99 ? "good" : edge.success_rate >= 0.95 ? "warn" : "bad";

@@ -1,7 +1,7 @@
 // The service graph, and the same as a table.
 
 import { empty, h, s } from "./dom.js";
-import { NONE, bytes, carriesRequests, health, ms, percent, plural, rate, short, tls } from "./format.js";
+import { NONE, bytes, carriesRequests, health, isIdle, ms, percent, plural, quiet, rate, short, tls } from "./format.js";
 import { layout } from "./layout.js";
 
 const BOX = { width: 164, height: 58 };
@@ -16,7 +16,7 @@ const EDGE_OF_STAGE = 26;
 export function graphView(graph, tools) {
   const head = heading("Service graph", graph, tools);
   if (graph.nodes.length === 0) return [head, nothing()];
-  const idle = graph.edges.length === 0 && h("p", { class: "sub" }, "No traffic was reported within the window. Sidecars report every few seconds.");
+  const idle = graph.edges.every(isIdle) && h("p", { class: "sub" }, "No traffic was reported within the window. Sidecars report every few seconds.");
   return [
     head, idle,
     h("div", { class: "stage", "data-scroll": "graph", role: "group", "aria-label": "Service graph; the same numbers are in the table view" }, drawing(graph)),
@@ -36,7 +36,8 @@ const nothing = () => empty("An empty mesh", "There is no workload with a sideca
 function heading(title, graph, tools) {
   const count = graph.nodes.reduce((sum, node) => sum + node.workloads.length, 0);
   const here = graph.nodes.reduce((sum, node) => sum + node.workloads.filter((one) => one.connected).length, 0);
-  const text = `${plural(here, "sidecar")} connected${here < count ? ` of ${count}` : ""} · ${plural(graph.edges.length, "edge")} · last ${graph.window} s`;
+  const idle = graph.edges.filter(isIdle).length;
+  const text = `${plural(here, "sidecar")} connected${here < count ? ` of ${count}` : ""} · ${plural(graph.edges.length, "edge")}${idle ? `, ${idle} idle` : ""} · last ${graph.window} s`;
   return h("div", { class: "head" }, h("div", {}, h("h1", {}, title), h("p", { class: "sub" }, text)), h("div", { class: "tools" }, tools));
 }
 
@@ -100,7 +101,7 @@ function line(edge, points, beside) {
     const bend = (to.x - from.x) * 0.5;
     return `${text} C ${from.x + bend} ${from.y} ${to.x - bend} ${to.y} ${to.x} ${to.y}`;
   }, `M ${way[0].x} ${way[0].y}`);
-  const thick = 1.3 + Math.min(3.2, Math.log10(1 + edge.requests_per_second + edge.tcp_bytes_per_second / 1000) * 1.3);
+  const thick = isIdle(edge) ? 1 : 1.3 + Math.min(3.2, Math.log10(1 + edge.requests_per_second + edge.tcp_bytes_per_second / 1000) * 1.3);
   const arrow = `M ${last.x} ${last.y} l ${tip * 1.3} -5 v 10 z`;
   const path = s("g", { class: `edge ${state}` }, s("path", { class: "line", d: data, "stroke-width": thick.toFixed(2) }), s("path", { class: "tip", d: arrow }));
   const [from, to] = beside === "from" ? [way[0], way[1]] : [way.at(-2), way.at(-1)];
@@ -111,13 +112,13 @@ function label(edge, { x, y }) {
   const state = health(edge);
   const requests = carriesRequests(edge);
   const tcp = edge.tcp_connections || edge.tcp_bytes_per_second;
-  const main = requests ? `${rate(edge.requests_per_second)}/s · ${percent(edge.success_rate)}` : tcp ? `TCP · ${bytes(edge.tcp_bytes_per_second)}` : "idle";
+  const main = requests ? `${rate(edge.requests_per_second)}/s · ${percent(edge.success_rate)}` : tcp ? `TCP · ${bytes(edge.tcp_bytes_per_second)}` : quiet(edge);
   const more = requests && edge.p50_ms !== null ? `p50 ${ms(edge.p50_ms)} · p99 ${ms(edge.p99_ms)}` : requests ? "latency not said" : tcp ? plural(edge.tcp_connections, "connection") : "";
   const mark = { all: lock(true), none: lock(false), some: lock(false) }[edge.mutual_tls];
   return s("g", { class: `label ${state}`, transform: `translate(${x - LABEL.width / 2} ${y - LABEL.height / 2})` },
-    s("title", {}, `${short(edge.from)} to ${short(edge.to)}: ${main}, ${more}, ${tls(edge)}${edge.dropped ? `, ${edge.dropped} sent to nobody` : ""}`),
+    s("title", {}, `${short(edge.from)} to ${short(edge.to)}: ${[main, more, isIdle(edge) ? "" : tls(edge)].filter(Boolean).join(", ")}${edge.dropped ? `, ${edge.dropped} sent to nobody` : ""}`),
     s("rect", { width: LABEL.width, height: LABEL.height, rx: 7 }),
-    s("text", { x: 9, y: 15.5 }, main), s("text", { x: 9, y: 30, class: "small" }, more),
+    s("text", { x: 9, y: more ? 15.5 : 23, class: more ? null : "small" }, main), s("text", { x: 9, y: 30, class: "small" }, more),
     mark && s("g", { transform: `translate(${LABEL.width - 18} 6)` }, mark));
 }
 
@@ -175,5 +176,5 @@ export function table(graph, known) {
     h("tbody", {}, rows.map((edge) => h("tr", {},
       ends.map((side, index) => end(edge, side, index)),
       columns.map(([name, text, kind]) => h("td", { class: `num ${kind?.(edge) ?? ""}`, "data-name": name.toLowerCase() }, text(edge))),
-      h("td", { class: "name", "data-name": "" }, tls(edge)))))));
+      h("td", { class: "name", "data-name": "" }, isIdle(edge) ? quiet(edge) : tls(edge)))))));
 }

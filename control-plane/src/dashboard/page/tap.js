@@ -1,10 +1,12 @@
-// Live tap: requests as they end, as far as the control plane can ask for them.
+// Live tap: requests as they end. Lines of `/api/v1/tap`: an event, `{"lost": N}`, `{"sidecars": N}`, or `{"refused": why}`.
 
 import { LoggedOut, Refused, lines } from "./api.js";
-import { empty, h } from "./dom.js";
-import { ms } from "./format.js";
+import { h } from "./dom.js";
+import { ms, plural } from "./format.js";
 
 const MOST_ROWS = 200;
+/** However many come: so often they are drawn. */
+const DRAW_MS = 100;
 let running = null;
 
 /** Ends what runs: the view is left. */
@@ -13,52 +15,108 @@ export function stopTap() {
   running = null;
 }
 
+/** Conditions, named as the API's parameters. */
+const CONDITIONS = [
+  ["to", "To", "orders or shop/orders"], ["from", "From", "web or shop/web"], ["status", "Status", "5xx or 404,500-503"], ["slower", "Slower than", "100ms"],
+];
+const COLUMNS = ["Time", "Seen by", "From", "To", "Method", "Asked for", "Status", "Took", "TLS", "Reason"];
+
 export function tapView(onLoggedOut) {
   const note = h("p", { class: "sub", role: "status" }, "Not running.");
+  const wrong = h("p", { class: "wrong", role: "alert" });
   const body = h("tbody", {});
-  const columns = ["Time", "From", "To", "Method", "Path", "Status", "Took", "Reason"];
   const feed = h("div", { class: "scroll", hidden: true }, h("table", { class: "feed" },
-    h("thead", {}, h("tr", {}, columns.map((name) => h("th", { scope: "col" }, name)))), body));
-  const place = h("div", {});
-  const button = h("button", { class: "first", type: "button", "data-key": "tap" }, "Start");
-  button.addEventListener("click", async () => {
+    h("thead", {}, h("tr", {}, COLUMNS.map((name) => h("th", { scope: "col" }, name)))), body));
+  const button = h("button", { class: "first", "data-key": "tap" }, "Start");
+  const fields = CONDITIONS.map(([name, , placeholder]) => h("input", { name, placeholder, autocomplete: "off", spellcheck: "false", maxlength: 256 }));
+  const form = h("form", { class: "filter" }, CONDITIONS.map(([, title], index) => h("label", {}, title, fields[index])), button);
+  const asked = () => new URLSearchParams(fields.filter((field) => field.value.trim()).map((field) => [field.name, field.value.trim()]));
+  const ended = () => {
+    button.textContent = "Start";
+    for (const field of fields) field.disabled = false;
+  };
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
     if (running) return stopTap();
     const own = (running = new AbortController());
     button.textContent = "Stop";
+    for (const field of fields) field.disabled = true;
+    wrong.textContent = "";
     note.textContent = "Waiting for requests…";
-    place.replaceChildren();
+    body.replaceChildren();
+    feed.hidden = true;
+    const told = { seen: 0, lost: 0, sidecars: null };
+    const board = drawer(body, feed, note, told);
     try {
-      let seen = 0;
-      for await (const event of lines("/api/v1/tap", own.signal)) {
-        seen += 1;
-        feed.hidden = false;
-        note.textContent = `${seen} seen; the newest ${MOST_ROWS} are shown.`;
-        body.prepend(row(event));
-        while (body.rows.length > MOST_ROWS) body.lastElementChild.remove();
+      for await (const line of lines(`/api/v1/tap?${asked()}`, own.signal)) {
+        if (typeof line.lost === "number") told.lost += line.lost;
+        else if (typeof line.sidecars === "number") told.sidecars = line.sidecars;
+        else if (typeof line.refused === "string") wrong.textContent = `${line.workload} does not serve it: ${line.refused}.`;
+        else board.take(line);
+        board.soon();
       }
-      note.textContent = "The control plane ended it.";
+      board.end("The control plane ended it");
     } catch (error) {
+      board.end(own.signal.aborted ? "Stopped" : error instanceof Refused ? "Not running" : "The control plane went away");
       if (error instanceof LoggedOut) onLoggedOut();
-      else if (error instanceof Refused) {
-        note.textContent = "Not available.";
-        place.replaceChildren(empty("This control plane cannot tap", `It says: ${error.message}. From a terminal, next to a workload, the sidecar's access log shows the same.`));
-      } else note.textContent = own.signal.aborted ? "Stopped." : "The control plane went away.";
+      else if (error instanceof Refused) wrong.textContent = `${error.message}.`;
     }
     if (running === own) running = null;
-    button.textContent = "Start";
+    if (!running) ended();
   });
   return [
-    h("div", { class: "head" }, h("div", {}, h("h1", {}, "Live tap"), note), h("div", { class: "tools" }, button)),
-    h("p", { class: "sub" }, "Requests as they end, without queries, headers or bodies. It runs while this view is open."), place, feed,
+    h("div", { class: "head" }, h("div", {}, h("h1", {}, "Live tap"), note)), form, wrong,
+    h("p", { class: "sub" }, "Requests as they end, without queries, headers or bodies; each is seen by the sidecar of its caller and by that of its callee. It runs while this view is open."), feed,
   ];
 }
 
+/** Draws what has come, a few times a second at most. */
+function drawer(body, feed, note, told) {
+  let waiting = [];
+  let timer = 0;
+  const say = (first) => {
+    const parts = [first, told.sidecars !== null && plural(told.sidecars, "sidecar"), told.seen > 0 && `${told.seen} seen`,
+      told.seen > MOST_ROWS && `the newest ${MOST_ROWS} are shown`, told.lost > 0 && `${plural(told.lost, "event")} lost`];
+    note.textContent = `${parts.filter(Boolean).join(" · ")}.`;
+  };
+  const draw = () => {
+    timer = 0;
+    body.prepend(...waiting.reverse().map(row));
+    waiting = [];
+    while (body.rows.length > MOST_ROWS) body.lastElementChild.remove();
+    feed.hidden = body.rows.length === 0;
+    say(told.seen ? "Running" : "Waiting for requests");
+  };
+  return {
+    take(event) {
+      told.seen += 1;
+      waiting.push(event);
+      if (waiting.length > MOST_ROWS) waiting.shift();
+    },
+    soon() { timer ||= setTimeout(draw, DRAW_MS); },
+    end(first) {
+      clearTimeout(timer);
+      draw();
+      say(first);
+    },
+  };
+}
+
+/** `shop/web` of `spiffe://cluster.local/ns/shop/sa/web`. */
+const account = (peer) => peer.replace(/^spiffe:\/\/[^/]*\/ns\/([^/]+)\/sa\//, "$1/");
+
 function row(event) {
-  const first = (...names) => names.map((name) => event[name]).find((value) => value !== undefined && value !== null && value !== "") ?? "";
-  const at = first("time_ms");
+  const outbound = event.direction === "outbound";
+  const from = outbound ? event.workload : account(event.peer) || event.downstream_remote_address;
+  const to = outbound ? event.destination || account(event.peer) || event.upstream_host : event.workload;
+  const state = event.response_code >= 500 || event.reason ? "bad" : event.response_code >= 400 ? "warn" : "";
   const cells = [
-    at ? new Date(Number(at)).toLocaleTimeString() : first("time", "start_time"), first("source", "workload", "from", "peer"), first("destination", "to", "upstream_cluster"),
-    first("method"), first("path"), first("response_code", "status"), typeof event.duration_ms === "number" ? ms(event.duration_ms) : "", first("reason", "response_flags"),
+    new Date(event.time_ms).toLocaleTimeString(), outbound ? "caller" : "callee", from, to, event.method, `${event.authority}${event.path}`,
+    event.response_code || "–", ms(event.duration_ms), event.tls === "mutual" ? "mutual" : "–", [event.reason, event.response_flags].filter(Boolean).join(" "),
   ];
-  return h("tr", {}, cells.map((text) => h("td", {}, String(text))));
+  return h("tr", {}, cells.map((text, index) => {
+    const cell = h("td", { class: COLUMNS[index] === "Status" || COLUMNS[index] === "Reason" ? state : null });
+    cell.textContent = String(text);
+    return cell;
+  }));
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use pillion_wire::expression;
 use regex::RegexBuilder;
 
 use crate::{
@@ -12,9 +13,6 @@ use crate::{
         path::FieldPath,
     },
 };
-
-/// The greatest compiled size of one expression: the proxy's limit.
-const MAX_REGEX_BYTES: usize = 1 << 20;
 
 const METHODS: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"];
 
@@ -176,11 +174,15 @@ fn values(raw: Vec<gateway::ValueMatch>, path: &FieldPath, issues: &mut Issues) 
     found
 }
 
-fn check_regex(expression: &str, path: &FieldPath, issues: &mut Issues) {
-    let compiled = RegexBuilder::new(&format!("^(?:{expression})$")).size_limit(MAX_REGEX_BYTES).build();
+fn check_regex(text: &str, path: &FieldPath, issues: &mut Issues) {
+    let compiled = RegexBuilder::new(&expression::whole(text)).size_limit(expression::MOST_BYTES).build();
     if let Err(error) = compiled {
-        let text = error.to_string();
-        let reason = text.lines().last().unwrap_or_default().trim();
-        issues.error(path.clone(), format!("`{expression}` is not a regular expression: {reason}"));
+        let said = error.to_string();
+        let reason = said.lines().last().unwrap_or_default().trim();
+        let problem = match error {
+            regex::Error::CompiledTooBig(_) => "costs more than a sidecar spends on a request",
+            _ => "is not a regular expression",
+        };
+        issues.error(path.clone(), format!("`{text}` {problem}: {reason}"));
     }
 }

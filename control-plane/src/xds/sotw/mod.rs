@@ -127,6 +127,10 @@ impl StreamCore for Sotw {
     fn standings(&self, catalog: &Catalog, viewer: &Viewer) -> Vec<Standing> {
         self.subscriptions.standings(catalog, viewer)
     }
+
+    fn is_refused(&self) -> bool {
+        self.subscriptions.is_refused()
+    }
 }
 
 impl Sotw {

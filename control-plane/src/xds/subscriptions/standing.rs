@@ -156,6 +156,12 @@ impl Subscriptions {
         }
     }
 
+    /// Is the newest that was sent refused, of anything that is asked for?
+    #[must_use]
+    pub fn is_refused(&self) -> bool {
+        self.kinds.iter().any(|(_, state)| state.sent.values().any(|held| held.refused.is_some()))
+    }
+
     /// How everything stands that was asked for.
     #[must_use]
     pub fn standings(&self, catalog: &Catalog, viewer: &Viewer) -> Vec<Standing> {

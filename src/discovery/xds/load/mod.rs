@@ -26,6 +26,8 @@ use crate::slot::Slot;
 use crate::snapshot::Outbound;
 use crate::telemetry::load::{Edges, Load};
 
+/// A stream that lasted for this long was no failure.
+const LASTED: Duration = Duration::from_secs(30);
 /// However often the server wants reports.
 const SHORTEST: Duration = Duration::from_millis(100);
 /// And however rarely.
@@ -69,12 +71,16 @@ pub(super) fn begin(unsent: &Arc<Unsent>, link: Link) -> Option<AbortOnDropHandl
 async fn run(unsent: Arc<Unsent>, link: Link) -> Infallible {
     let mut backoff = Backoff::default();
     loop {
+        let began = Instant::now();
         match stream_reports(&unsent, &link).await {
             Err(status) if status.code() == Code::Unimplemented => {
                 tracing::debug!("the control plane does not want load reports");
                 std::future::pending::<()>().await;
             }
             outcome => tracing::debug!(?outcome, "load reports ended"),
+        }
+        if began.elapsed() > LASTED {
+            backoff.reset();
         }
         sleep(backoff.next(rand::random())).await;
     }

@@ -1,6 +1,7 @@
 //! What routes do to heads, paths and hosts; redirects and mirrors.
 
 use http::{HeaderName, HeaderValue, StatusCode, uri};
+use pillion_wire::expression::MOST_BYTES;
 use pillion_wire::header::protected;
 use pillion_wire::xds::core::HeaderValueOption;
 use pillion_wire::xds::core::header_value_option::HeaderAppendAction;
@@ -14,9 +15,6 @@ use super::filters::share;
 use crate::config::{
     HeaderChange, HeaderChanges, Mirror, PathMatch, PathRewrite, PerMillion, Redirect, RedirectPath, Substitution,
 };
-
-/// Compiled size that one expression of a rewrite may have, in bytes: as for those that match.
-const MAX_REGEX_BYTES: usize = 64 << 10;
 
 /// The four fields of a message that change heads.
 macro_rules! header_changes {
@@ -147,7 +145,7 @@ fn prefix_rewrite(at: &At<'_>, with: String, matched: &PathMatch) -> Result<Path
 fn substitution(at: &At<'_>, said: RegexMatchAndSubstitute) -> Result<Substitution, Refusal> {
     let pattern = at.field("pattern");
     let text = pattern.required(said.pattern)?.regex;
-    let regex = regex::RegexBuilder::new(&text).size_limit(MAX_REGEX_BYTES).build();
+    let regex = regex::RegexBuilder::new(&text).size_limit(MOST_BYTES).build();
     let regex = regex.map_err(|error| pattern.field("regex").refuse(error))?;
     let mut with = String::with_capacity(said.substitution.len());
     let mut rest = said.substitution.chars();
