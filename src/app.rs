@@ -152,7 +152,6 @@ async fn serve(mut settings: Bootstrap, logging: Arc<Logging>, log: &OwnLog) -> 
     let (link, links) = watch::channel(None);
 
     tokio::spawn(identity::renew::run(Arc::clone(&settings), identity, Arc::clone(&metrics), store.clone()));
-    let own = settings.dns.iter().map(|dns| dns.listen).collect();
     tokio::spawn(discovery::run(discovery::Context {
         bootstrap: Arc::clone(&settings),
         identity: Arc::clone(&shared.identity),
@@ -162,10 +161,7 @@ async fn serve(mut settings: Bootstrap, logging: Arc<Logging>, log: &OwnLog) -> 
         metrics: Arc::clone(&metrics),
         load: Arc::clone(&shared.telemetry.load),
         store,
-        naming: discovery::Naming {
-            lookups: Arc::new(dns::Lookups::new(nameservers(&settings), own, metrics)),
-            resolutions: Arc::clone(&shared.resolutions),
-        },
+        naming: naming(&shared, metrics),
         ledger,
         link,
     }));
@@ -187,6 +183,7 @@ async fn serve(mut settings: Bootstrap, logging: Arc<Logging>, log: &OwnLog) -> 
         () = shared.drain.stopping() => tracing::info!("stopping, as the admin port was asked to"),
     }
     drain(&shared).await;
+    // What was seen until the end is told, too.
     exporter.flush(FLUSH_DEADLINE).await;
     shared.telemetry.access_log.flush(LOG_PATIENCE);
     Ok(())
@@ -345,6 +342,15 @@ fn namespace(settings: &Bootstrap) -> anyhow::Result<Option<Namespace>> {
         })
     })
     .transpose()
+}
+
+/// How clusters that are found by name are found.
+fn naming(shared: &Shared, metrics: Arc<Metrics>) -> discovery::Naming {
+    let own = shared.settings.dns.iter().map(|dns| dns.listen).collect();
+    discovery::Naming {
+        lookups: Arc::new(dns::Lookups::new(nameservers(&shared.settings), own, metrics)),
+        resolutions: Arc::clone(&shared.resolutions),
+    }
 }
 
 /// Whom names outside the mesh are asked of.

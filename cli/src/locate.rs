@@ -128,7 +128,9 @@ pub(crate) async fn open(admin: SocketAddr, path: &str) -> anyhow::Result<(Alive
     let (mut sender, connection) = handshake(TokioIo::new(stream)).await?;
     tokio::spawn(connection);
     let request = Request::get(path).header(HOST, admin.to_string()).body(Empty::<Bytes>::new())?;
-    let response = sender.send_request(request).await.with_context(|| format!("no answer from {admin}"))?;
+    let response = timeout(ANSWER, sender.send_request(request)).await;
+    let response = response.with_context(|| format!("no answer from {admin} within {ANSWER:?}"))?;
+    let response = response.with_context(|| format!("no answer from {admin}"))?;
     if response.status().is_success() {
         return Ok((Alive { _sender: sender }, response));
     }

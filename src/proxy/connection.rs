@@ -89,7 +89,8 @@ pub(super) struct Http {
 /// A connection of the application that carries HTTP and nothing else.
 pub(super) async fn outbound_http(worker: &Worker, stream: TcpStream, way: Way) -> Result<Option<Http>, Refused> {
     let mut stream = Replay::new(stream);
-    let detected = detect(worker, "outbound", &mut stream, &way.drain(worker)).await?;
+    // Boxed: it is over soon, and the connection lasts.
+    let detected = Box::pin(detect(worker, "outbound", &mut stream, &way.drain(worker))).await?;
     Ok(detected.map(|protocol| Http { transport: Transport::Accepted(stream), protocol, way, age: None }))
 }
 

@@ -388,6 +388,7 @@ impl Record {
 
     /// What the logs are told. Takes the texts, unless spans want them, too.
     fn entry(&mut self, duration: Duration) -> LogEntry {
+        self.spell();
         let is_traced = self.story.is_some();
         let text = |text: &mut String, most| {
             let text = if is_traced { text.clone() } else { std::mem::take(text) };

@@ -71,7 +71,7 @@ pub fn log_filter(query: &str) -> Result<(String, Option<Duration>), String> {
     let (mut directives, mut lasts) = (Vec::new(), None);
     for (name, value) in pairs(query) {
         match name.as_str() {
-            "level" if matches!(value.as_str(), "off" | "error" | "warn" | "info" | "debug" | "trace") => {
+            "level" if is_level(&value) => {
                 directives.push(value);
             }
             "level" => return Err(format!("level `{value}`: off, error, warn, info, debug or trace")),
@@ -79,7 +79,13 @@ pub fn log_filter(query: &str) -> Result<(String, Option<Duration>), String> {
                 let problem = format!("for `{value}`: a whole number and s, m or h, at most 24h, such as 10m");
                 lasts = Some(duration(&value).filter(|lasts| *lasts <= LONGEST).ok_or(problem)?);
             }
-            _ if value.is_empty() => directives.push(name),
+            _ if value.is_empty() => {
+                // A word alone would be a module, and all others would fall silent.
+                if let Some(word) = name.split(',').find(|word| !is_level(word)) {
+                    return Err(format!("`{word}`: a level, or MODULE=LEVEL"));
+                }
+                directives.push(name);
+            }
             _ => directives.push(format!("{name}={value}")),
         }
     }
@@ -88,6 +94,10 @@ pub fn log_filter(query: &str) -> Result<(String, Option<Duration>), String> {
         return Err("say what to log: ?level=debug, or a filter as ?info,MODULE=debug".to_owned());
     }
     Ok((filter, lasts))
+}
+
+fn is_level(word: &str) -> bool {
+    matches!(word, "off" | "error" | "warn" | "info" | "debug" | "trace")
 }
 
 fn duration(text: &str) -> Option<Duration> {

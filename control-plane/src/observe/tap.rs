@@ -10,6 +10,7 @@ use std::{
 };
 
 use pillion_wire::observe::{TapEvent, TapRequest};
+use prost::Message as _;
 use serde_json::json;
 use tokio::{
     sync::{OwnedSemaphorePermit, mpsc, watch},
@@ -21,6 +22,8 @@ use crate::shutdown::Shutdown;
 
 /// Events that may wait for the reader; each is a few hundred bytes, some KiB at most.
 const QUEUE: usize = 1024;
+/// Of one event: all that wait take 16 MiB at most.
+const MOST_EVENT_BYTES: usize = 16 << 10;
 /// How often a reader without events is told something, so that a dead one is noticed.
 const HEARTBEAT: Duration = Duration::from_secs(5);
 /// How soon a sidecar that could not be asked is asked again.
@@ -51,7 +54,8 @@ impl Sink {
     /// Queues what there is room for, and counts the rest as lost.
     pub(super) fn take(&self, events: impl IntoIterator<Item = TapEvent>) {
         for event in events {
-            if self.told.try_send(Told::Event(Box::new(event))).is_err() {
+            // What is larger is none of our sidecars' making.
+            if event.encoded_len() > MOST_EVENT_BYTES || self.told.try_send(Told::Event(Box::new(event))).is_err() {
                 self.lose(1);
             }
         }

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, TryRecvError};
 
+use nix::fcntl::OFlag;
 use prometheus_client::metrics::counter::Counter;
 
 use super::{Entry, Message};
@@ -63,8 +64,10 @@ impl Output {
     }
 }
 
+/// Never waits: for whoever is to read a FIFO, either.
 fn append(path: &Path) -> io::Result<File> {
-    OpenOptions::new().create(true).append(true).mode(MODE).open(path)
+    let flags = OFlag::O_NONBLOCK.bits();
+    OpenOptions::new().create(true).append(true).mode(MODE).custom_flags(flags).open(path)
 }
 
 impl Sink {
