@@ -394,8 +394,7 @@ mod tests {
     fn a_connection_is_small() {
         assert!(size4(serve) <= 320);
         let size = size4::<&Arc<Worker>, _, _, _, _>(outbound_tcp);
-        // 32 of them tell what a connection carries while it lasts.
-        assert!(size <= 832, "{size}");
+        assert!(size <= 800, "{size}");
         assert!(size3::<&Worker, _, _, _>(outbound_http) <= 800);
         assert!(size3(Tunnel::run) <= 384);
     }

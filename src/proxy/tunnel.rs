@@ -73,7 +73,8 @@ impl Tunnel {
                 flow.set(copied.forward, copied.backward);
             }
         };
-        let (copied, result) = copy(&mut *downstream, &mut *upstream, lifetime, progress).await;
+        // Boxed: what every open connection is made of stays small.
+        let (copied, result) = Box::pin(copy(&mut *downstream, &mut *upstream, lifetime, progress)).await;
         progress(copied);
         drop(flow);
         record.bytes_received = copied.forward;
